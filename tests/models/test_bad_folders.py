@@ -1,0 +1,120 @@
+"""Folders of weights that are missing, damaged or dangerous: one line that names the file, and nothing is unpickled."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vitdfq.errors import InputError
+from vitdfq.models import load_teacher
+
+
+class Bomb:
+    """Unpickling it fails the test."""
+
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was opened",)
+
+
+def refusal(folder) -> str:
+    with pytest.raises(InputError) as caught:
+        load_teacher(f"local-dir:{folder}")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(folder) in message
+    return message
+
+
+def edit(folder, **changes) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def test_no_folder(folder):
+    assert "no such folder" in refusal(folder / "elsewhere")
+
+
+def test_no_config(folder):
+    (folder / "config.json").unlink()
+    assert "has no config.json" in refusal(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "", "\udcff"])
+def test_config_that_is_no_json(folder, text):
+    (folder / "config.json").write_bytes(text.encode(errors="surrogateescape"))
+    assert "config.json: cannot be read as JSON" in refusal(folder)
+
+
+@pytest.mark.parametrize("config", [[], {}, {"architecture": 3}])
+def test_config_of_something_else(folder, config):
+    (folder / "config.json").write_text(json.dumps(config))
+    assert 'names no "architecture"' in refusal(folder)
+
+
+@pytest.mark.parametrize("key", ["model_args", "pretrained_cfg"])
+def test_config_with_wrong_types(folder, key):
+    edit(folder, **{key: 3})
+    assert f'"{key}" is not a mapping' in refusal(folder)
+
+
+def test_config_of_an_unknown_architecture(folder):
+    edit(folder, architecture="vit_tinny_patch16_224")
+    assert "did you mean 'vit_tiny_patch16_224'" in refusal(folder)
+
+
+def test_no_weights(folder):
+    (folder / "model.safetensors").unlink()
+    assert "has no model.safetensors" in refusal(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_truncated_weights(folder, keep):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    assert "model.safetensors: damaged or truncated" in refusal(folder)
+
+
+def test_corrupted_weights(folder):
+    file = folder / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[8:20] = b"\x00" * 12
+    file.write_bytes(content)
+    assert "model.safetensors: damaged or truncated" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pth"])
+def test_a_pickle_instead_of_safetensors(folder, name):
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(pickle.dumps(Bomb()))
+    message = refusal(folder)
+    assert name in message
+    assert "convert it to safetensors" in message
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pickle"])
+def test_a_pickle_named_safetensors(folder, zipped):
+    file = folder / "model.safetensors"
+    torch.save({"head.weight": Bomb()}, file, _use_new_zipfile_serialization=zipped)
+    message = refusal(folder)
+    assert "pickle" in message
+    assert "convert it to safetensors" in message
+
+
+def test_a_pickle_beside_safetensors_is_not_opened(folder):
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    load_teacher(f"local-dir:{folder}")
+
+
+def test_weights_of_another_model(folder):
+    edit(folder, model_args={"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2})
+    assert "the weights do not fit" in refusal(folder)
+
+
+def test_a_missing_tensor(folder):
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["blocks.0.attn.qkv.weight"]
+    save_file(tensors, file)
+    assert "blocks.0.attn.qkv.weight" in refusal(folder)

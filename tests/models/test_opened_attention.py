@@ -1,0 +1,104 @@
+"""One opened attention beside timm's: masks, gates, and when it may run fused."""
+
+import copy
+
+import pytest
+import torch
+from timm.layers.attention import Attention
+from torch import nn
+from torch.nn import functional as F
+
+from vitdfq.models import MatMul, OpenedAttention, Softmax, untouched
+
+
+class LoudMatMul(nn.Module):
+    def forward(self, a, b):
+        return 2 * (a @ b)
+
+
+def timm_attention(**arguments) -> Attention:
+    torch.manual_seed(0)
+    return Attention(16, num_heads=2, qkv_bias=True, **arguments).eval()
+
+
+def opened_attention(attention: nn.Module) -> OpenedAttention:
+    return OpenedAttention(copy.deepcopy(attention)).eval()
+
+
+MASKS = {
+    "none": None,
+    "boolean": torch.rand(5, 5, generator=torch.Generator().manual_seed(2)).gt(0.5) | torch.eye(5, dtype=torch.bool),
+    "float": torch.randn(5, 5, generator=torch.Generator().manual_seed(3)),
+}
+
+
+@pytest.mark.parametrize("listened", [False, True], ids=["fused", "listened"])
+@pytest.mark.parametrize("mask", MASKS)
+def test_masks_are_timms(mask, listened):
+    attention, x = timm_attention(), torch.randn(2, 5, 16)
+    opened = opened_attention(attention)
+    if listened:
+        opened.softmax.register_forward_hook(lambda *_: None)
+    torch.testing.assert_close(opened(x, attn_mask=MASKS[mask]), attention(x, attn_mask=MASKS[mask]))
+
+
+@pytest.mark.parametrize("listened", [False, True], ids=["fused", "listened"])
+def test_causal_attends_to_the_past_only(listened):
+    opened, x = opened_attention(timm_attention()), torch.randn(2, 5, 16)
+    if listened:
+        opened.qk.register_forward_hook(lambda *_: None)
+    changed = torch.cat([x[:, :4], torch.randn(2, 1, 16)], dim=1)
+    torch.testing.assert_close(opened(x, is_causal=True)[:, :4], opened(changed, is_causal=True)[:, :4])
+    assert not torch.allclose(opened(x)[:, :4], opened(changed)[:, :4])
+
+
+def test_gate_and_output_norm_are_timms():
+    try:
+        attention = timm_attention(gated=True, scale_norm=True, norm_layer=nn.LayerNorm)
+    except TypeError:
+        pytest.skip("this timm has no gated attention")
+    x = torch.randn(2, 5, 16)
+    torch.testing.assert_close(opened_attention(attention)(x), attention(x))
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        lambda module: module.register_forward_hook(lambda *_: None),
+        lambda module: module.register_forward_pre_hook(lambda *_: None),
+        lambda module: module.register_full_backward_hook(lambda *_: None),
+        lambda module: module.register_full_backward_pre_hook(lambda *_: None),
+    ],
+    ids=["forward", "forward_pre", "backward", "backward_pre"],
+)
+def test_any_hook_touches(listen):
+    modules = MatMul(), Softmax(), MatMul()
+    assert untouched(*modules)
+    handle = listen(modules[1])
+    assert not untouched(*modules)
+    handle.remove()
+    assert untouched(*modules)
+
+
+def test_another_type_touches_and_is_used():
+    opened, x = opened_attention(timm_attention()), torch.randn(1, 5, 16)
+    before = opened(x)
+    opened.av = LoudMatMul()
+    assert not untouched(opened.qk, opened.softmax, opened.av)
+    bias = opened.proj.bias
+    torch.testing.assert_close(opened(x) - bias, 2 * (before - bias))
+
+
+def test_runs_fused_only_when_nobody_listens(monkeypatch):
+    calls = []
+    fused = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k))
+    opened, x = opened_attention(timm_attention()), torch.randn(1, 5, 16)
+    opened(x)
+    assert len(calls) == 1
+    handle = opened.qk.register_forward_hook(lambda *_: None)
+    opened(x)
+    assert len(calls) == 1
+    handle.remove()
+    opened(x)
+    assert len(calls) == 2

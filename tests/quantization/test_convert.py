@@ -1,0 +1,75 @@
+import pytest
+import torch
+from torch import nn
+
+from vitdfq.calibration import calibrate
+from vitdfq.quantization import POLICIES, quantize, sites
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, activation_quantizers
+
+
+def quantizers(student):
+    return {name: part for name, part in student.named_modules() if hasattr(part, "bits")}
+
+
+@pytest.mark.parametrize("bits", sorted(POLICIES))
+def test_every_site_is_quantized(teacher, bits):
+    student = quantize(teacher, bits=bits)
+    assert not sites(student)  # nothing quantizable is left bare
+    swapped = [part for part in student.modules() if isinstance(part, QuantLinear | QuantConv2d | QuantMatMul)]
+    assert len(swapped) == len(sites(teacher))
+    assert not any(isinstance(q, nn.Identity) for q in activation_quantizers(student))
+
+
+def test_image_input_and_head_have_eight_bits_all_else_the_recipes(teacher):
+    for name, quantizer in quantizers(quantize(teacher, bits="w4a4")).items():
+        eight = name.startswith("head") or name == "patch_embed.proj.input_quantizer"
+        assert quantizer.bits == (8 if eight else 4), name
+
+
+def test_overrides_apply_in_order_and_by_role(tiny_vit):
+    student = quantize(tiny_vit, overrides={"blocks.*": {"bits": 6}, "blocks.1.mlp.fc?": {"weight": {"bits": 3}}})
+    bits = {name: quantizer.bits for name, quantizer in quantizers(student).items()}
+    assert bits["blocks.0.mlp.fc1.weight_quantizer"] == 6
+    assert bits["blocks.1.mlp.fc1.weight_quantizer"] == 3
+    assert bits["blocks.1.mlp.fc1.input_quantizer"] == 6
+    assert bits["blocks.1.attn.av.left_quantizer"] == 6
+
+
+def test_none_bits_everywhere_is_the_identity(teacher, images):
+    student = quantize(teacher, overrides={"*": {"bits": None}})
+    torch.testing.assert_close(student(images), teacher(images), rtol=1e-5, atol=1e-5)
+
+
+def test_softmax_quantizer_by_name(tiny_vit, images):
+    for name in ("uniform", "log2", "log_sqrt2"):
+        student = quantize(tiny_vit, bits="w8a8", softmax={"quantizer": name})
+        calibrate(student, tiny_vit, images, steps=["observe"])
+        assert student(images).isfinite().all()
+
+
+def test_teacher_is_untouched(teacher, images):
+    before, keys = teacher(images), list(teacher.state_dict())
+    quantize(teacher)
+    assert torch.equal(teacher(images), before)
+    assert list(teacher.state_dict()) == keys
+    assert "quantize" not in teacher.vitdfq
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"bits": "w4a5"}, "did you mean 'w4a4'|choices: w3a3"),
+        ({"weight": {"bits": 9}}, "weight: bits is 9; choices: 2 to 8"),
+        ({"weight": {"bits": 1}}, "bits is 1"),
+        ({"activation": {"bits": "4"}}, "bits is '4'"),
+        ({"weight": {"bit": 4}}, "did you mean 'bits'"),
+        ({"softmax": {"quantizer": "log3"}}, "unknown quantizer in softmax 'log3', did you mean 'log2'"),
+        ({"overrides": {"block.*": {"bits": 8}}}, r"'block\.\*' matches no site; sites look like"),
+        ({"overrides": {"head": {"weights": {"bits": 8}}}}, "did you mean 'weight'"),
+        ({"overrides": {"head": {"bits": 12}}}, "bits is 12"),
+    ],
+)
+def test_bad_arguments_are_one_line_with_the_choices(tiny_vit, kwargs, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        quantize(tiny_vit, **kwargs)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,134 @@
+"""Contracts that every quantizer in QUANTIZERS keeps, by name; a new one enrols itself."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitdfq.quantization import QUANTIZERS
+
+NAMES = sorted(QUANTIZERS)
+BITS = [2, 3, 4, 6, 8]
+
+
+def values(seed: int, size: int = 4000) -> torch.Tensor:
+    """Softmax-like: in [0, 1], long tail, an exact zero and a one."""
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.rand(size, generator=rng) ** 6
+    x[0], x[1] = 0.0, 1.0
+    return x
+
+
+def fitted(name: str, bits: int, x: torch.Tensor):
+    quantizer = QUANTIZERS[name](bits)
+    quantizer.fit(x)
+    return quantizer
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bits", BITS)
+def test_codes_are_integers_in_range_and_decode_to_forward(name, bits):
+    x = values(0)
+    quantizer = fitted(name, bits, x)
+    codes = quantizer.codes(x)
+    assert codes.dtype == torch.int32
+    assert codes.min() >= 0 and codes.max() <= 2**bits - 1
+    assert torch.equal(quantizer.decode(codes), quantizer(x))
+    assert quantizer(x).unique().numel() <= 2**bits
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bits", BITS)
+def test_idempotent_monotone_and_zero_stays_zero(name, bits):
+    x = values(1).sort().values
+    quantizer = fitted(name, bits, x)
+    once = quantizer(x)
+    assert torch.equal(quantizer(once), once)
+    assert (once.diff() >= 0).all()
+    assert once[0] == 0.0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_more_bits_have_less_error(name):
+    x = values(2)
+    errors = [(fitted(name, bits, x)(x) - x).square().mean() for bits in (2, 4, 8)]
+    assert errors[0] > errors[1] >= errors[2]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_passes_straight_through(name):
+    x = values(3).requires_grad_()
+    quantizer = fitted(name, 4, x.detach())
+    quantizer(x).sum().backward()
+    inside = (x > 0.05) & (x < 0.5)  # neither clipped nor rounded to zero by any grid
+    assert torch.equal(x.grad[inside], torch.ones_like(x)[inside])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_mode_does_not_change_the_values(name):
+    x = values(4)
+    quantizer = fitted(name, 4, x)
+    with torch.no_grad():
+        expected = quantizer(x)
+    torch.testing.assert_close(quantizer(x.clone().requires_grad_()), expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_round_trip(name):
+    x = values(5)
+    quantizer, other = fitted(name, 4, x), QUANTIZERS[name](4)
+    other.load_state_dict(quantizer.state_dict(), strict=True)
+    assert torch.equal(other(x), quantizer(x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_broken_values_are_refused(name, bad):
+    x = values(6)
+    x[5] = bad
+    with pytest.raises(ValueError, match="NaN"):
+        fitted(name, 4, x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("constant", [0.0, 0.25])
+def test_constant_input_gives_finite_output(name, constant):
+    x = torch.full((100,), constant)
+    assert fitted(name, 4, x)(x).isfinite().all()
+
+
+def test_log2_ratio_is_within_half_an_octave():
+    x = values(7)
+    rounded = fitted("log2", 4, x)(x)
+    kept = rounded > 0
+    ratio = rounded[kept] / x[kept]
+    assert ratio.min() >= 2**-0.5 - 1e-6 and ratio.max() <= 2**0.5 + 1e-6
+    assert torch.equal(rounded[x == 1.0], torch.ones(1))
+    assert (x[~kept] <= 2**-14.4).all()
+
+
+def test_uniform_is_nan_until_fitted():
+    assert QUANTIZERS["uniform"](4)(torch.ones(3)).isnan().all()
+
+
+@given(st.integers(2, 8), st.booleans(), st.integers(0, 2**31), st.floats(1e-6, 1e6))
+@settings(deadline=None, max_examples=40)
+def test_uniform_error_is_at_most_half_a_step_inside_the_range(bits, symmetric, seed, size):
+    x = torch.randn(2000, generator=torch.Generator().manual_seed(seed)) * size + 0.3 * size
+    quantizer = QUANTIZERS["uniform"](bits, symmetric=symmetric)
+    quantizer.fit(x)
+    low = -quantizer.zero_point * quantizer.scale
+    high = (2**bits - 1 - quantizer.zero_point) * quantizer.scale
+    inside = (x >= low) & (x <= high)
+    assert ((quantizer(x) - x).abs()[inside] <= quantizer.scale * 0.5001).all()
+    assert quantizer.zero_point == quantizer.zero_point.round()
+
+
+def test_per_channel_rows_are_independent():
+    weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 8)[:, None]
+    quantizer = QUANTIZERS["uniform"](4, shape=(8, 1))
+    quantizer.fit(weight)
+    for row in range(8):
+        alone = QUANTIZERS["uniform"](4, shape=(1, 1))
+        alone.fit(weight[row : row + 1])
+        assert torch.equal(alone.scale[0], quantizer.scale[row])

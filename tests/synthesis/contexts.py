@@ -1,0 +1,28 @@
+"""What the engine hands to a loss, built for tests."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitdfq.models import record
+from vitdfq.synthesis import SynthContext, TeacherFacts
+from vitdfq.synthesis.methods import Method
+from vitdfq.synthesis.terms import Term, resolve_terms
+from vitdfq.synthesis.views import Views, draw_views
+
+
+def make_context(teacher: torch.nn.Module, images: Tensor, losses: dict[str, Any], first: int = 0, **fields: Any):
+    """Run the teacher on images (B, 3, H, W), number `first` and on of a method with these fields: (context, terms)."""
+    facts, terms = TeacherFacts.of(teacher), resolve_terms(losses)
+    method = Method("test", losses, **fields)
+    views = [draw_views(first + index, 0, method, terms, facts) for index in range(len(images))]
+    stacked = Views.stack([own[:1] for own in views], torch.device("cpu"))
+    with record(teacher, [name for term in terms for name in term.loss.recorded_names(facts.sites)]) as recorded:
+        logits = teacher(images)
+    ctx = SynthContext(images, stacked.targets, logits, dict(recorded), facts.sites, stacked.drawn, step=0, steps=1)
+    return ctx, terms
+
+
+def weighted_total(ctx: SynthContext, terms: list[Term]) -> Tensor:
+    return torch.stack([term.weight * term.value(ctx) for term in terms]).sum(0)

@@ -1,0 +1,52 @@
+"""What every loss keeps, whichever it is; a new entry of LOSSES is enrolled by itself."""
+
+import pytest
+import torch
+from conftest import make_tiny
+from contexts import make_context
+
+from vitdfq.synthesis import LOSSES
+
+KINDS = ("vit", "deit", "swin")
+
+
+def value_of(name, teacher, images, first=0):
+    ctx, (term,) = make_context(teacher, images, {name: {}}, first)
+    return term.value(ctx)
+
+
+def some_images(count=3):
+    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", LOSSES)
+class TestEveryLoss:
+    def test_is_one_finite_number_an_image(self, name, kind):
+        values = value_of(name, make_tiny(kind), some_images())
+        assert values.shape == (3,)
+        assert values.isfinite().all()
+
+    def test_gradient_reaches_its_own_image_and_no_other(self, name, kind):
+        images = some_images().requires_grad_()
+        value_of(name, make_tiny(kind), images)[1].backward()
+        reached = images.grad.flatten(1).norm(dim=1)
+        assert reached[1] > 0
+        assert reached[0] == reached[2] == 0
+
+    def test_image_does_not_depend_on_its_batch(self, name, kind):
+        teacher, images = make_tiny(kind), some_images()
+        together = value_of(name, teacher, images)
+        alone = torch.cat([value_of(name, teacher, images[i : i + 1], first=i) for i in range(3)])
+        torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-6)
+        assert len(set(together.tolist())) == 3  # a constant would pass as well
+
+    def test_gradient_stays_finite_on_a_flat_image(self, name, kind):
+        images = torch.zeros(2, 3, 32, 32, requires_grad=True)
+        value_of(name, make_tiny(kind), images).sum().backward()
+        assert images.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_is_documented(name):
+    assert "(B,)" in LOSSES[name].function.__doc__

@@ -1,0 +1,90 @@
+"""Presets and what may be said in their place."""
+
+import inspect
+
+import pytest
+from pydantic import TypeAdapter
+
+from vitdfq.synthesis import LOSSES, METHODS, resolve_method, synthesize
+from vitdfq.synthesis.terms import resolve_terms
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_preset_resolves(name):
+    method = resolve_method(name)
+    assert method == METHODS[name]
+    assert [term.name for term in resolve_terms(method.losses)] == list(METHODS[name].losses)
+    assert method.summary
+
+
+def test_published_weights():
+    weights = {name: spec["weight"] for name, spec in METHODS["sardfq"].losses.items()}
+    assert weights == {"attention_prior": 100, "class_confidence": 1, "total_variation": 0.05}
+    assert (METHODS["sardfq"].max_regions, METHODS["sardfq"].labels, METHODS["sardfq"].steps) == (4, "soft", 1000)
+    assert (METHODS["psaq"].max_regions, METHODS["psaq"].labels, METHODS["psaq"].steps) == (1, "hard", 1000)
+
+
+def test_changes_merge_and_leave_the_preset():
+    changed = resolve_method(
+        "sardfq",
+        {
+            "attention_prior": {"include_cls": False},
+            "patch_similarity": {"weight": 2},
+            "total_variation": {"weight": 0},
+        },
+        steps=7,
+        lr=None,
+    )
+    terms = {term.name: term for term in resolve_terms(changed.losses)}
+    assert set(terms) == {"attention_prior", "class_confidence", "patch_similarity"}  # weight 0 is off
+    assert (terms["attention_prior"].weight, terms["attention_prior"].options) == (100, {"include_cls": False})
+    assert terms["patch_similarity"].weight == 2
+    assert (changed.steps, changed.lr) == (7, None)
+    assert METHODS["sardfq"].losses["attention_prior"] == {"weight": 100.0}
+
+
+def test_options_reach_both_the_loss_and_its_draw():
+    resolve_method("sardfq", {"attention_prior": {"mixture": "sum", "include_cls": True}})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "sardqf"}, "unknown synthesis method 'sardqf', did you mean 'sardfq'"),
+        (
+            {"losses": {"atention_prior": {"weight": 1}}},
+            "unknown loss 'atention_prior', did you mean 'attention_prior'",
+        ),
+        ({"losses": {"attention_prior": {"wieght": 1}}}, "unknown option 'wieght' .*did you mean 'weight'"),
+        ({"losses": {"attention_prior": {"include_clss": 1}}}, "did you mean 'include_cls'"),
+        (
+            {"losses": {"total_variation": {"weight": "0.1"}}},
+            "weight of loss 'total_variation' must be a finite number",
+        ),
+        ({"losses": {"total_variation": {"weight": float("nan")}}}, "must be a finite number"),
+        ({"losses": {"total_variation": 0.1}}, "loss 'total_variation' takes a mapping"),
+        ({"labels": "sofft"}, "unknown label kind 'sofft', did you mean 'soft'"),
+        ({"label_range": [3.0]}, r"label_range takes \[lower, upper\]"),
+        ({"max_regions": 5}, "max_regions must be from 1 to 4"),
+        ({"max_regions": 0}, "max_regions must be from 1 to 4"),
+        ({"steps": -1}, "steps must not be negative"),
+        ({"lr": 0.0}, "lr must be positive"),
+        ({"method": "noise", "steps": 5}, "method 'noise' has no loss"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        resolve_method(**({"method": "sardfq"} | arguments))
+
+
+def test_every_keyword_can_be_checked_from_a_recipe():
+    """Recipes are checked against the signature: annotated, a default, a line in the docstring."""
+    _, *keywords = inspect.signature(synthesize).parameters.values()
+    for keyword in keywords:
+        assert keyword.kind is keyword.KEYWORD_ONLY
+        TypeAdapter(keyword.annotation).validate_python(keyword.default)
+        assert f"        {keyword.name}: " in synthesize.__doc__
+
+
+def test_losses_are_listed_by_their_own_name():
+    assert all(loss.function.__name__ == name for name, loss in LOSSES.items())

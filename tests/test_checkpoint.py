@@ -1,0 +1,135 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+import vitdfq
+from vitdfq.errors import InputError
+from vitdfq.quantization.modules import weighted_modules
+
+
+@pytest.fixture
+def student(teacher, images):
+    prepared = vitdfq.prepare(teacher)
+    student = vitdfq.quantize(prepared, bits="w4a4")
+    return vitdfq.calibrate(student, prepared, images, steps=["observe", {"reconstruct": {"iterations": 2}}])
+
+
+@pytest.fixture
+def vit_folder(tiny_vit, images, tmp_path):
+    student = vitdfq.calibrate(vitdfq.quantize(tiny_vit), tiny_vit, images, steps=["observe"])
+    return vitdfq.save(student, tmp_path / "vit")
+
+
+def test_bit_equal_logits_after_loading(student, images, tmp_path):
+    loaded = vitdfq.load(vitdfq.save(student, tmp_path / "a"))
+    assert torch.equal(loaded(images), student(images))
+    assert loaded.vitdfq == student.vitdfq
+    vitdfq.save(loaded, tmp_path / "b")
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+
+
+def test_bit_equal_logits_in_a_new_process(tiny_vit, images, vit_folder, tmp_path):
+    code = (
+        "import sys, torch, vitdfq; from safetensors.torch import load_file, save_file; "
+        "x = load_file(sys.argv[2])['x']; save_file({'y': vitdfq.load(sys.argv[1])(x)}, sys.argv[3])"
+    )
+    save_file({"x": images}, tmp_path / "x.safetensors")
+    out = tmp_path / "y.safetensors"
+    subprocess.run([sys.executable, "-c", code, vit_folder, tmp_path / "x.safetensors", out], check=True)
+    assert torch.equal(load_file(out)["y"], vitdfq.load(vit_folder)(images))
+
+
+def test_four_bit_weights_take_four_bits(student, tmp_path):
+    state = load_file(vitdfq.save(student, tmp_path) / "model.safetensors")
+    for name, module in student.named_modules():
+        if module not in weighted_modules(student):
+            continue
+        assert f"{name}.weight" not in state
+        packed = state[f"{name}.weight_packed"]
+        bits, columns = module.weight_quantizer.bits, module.weight[0].numel()
+        assert packed.numel() * 32 == len(module.weight) * -(-columns // (32 // bits)) * 32
+        if bits == 4 and columns % 8 == 0:
+            assert packed.nbytes * 2 == module.weight.numel()
+
+
+def test_dequantized_is_a_plain_timm_model(tiny_vit, images, vit_folder):
+    plain = vitdfq.load(vit_folder, dequantize=True)
+    reference = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=10, img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2
+    )
+    reference.load_state_dict(plain.state_dict(), strict=True)
+    torch.testing.assert_close(reference.eval()(images), plain(images), rtol=1e-4, atol=1e-4)
+    weight = plain.get_submodule("blocks.0.mlp.fc1").weight
+    assert max(row.unique().numel() for row in weight) <= 16
+    assert not torch.equal(weight, tiny_vit.get_submodule("blocks.0.mlp.fc1").weight)
+
+
+def test_uncalibrated_student_is_refused(tiny_vit, tmp_path):
+    with pytest.raises(ValueError, match="calibrate the student"):
+        vitdfq.save(vitdfq.quantize(tiny_vit), tmp_path)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"what quantize\(\) returned"):
+        vitdfq.save(tiny_vit, tmp_path)
+
+
+def damage(folder, how):
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    content = json.loads(config.read_text())
+    if how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif how == "pickle":
+        torch.save({}, weights)
+    elif how == "missing weights":
+        weights.unlink()
+    elif how == "missing tensor":
+        state = load_file(weights)
+        state.pop("blocks.0.mlp.fc1.weight_packed")
+        save_file(state, weights)
+    elif how == "no config":
+        config.unlink()
+    elif how == "not json":
+        config.write_text("{")
+    elif how == "newer":
+        content["quantization_config"]["version"] = 99
+        config.write_text(json.dumps(content))
+    elif how == "plain timm":
+        config.write_text(json.dumps({"architecture": "vit_tiny_patch16_224"}))
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("truncated", "damaged or truncated"),
+        ("pickle", "is a pickle, not safetensors"),
+        ("missing weights", "no such file"),
+        ("missing tensor", "do not fit"),
+        ("no config", "is .* a vitdfq checkpoint"),
+        ("not json", "not JSON"),
+        ("newer", "newer than this vitdfq"),
+        ("plain timm", "not a vitdfq checkpoint"),
+    ],
+)
+def test_damaged_checkpoints_are_named(vit_folder, how, message):
+    damage(vit_folder, how)
+    with pytest.raises(InputError, match=message) as caught:
+        vitdfq.load(vit_folder)
+    assert "\n" not in str(caught.value) and str(vit_folder) in str(caught.value)
+
+
+def test_a_failed_write_leaves_the_old_file(vit_folder, monkeypatch):
+    before = (vit_folder / "model.safetensors").read_bytes()
+
+    def full_disk(tensors, path, metadata=None):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vitdfq.tensors.save_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        vitdfq.save(vitdfq.load(vit_folder), vit_folder)
+    assert (vit_folder / "model.safetensors").read_bytes() == before
+    assert not [path for path in vit_folder.iterdir() if path.suffix == ".tmp"]

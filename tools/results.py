@@ -1,0 +1,30 @@
+"""Fill README's table of results from finished runs: python tools/results.py runs/quickstart runs/..."""
+
+import json
+import sys
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+START, END = "<!-- results -->", "<!-- /results -->"
+HEAD = "| model | bits | images for calibration | top-1 % | teacher % | test images | seed | MB (float32) |\n|-|-|-|-:|-:|-:|-:|-:|\n"
+
+
+def rows(folder: Path) -> str:
+    """One line for the student and one for each baseline of a run."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    teacher, student, size = metrics["teacher"], metrics["student"], metrics["size"]
+    name = "real model: DINOv2 ViT-S/14" if "dinov2" in teacher["name"] else f"`{teacher['name']}`"
+    bits = f"W{student['weight_bits']}A{student['activation_bits']}"
+    sizes = f"{size['packed_bytes'] / 1e6:.2f} ({size['float_bytes'] / 1e6:.2f})"
+    methods = {metrics["synthesis"]["method"]: student} | metrics["baselines"]
+    return "".join(
+        f"| {name} | {bits} | {metrics['synthesis']['num_images']} {method} | {row['top1']:.2f} | {teacher['top1']:.2f} "
+        f"| {row['num_images']:,} | {metrics['seed']} | {sizes} |\n"
+        for method, row in methods.items()
+    )
+
+
+table = HEAD + "".join(rows(Path(folder)) for folder in sys.argv[1:])
+before, _, rest = README.read_text().partition(START)
+README.write_text(before + START + "\n" + table + END + rest.partition(END)[2])
+print(table)

@@ -1,0 +1,50 @@
+"""vitdfq: quantize vision transformers without data.
+
+    load_teacher   a timm model, frozen, its attention opened          vitdfq/models/
+    synthesize     calibration images from the model alone            vitdfq/synthesis/
+    prepare        the same function, easier to quantize              vitdfq/preparation/
+    quantize       a copy with quantizers in place                    vitdfq/quantization/
+    calibrate      scales and weights set on the synthetic images     vitdfq/calibration/
+    evaluate       top-1, top-5, agreement with the teacher           vitdfq/evaluation.py
+    save, load     the packed checkpoint                              vitdfq/checkpoint.py
+    run            all of it, as a recipe says                        vitdfq/pipeline.py
+
+Names are imported on first use, so that `import vitdfq` is cheap.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load_teacher": "vitdfq.models",
+    "synthesize": "vitdfq.synthesis",
+    "prepare": "vitdfq.preparation",
+    "quantize": "vitdfq.quantization",
+    "calibrate": "vitdfq.calibration",
+    "evaluate": "vitdfq.evaluation",
+    "save": "vitdfq.checkpoint",
+    "load": "vitdfq.checkpoint",
+    "load_recipe": "vitdfq.recipe",
+    "run": "vitdfq.pipeline",
+}
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from vitdfq.calibration import calibrate
+    from vitdfq.checkpoint import load, save
+    from vitdfq.evaluation import evaluate
+    from vitdfq.models import load_teacher
+    from vitdfq.preparation import prepare
+    from vitdfq.quantization import quantize
+    from vitdfq.recipe import load_recipe
+    from vitdfq.pipeline import run
+    from vitdfq.synthesis import synthesize
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vitdfq' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    return value

@@ -1,0 +1,6 @@
+"""Set a student's scales and move its weights, from synthetic images alone."""
+
+from vitdfq.calibration.calibrate import calibrate
+from vitdfq.calibration.steps import STEPS
+
+__all__ = ["STEPS", "calibrate"]

@@ -1,0 +1,91 @@
+"""Rows to batches: decoded and transformed as timm does, in the order of the rows."""
+
+import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from vitdfq.data.labelled import Labelled
+from vitdfq.data.sources import one_line
+from vitdfq.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def transform_of(model: "nn.Module") -> Callable[[Any], "Tensor"]:
+    """Return the evaluation transform of the model's own timm configuration: PIL image -> (3, H, W), normalised."""
+    from timm.data import create_transform, resolve_model_data_config
+
+    return create_transform(**resolve_model_data_config(model, use_test_size=True), is_training=False)
+
+
+def batches(
+    labelled: Labelled,
+    transform: Callable[[Any], "Tensor"],
+    *,
+    batch_size: int,
+    num_images: int | None = None,
+    num_workers: int = 0,
+) -> Iterator[tuple["Tensor", "Tensor"]]:
+    """Yield (images (B, 3, H, W), labels (B,)), the last batch smaller; the first `num_images` rows, or all.
+
+    Args:
+        labelled: from `load_labelled`.
+        transform: PIL image -> tensor.
+        batch_size: rows in a batch.
+        num_images: stop after so many rows.
+        num_workers: threads that decode ahead. Threads, not processes: decoding and resizing release the interpreter lock,
+            the order of rows stays that of the set, and a streamed reader is never forked.
+
+    Raises:
+        InputError: a row that is not an image.
+    """
+    import torch
+
+    def load(numbered: tuple[int, dict[str, Any]]) -> tuple["Tensor", int]:
+        index, row = numbered
+        return transform(_picture(labelled.name, index, row["image"])), row["label"]
+
+    with closing(iter(labelled)) as rows:  # a reader left in the middle holds threads until the process ends
+        loaded = _in_order(load, enumerate(islice(rows, num_images)), num_workers, ahead=2 * batch_size)
+        with closing(loaded):
+            while batch := list(islice(loaded, batch_size)):
+                images, labels = zip(*batch, strict=True)
+                yield torch.stack(images), torch.tensor(labels)
+
+
+def _picture(name: str, index: int, image: dict[str, Any]) -> Any:
+    """Open as timm's reader does: no turning by EXIF, three channels."""
+    import fsspec
+    from PIL import Image
+
+    try:
+        if image["bytes"] is not None:
+            return Image.open(io.BytesIO(image["bytes"])).convert("RGB")
+        with fsspec.open(image["path"], "rb") as file:  # a path on disk or inside a Hub repository
+            return Image.open(file).convert("RGB")
+    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError and its own for damaged files
+        where = image["path"] or f"row {index}"
+        raise InputError(f"dataset {name}: {where} is not a readable image ({one_line(error)})") from error
+
+
+def _in_order(function: Callable, items: Iterable, num_workers: int, ahead: int) -> Iterator:
+    """Map in threads, at most `ahead` items beyond the one asked for; results come in the order of the items."""
+    if num_workers == 0:
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(num_workers)
+    waiting = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

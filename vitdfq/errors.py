@@ -1,0 +1,31 @@
+"""Errors a user can do something about: each is shown as one line and ends the command with its exit code."""
+
+
+class VitdfqError(ValueError):
+    """Base class; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class InputError(VitdfqError):
+    """A file or folder is missing, damaged, or belongs to something else."""
+
+    exit_code = 2
+
+
+class RecipeError(VitdfqError):
+    """The recipe says something that cannot be."""
+
+    exit_code = 3
+
+
+class AccessError(VitdfqError):
+    """Weights or data could not be reached: offline, gated or not found."""
+
+    exit_code = 4
+
+
+class GateError(VitdfqError):
+    """An accuracy gate failed."""
+
+    exit_code = 5

@@ -1,0 +1,155 @@
+"""evaluate(): how often a model is right on labelled images, and how close it stays to its teacher."""
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitdfq import progress
+from vitdfq.data import batches, load_labelled, transform_of
+from vitdfq.errors import InputError, RecipeError
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said about a set: logits (N, C) float32 and the true labels (N,) int64, on the CPU."""
+
+    logits: Tensor
+    labels: Tensor
+
+
+def evaluate(
+    model: nn.Module,
+    *,
+    dataset: str = "imagenet-1k",
+    split: str = "validation",
+    num_images: int | None = None,
+    teacher: nn.Module | None = None,
+    batch_size: int = 128,
+    num_workers: int | None = None,
+) -> dict[str, Any]:
+    """Return top1, top5 and num_images of `model`; with a teacher also agreement and logits_sqnr_db (see `score`).
+
+    Args:
+        model: a timm model or a student; it must be in eval mode and stays where it is.
+        dataset: `zoo:fashion-mnist`, `imagenet-1k`, a Hub id, or a folder of parquet files or class folders.
+        split: for example "validation".
+        num_images: only the first so many.
+        teacher: evaluated on the same images in the same pass.
+        batch_size: images in one forward pass.
+        num_workers: threads that decode; None: none for the zoo's small images, else one a processor, at most 8.
+
+    Raises:
+        ValueError: a number out of range; a model in training mode; logits that are not finite.
+        RecipeError, InputError, AccessError: the data; see `vitdfq.data.load_labelled`.
+    """
+    models = [model] if teacher is None else [model, teacher]
+    found = _predict(models, dataset, split, num_images, batch_size, num_workers)
+    return score(found[0], None if teacher is None else found[1].logits)
+
+
+def predict(
+    model: nn.Module,
+    *,
+    dataset: str = "imagenet-1k",
+    split: str = "validation",
+    num_images: int | None = None,
+    batch_size: int = 128,
+    num_workers: int | None = None,
+) -> Predictions:
+    """Return what `model` says about every image; arguments and errors are those of `evaluate`."""
+    return _predict([model], dataset, split, num_images, batch_size, num_workers)[0]
+
+
+def score(predictions: Predictions, teacher_logits: Tensor | None = None) -> dict[str, Any]:
+    """Sum predictions up.
+
+    Returns:
+        top1, top5: percent of images whose label is the first, or among the first five.
+        num_images: how many there were.
+        agreement: percent of images on which the teacher's first class is the same.
+        logits_sqnr_db: 10 log10(sum of squared teacher logits / sum of squared differences); None when equal.
+    """
+    logits, labels = predictions.logits, predictions.labels
+    best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    hits = best == labels[:, None]
+    result = {
+        "top1": _percent(hits[:, 0]),
+        "top5": _percent(hits.any(dim=1)),
+        "num_images": len(labels),
+    }
+    if teacher_logits is not None:
+        signal = teacher_logits.double().square().sum().item()
+        noise = (teacher_logits.double() - logits.double()).square().sum().item()
+        result["agreement"] = _percent(best[:, 0] == teacher_logits.argmax(dim=1))
+        result["logits_sqnr_db"] = round(10 * math.log10(signal / noise), 4) if signal and noise else None
+    return result
+
+
+def check_numbers(num_images: int | None = None, batch_size: int = 1, num_workers: int | None = None) -> None:
+    """Raise ValueError for a count that is too small; recipes are checked by it before any work."""
+    for name, value, least in (("num_images", num_images, 1), ("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
+
+
+@torch.inference_mode()
+def _predict(
+    models: list[nn.Module], dataset: str, split: str, num_images: int | None, batch_size: int, num_workers: int | None
+) -> list[Predictions]:
+    """One pass over the images for all models, which share the first one's transform and device."""
+    check_numbers(num_images, batch_size, num_workers)
+    if any(model.training for model in models):
+        raise ValueError("the model is in training mode: call model.eval() first")
+    if num_workers is None:
+        num_workers = 0 if dataset.startswith("zoo:") else min(8, os.cpu_count() or 1)
+    device = next((parameter.device for parameter in models[0].parameters()), torch.device("cpu"))
+    labelled = load_labelled(dataset, split, _num_classes(models[0]))
+    expected = _expected(dataset, labelled.num_rows, num_images)
+    logits, labels, hits, total = [[] for _ in models], [], 0, 0
+    with progress.bar("evaluate", total=expected) as bar:
+        for images, truth in batches(
+            labelled,
+            transform_of(models[0]),
+            batch_size=batch_size,
+            num_images=num_images,
+            num_workers=num_workers,
+        ):
+            images = images.to(device, non_blocking=True)
+            for model, collected in zip(models, logits, strict=True):
+                collected.append(model(images).float().cpu())
+            labels.append(truth)
+            hits += int((logits[0][-1].argmax(dim=1) == truth).sum())
+            total += len(truth)
+            bar.advance(len(truth), top1=100 * hits / total)
+    if total != expected:
+        raise InputError(f"dataset {dataset}: {total} images read, {expected} expected; is a file missing?")
+    found = [Predictions(torch.cat(collected), torch.cat(labels)) for collected in logits]
+    for predictions in found:
+        broken = int((~predictions.logits.isfinite().all(dim=1)).sum())
+        if broken:
+            raise ValueError(f"the model's logits are not finite for {broken} of {total} images")
+    return found
+
+
+def _expected(dataset: str, num_rows: int | None, num_images: int | None) -> int:
+    if num_rows is None and num_images is None:
+        raise RecipeError(f"dataset {dataset} does not say how many rows it has; set evaluate.num_images")
+    if num_rows is not None and num_images is not None and num_images > num_rows:
+        raise RecipeError(f"evaluate.num_images is {num_images}, but {dataset} has only {num_rows}")
+    return num_images or num_rows
+
+
+def _num_classes(model: nn.Module) -> int:
+    num_classes = getattr(model, "num_classes", None)
+    if not isinstance(num_classes, int):
+        raise ValueError(f"{type(model).__name__} has no num_classes; evaluate takes timm models and students")
+    return num_classes
+
+
+def _percent(flags: Tensor) -> float:
+    """Share of true flags, counted in integers."""
+    return 100 * int(flags.sum()) / len(flags)

@@ -1,0 +1,97 @@
+"""Build a timm model, open it, and describe it by the few JSON values that build it again."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import nn
+
+from vitdfq.errors import InputError
+from vitdfq.models.families import open_model
+from vitdfq.models.pixels import image_size
+from vitdfq.pick import did_you_mean
+
+# Keys of a pretrained_cfg that say where weights come from; they are no part of a structure.
+WHERE_FROM = ("file", "url", "source", "state_dict", "hf_hub_filename", "custom_load")
+
+
+def build(spec: dict[str, Any]) -> nn.Module:
+    """Return the structure that `spec` (a teacher's `model.vitdfq`) describes, opened, untrained; no network, no files.
+
+    Its `state_dict` has the keys and shapes of the teacher's; its own `vitdfq` holds the key "model" only.
+
+    Raises:
+        ValueError: this timm does not know the architecture or its arguments.
+    """
+    model = spec["model"]
+    architecture = known_architecture(model["architecture"])
+    arguments = {**model["model_args"], "num_classes": model["num_classes"]}
+    created = create(architecture, arguments, pretrained_cfg=copy.deepcopy(model["pretrained_cfg"]))
+    return finish(created, model["name"], model["model_args"])
+
+
+def create(name: str, model_args: dict[str, Any], weights: Path | None = None, **source: Any) -> Any:
+    """Call timm, with weights from this safetensors file or untrained; its complaints come back as one line."""
+    if weights is not None:  # naming the file leaves timm no choice: some versions prefer a pickle in the same folder
+        overlay = {"file": str(weights), "source": "", "url": None, "custom_load": False}
+        source = {**source, "pretrained_cfg_overlay": overlay}
+    try:
+        return timm.create_model(name, pretrained=weights is not None, **source, **model_args)
+    except (TypeError, AssertionError) as error:
+        raise ValueError(f"timm cannot build {name} with {model_args}: {one_line(error)}") from error
+    except RuntimeError as error:
+        if weights is None:
+            raise
+        raise InputError(f"{weights}: the weights do not fit {name}: {one_line(error)}") from error
+
+
+def finish(model: Any, name: str, model_args: dict[str, Any]) -> Any:
+    """Open, freeze and describe a freshly built (or copied) timm model."""
+    open_model(model)
+    if not model.num_classes or not model.global_pool:
+        raise ValueError(f"{name} has no classification head (num_classes 0); choose weights with a classifier")
+    if model.patch_embed.proj.in_channels != 3:
+        raise ValueError(f"{name} reads images of {model.patch_embed.proj.in_channels} channels; only RGB is supported")
+    size = [3, *image_size(model)]
+    pretrained_cfg = {key: value for key, value in model.pretrained_cfg.items() if key not in WHERE_FROM}
+    if list(pretrained_cfg["input_size"]) != size:  # built for another size than the weights; transforms ask here
+        pretrained_cfg["input_size"] = size
+        pretrained_cfg.pop("test_input_size", None)
+    model.pretrained_cfg = as_json(pretrained_cfg, f"the pretrained_cfg of {name}")
+    description = {
+        "name": name,
+        "architecture": full_name(model.pretrained_cfg),
+        "model_args": as_json(model_args, f"the arguments of {name}"),
+        "num_classes": model.num_classes,
+        "pretrained_cfg": model.pretrained_cfg,
+    }
+    model.vitdfq = {"model": copy.deepcopy(description)}
+    return model.float().eval().requires_grad_(False)
+
+
+def known_architecture(name: str) -> str:
+    """Return the architecture of `architecture[.tag]`, or raise ValueError when this timm does not have it."""
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        near = did_you_mean(architecture, timm.list_models())
+        raise ValueError(f"unknown timm model {name!r}{near} (timm {timm.__version__})")
+    return architecture
+
+
+def full_name(pretrained_cfg: dict[str, Any]) -> str:
+    tag = pretrained_cfg.get("tag")
+    return f"{pretrained_cfg['architecture']}.{tag}" if tag else pretrained_cfg["architecture"]
+
+
+def as_json(values: dict[str, Any], what: str) -> dict[str, Any]:
+    try:
+        return json.loads(json.dumps(values))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} must be plain JSON values (timm takes layers by name): {error}") from None
+
+
+def one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:300] + " ..."

@@ -1,0 +1,135 @@
+"""Load a teacher: by timm name, from the hub, a folder or the zoo, or from a module built with timm."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from vitdfq.errors import InputError
+from vitdfq.models.building import build, create, finish, full_name, known_architecture, one_line
+from vitdfq.models.families import attention_sites
+from vitdfq.models.fetch import fetch
+from vitdfq.models.pixels import image_size
+from vitdfq.models.weights import WEIGHTS, check_weights, read_config
+from vitdfq.pick import did_you_mean, pick
+
+ZOO = Path(__file__).parents[1] / "zoo"
+SOURCES = ("zoo", "local-dir", "hf-hub")
+NOT_TAKEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "features_only", "device", "dtype")
+
+
+def load_teacher(
+    name: str | nn.Module, *, pretrained: bool = True, cache_dir: str | None = None, **timm_kwargs: Any
+) -> nn.Module:
+    """Return a timm model in eval mode, float32, frozen, with its attention opened and `model.vitdfq` describing it.
+
+    Args:
+        name: `architecture[.tag]`, `hf-hub:owner/repo[@revision]`, `local-dir:PATH`, `zoo:NAME`, or a model built with
+            timm (which is copied and stays as it is).
+        pretrained: False leaves a named model at timm's random initialisation.
+        cache_dir: the hub's cache, if not the usual one.
+        timm_kwargs: keyword arguments of `timm.create_model` that shape the model, such as `img_size`; for a module
+            those it was built with, needed where timm does not remember them (1.0.31 does).
+
+    Raises:
+        ValueError: unknown name, a family that is not supported, arguments that do not fit, no classifier.
+        InputError: a folder or file is missing, damaged, or a pickle (never opened).
+        AccessError: the weights cannot be reached and are not in the hub's cache.
+    """
+    for key in NOT_TAKEN:
+        if key in timm_kwargs:
+            raise ValueError(f"load_teacher does not take {key}; name a folder (local-dir:PATH) or pass a timm module")
+    if isinstance(name, nn.Module):
+        return from_module(name, timm_kwargs)
+    source, colon, place = name.partition(":")
+    if not colon and not any(sign in name for sign in "/\\"):
+        return from_timm(name, pretrained, cache_dir, timm_kwargs)
+    if source not in SOURCES or not place:
+        raise ValueError(
+            f"model name {name!r} looks like a path or a hub repository{did_you_mean(source, SOURCES)}; "
+            "write local-dir:PATH, hf-hub:owner/repo or zoo:NAME"
+        )
+    if source == "zoo":
+        folder = pick(place, {path.parent.name: path.parent for path in ZOO.glob("*/config.json")}, "zoo model")
+    else:
+        folder = fetch(place, cache_dir) if source == "hf-hub" else Path(place).expanduser()
+    return from_folder(name, folder, pretrained, timm_kwargs)
+
+
+def structure(name: str, *, cache_dir: str | None = None, **timm_kwargs: Any) -> nn.Module:
+    """Return what `load_teacher` returns, at random initialisation: nothing is downloaded for a timm name.
+
+    Of a hub repository the config.json is needed, so it must be in the cache or reachable. Raises as `load_teacher`.
+    """
+    return load_teacher(name, cache_dir=cache_dir, **{**timm_kwargs, "pretrained": False})
+
+
+def from_timm(name: str, pretrained: bool, cache_dir: str | None, model_args: dict[str, Any]) -> nn.Module:
+    architecture = known_architecture(name)
+    tags = timm.list_models(f"{architecture}.*", pretrained=True)
+    if "." in name and name not in tags:
+        raise ValueError(f"unknown tag in {name!r}{did_you_mean(name, tags)}; timm has: {', '.join(tags) or 'none'}")
+    teacher = finish(create(name, model_args), name, model_args)  # what cannot be opened is refused before a download
+    if not pretrained:
+        return teacher
+    repository = teacher.pretrained_cfg.get("hf_hub_id")
+    if not repository:
+        raise ValueError(f"timm has no weights for {name!r} on the hub; give a folder with local-dir:PATH")
+    require_trained_head(teacher)
+    weights = fetch(repository, cache_dir) / WEIGHTS
+    check_weights(weights)
+    return finish(create(name, model_args, weights), name, model_args)
+
+
+def from_folder(name: str, folder: Path, pretrained: bool, given: dict[str, Any]) -> nn.Module:
+    config = read_config(folder)
+    model_args = {**config.get("model_args", {}), **given}
+    try:
+        known_architecture(config["architecture"])
+    except ValueError as error:
+        raise InputError(f"{folder / 'config.json'}: {error}") from None
+    if pretrained:
+        check_weights(folder / WEIGHTS)
+    model = create(f"local-dir:{folder}", given, folder / WEIGHTS if pretrained else None)
+    if name.startswith("hf-hub:"):
+        model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
+    teacher = finish(model, name, model_args)
+    if pretrained:
+        require_trained_head(teacher)
+    return teacher
+
+
+def from_module(module: nn.Module, given: dict[str, Any]) -> nn.Module:
+    """Copy a module, and prove on one image that its structure can be built again from what is known of it."""
+    if not (getattr(module, "pretrained_cfg", None) or {}).get("architecture"):
+        raise ValueError(f"{type(module).__name__} was not built with timm.create_model, so it cannot be built again")
+    known = getattr(module, "vitdfq", {}).get("model", {}).get("model_args", getattr(module, "_model_args", {}))
+    model_args = {**known, **given}
+    copied: Any = copy.deepcopy(module)
+    name = full_name(copied.pretrained_cfg)
+    teacher = finish(copied, name, model_args)
+    images = torch.rand(1, 3, *image_size(teacher), generator=torch.Generator().manual_seed(0))
+    images = images.to(next(teacher.parameters()).device)
+    try:
+        rebuilt = build(teacher.vitdfq).to(images.device)
+        rebuilt.load_state_dict(teacher.state_dict())
+        assert attention_sites(rebuilt) == attention_sites(teacher), "other heads, tokens or windows"
+        with torch.no_grad():
+            torch.testing.assert_close(rebuilt(images), teacher(images), rtol=1e-4, atol=1e-6)
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"{name} with the arguments {model_args} is not the module given; pass the timm keyword arguments it was "
+            f"built with: load_teacher(module, img_size=..., ...) ({one_line(error)})"
+        ) from error
+    return teacher
+
+
+def require_trained_head(teacher: Any) -> None:
+    trained = teacher.pretrained_cfg.get("num_classes")
+    if teacher.num_classes != trained:
+        name = teacher.vitdfq["model"]["name"]
+        asked = teacher.num_classes
+        raise ValueError(f"{name} has weights for {trained} classes; for num_classes={asked} it has no trained head")

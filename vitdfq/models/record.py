@@ -1,0 +1,40 @@
+"""Listen to named submodules during forward passes."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from vitdfq.pick import did_you_mean
+
+
+@contextmanager
+def record(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield a dict that holds, after each forward pass within the block, the output of every named submodule.
+
+    Outputs keep their gradient history. The hooks are gone when the block ends, however it ends. An attention listened
+    to inside (`.qk`, `.softmax`: (B * num_windows, heads, N, N); `.av`: (..., N, head_dim)) is not fused meanwhile.
+
+    Raises:
+        ValueError: the model has no submodule of that name.
+    """
+    modules = dict(model.named_modules())
+    names = list(dict.fromkeys(names))
+    for name in names:
+        if name not in modules:
+            raise ValueError(f"the model has no submodule {name!r}{did_you_mean(name, modules)}")
+    outputs: dict[str, Any] = {}
+
+    def keep(name: str):
+        def hook(module: nn.Module, args: tuple, output: Any) -> None:
+            outputs[name] = output
+
+        return hook
+
+    handles = [modules[name].register_forward_hook(keep(name)) for name in names]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

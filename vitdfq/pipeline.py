@@ -1,0 +1,165 @@
+"""The straight line from recipe to folder. Each stage leaves an artefact and what shaped it; a finished stage is not redone."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+import vitdfq
+from vitdfq import checkpoint, hub, report
+from vitdfq.calibration import calibrate
+from vitdfq.evaluation import Predictions, predict, score
+from vitdfq.files import fingerprint, write_text
+from vitdfq.models import load_teacher
+from vitdfq.plots import plot_unit_sqnr
+from vitdfq.preparation import prepare
+from vitdfq.progress import say
+from vitdfq.quantization import quantize
+from vitdfq.quantization.modules import activation_quantizers, weighted_modules
+from vitdfq.recipe import Recipe, load_recipe
+from vitdfq.stages import Stages, claim_folder, weights_fingerprint
+from vitdfq.synthesis import METHODS, synthesize
+
+
+def run(
+    recipe: str | Path | dict[str, Any] | Recipe,
+    *,
+    out: str | Path | None = None,
+    overrides: tuple[str, ...] | list[str] = (),
+    fresh: bool = False,
+    until: str = "metrics",
+) -> dict[str, Any]:
+    """Do what a recipe says and return its metrics (the content of metrics.json, as far as `until` goes).
+
+    Args:
+        recipe: path of a YAML file, its content as a dict, or a checked Recipe.
+        out: folder for the results; `runs/<recipe name>` when None. A finished stage found there is used again.
+        overrides: `section.key=value` texts, applied before the recipe is checked.
+        fresh: forget what an earlier run left in `out`.
+        until: last stage, "images", "student" or "metrics".
+
+    Raises:
+        RecipeError, InputError, AccessError, GateError: see `vitdfq.errors`.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, list(overrides))
+    folder = claim_folder(Path(out) if out else Path("runs") / recipe.name, recipe.name, recipe.to_yaml(), fresh)
+    device = Accelerator().device
+    teacher = load_teacher(**recipe.model).to(device)
+    line = Line(recipe, folder, teacher)
+    images, synthesis = line.images(recipe.synthesize)
+    report.save_grid(teacher, images, folder / "reports" / "synthetic_grid.png")
+    metrics = line.heading() | {"synthesis": synthesis}
+    if until == "images":
+        return metrics
+    student, seconds = line.student(images)
+    sqnr = report.unit_sqnr(student, prepare(teacher, **recipe.prepare), images)
+    write_text(folder / "reports" / "unit_sqnr.json", json.dumps(sqnr, indent=2) + "\n")
+    plot_unit_sqnr(sqnr, folder / "reports" / "unit_sqnr.png")
+    metrics |= {"calibration": {"seconds": seconds}, "size": line.size()}
+    if until == "student":
+        return metrics
+    metrics |= line.evaluated(student, images)
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    hub.write_card(folder, metrics, recipe.to_dict(), checkpoint.read_config(folder), recipe.to_yaml())
+    return metrics
+
+
+class Line:
+    """The stages of one run: what each needs, where its artefact lies, and what makes the artefact stale."""
+
+    def __init__(self, recipe: Recipe, folder: Path, teacher: nn.Module) -> None:
+        self.recipe, self.folder, self.teacher = recipe, folder, teacher
+        self.stages = Stages(folder)
+        self.device = next(teacher.parameters()).device
+        self.teacher_print = fingerprint(vitdfq.__version__, teacher.vitdfq, weights_fingerprint(teacher))
+
+    def heading(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.name,
+            "vitdfq": vitdfq.__version__,
+            "seed": self.recipe.seed,
+            "device": self.device.type,
+            "num_processes": 1,
+        }
+
+    def images(self, section: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        """Synthesise, or read what an earlier run synthesised; with a summary for metrics.json."""
+        method = section.get("method", "sardfq")
+        name = "images" if section is self.recipe.synthesize else f"stages/{method}_images"
+
+        def make() -> dict[str, Tensor]:
+            return {"images": synthesize(self.teacher, **section)}
+
+        tensors, seconds = self.stages.once(f"{name}.safetensors", fingerprint(self.teacher_print, section), make)
+        images = tensors["images"]
+        steps = section.get("steps", METHODS[method].steps)
+        summary = {"method": method, "num_images": len(images), "steps": steps, "seconds": seconds}
+        summary["image_steps_per_second"] = round(len(images) * steps / seconds, 1) if steps else None
+        return images, summary
+
+    def student(self, images: Tensor) -> tuple[nn.Module, float]:
+        """Calibrate and save the student, or load the one that an earlier run saved."""
+        shaped_by = self._student_print(images)
+        done = self.stages.seconds(checkpoint.WEIGHTS, shaped_by)
+        if done is not None:
+            return checkpoint.load(self.folder).to(self.device), done
+        start = time.monotonic()
+        student = self._calibrated(images)
+        seconds = round(time.monotonic() - start, 2)
+        checkpoint.save(student, self.folder)
+        self.stages.finish(checkpoint.WEIGHTS, shaped_by, seconds)
+        return student, seconds
+
+    def size(self) -> dict[str, int]:
+        packed = (self.folder / checkpoint.WEIGHTS).stat().st_size
+        return {"float_bytes": checkpoint.float_bytes(self.teacher), "packed_bytes": packed}
+
+    def evaluated(self, student: nn.Module, images: Tensor) -> dict[str, Any]:
+        """Top-1 and the rest of teacher, student and the students of the baselines."""
+        teacher = self._predictions("teacher", self.teacher_print, lambda: self.teacher)
+        rows = {"student": self._predictions("student", self._student_print(images), lambda: student)}
+        for method in self.recipe.baselines:
+            other, _ = self.images(self._baseline_section(method, len(images)))
+            rows[method] = self._predictions(method, self._student_print(other), lambda other=other: self._calibrated(other))
+        scores = {name: score(predictions, teacher.logits) for name, predictions in rows.items()}
+        return {
+            "teacher": {"name": self.recipe.model["name"]} | score(teacher),
+            "student": scores.pop("student") | bits_of(student),
+            "baselines": scores,
+        }
+
+    def _baseline_section(self, method: str, num_images: int) -> dict[str, Any]:
+        return {"method": method, "num_images": num_images, "seed": self.recipe.synthesize.get("seed", 0)}
+
+    def _calibrated(self, images: Tensor) -> nn.Module:
+        prepared = prepare(self.teacher, **self.recipe.prepare)
+        student = quantize(prepared, **self.recipe.quantize)
+        return calibrate(student, prepared, images, **self.recipe.calibrate)
+
+    def _student_print(self, images: Tensor) -> str:
+        sections = (self.recipe.prepare, self.recipe.quantize, self.recipe.calibrate)
+        return fingerprint(self.teacher_print, *sections, fingerprint(images.numpy().tobytes().hex()))
+
+    def _predictions(self, name: str, shaped_by: str, model) -> Predictions:
+        def make() -> dict[str, Tensor]:
+            say(f"evaluate: {name}")
+            predictions = predict(model(), **self.recipe.evaluate)
+            return {"logits": predictions.logits, "labels": predictions.labels}
+
+        key = fingerprint(shaped_by, self.recipe.evaluate)
+        tensors, _ = self.stages.once(f"stages/{name}_predictions.safetensors", key, make)
+        return Predictions(tensors["logits"], tensors["labels"])
+
+
+def bits_of(student: nn.Module) -> dict[str, int]:
+    """The bits most weights and activations have: what the student is called by."""
+    weights = [module.weight_quantizer.bits for module in weighted_modules(student)]
+    activations = [quantizer.bits for quantizer in activation_quantizers(student)]
+    return {
+        "weight_bits": max(weights, key=weights.count),
+        "activation_bits": max(activations, key=activations.count),
+    }

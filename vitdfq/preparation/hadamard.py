@@ -1,0 +1,86 @@
+"""Orthogonal matrices that spread outliers: randomised Hadamard where one of that size is known, random otherwise."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+PALEY_PRIMES = (11, 19, 43)  # q = 3 mod 4 gives a Hadamard matrix of size q + 1: 12, 20, 44
+
+
+def hadamard(size: int) -> Tensor | None:
+    """Return a Hadamard matrix (size, size), entries ±1, float64, H Hᵀ = size · I; None if no construction here fits.
+
+    Sizes are 2^k (Sylvester) and 12, 20 or 44 times 2^k (Kronecker with Paley I): 192, 384, 768, 1280, 1408, 1536, 3072, ...
+    """
+    for core in (1, *(prime + 1 for prime in PALEY_PRIMES)):
+        power = size // core
+        if size % core == 0 and power & (power - 1) == 0:
+            matrix = torch.ones(1, 1, dtype=torch.float64) if core == 1 else _paley(core - 1)
+            for _ in range(power.bit_length() - 1):
+                matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64), matrix)
+            return matrix
+    return None
+
+
+def random_orthogonal(size: int, seed: int) -> Tensor:
+    """Return an orthogonal (size, size), float64: Hadamard with random column signs, or Haar where there is no Hadamard."""
+    rng = torch.Generator().manual_seed(seed)
+    matrix = hadamard(size)
+    if matrix is None:
+        q, r = torch.linalg.qr(torch.randn(size, size, generator=rng, dtype=torch.float64))
+        return q * r.diagonal().sign()
+    signs = torch.randint(0, 2, (size,), generator=rng).double() * 2 - 1
+    return matrix * signs / math.sqrt(size)
+
+
+class HadamardTransform(nn.Module):
+    """Multiply the last dimension (F) by an orthogonal Hadamard matrix with random signs, as a product of two small ones.
+
+    H_F = H_a ⊗ H_b with a · b = F costs F (a + b) multiplications a token instead of F². Without the signs the mean of all
+    channels would gather in the first output: after GELU it is large, and that output would be an outlier.
+    """
+
+    left: Tensor
+    right: Tensor
+    signs: Tensor
+
+    def __init__(self, size: int, seed: int) -> None:
+        super().__init__()
+        left, right = hadamard_factors(size)
+        signs = torch.randint(0, 2, (size,), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1.0
+        self.register_buffer("left", left.float(), persistent=False)
+        self.register_buffer("right", right.float(), persistent=False)
+        self.register_buffer("signs", signs, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        blocks = (x * self.signs).unflatten(-1, (len(self.left), len(self.right)))
+        return (self.left @ (blocks @ self.right.mT)).flatten(-2)
+
+    def matrix(self) -> Tensor:
+        """The same as one matrix (F, F), float64: forward(x) = x @ matrix.T."""
+        return torch.kron(self.left.double(), self.right.double()) * self.signs.double()
+
+
+def hadamard_factors(size: int) -> tuple[Tensor, Tensor]:
+    """Return orthogonal float64 (a, a) and (b, b), a · b = size, as equal as they come.
+
+    Raises:
+        ValueError: no factors of this size are known.
+    """
+    for left in sorted((n for n in range(1, size + 1) if size % n == 0), key=lambda n: n + size // n):
+        pair = hadamard(left), hadamard(size // left)
+        if pair[0] is not None and pair[1] is not None:
+            return pair[0] / math.sqrt(left), pair[1] / math.sqrt(size // left)
+    raise ValueError(f"no Hadamard matrix of size {size} is known here")
+
+
+def _paley(prime: int) -> Tensor:
+    """Paley's first construction: (q + 1, q + 1) from the quadratic residues modulo a prime q = 3 mod 4."""
+    squares = {i * i % prime for i in range(1, prime)}
+    character = torch.tensor([0.0] + [1.0 if i in squares else -1.0 for i in range(1, prime)], dtype=torch.float64)
+    index = torch.arange(prime)
+    skew = torch.zeros(prime + 1, prime + 1, dtype=torch.float64)
+    skew[0, 1:], skew[1:, 0] = 1.0, -1.0
+    skew[1:, 1:] = character[(index[:, None] - index[None, :]) % prime]
+    return skew + torch.eye(prime + 1, dtype=torch.float64)

@@ -1,0 +1,69 @@
+"""Progress on stderr: a live bar with rate and time left on a terminal, plain lines now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+SECONDS_BETWEEN_LINES = 10.0
+quiet = False  # set by the command line's --quiet
+
+
+def say(message: str) -> None:
+    """Print one line about what happens."""
+    if not quiet:
+        console.print(message, markup=False)
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator["Bar"]:
+    """Show the progress of `total` steps; call the yielded bar's `advance(amount, **numbers)` after each."""
+    if quiet or not sys.stderr.isatty():
+        yield Bar(title, total, live=None)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[numbers]}"),
+    )
+    with Progress(*columns, console=console, transient=False) as live:
+        yield Bar(title, total, live)
+
+
+class Bar:
+    """Counts steps; draws them through rich, or prints a line every few seconds where there is no terminal."""
+
+    def __init__(self, title: str, total: int, live: Progress | None) -> None:
+        self.title, self.total, self.live = title, total, live
+        self.done, self.start = 0, time.monotonic()
+        self.last_line = self.start
+        self.task = live.add_task(title, total=total, rate="", numbers="") if live else None
+
+    def advance(self, amount: int = 1, **numbers: float) -> None:
+        self.done += amount
+        now = time.monotonic()
+        rate = self.done / max(now - self.start, 1e-9)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        if self.live is not None and self.task is not None:
+            self.live.update(self.task, completed=self.done, rate=f"{rate:.1f}/s", numbers=shown)
+        elif now - self.last_line >= SECONDS_BETWEEN_LINES or self.done >= self.total:
+            left = (self.total - self.done) / rate
+            say(f"{self.title}: {self.done}/{self.total}  {rate:.1f}/s  {left:.0f} s left  {shown}".rstrip())
+            self.last_line = now
+
+
+def track(items: Iterable[T], title: str, total: int) -> Iterator[T]:
+    """Yield the items, one step of a bar each."""
+    with bar(title, total) as progress:
+        for item in items:
+            yield item
+            progress.advance()

@@ -1,0 +1,88 @@
+"""A module and its quantizers: what stands in a student where the teacher has a Linear, a Conv2d or a MatMul."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class QuantLinear(nn.Module):
+    """Linear with quantized weight (out, in) and input (..., in)."""
+
+    def __init__(self, linear: nn.Linear, weight_quantizer: nn.Module, input_quantizer: nn.Module) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.weight_quantizer, self.input_quantizer = weight_quantizer, input_quantizer
+        self.weight_on_grid = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.input_quantizer(x), quantized_weight(self), self.bias)
+
+
+class QuantConv2d(nn.Module):
+    """Conv2d with quantized weight and input: the patch embedding."""
+
+    def __init__(self, conv: nn.Conv2d, weight_quantizer: nn.Module, input_quantizer: nn.Module) -> None:
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+        self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
+        self.weight_quantizer, self.input_quantizer = weight_quantizer, input_quantizer
+        self.weight_on_grid = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = quantized_weight(self)
+        return F.conv2d(
+            self.input_quantizer(x), weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        )
+
+
+class QuantMatMul(nn.Module):
+    """Product of two quantized activations, left (..., N, K) @ right (..., K, M).
+
+    `renormalize` divides each output row by the sum of its quantized left row: a softmax row rounded to powers of two sums to
+    anything in [2^-1/2, 2^1/2]; one division an output row repairs that, after the integer product.
+    """
+
+    def __init__(self, left_quantizer: nn.Module, right_quantizer: nn.Module, renormalize: bool = False) -> None:
+        super().__init__()
+        self.left_quantizer, self.right_quantizer = left_quantizer, right_quantizer
+        self.renormalize = renormalize
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        left = self.left_quantizer(left)
+        product = left @ self.right_quantizer(right)
+        return product / left.sum(-1, keepdim=True).clamp(min=0.1) if self.renormalize else product
+
+
+QuantWeighted = QuantLinear | QuantConv2d  # the modules that own a weight
+
+
+def quantized_weight(module: QuantWeighted) -> Tensor:
+    """The weight on its grid; quantized on the fly until `put_weight_on_grid`."""
+    if module.weight_on_grid:
+        return module.weight
+    rows = module.weight.flatten(1)  # (out, in)
+    return module.weight_quantizer(rows).view_as(module.weight)
+
+
+@torch.no_grad()
+def put_weight_on_grid(module: QuantWeighted) -> None:
+    """Replace the weight by its quantized values, for good: after calibration nothing moves it any more."""
+    module.weight.copy_(quantized_weight(module))
+    module.weight_on_grid = True
+
+
+def activation_quantizers(module: nn.Module) -> list[nn.Module]:
+    """Every quantizer of an input or operand inside `module`, in the order of registration."""
+    found: list[nn.Module] = []
+    for part in module.modules():
+        if isinstance(part, QuantLinear | QuantConv2d):
+            found.append(part.input_quantizer)
+        elif isinstance(part, QuantMatMul):
+            found += [part.left_quantizer, part.right_quantizer]
+    return [quantizer for quantizer in found if not isinstance(quantizer, nn.Identity)]
+
+
+def weighted_modules(module: nn.Module) -> list[QuantWeighted]:
+    """Every QuantLinear and QuantConv2d inside `module`."""
+    return [part for part in module.modules() if isinstance(part, QuantLinear | QuantConv2d)]

@@ -1,0 +1,80 @@
+"""Logarithmic grids for softmax outputs: levels scale * 2^(-k / steps_per_octave), and zero.
+
+log2 has one step an octave (arXiv 2111.13824), log-sqrt2 two (arXiv 2212.08254). Levels are dense near zero, where the long
+tail of an attention row lives, and every multiplication by a level is a shift (times sqrt(2) for odd codes of log-sqrt2).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Logarithmic(nn.Module):
+    """A logarithmic quantizer of values in [0, 1].
+
+    With one step an octave 4 bits reach 2^-14, so the scale is 1 and no data is needed. With two they reach only 2^-7: the
+    scale is then fitted, the best of three percentiles by squared error. The last code, 2^bits - 1, stands for zero.
+
+    Args:
+        bits: 2 to 8.
+        shape: of the scale; only `()`, per tensor.
+        steps_per_octave: 1 (log2) or 2 (log-sqrt2).
+    """
+
+    scale: Tensor
+
+    def __init__(self, bits: int, *, shape: tuple[int, ...] = (), steps_per_octave: int = 1) -> None:
+        super().__init__()
+        if shape != ():
+            raise ValueError("logarithmic quantizers are per tensor")
+        self.bits, self.steps_per_octave = bits, steps_per_octave
+        self.register_buffer("scale", torch.tensor(1.0 if steps_per_octave == 1 else math.nan))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Choose the scale (log-sqrt2 only) for values `x` in [0, 1], any shape.
+
+        Raises:
+            ValueError: `x` holds NaN, infinity or negative values.
+        """
+        if not x.isfinite().all() or (x < 0).any():
+            raise ValueError("cannot fit a logarithmic quantizer on values that are negative, NaN or infinite")
+        if self.steps_per_octave == 1:
+            return
+        values = _sample(x.detach().float().flatten())
+        percentiles = values.new_tensor([0.999, 0.9999, 0.99999, 1.0])
+        candidates = torch.quantile(values, percentiles).clamp(min=torch.finfo(values.dtype).tiny)
+        errors = [((self._round(values, scale) - values) ** 2).sum() for scale in candidates]
+        self.scale.copy_(candidates[torch.stack(errors).argmin()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fake quantization, same shape; straight-through gradient."""
+        rounded = self._round(x.detach(), self.scale)
+        return x + (rounded - x).detach() if torch.is_grad_enabled() and x.requires_grad else rounded
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Integer codes 0..2^bits - 1, as int32; the last one means zero."""
+        return self._codes(x, self.scale).to(torch.int32)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Real values of integer codes."""
+        levels = self.scale * torch.exp2(-codes.float() / self.steps_per_octave)
+        return torch.where(codes == 2**self.bits - 1, 0.0, levels)
+
+    def _codes(self, x: Tensor, scale: Tensor) -> Tensor:
+        exponent = torch.log2(x / scale)  # of zero: minus infinity, which ends in the last code
+        return exponent.mul_(-self.steps_per_octave).round_().clamp_(0, 2**self.bits - 1)
+
+    def _round(self, x: Tensor, scale: Tensor) -> Tensor:
+        codes = self._codes(x, scale)
+        zero = codes == 2**self.bits - 1
+        return codes.mul_(-1 / self.steps_per_octave).exp2_().mul_(scale).masked_fill_(zero, 0.0)
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}, steps_per_octave={self.steps_per_octave}"
+
+
+def _sample(x: Tensor, most: int = 2**22) -> Tensor:
+    """Every n-th value, so that at most `most` remain: torch.quantile takes 16 million."""
+    return x[:: math.ceil(x.numel() / most)]

@@ -1,0 +1,73 @@
+"""What a person looks at: the grid of synthetic images, the error of each unit, and the table of results."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from rich.table import Table
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from vitdfq.files import written_whole
+from vitdfq.models import units
+
+CELL, MARGIN, CAPTION = 112, 6, 14  # pixels
+
+
+@torch.inference_mode()
+def save_grid(teacher: nn.Module, images: Tensor, path: Path, columns: int = 8, most: int = 64) -> None:
+    """Write the first images (N, 3, H, W), de-normalised, as one PNG; under each the teacher's class and its confidence."""
+    shown = images[:most]
+    device = next(teacher.parameters()).device
+    confidence, classes = teacher(shown.to(device)).softmax(-1).max(-1)
+    config = resolve_model_data_config(teacher)
+    mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    names = teacher.pretrained_cfg.get("label_names") or {}
+    rows = -(-len(shown) // columns)
+    step = CELL + MARGIN
+    sheet = Image.new("RGB", (MARGIN + columns * step, MARGIN + rows * (step + CAPTION)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, image in enumerate(shown.cpu()):
+        pixels = ((image * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        left, top = MARGIN + (index % columns) * step, MARGIN + (index // columns) * (step + CAPTION)
+        sheet.paste(Image.fromarray(pixels).resize((CELL, CELL), Image.Resampling.BICUBIC), (left, top))
+        label = int(classes[index])
+        name = names[label] if len(names) > label else f"class {label}"
+        draw.text((left, top + CELL), f"{name[:12]} {confidence[index]:.2f}", fill="black")
+    with written_whole(path) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+@torch.inference_mode()
+def unit_sqnr(student: nn.Module, prepared: nn.Module, images: Tensor) -> dict[str, float]:
+    """Signal to quantization noise (dB) after each unit, both models fed the same images (N, 3, H, W): which unit hurts."""
+    device = next(student.parameters()).device
+    quantized = real = images.to(device)
+    found = {}
+    for unit, float_unit in zip(units(student), units(prepared), strict=True):
+        quantized, real = unit.forward(quantized), float_unit.forward(real)
+        noise = (quantized - real).square().sum().clamp(min=torch.finfo(real.dtype).tiny)
+        found[unit.name] = round((10 * torch.log10(real.square().sum() / noise)).item(), 2)
+    return found
+
+
+def summary_table(metrics: dict[str, Any]) -> Table:
+    """The table that ends a run: teacher, student, and a student of each baseline."""
+    student, size = metrics["student"], metrics["size"]
+    bits = f"W{student['weight_bits']}A{student['activation_bits']}"
+    images = f"{metrics['teacher']['num_images']:,} images"
+    table = Table(title=f"{metrics['teacher']['name']}: {bits} on {images}, seed {metrics['seed']}")
+    table.add_column("calibrated on")
+    for column in ("top-1 %", "top-5 %", "agreement %", "logits SQNR dB", "MB"):
+        table.add_column(column, justify="right")
+
+    def add(title: str, row: dict[str, Any], num_bytes: int) -> None:
+        numbers = (row.get(key) for key in ("top1", "top5", "agreement", "logits_sqnr_db"))
+        cells = ("" if number is None else f"{number:.2f}" for number in numbers)
+        table.add_row(title, *cells, f"{num_bytes / 1e6:.2f}")
+
+    add("(teacher, float32)", metrics["teacher"], size["float_bytes"])
+    for name, row in [(metrics["synthesis"]["method"], student), *metrics["baselines"].items()]:
+        add(f"{name} images", row, size["packed_bytes"])
+    return table

@@ -1,0 +1,95 @@
+"""What a run leaves in its folder, and how a later run knows that it can be used again."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from vitdfq import tensors
+from vitdfq.errors import InputError
+from vitdfq.files import write_text
+from vitdfq.progress import say
+
+RECORD = "stages/finished.json"
+OURS = ("recipe.yaml", "metrics.json", "README.md", "config.json", "model.safetensors", "images.safetensors", RECORD)
+
+
+class Stages:
+    """Artefacts of one run folder; `finished.json` says what shaped each of them and how long it took."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def once(
+        self, name: str, shaped_by: str, make: Callable[[], dict[str, Tensor]]
+    ) -> tuple[dict[str, Tensor], float]:
+        """Return (tensors, seconds) of artefact `name`: read when its fingerprint matches, else made and written."""
+        seconds = self.seconds(name, shaped_by)
+        if seconds is not None:
+            return tensors.read_tensors(self.folder / name), seconds
+        start = time.monotonic()
+        made = make()
+        seconds = round(time.monotonic() - start, 2)
+        tensors.write_tensors(self.folder / name, made)
+        self.finish(name, shaped_by, seconds)
+        return made, seconds
+
+    def seconds(self, name: str, shaped_by: str) -> float | None:
+        """How long the artefact took, if it is there, whole, and shaped by the same things; else None."""
+        entry, path = self._record().get(name), self.folder / name
+        if entry is None or entry["shaped_by"] != shaped_by or not path.is_file():
+            return None
+        if entry["sha256"] != _sha256(path):
+            say(f"{path}: changed since it was written; made again")
+            return None
+        say(f"{name}: used again")
+        return entry["seconds"]
+
+    def finish(self, name: str, shaped_by: str, seconds: float) -> None:
+        """Record that the artefact is complete."""
+        entry = {"shaped_by": shaped_by, "sha256": _sha256(self.folder / name), "seconds": seconds}
+        write_text(self.folder / RECORD, json.dumps(self._record() | {name: entry}, indent=2) + "\n")
+
+    def _record(self) -> dict[str, Any]:
+        path = self.folder / RECORD
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def claim_folder(folder: Path, name: str, recipe_yaml: str, fresh: bool) -> Path:
+    """Make `folder` the place of this run; write recipe.yaml into it.
+
+    Raises:
+        InputError: it is not a folder, or holds another run or somebody's files.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: not a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        marker = folder / "recipe.yaml"
+        if not marker.is_file():
+            raise InputError(f"{folder}: not empty and not a vitdfq run; choose another --out")
+        owner = marker.read_text().partition("\n")[0].removeprefix("name: ").strip()
+        if owner != name and not fresh:
+            raise InputError(f"{folder}: holds another run ({owner}); choose another --out, or --fresh to replace it")
+        if fresh:
+            for ours in OURS:
+                (folder / ours).unlink(missing_ok=True)
+    write_text(folder / "recipe.yaml", recipe_yaml)
+    return folder
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """Hash of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

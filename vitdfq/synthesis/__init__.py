@@ -1,0 +1,24 @@
+"""Images out of a teacher alone.
+
+`synthesize` (engine.py) names a preset of `METHODS`; invert.py optimises pixels against the preset's `LOSSES`. Every
+image has random streams of its own (seeds.py), from which come its classes (labels.py), regions (regions.py) and
+attention priors (priors.py), collected as views (views.py).
+"""
+
+from vitdfq.synthesis.context import Loss, SynthContext, TeacherFacts
+from vitdfq.synthesis.engine import synthesize
+from vitdfq.synthesis.losses import LOSSES
+from vitdfq.synthesis.methods import METHODS, Method, resolve_method
+from vitdfq.synthesis.quality import quality
+
+__all__ = [
+    "LOSSES",
+    "METHODS",
+    "Loss",
+    "Method",
+    "SynthContext",
+    "TeacherFacts",
+    "quality",
+    "resolve_method",
+    "synthesize",
+]

@@ -1,0 +1,67 @@
+"""`synthesize`: images out of a teacher alone."""
+
+import torch
+from torch import Tensor, nn
+
+from vitdfq.synthesis.context import TeacherFacts
+from vitdfq.synthesis.invert import invert, noise
+from vitdfq.synthesis.methods import resolve_method
+
+
+def synthesize(
+    teacher: nn.Module,
+    *,
+    method: str = "sardfq",
+    num_images: int = 32,
+    steps: int | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    lr: float | None = None,
+    losses: dict | None = None,
+    labels: str | None = None,
+    label_range: list[float] | None = None,
+    max_regions: int | None = None,
+) -> Tensor:
+    """Synthesize calibration images from the teacher alone, without any real image.
+
+    Image i depends on the teacher, the method and its options, `seed` and i; beyond rounding it does not depend on
+    `batch_size` or `num_images`. The global random state is neither read nor changed. Keywords left at None are the
+    method's own.
+
+    Args:
+        teacher: a model of `load_teacher`: in eval mode, attention opened. It is left as it was.
+        method: a preset of `METHODS`: "sardfq", "psaq" or "noise".
+        num_images: how many images to make.
+        steps: iterations for each image.
+        batch_size: images optimised at a time; bounds memory.
+        seed: seed of everything random.
+        lr: peak learning rate of Adam on pixels; by default .20, or .25 for models without a class token.
+        losses: changes to the preset, `{name: {weight: 1.0, option: value}}`; weight 0 switches a loss off. From Python
+            a loss of your own may stand here: `{"mine": {"function": f, "weight": 1.0}}` with
+            `f(ctx: SynthContext) -> (B,)`.
+        labels: "soft" or "hard" targets.
+        label_range: lower and upper label logit of the relevant classes in soft targets; by default (5, 10) shifted for
+            the number of classes.
+        max_regions: each image gets 1 to this many regions with a class of their own; 1 switches regions off.
+
+    Returns:
+        (num_images, 3, H, W) normalised images, float32 on the CPU, within the range of the teacher's normalisation.
+
+    Raises:
+        ValueError: an unknown name or option, a number out of range, or a loss that stopped being finite.
+    """
+    resolved = resolve_method(
+        method, losses, steps=steps, lr=lr, labels=labels, label_range=label_range, max_regions=max_regions
+    )
+    if num_images < 1 or batch_size < 1:
+        raise ValueError(f"num_images and batch_size must be at least 1, got {num_images} and {batch_size}")
+    if teacher.training:
+        raise ValueError("the teacher is in training mode: call teacher.eval() first")
+    facts = TeacherFacts.of(teacher)
+    if resolved.steps == 0:
+        return torch.stack([noise(index, seed, facts) for index in range(num_images)])
+    with torch.enable_grad():
+        images = invert(teacher, facts, resolved, num_images=num_images, batch_size=batch_size, seed=seed)
+    if not images.isfinite().all():
+        raise ValueError("synthesis ended in images that are not finite; try a smaller lr")
+    return images

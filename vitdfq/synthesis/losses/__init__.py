@@ -1,0 +1,18 @@
+"""The synthesis losses: one pure function of the context a file, one value an image.
+
+To add one, write `my_loss.py` beside these files and list it here; `tests/synthesis/test_loss_contracts.py` enrols it
+by itself.
+"""
+
+from vitdfq.synthesis.context import Loss
+from vitdfq.synthesis.losses.attention_prior import attention_prior, deeper_half, draw_priors
+from vitdfq.synthesis.losses.class_confidence import class_confidence
+from vitdfq.synthesis.losses.patch_similarity import patch_similarity
+from vitdfq.synthesis.losses.total_variation import draw_target, total_variation
+
+LOSSES: dict[str, Loss] = {
+    "attention_prior": Loss(attention_prior, sites=("softmax",), where=deeper_half, draw=draw_priors),
+    "class_confidence": Loss(class_confidence),
+    "patch_similarity": Loss(patch_similarity, sites=("av",)),
+    "total_variation": Loss(total_variation, draw=draw_target),
+}

@@ -1,0 +1,74 @@
+"""Presets: a set of weighted losses, labels, regions and a schedule under the name of a published method."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vitdfq.pick import pick
+from vitdfq.synthesis.labels import LABELS
+from vitdfq.synthesis.regions import MAX_REGIONS
+from vitdfq.synthesis.schedule import Schedule
+from vitdfq.synthesis.terms import merge, resolve_terms
+
+
+@dataclass(frozen=True)
+class Method:
+    """What `synthesize(method=...)` names. Each field but the first can be changed by a keyword of `synthesize`."""
+
+    summary: str
+    losses: Mapping[str, Mapping[str, Any]]  # name -> {"weight": ..., option: ...}
+    steps: int = 1000
+    lr: float | None = None  # None: schedule.default_lr of the teacher
+    labels: str = "soft"
+    label_range: list[float] | None = None  # None: labels.default_label_range of the number of classes
+    max_regions: int = 1  # 1: whole images only
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+METHODS: dict[str, Method] = {
+    "noise": Method("Gaussian noise, the baseline that costs nothing", losses={}, steps=0),
+    "psaq": Method(
+        "PSAQ-ViT (arXiv 2203.02250): diverse patches, one-hot classes",
+        losses={
+            "patch_similarity": {"weight": 1.0},
+            "class_confidence": {"weight": 1.0},
+            "total_variation": {"weight": 0.05},
+        },
+        labels="hard",
+    ),
+    # α1 = 100 is a third-party derivative's; the paper searches 1 to 1e5 for each model.
+    "sardfq": Method(
+        "SARDFQ (arXiv 2412.16553): attention priors, regions with classes of their own, soft labels",
+        losses={
+            "attention_prior": {"weight": 100.0},
+            "class_confidence": {"weight": 1.0},
+            "total_variation": {"weight": 0.05},
+        },
+        max_regions=4,
+    ),
+}
+
+
+def resolve_method(method: str, losses: dict | None = None, **changes: Any) -> Method:
+    """Return the preset `method`, its losses merged with `losses`, with every change that is not None; all checked.
+
+    Raises:
+        ValueError: an unknown method, loss, option or label kind (with the nearest choice), or a number out of range.
+    """
+    preset = pick(method, METHODS, "synthesis method")
+    given = {name: value for name, value in changes.items() if value is not None}
+    resolved = replace(preset, losses=merge(preset.losses, losses), **given)
+    pick(resolved.labels, LABELS, "label kind")
+    terms = resolve_terms(resolved.losses)
+    if resolved.steps < 0:
+        raise ValueError(f"steps must not be negative, got {resolved.steps}")
+    if resolved.steps > 0 and not terms:
+        raise ValueError(f"method {method!r} has no loss, so {resolved.steps} steps would change nothing")
+    if resolved.lr is not None and not resolved.lr > 0:
+        raise ValueError(f"lr must be positive, got {resolved.lr}")
+    if not 1 <= resolved.max_regions <= MAX_REGIONS:
+        raise ValueError(f"max_regions must be from 1 to {MAX_REGIONS}, got {resolved.max_regions}")
+    label_range = resolved.label_range
+    if label_range is not None and (len(label_range) != 2 or label_range[0] > label_range[1]):
+        raise ValueError(f"label_range takes [lower, upper] with lower <= upper, got {label_range}")
+    return resolved

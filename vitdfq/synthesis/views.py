@@ -1,0 +1,75 @@
+"""What the teacher is shown: the whole image, and crops of its regions; each view with its own target and draws."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitdfq.synthesis.context import Draws, TeacherFacts
+from vitdfq.synthesis.labels import LABELS, image_classes
+from vitdfq.synthesis.methods import Method
+from vitdfq.synthesis.regions import draw_regions
+from vitdfq.synthesis.seeds import generator
+from vitdfq.synthesis.terms import Term
+
+
+@dataclass(frozen=True)
+class View:
+    """What is fixed of one view through the run."""
+
+    region: Tensor  # (4,) top, left, height, width
+    target: Tensor  # (C,)
+    drawn: dict[str, Draws]  # loss name -> what its `draw` returned
+
+
+@dataclass(frozen=True)
+class Views:
+    """V views of the images of one batch, stacked."""
+
+    owners: list[int]  # (V,) which image of the batch each view shows
+    regions: Tensor  # (V, 4), on the CPU
+    targets: Tensor  # (V, C)
+    drawn: dict[str, Draws]  # tensors (V, ...)
+    boxes: Tensor | None = None  # (V, 4) what is shown of each image at this step; None: the whole image
+
+    @staticmethod
+    def stack(views_of: list[list[View]], device: torch.device) -> "Views":
+        """Stack the views of each image of a batch."""
+        owners = [owner for owner, views in enumerate(views_of) for _ in views]
+        views = [view for views in views_of for view in views]
+        drawn = {
+            name: {key: torch.stack([view.drawn[name][key] for view in views]).to(device) for key in draws}
+            for name, draws in views[0].drawn.items()
+        }
+        targets = torch.stack([view.target for view in views]).to(device)
+        return Views(owners, torch.stack([view.region for view in views]), targets, drawn)
+
+    def __getitem__(self, part: slice) -> "Views":
+        drawn = {name: {key: draw[part] for key, draw in draws.items()} for name, draws in self.drawn.items()}
+        boxes = None if self.boxes is None else self.boxes[part]
+        return Views(self.owners[part], self.regions[part], self.targets[part], drawn, boxes)
+
+    def chunks(self, size: int) -> Iterator["Views"]:
+        """Yield runs of at most `size` views, so that the batch size bounds memory whatever the number of crops."""
+        for start in range(0, len(self.owners), size):
+            yield self[start : start + size]
+
+
+def draw_views(index: int, seed: int, method: Method, terms: list[Term], facts: TeacherFacts) -> list[View]:
+    """Draw the views of image `index`: the whole image, then its regions (none when the image is its own only region).
+
+    Everything comes from streams of the image's own, so that it depends on neither batch nor number of images.
+    """
+    rng = generator(seed, "views", index)
+    count = int(torch.randint(1, method.max_regions + 1, (), generator=rng))
+    classes = image_classes(rng, seed, index, count, facts.num_classes)
+    regions = draw_regions(rng, count, facts.image_size)
+
+    def view(place: int, region: Tensor, asked_for: list[int]) -> View:
+        target = LABELS[method.labels](rng, asked_for, facts.num_classes, method.label_range)
+        drawn = {term.name: term.draw(generator(seed, term.name, index, place), facts) for term in terms}
+        return View(region, target, drawn)
+
+    whole = view(0, torch.tensor([0, 0, *facts.image_size]), classes)  # asks for the classes of all its regions
+    return [whole, *(view(place + 1, region, [classes[place]]) for place, region in enumerate(regions))]

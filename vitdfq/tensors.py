@@ -1,0 +1,49 @@
+"""Tensors in safetensors files: written whole or not at all, read with a clear word when damaged, never unpickled."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vitdfq.errors import InputError
+from vitdfq.files import written_whole
+
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of what torch.save writes, today and before version 1.6
+CONVERT = "a pickle can run code when read, so it is never opened; convert it with safetensors.torch.save_file"
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors (moved to the CPU, made contiguous) and string metadata."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with written_whole(path) as temporary:
+        save_file(ready, temporary, metadata={"format": "pt"} | (metadata or {}))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return all tensors of a file.
+
+    Raises:
+        InputError: the file is missing, damaged, or a pickle.
+    """
+    with _open(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the string metadata of a file; raises as `read_tensors`."""
+    with _open(path) as file:
+        return file.metadata() or {}
+
+
+def _open(path: Path):
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        with open(path, "rb") as file:  # only now: the length that a good file starts with can look like anything
+            start = file.read(4)
+        if start == ZIP or start[:1] == PICKLE:
+            raise InputError(f"{path}: is a pickle, not safetensors; {CONVERT}") from error
+        raise InputError(f"{path}: damaged or truncated safetensors file ({error})") from error
