@@ -44,14 +44,14 @@ ZOO = {
         "model_args": {"img_size": 28, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4},
         "rounds": [
             {"epochs": 20, "lr": 1e-3, "erase": 0.25},
-            {"epochs": 12, "lr": 7e-4, "erase": 0.0, "teacher": "swin"},
+            {"epochs": 10, "lr": 7e-4, "erase": 0.0, "teacher": "swin"},
         ],
     },
     "deit": {
         "architecture": "deit_tiny_distilled_patch16_224",
         "model_args": {"img_size": 28, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4},
         "start_from": "vit",
-        "rounds": [{"epochs": 10, "lr": 7e-4, "erase": 0.0, "teacher": "swin"}],
+        "rounds": [{"epochs": 6, "lr": 7e-4, "erase": 0.0, "teacher": "swin"}],
     },
 }
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import vitdfq
 from vitdfq import checkpoint, hub, report
 from vitdfq.calibration import calibrate
+from vitdfq.errors import GateError
 from vitdfq.evaluation import Predictions, predict, score
 from vitdfq.files import fingerprint, write_text
 from vitdfq.models import load_teacher
@@ -46,10 +47,12 @@ def run(
         RecipeError, InputError, AccessError, GateError: see `vitdfq.errors`.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, list(overrides))
-    folder = claim_folder(Path(out) if out else Path("runs") / recipe.name, recipe.name, recipe.to_yaml(), fresh)
     device = Accelerator().device
     teacher = load_teacher(**recipe.model).to(device)
+    folder = claim_folder(Path(out) if out else Path("runs") / recipe.name, recipe.name, recipe.to_yaml(), fresh)
     line = Line(recipe, folder, teacher)
+    if until == "metrics":
+        line.teacher_predictions()  # first: data that cannot be read must not cost a synthesis
     images, synthesis = line.images(recipe.synthesize)
     report.save_grid(teacher, images, folder / "reports" / "synthetic_grid.png")
     metrics = line.heading() | {"synthesis": synthesis}
@@ -86,6 +89,18 @@ class Line:
             "num_processes": 1,
         }
 
+    def teacher_predictions(self) -> Predictions:
+        """Evaluate the teacher.
+
+        Raises:
+            GateError: its top-1 on the full set is not the recipe's `reference_top1`, to 0.1: other weights, data or transform.
+        """
+        predictions = self._predictions("teacher", self.teacher_print, lambda: self.teacher)
+        top1, reference = score(predictions)["top1"], self.recipe.reference_top1
+        if reference is not None and self.recipe.evaluate.get("num_images") is None and abs(top1 - reference) > 0.1:
+            raise GateError(f"the teacher's top-1 is {top1:.2f}, reference_top1 is {reference:.2f}: not the same model or data")
+        return predictions
+
     def images(self, section: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """Synthesise, or read what an earlier run synthesised; with a summary for metrics.json."""
         method = section.get("method", "sardfq")
@@ -120,7 +135,7 @@ class Line:
 
     def evaluated(self, student: nn.Module, images: Tensor) -> dict[str, Any]:
         """Top-1 and the rest of teacher, student and the students of the baselines."""
-        teacher = self._predictions("teacher", self.teacher_print, lambda: self.teacher)
+        teacher = self.teacher_predictions()
         rows = {"student": self._predictions("student", self._student_print(images), lambda: student)}
         for method in self.recipe.baselines:
             other, _ = self.images(self._baseline_section(method, len(images)))

@@ -1,0 +1,14 @@
+import pytest
+
+from vitdfq.pick import pick
+
+
+def test_pick():
+    assert pick("a", {"a": 1, "b": 2}, "letter") == 1
+
+
+def test_unknown_name_is_answered_with_the_nearest_and_all_choices():
+    with pytest.raises(ValueError, match="^unknown fruit 'aple', did you mean 'apple'\\?; choices: apple, pear$"):
+        pick("aple", {"pear": 1, "apple": 2}, "fruit")
+    with pytest.raises(ValueError, match="^unknown fruit 'xyz'; choices"):
+        pick("xyz", {"pear": 1}, "fruit")

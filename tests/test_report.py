@@ -1,0 +1,30 @@
+import torch
+from PIL import Image
+
+import vitdfq
+from vitdfq import report
+from vitdfq.plots import plot_unit_sqnr
+
+
+def test_grid_is_denormalised(tiny_vit, tmp_path):
+    mean, std = (torch.tensor(tiny_vit.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    white_and_black = torch.cat([(1 - mean) / std, (0 - mean) / std]).expand(2, 3, 32, 32)
+    report.save_grid(tiny_vit, white_and_black, tmp_path / "grid.png")
+    grid = Image.open(tmp_path / "grid.png")
+    middle = report.MARGIN + report.CELL // 2
+    assert grid.getpixel((middle, middle)) == (255, 255, 255)
+    assert grid.getpixel((middle + report.CELL + report.MARGIN, middle)) == (0, 0, 0)
+
+
+def test_unit_sqnr_names_the_unit_that_hurts(tiny_vit, images):
+    student = vitdfq.quantize(tiny_vit, bits="w8a8", overrides={"blocks.1.mlp.fc2": {"bits": 2}})
+    vitdfq.calibrate(student, tiny_vit, images, steps=["observe"])
+    sqnr = report.unit_sqnr(student, tiny_vit, images)
+    assert list(sqnr) == ["embed", "blocks.0", "blocks.1", "blocks.2", "head"]
+    assert sqnr["blocks.0"] > 25 and sqnr["blocks.1"] < sqnr["blocks.0"] - 8
+
+
+def test_unit_sqnr_of_the_teacher_itself_is_finite(tiny_vit, images, tmp_path):
+    sqnr = report.unit_sqnr(tiny_vit, tiny_vit, images)
+    assert min(sqnr.values()) > 200
+    plot_unit_sqnr(sqnr, tmp_path / "plot.png")

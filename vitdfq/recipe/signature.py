@@ -1,0 +1,130 @@
+"""Check keyword arguments against the signature that will receive them: unknown, missing, of the wrong type."""
+
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from vitdfq.pick import did_you_mean
+from vitdfq.recipe.document import Document, Keys, kind
+
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)  # text is not turned into numbers, nor numbers into truth values
+IN_YAML = (str, int, float, bool, list, dict, Mapping, type(None), Any)
+EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "none_required": "null",
+}
+
+
+def keywords(function: Callable, *positional: str) -> dict[str, Any]:
+    """Return name -> annotation of what a recipe may say: keyword-only parameters that YAML can express, and `positional`.
+
+    A `**rest` parameter stands under the name "**".
+    """
+    hints = get_type_hints(function)
+    found = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        annotation = hints.get(name, Any)
+        if parameter.kind is parameter.VAR_KEYWORD:
+            found["**"] = annotation
+        elif parameter.kind is parameter.KEYWORD_ONLY or name in positional:
+            expressible = _in_yaml(annotation)
+            if expressible is not None:
+                found[name] = expressible
+    return found
+
+
+def check_keywords(document: Document, keys: Keys, known: Mapping[str, Any]) -> None:
+    """Check the mapping at `keys` against name -> annotation.
+
+    Raises:
+        RecipeError: a key is unknown or a value has the wrong type.
+    """
+    given = document.value(keys)
+    check_value(document, keys, dict[Any, Any])
+    for key in given:
+        if key not in known and ("**" not in known or not isinstance(key, str)):
+            document.fail((*keys, key), unknown_key(document, (*keys, key), known))
+    for key in given:
+        check_value(document, (*keys, key), known.get(key, known.get("**")))
+
+
+def unknown_key(document: Document, keys: Keys, known: Mapping[str, Any]) -> str:
+    if not isinstance(keys[-1], str):
+        return f"unknown key; YAML reads it as {kind(keys[-1])}, put it in quotes if you mean text"
+    choices = [name for name in known if name != "**"]
+    return f"unknown key{did_you_mean(keys[-1], choices)}; choices: {', '.join(choices)}"
+
+
+def check_value(document: Document, keys: Keys, annotation: Any) -> None:
+    """Check the value at `keys` against a type, strictly; an int may stand for a float.
+
+    Raises:
+        RecipeError: it does not fit; the message gives the value and what was expected.
+    """
+    value = document.value(keys)
+    try:
+        TypeAdapter(annotation, config=STRICT).validate_python(value)
+    except ValidationError as error:
+        deepest: dict[Keys, list[str]] = {}
+        for entry in error.errors(include_url=False):
+            place = _inside(value, entry["loc"])
+            deepest.setdefault(place, []).append(EXPECTED.get(entry["type"], entry["msg"]))
+        place = max(deepest, key=len)
+        keys = (*keys, *place)
+        value, expected = document.value(keys), " or ".join(dict.fromkeys(deepest[place]))
+        document.fail(keys, document.yaml_trap(keys) or f"{value!r} is {kind(value)}; expected {expected}")
+
+
+def check_plain(document: Document, keys: Keys = ()) -> None:
+    """Only what YAML and JSON both hold: no dates, no sets, no objects; mappings with text keys.
+
+    Raises:
+        RecipeError: naming the first value that is something else.
+    """
+    value = document.value(keys)
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                document.fail((*keys, key), unknown_key(document, (*keys, key), {}))
+            check_plain(document, (*keys, key))
+    elif isinstance(value, list):
+        for index in range(len(value)):
+            check_plain(document, (*keys, index))
+    elif not (value is None or isinstance(value, str | bool | int | float)):
+        document.fail(keys, f"'{value}' is {kind(value)}; put it in quotes if you mean text")
+
+
+def _in_yaml(annotation: Any) -> Any:
+    """The part of a union that YAML can express; None if that is nothing, or only null."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = [member for member in map(_in_yaml, get_args(annotation)) if member is not None]
+        if all(member is type(None) for member in members):
+            return None
+        return Union[tuple(members)]  # noqa: UP007  (a tuple of types, known only here)
+    if (get_origin(annotation) or annotation) in IN_YAML or get_origin(annotation) is Literal:
+        return annotation
+    return None
+
+
+def _inside(value: Any, location: tuple[int | str, ...]) -> Keys:
+    """The part of pydantic's location that leads into the value (it also names members of unions)."""
+    place: list[Any] = []
+    for step in location:
+        if isinstance(value, (dict, list)):
+            try:
+                value = value[step]  # type: ignore[index]
+            except (KeyError, IndexError, TypeError):
+                continue
+            place.append(step)
+    return tuple(place)
