@@ -8,7 +8,7 @@ def test_pick():
 
 
 def test_unknown_name_is_answered_with_the_nearest_and_all_choices():
-    with pytest.raises(ValueError, match="^unknown fruit 'aple', did you mean 'apple'\\?; choices: apple, pear$"):
+    with pytest.raises(ValueError, match=r"^unknown fruit 'aple', did you mean 'apple'\?; choices: apple, pear$"):
         pick("aple", {"pear": 1, "apple": 2}, "fruit")
-    with pytest.raises(ValueError, match="^unknown fruit 'xyz'; choices"):
+    with pytest.raises(ValueError, match=r"^unknown fruit 'xyz'; choices"):
         pick("xyz", {"pear": 1}, "fruit")

@@ -113,9 +113,7 @@ def test_changed_artefact_is_noticed_and_made_again(finished):
 
 def test_folder_of_another_run_is_refused_and_kept(finished):
     before = (finished / "out/metrics.json").read_bytes()
-    done = vitdfq_command(
-        "run", finished / "small.yaml", "--set", "name=other", "--out", finished / "out", check=False
-    )
+    done = vitdfq_command("run", finished / "small.yaml", "--set", "name=other", "--out", finished / "out", check=False)
     assert done.returncode == 2
     assert "holds another run (small)" in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert (finished / "out/metrics.json").read_bytes() == before

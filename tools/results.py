@@ -6,7 +6,8 @@ from pathlib import Path
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- results -->", "<!-- /results -->"
-HEAD = "| model | bits | images for calibration | top-1 % | teacher % | test images | seed | MB (float32) |\n|-|-|-|-:|-:|-:|-:|-:|\n"
+COLUMNS = ("model", "bits", "images for calibration", "top-1 %", "teacher %", "test images", "seed", "MB (float32)")
+HEAD = f"| {' | '.join(COLUMNS)} |\n|-|-|-|-:|-:|-:|-:|-:|\n"
 
 
 def rows(folder: Path) -> str:

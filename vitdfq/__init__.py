@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from vitdfq.checkpoint import load, save
     from vitdfq.evaluation import evaluate
     from vitdfq.models import load_teacher
+    from vitdfq.pipeline import run
     from vitdfq.preparation import prepare
     from vitdfq.quantization import quantize
     from vitdfq.recipe import load_recipe
-    from vitdfq.pipeline import run
     from vitdfq.synthesis import synthesize
 
 

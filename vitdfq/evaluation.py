@@ -90,10 +90,11 @@ def score(predictions: Predictions, teacher_logits: Tensor | None = None) -> dic
 
 
 def check_numbers(num_images: int | None = None, batch_size: int = 1, num_workers: int | None = None) -> None:
-    """Raise ValueError for a count that is too small; recipes are checked by it before any work."""
-    for name, value, least in (("num_images", num_images, 1), ("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-        if value is not None and value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}")
+    """Raise ValueError for a count that is too small."""
+    least = {"num_images": (num_images, 1), "batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
+    for name, (value, smallest) in least.items():
+        if value is not None and value < smallest:
+            raise ValueError(f"{name} is {value}; it must be at least {smallest}")
 
 
 @torch.inference_mode()

@@ -15,6 +15,7 @@ from vitdfq.models import image_size, load_teacher
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
+from vitdfq.recipe import Recipe
 from vitdfq.synthesis import resolve_method
 
 # Seconds are floating-point operations divided by this machine's rate of matrix products, times how far each stage falls short
@@ -57,7 +58,7 @@ class Plan:
         return Group(*lines, table)
 
 
-def plan(recipe: "Recipe", out: str | None = None) -> Plan:
+def plan(recipe: Recipe, out: str | None = None) -> Plan:
     """Work out a recipe's plan from the structure of the model alone."""
     with torch.device("meta"):  # shapes without memory
         model = load_teacher(**recipe.model | {"pretrained": False})
@@ -69,7 +70,15 @@ def plan(recipe: "Recipe", out: str | None = None) -> Plan:
     height, width = image_size(model)
     dataset = recipe.evaluate.get("dataset", "imagenet-1k")
     folder = out or f"runs/{recipe.name}"
-    names = ("images.safetensors", "config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md", "reports/")
+    names = (
+        "images.safetensors",
+        "config.json",
+        "model.safetensors",
+        "recipe.yaml",
+        "metrics.json",
+        "README.md",
+        "reports/",
+    )
     sites = [_site(name, part) for name, part in student.named_modules() if _is_site(part)]
     return Plan(
         recipe=recipe.name,
@@ -116,7 +125,7 @@ def _packed_bytes(student: nn.Module) -> int:
     return packed + 4 * sum(parameter.numel() for parameter in student.parameters())
 
 
-def _seconds(recipe: "Recipe", model: nn.Module, num_images: int, steps: int, dataset: str) -> dict[str, float]:
+def _seconds(recipe: Recipe, model: nn.Module, num_images: int, steps: int, dataset: str) -> dict[str, float]:
     """Rough seconds a stage: counted operations over the measured rate of a matrix product."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 3, *image_size(model), device="meta"))

@@ -24,9 +24,7 @@ class Stages:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def once(
-        self, name: str, shaped_by: str, make: Callable[[], dict[str, Tensor]]
-    ) -> tuple[dict[str, Tensor], float]:
+    def once(self, name: str, shaped_by: str, make: Callable[[], dict[str, Tensor]]) -> tuple[dict[str, Tensor], float]:
         """Return (tensors, seconds) of artefact `name`: read when its fingerprint matches, else made and written."""
         seconds = self.seconds(name, shaped_by)
         if seconds is not None:

@@ -14,9 +14,7 @@ def opened(name: str, **arguments) -> nn.Module:
 
 
 def test_vit():
-    model = opened(
-        "deit_tiny_distilled_patch16_224", img_size=(32, 16), patch_size=8, embed_dim=32, depth=2, num_heads=4
-    )
+    model = opened("deit_tiny_distilled_patch16_224", img_size=(32, 16), patch_size=8, embed_dim=32, depth=2, num_heads=4)
     assert [unit.name for unit in units(model)] == ["embed", "blocks.0", "blocks.1", "head"]
     first, last = attention_sites(model)
     assert (first.name, last.name) == ("blocks.0.attn", "blocks.1.attn")

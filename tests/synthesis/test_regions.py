@@ -74,9 +74,7 @@ BOXES = torch.tensor([[0, 0, 12, 13], [5, 7, 10, 9], [18, 1, 10, 22], [27, 22, 1
 def test_crop_and_resize_equals_interpolate(scale):
     boxes, size = BOXES * scale, (28 * scale, 23 * scale)
     images = torch.randn(len(boxes), 3, *size, generator=generator(0))
-    for image, (top, left, height, width), found in zip(
-        images, boxes.tolist(), crop_and_resize(images, boxes), strict=True
-    ):
+    for image, (top, left, height, width), found in zip(images, boxes.tolist(), crop_and_resize(images, boxes), strict=True):
         crop = image[None, :, top : top + height, left : left + width]
         expected = interpolate(crop, size, mode="bilinear", align_corners=False)[0]
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)

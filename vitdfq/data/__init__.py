@@ -1,7 +1,7 @@
 """Labelled images to evaluate on: from the zoo, the Hub, parquet files or class folders; decoded as timm decodes them.
 
-    load_labelled   finds a set, checks its columns and classes; yields rows        sources.py, labelled.py
-    batches         rows to (images, labels), decoded and transformed in order      batches.py
+load_labelled   finds a set, checks its columns and classes; yields rows        sources.py, labelled.py
+batches         rows to (images, labels), decoded and transformed in order      batches.py
 """
 
 from vitdfq.data.batches import batches, transform_of

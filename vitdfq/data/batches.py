@@ -38,8 +38,8 @@ def batches(
         transform: PIL image -> tensor.
         batch_size: rows in a batch.
         num_images: stop after so many rows.
-        num_workers: threads that decode ahead. Threads, not processes: decoding and resizing release the interpreter lock,
-            the order of rows stays that of the set, and a streamed reader is never forked.
+        num_workers: threads that decode ahead. Threads, not processes: decoding and resizing release the interpreter
+            lock, the order of rows stays that of the set, and a streamed reader is never forked.
 
     Raises:
         InputError: a row that is not an image.

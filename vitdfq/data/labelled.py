@@ -49,8 +49,8 @@ def load_labelled(dataset: str, split: str, num_classes: int) -> Labelled:
     """Open split `split` of `dataset` and check it against a model of `num_classes` classes; nothing is decoded.
 
     Args:
-        dataset: `zoo:fashion-mnist` (comes with the package); `imagenet-1k`; a Hub id `owner/name`, streamed; a folder of
-            parquet files; a folder of class folders, or with a folder for each split above them.
+        dataset: `zoo:fashion-mnist` (comes with the package); `imagenet-1k`; a Hub id `owner/name`, streamed; a folder
+            of parquet files; a folder of class folders, or with a folder for each split above them.
         split: for example "validation". The zoo's set has "test", also called "validation".
         num_classes: the model's.
 

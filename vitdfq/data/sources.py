@@ -75,7 +75,7 @@ def _parquet(name: str, files: list[Path]) -> Source:
 
     try:
         num_rows = sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
-        # A stream, as ImageNet is from the Hub: nothing is copied to a cache. The folder of one must be writable all the same.
+        # A stream, as ImageNet is from the Hub: nothing is copied to a cache. It asks for a cache folder all the same.
         data_files = {"rows": [str(file) for file in files]}
         with TemporaryDirectory() as cache:
             rows = load_dataset("parquet", data_files=data_files, split="rows", streaming=True, cache_dir=cache)
@@ -85,7 +85,7 @@ def _parquet(name: str, files: list[Path]) -> Source:
 
 
 def _files_of_split(folder: Path, split: str) -> list[Path]:
-    """Parquet files whose name starts with the split, or that lie in a folder named so; all, if none names any split."""
+    """Parquet files whose name starts with the split, or in a folder named so; all, if no file names any split."""
     files = sorted(folder.rglob("*.parquet"))
     splits = {file: _split_named_by(file.relative_to(folder)) for file in files}
     wanted = _aliases(split)

@@ -77,9 +77,7 @@ def units(model: Any) -> list[Unit]:
 def attention_sites(model: Any) -> list[AttentionSite]:
     """Return the attentions in order of depth; windows are counted for the model's own image size."""
     blocks = [
-        (f"layers.{i}.blocks.{j}.attn", block)
-        for i, stage in enumerate(model.layers)
-        for j, block in enumerate(stage.blocks)
+        (f"layers.{i}.blocks.{j}.attn", block) for i, stage in enumerate(model.layers) for j, block in enumerate(stage.blocks)
     ]
     return [
         AttentionSite(

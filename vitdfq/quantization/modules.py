@@ -31,9 +31,7 @@ class QuantConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = quantized_weight(self)
-        return F.conv2d(
-            self.input_quantizer(x), weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-        )
+        return F.conv2d(self.input_quantizer(x), weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class QuantMatMul(nn.Module):

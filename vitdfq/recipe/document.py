@@ -52,28 +52,33 @@ class Document:
         dotted = f"{'.'.join(map(str, keys))}: " if keys else ""
         raise RecipeError(f"{self.where(keys)}: {dotted}{' '.join(message.split())}")
 
-    def yaml_trap(self, keys: Keys) -> str | None:
-        """If the value has its type only because of how YAML reads it, say what to write."""
+    def yaml_trap(self, keys: Keys, expected: str) -> str | None:
+        """If the value has the wrong type only because of how YAML reads it, say what to write."""
         value, text = self.value(keys), self.texts.get(keys)
-        if isinstance(value, str) and NUMBER.fullmatch(value):
-            number = float(value)
-            plain = str(int(number)) if number.is_integer() and abs(number) < 1e15 else yaml.safe_dump(number).split()[0]
-            mantissa, e, exponent = value.lower().partition("e")
-            other = f" or {mantissa if '.' in mantissa else mantissa + '.0'}e{int(exponent):+d}" if e else " without quotes"
-            return f"{value!r} is text to YAML; write {plain}{other}"
-        if isinstance(value, bool) and text not in (None, "true", "false"):
-            return f"{text!r} is {str(value).lower()} to YAML; put it in quotes if you mean the text"
+        if isinstance(value, str) and "number" in expected and NUMBER.fullmatch(value):
+            return f"{value!r} is text to YAML; write {_as_yaml_number(value)}"
+        if isinstance(value, bool) and "text" in expected:
+            return f"{text or str(value).lower()!r} is {str(value).lower()} to YAML; put it in quotes if you mean the text"
         return None
 
     @contextmanager
     def blaming(self, *keys: Any) -> Iterator[None]:
-        """Turn a plain ValueError of the library inside the block into a RecipeError at `keys`."""
+        """Turn a ValueError of the library inside the block into a RecipeError at `keys`."""
         try:
             yield
-        except VitdfqError:
-            raise
         except ValueError as error:
+            if isinstance(error, VitdfqError) and not isinstance(error, RecipeError):
+                raise
             self.fail(keys, str(error))
+
+
+def _as_yaml_number(text: str) -> str:
+    number = float(text)
+    plain = str(int(number)) if number.is_integer() and abs(number) < 1e15 else yaml.safe_dump(number).split()[0]
+    mantissa, e, exponent = text.lower().partition("e")
+    if not e:
+        return f"{plain} without quotes"
+    return f"{plain} or {mantissa if '.' in mantissa else mantissa + '.0'}e{int(exponent):+d}"
 
 
 def read_document(name: str, text: str) -> Document:
@@ -149,12 +154,13 @@ def set_value(document: Document, assignment: str) -> None:
     keys = tuple(path.strip().split("."))
     holder: Any = document.content
     for depth, key in enumerate(keys):
+        dotted = ".".join(map(str, keys[:depth]))
         if isinstance(holder, list):
             if not key.isdecimal() or int(key) >= len(holder):
                 raise RecipeError(f"{flag}: {'.'.join(keys[:depth])} has the entries 0 to {len(holder) - 1}, not {key!r}")
             key = int(key)
         elif not isinstance(holder, dict):
-            raise RecipeError(f"{flag}: {'.'.join(keys[:depth])} is {holder!r}, which has no {key!r} in it")
+            raise RecipeError(f"{flag}: {dotted} is {holder!r}, which has no {key!r} in it")
         keys = (*keys[:depth], key, *keys[depth + 1 :])
         if depth == len(keys) - 1:
             holder[key] = value
@@ -171,14 +177,15 @@ def set_value(document: Document, assignment: str) -> None:
 
 def kind(value: Any) -> str:
     """What a YAML value is, in a reader's words."""
-    kinds: list[tuple[type, str]] = [
-        (bool, "true or false"),
-        (int, "a whole number"),
-        (float, "a number"),
-        (str, "text"),
-        (list, "a list"),
-        (dict, "a mapping"),
-    ]
-    return "null" if value is None else next((text for type_, text in kinds if isinstance(value, type_)), type(value).__name__)
+    return KINDS.get(type(value), f"a {type(value).__name__}")
 
 
+KINDS: dict[type, str] = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a mapping",
+}

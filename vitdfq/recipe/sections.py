@@ -2,30 +2,32 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from dataclasses import fields
+from typing import Any
 
-from vitdfq import evaluation
 from vitdfq.calibration import STEPS, calibrate
 from vitdfq.data import check_dataset
+from vitdfq.evaluation import check_numbers, evaluate
 from vitdfq.models import load_teacher
 from vitdfq.models.building import known_architecture
 from vitdfq.pick import pick
 from vitdfq.preparation import TRANSFORMS, prepare
-from vitdfq.quantization import POLICIES, quantize
-from vitdfq.quantization.policy import OPTIONS, ROLES, check_override, check_role
+from vitdfq.quantization import POLICIES, QUANTIZERS, quantize
+from vitdfq.quantization.policy import OPTIONS, ROLES, check_bits
 from vitdfq.recipe.document import Document, Keys
 from vitdfq.recipe.signature import check_keywords, check_value, keywords, unknown_key
-from vitdfq.synthesis import LOSSES, METHODS, resolve_method, synthesize
+from vitdfq.synthesis import LOSSES, METHODS, Method, resolve_method, synthesize
 
-# section -> the function that it calls
+# section -> the function whose keyword arguments it holds
 CALLS: dict[str, Callable] = {
     "model": load_teacher,
     "synthesize": synthesize,
     "prepare": prepare,
     "quantize": quantize,
     "calibrate": calibrate,
-    "evaluate": evaluation.evaluate,
+    "evaluate": evaluate,
 }
+COUNTS = ("num_images", "batch_size", "iterations")  # at least 1 wherever they stand
 ROLE_TYPES = {"bits": int | None, "quantizer": str, "symmetric": bool, "renormalize": bool}
 
 
@@ -36,8 +38,8 @@ def check_sections(document: Document) -> None:
         RecipeError: with the place, the value and the choices.
     """
     for section, function in CALLS.items():
-        known = keywords(function, "name")
-        check_keywords(document, (section,), known)
+        check_keywords(document, (section,), keywords(function, "name"))
+        _check_counts(document, (section,))
         CHECKS[section](document, document.content[section])
     for index, method in enumerate(document.content["baselines"]):
         with document.blaming("baselines", index):
@@ -50,22 +52,108 @@ def takes_seed(section: str) -> bool:
 
 def _check_model(document: Document, section: dict[str, Any]) -> None:
     if "name" not in section:
-        document.fail(("model",), "'name' is missing: a timm name such as deit_tiny_patch16_224.fb_in1k, or zoo:NAME")
+        document.fail(("model",), "name is missing: a timm name such as deit_tiny_patch16_224.fb_in1k, or zoo:NAME")
     name = section["name"]
-    if not any(sign in name for sign in ":/\\"):  # the others are looked up where they are loaded
+    if not any(sign in name for sign in ":/\\"):  # others are looked up where they are loaded
         with document.blaming("model", "name"):
             known_architecture(name)
 
 
 def _check_synthesize(document: Document, section: dict[str, Any]) -> None:
-    options = {key: section[key] for key in inspect.signature(resolve_method).parameters if key in section}
-    changes = {key: value for key, value in section.items() if key in METHOD_FIELDS}
-    method = section.get("method", "sardfq")
+    method, losses = section.get("method", "sardfq"), section.get("losses")
     with document.blaming("synthesize", "method"):
         pick(method, METHODS, "synthesis method")
-    del options
-    for name in section.get("losses") or {}:
-        _check_loss(document, ("synthesize", "losses", name), method)
-    for key, value in changes.items():
+    for name in losses or {}:
+        _check_loss(document, ("synthesize", "losses", name))
+    with document.blaming("synthesize", "losses"):
+        resolve_method(method, losses, steps=0)
+    for key in [field.name for field in fields(Method) if field.name in section and field.name != "losses"]:
         with document.blaming("synthesize", key):
-            resolve_method(method, **{key: value})
+            resolve_method(method, losses, **{key: section[key]})
+
+
+def _check_loss(document: Document, keys: Keys) -> None:
+    with document.blaming(*keys):
+        loss = pick(keys[-1], LOSSES, "loss")
+    drawn_by = keywords(loss.draw) if loss.draw else {}
+    check_keywords(document, keys, {"weight": float} | keywords(loss.function) | drawn_by)
+
+
+def _check_prepare(document: Document, section: dict[str, Any]) -> None:
+    for index, name in enumerate(section.get("steps") or []):
+        with document.blaming("prepare", "steps", index):
+            pick(name, TRANSFORMS, "preparation step")
+
+
+def _check_quantize(document: Document, section: dict[str, Any]) -> None:
+    with document.blaming("quantize", "bits"):
+        pick(section.get("bits", "w4a4"), POLICIES, "bits preset")
+    for role in ROLES:
+        if section.get(role) is not None:
+            _check_role(document, ("quantize", role), role)
+    for glob, change in (section.get("overrides") or {}).items():
+        keys = ("quantize", "overrides", glob)
+        check_value(document, keys, dict[str, Any])
+        for key in change:
+            if key == "bits":
+                _check_bits(document, (*keys, key))
+            elif key in ROLES:
+                _check_role(document, (*keys, key), key)
+            else:
+                document.fail((*keys, key), unknown_key(key, ("bits", *ROLES)))
+
+
+def _check_role(document: Document, keys: Keys, role: str) -> None:
+    check_keywords(document, keys, {option: ROLE_TYPES.get(option, Any) for option in OPTIONS[role]})
+    options = document.value(keys)
+    if "bits" in options:
+        _check_bits(document, (*keys, "bits"))
+    if "quantizer" in options:
+        with document.blaming(*keys, "quantizer"):
+            pick(options["quantizer"], QUANTIZERS, "quantizer")
+
+
+def _check_bits(document: Document, keys: Keys) -> None:
+    check_value(document, keys, int | None)
+    try:
+        check_bits(document.value(keys), where="")
+    except ValueError as error:
+        document.fail(keys, str(error).removeprefix(": "))
+
+
+def _check_calibrate(document: Document, section: dict[str, Any]) -> None:
+    for index, entry in enumerate(section.get("steps") or []):
+        keys = ("calibrate", "steps", index)
+        if isinstance(entry, dict) and len(entry) != 1:
+            document.fail(keys, f"a step is a name or {{name: {{option: value}}}}, not {entry!r}")
+        name = next(iter(entry)) if isinstance(entry, dict) else entry
+        with document.blaming(*keys):
+            step = pick(name, STEPS, "calibration step")
+        if isinstance(entry, dict) and entry[name] is not None:
+            check_keywords(document, (*keys, name), keywords(step))
+            _check_counts(document, (*keys, name))
+
+
+def _check_evaluate(document: Document, section: dict[str, Any]) -> None:
+    with document.blaming("evaluate", "dataset"):
+        check_dataset(section.get("dataset", "imagenet-1k"))
+    if "num_workers" in section:
+        with document.blaming("evaluate", "num_workers"):
+            check_numbers(num_workers=section["num_workers"])
+
+
+def _check_counts(document: Document, keys: Keys) -> None:
+    for key in COUNTS:
+        value = document.value((*keys, key))
+        if isinstance(value, int) and value < 1:
+            document.fail((*keys, key), f"{value} is too small; it must be at least 1")
+
+
+CHECKS: dict[str, Callable[[Document, dict[str, Any]], None]] = {
+    "model": _check_model,
+    "synthesize": _check_synthesize,
+    "prepare": _check_prepare,
+    "quantize": _check_quantize,
+    "calibrate": _check_calibrate,
+    "evaluate": _check_evaluate,
+}

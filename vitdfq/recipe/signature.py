@@ -2,7 +2,7 @@
 
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -27,9 +27,9 @@ EXPECTED = {
 
 
 def keywords(function: Callable, *positional: str) -> dict[str, Any]:
-    """Return name -> annotation of what a recipe may say: keyword-only parameters that YAML can express, and `positional`.
+    """Return name -> annotation of what a recipe may say: keyword-only parameters that YAML can express.
 
-    A `**rest` parameter stands under the name "**".
+    `positional` names further parameters to take; a `**rest` parameter stands under the name "**".
     """
     hints = get_type_hints(function)
     found = {}
@@ -54,16 +54,16 @@ def check_keywords(document: Document, keys: Keys, known: Mapping[str, Any]) -> 
     check_value(document, keys, dict[Any, Any])
     for key in given:
         if key not in known and ("**" not in known or not isinstance(key, str)):
-            document.fail((*keys, key), unknown_key(document, (*keys, key), known))
+            document.fail((*keys, key), unknown_key(key, [name for name in known if name != "**"]))
     for key in given:
         check_value(document, (*keys, key), known.get(key, known.get("**")))
 
 
-def unknown_key(document: Document, keys: Keys, known: Mapping[str, Any]) -> str:
-    if not isinstance(keys[-1], str):
-        return f"unknown key; YAML reads it as {kind(keys[-1])}, put it in quotes if you mean text"
-    choices = [name for name in known if name != "**"]
-    return f"unknown key{did_you_mean(keys[-1], choices)}; choices: {', '.join(choices)}"
+def unknown_key(key: Any, choices: Collection[str] = ()) -> str:
+    if not isinstance(key, str):
+        trap = " (as it does on, off, yes and no)" if isinstance(key, bool) else ""
+        return f"unknown key: YAML reads it as {kind(key)}{trap}; put it in quotes if you mean text"
+    return f"unknown key{did_you_mean(key, choices)}; choices: {', '.join(choices)}"
 
 
 def check_value(document: Document, keys: Keys, annotation: Any) -> None:
@@ -83,7 +83,8 @@ def check_value(document: Document, keys: Keys, annotation: Any) -> None:
         place = max(deepest, key=len)
         keys = (*keys, *place)
         value, expected = document.value(keys), " or ".join(dict.fromkeys(deepest[place]))
-        document.fail(keys, document.yaml_trap(keys) or f"{value!r} is {kind(value)}; expected {expected}")
+        trap = document.yaml_trap(keys, expected)
+        document.fail(keys, trap or f"{value!r} is {kind(value)}; expected {expected}")
 
 
 def check_plain(document: Document, keys: Keys = ()) -> None:
@@ -96,7 +97,7 @@ def check_plain(document: Document, keys: Keys = ()) -> None:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                document.fail((*keys, key), unknown_key(document, (*keys, key), {}))
+                document.fail((*keys, key), unknown_key(key))
             check_plain(document, (*keys, key))
     elif isinstance(value, list):
         for index in range(len(value)):

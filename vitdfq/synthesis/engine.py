@@ -50,9 +50,7 @@ def synthesize(
     Raises:
         ValueError: an unknown name or option, a number out of range, or a loss that stopped being finite.
     """
-    resolved = resolve_method(
-        method, losses, steps=steps, lr=lr, labels=labels, label_range=label_range, max_regions=max_regions
-    )
+    resolved = resolve_method(method, losses, steps=steps, lr=lr, labels=labels, label_range=label_range, max_regions=max_regions)
     if num_images < 1 or batch_size < 1:
         raise ValueError(f"num_images and batch_size must be at least 1, got {num_images} and {batch_size}")
     if teacher.training:

@@ -21,9 +21,7 @@ from vitdfq.synthesis.views import Views, draw_views
 BETAS = (0.5, 0.9)  # of Adam on pixels: PSAQ-ViT, arXiv 2203.02250
 
 
-def invert(
-    teacher: nn.Module, facts: TeacherFacts, method: Method, *, num_images: int, batch_size: int, seed: int
-) -> Tensor:
+def invert(teacher: nn.Module, facts: TeacherFacts, method: Method, *, num_images: int, batch_size: int, seed: int) -> Tensor:
     """Optimise images against the frozen teacher, `batch_size` at a time. Returns (num_images, 3, H, W) on the CPU."""
     terms = resolve_terms(method.losses)
     names = [name for term in terms for name in term.loss.recorded_names(facts.sites)]

@@ -50,9 +50,7 @@ def draw_regions(rng: torch.Generator, count: int, size: tuple[int, int]) -> Ten
     return torch.stack([tops, lefts, heights, widths], dim=1)
 
 
-def _sides(
-    rng: torch.Generator, starts: Tensor, lengths: Tensor, limits: tuple[int, int], side: int
-) -> tuple[Tensor, Tensor]:
+def _sides(rng: torch.Generator, starts: Tensor, lengths: Tensor, limits: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:
     """Draw start and length of a box in each cell along one axis, in pixels of an image of that `side`."""
     first = starts * side // REFERENCE_SIDE
     room = (starts + lengths) * side // REFERENCE_SIDE - first
