@@ -15,7 +15,7 @@ LAYERS = [  # lowest first; a module may import from its own layer and those bel
     {"calibration"},
     {"recipe", "recipe_check"},
     {"checkpoint", "report", "plots", "stages"},
-    {"pipeline", "plan"},
+    {"pipeline", "plan", "names"},
     {"cli", "__main__"},
 ]
 HOMES = {

@@ -45,13 +45,13 @@ ZOO = {
             "depths": [2, 4],
             "num_heads": [3, 6],
         },
-        "rounds": [{"epochs": 14, **BROAD}, {"epochs": 12, **FINE}],
+        "rounds": [{"epochs": 14, **BROAD}, {"epochs": 10, **FINE, "lr": 2e-3}],
     },
     "deit": {
         "architecture": "deit_tiny_distilled_patch16_224",
         "model_args": {"img_size": 28, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4},
         "start_from": "vit",
-        "rounds": [{"epochs": 5, "teacher": "vit", **FINE}],
+        "rounds": [{"epochs": 4, "teacher": "vit", **FINE}],
     },
 }
 

@@ -89,6 +89,32 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def describe(folder: str | Path) -> dict[str, Any]:
+    """Return what is inside a checkpoint folder, from its files alone: model, bits, sizes, measured accuracy.
+
+    Raises:
+        InputError: missing, damaged, or not a checkpoint.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    metrics = json.loads((folder / "metrics.json").read_text()) if (folder / "metrics.json").is_file() else {}
+    state = tensors.read_tensors(folder / WEIGHTS)
+    packed = [name for name in state if name.endswith(".weight_packed")]
+    return {
+        "model": config["vitdfq"]["model"]["name"],
+        "architecture": config["architecture"],
+        "classes": config["num_classes"],
+        "bits": config["quantization_config"]["bits"],
+        "packed layers": len(packed),
+        "bytes": (folder / WEIGHTS).stat().st_size,
+        "format": config["quantization_config"]["version"],
+        "written by": f"vitdfq {config['quantization_config']['library_version']}",
+        "top1": metrics.get("student", {}).get("top1"),
+        "teacher top1": metrics.get("teacher", {}).get("top1"),
+        "reproduce": f"vitdfq run {folder / 'recipe.yaml'}",
+    }
+
+
 def _config(student: nn.Module) -> dict[str, Any]:
     spec = student.vitdfq
     return {

@@ -12,7 +12,7 @@ import vitdfq
 from vitdfq import checkpoint, hub, report
 from vitdfq.calibration import calibrate
 from vitdfq.errors import GateError
-from vitdfq.evaluation import Predictions, predict, score
+from vitdfq.evaluation import Predictions, evaluate, predict, score
 from vitdfq.files import fingerprint, write_text
 from vitdfq.models import load_teacher
 from vitdfq.plots import plot_unit_sqnr
@@ -68,6 +68,13 @@ def run(
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     hub.write_card(folder, metrics, recipe.to_dict(), checkpoint.read_config(folder), recipe.to_yaml())
     return metrics
+
+
+def evaluate_run(folder: str | Path, overrides: list[str]) -> dict[str, Any]:
+    """Load the checkpoint in `folder` and evaluate it as its recipe says, changed by `overrides`."""
+    student = checkpoint.load(folder).to(Accelerator().device)
+    recipe = load_recipe(Path(folder) / "recipe.yaml", overrides)
+    return evaluate(student, **recipe.evaluate)
 
 
 class Line:

@@ -3,8 +3,8 @@
     load_recipe   file, packaged name or dict, with `section.key=value` overrides -> Recipe     load.py
     Recipe        the checked sections, each the keyword arguments of one function              load.py
 
-A document remembers the line of every key (document.py); checks against signatures are in signature.py, those of names
-and numbers in sections.py.
+A document (document.py) remembers the line of every key (reader.py). Keys and types are checked against signatures
+(signature.py), names and ranges against the library's dict literals (sections.py).
 """
 
 from vitdfq.recipe.find import packaged_recipes

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from vitdfq.errors import InputError, RecipeError
-from vitdfq.recipe.document import Document, read_document, set_value
+from vitdfq.recipe.document import Document
 from vitdfq.recipe.find import find_recipe
+from vitdfq.recipe.reader import read_document, set_value
 from vitdfq.recipe.signature import check_keywords, check_plain
 
 SECTIONS = ("model", "synthesize", "prepare", "quantize", "calibrate", "evaluate")
@@ -28,7 +29,7 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # it names a folder
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe. A section holds keyword arguments of the function of its name; `model` those of `load_teacher`."""
+    """A checked recipe: a section holds keyword arguments of the function of its name, `model` those of `load_teacher`."""
 
     name: str
     model: dict[str, Any]

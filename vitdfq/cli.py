@@ -1,0 +1,169 @@
+"""The command line: typer, and nothing that could live elsewhere. torch is imported inside the commands, so `--help` is quick."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import vitdfq
+from vitdfq.errors import VitdfqError
+
+app = typer.Typer(
+    name="vitdfq",
+    help="Quantize vision transformers without data.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+class Format(StrEnum):
+    human = "human"
+    json = "json"
+
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
+OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for results [runs/<recipe name>].")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change a recipe key; may be repeated.")
+]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run left in the folder.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="What to print on stdout.")]
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only results and errors.")] = False,
+) -> None:
+    if quiet:
+        from vitdfq import progress
+
+        progress.quiet = True
+    if version:
+        typer.echo(vitdfq.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    out: OutOption = None,
+    overrides: SetOption = None,
+    fresh: FreshOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its estimated cost; do nothing.")] = False,
+    format: FormatOption = Format.human,
+) -> None:
+    """The main job: synthesise, quantize, calibrate, evaluate, save."""
+    if dry_run:
+        from vitdfq.plan import plan
+        from vitdfq.recipe import load_recipe
+
+        planned = plan(load_recipe(recipe, overrides or []), out=str(out) if out else None)
+        show(planned.to_dict(), format, planned.render)
+        return
+    line(recipe, out, overrides, fresh, format, until="metrics")
+
+
+@app.command()
+def synthesize(
+    recipe: RecipeArgument,
+    out: OutOption = None,
+    overrides: SetOption = None,
+    fresh: FreshOption = False,
+    format: FormatOption = Format.human,
+) -> None:
+    """Only the synthetic images, and their grid."""
+    line(recipe, out, overrides, fresh, format, until="images")
+
+
+@app.command()
+def calibrate(
+    recipe: RecipeArgument,
+    out: OutOption = None,
+    overrides: SetOption = None,
+    fresh: FreshOption = False,
+    format: FormatOption = Format.human,
+) -> None:
+    """Up to the packed checkpoint, without evaluation."""
+    line(recipe, out, overrides, fresh, format, until="student")
+
+
+@app.command()
+def evaluate(run: RunArgument, overrides: SetOption = None, format: FormatOption = Format.human) -> None:
+    """Evaluate a saved checkpoint; `--set evaluate.dataset=...` chooses other images than its recipe."""
+    from vitdfq.pipeline import evaluate_run
+
+    metrics = evaluate_run(run, overrides or [])
+    show(metrics, format, lambda: "\n".join(f"{key:15} {value}" for key, value in metrics.items()))
+
+
+@app.command()
+def info(run: RunArgument, format: FormatOption = Format.human) -> None:
+    """What is inside a saved checkpoint."""
+    from vitdfq.checkpoint import describe
+
+    found = describe(run)
+    show(found, format, lambda: "\n".join(f"{key:15} {value}" for key, value in found.items()))
+
+
+@app.command(name="list")
+def list_names(
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="recipes, zoo, methods, losses, ... [all]")] = None,
+    format: FormatOption = Format.human,
+) -> None:
+    """Every name that a recipe can use."""
+    from vitdfq.names import names
+
+    found = names(kind)
+    show(found, format, lambda: "\n".join(f"{kind:13} {', '.join(choices)}" for kind, choices in found.items()))
+
+
+def line(recipe: str, out: Path | None, overrides: list[str] | None, fresh: bool, format: Format, until: str) -> None:
+    """Go along the straight line up to a stage and show the metrics."""
+    from vitdfq.pipeline import run
+    from vitdfq.report import summary_table
+
+    metrics = run(recipe, out=out, overrides=overrides or [], fresh=fresh, until=until)
+    done = "student" in metrics
+    show(metrics, format, lambda: summary_table(metrics) if done else json.dumps(metrics, indent=2))
+
+
+def show(content: Any, format: Format, render: Callable[[], Any]) -> None:
+    """Print a result on stdout: JSON for machines, `render()` for people."""
+    if format is Format.json:
+        typer.echo(json.dumps(content, indent=2))
+        return
+    from rich.console import Console
+
+    # A file or pipe gets whole lines, whatever the width of the terminal that is not there.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(render(), markup=False)
+
+
+def main() -> None:
+    """Run the command line; every known error is one line on stderr and an exit code (see `vitdfq.errors`)."""
+    try:
+        app()
+    except VitdfqError as error:
+        fail(error, error.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on from the last finished stage", 130)
+    except OSError as error:
+        fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1, error)
+    except Exception as error:  # the border: whatever is left is a bug or a wrong argument that nobody foresaw
+        fail(f"{type(error).__name__}: {error} (VITDFQ_DEBUG=1 shows the traceback)", 1, error)
+
+
+def fail(message: object, exit_code: int, error: BaseException | None = None) -> None:
+    """Print one line and exit."""
+    if error is not None and os.environ.get("VITDFQ_DEBUG"):
+        raise error
+    typer.echo("error: " + " ".join(str(message).split()), err=True)
+    sys.stderr.flush()
+    raise SystemExit(exit_code)

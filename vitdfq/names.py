@@ -1,0 +1,34 @@
+"""Every name that a recipe can use, by kind."""
+
+from vitdfq.calibration import STEPS
+from vitdfq.errors import InputError
+from vitdfq.models.load import ZOO
+from vitdfq.pick import pick
+from vitdfq.preparation import TRANSFORMS
+from vitdfq.quantization import POLICIES, QUANTIZERS
+from vitdfq.recipe import packaged_recipes
+from vitdfq.synthesis import LOSSES, METHODS
+
+
+def names(kind: str | None = None) -> dict[str, list[str]]:
+    """Return kind -> names, as `vitdfq list` shows them; of one kind only, if it is given.
+
+    Raises:
+        InputError: no such kind.
+    """
+    found = {
+        "recipes": sorted(packaged_recipes()),
+        "zoo": sorted(f"zoo:{path.parent.name}" for path in ZOO.glob("*/config.json")),
+        "methods": sorted(METHODS),
+        "losses": sorted(LOSSES),
+        "transforms": sorted(TRANSFORMS),
+        "bits": list(POLICIES),
+        "quantizers": sorted(QUANTIZERS),
+        "steps": sorted(STEPS),
+    }
+    if kind is None:
+        return found
+    try:
+        return {kind: pick(kind, found, "kind of name")}
+    except ValueError as error:
+        raise InputError(str(error)) from None
