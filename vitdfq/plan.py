@@ -21,6 +21,7 @@ from vitdfq.synthesis import resolve_method
 # Seconds are floating-point operations divided by this machine's rate of matrix products, times how far each stage falls short
 # of that rate; the three factors were measured on 2 CPU cores with the zoo's models.
 SHORTFALL = {"synthesize": 2.0, "calibrate": 3.0, "evaluate": 2.0}
+FILES = ["images.safetensors", "config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md", "reports/"]
 IMAGES_OF = {"imagenet-1k": 50_000, "zoo:fashion-mnist": 10_000}
 
 
@@ -32,6 +33,7 @@ class Plan:
     model: dict[str, Any]
     images: dict[str, Any]
     sites: list[dict[str, Any]]
+    folder: str
     files: list[str]
     seconds: dict[str, float]
 
@@ -52,7 +54,7 @@ class Plan:
             f"load        {self.model['name']}: {self.model['parameters'] / 1e6:.1f} M parameters",
             "synthesise  {num_images} images {height}x{width}, method {method}, {steps} steps".format(**self.images),
             f"evaluate    {self.images['evaluated_on']}",
-            f"write       {', '.join(self.files)}",
+            f"write       {self.folder}/: {', '.join(self.files)}",
             f"estimate    {seconds}; {self.model['packed_bytes'] / 1e6:.1f} MB on disk",
         ]
         return Group(*lines, table)
@@ -69,16 +71,6 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     ).steps
     height, width = image_size(model)
     dataset = recipe.evaluate.get("dataset", "imagenet-1k")
-    folder = out or f"runs/{recipe.name}"
-    names = (
-        "images.safetensors",
-        "config.json",
-        "model.safetensors",
-        "recipe.yaml",
-        "metrics.json",
-        "README.md",
-        "reports/",
-    )
     sites = [_site(name, part) for name, part in student.named_modules() if _is_site(part)]
     return Plan(
         recipe=recipe.name,
@@ -96,7 +88,8 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
             "evaluated_on": f"{recipe.evaluate.get('num_images') or 'all'} images of {dataset}",
         },
         sites=sites,
-        files=[f"{folder}/{name}" for name in names],
+        folder=out or f"runs/{recipe.name}",
+        files=FILES,
         seconds=_seconds(recipe, model, options["num_images"], steps, dataset),
     )
 

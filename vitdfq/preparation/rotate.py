@@ -31,12 +31,12 @@ def rotate_residual(model: nn.Module) -> None:
     for name in ("pos_embed", "cls_token", "dist_token", "reg_token"):
         tokens = getattr(model, name, None)
         if tokens is not None:
-            tokens.copy_(tokens.double() @ writer.T)
+            tokens.copy_(tokens.double() @ writer.T.to(tokens.device))
     for block in model.blocks:
         _rotate_output(block.attn.proj, writer)
         _rotate_output(block.mlp.fc2, writer)
         block.norm1 = _absorb_norm(block.norm1, [block.attn.qkv], q)
-        block.norm2 = _absorb_norm(block.norm2, [_first_linear(block.mlp)], q)
+        block.norm2 = _absorb_norm(block.norm2, _first_linears(block.mlp), q)
     heads = [getattr(model, name) for name in ("head", "head_dist") if isinstance(getattr(model, name, None), nn.Linear)]
     last = "norm" if isinstance(model.norm, nn.LayerNorm) else "fc_norm"
     setattr(model, last, _absorb_norm(getattr(model, last), heads, q))
@@ -54,7 +54,7 @@ def rotate_heads(model: nn.Module) -> None:
         rotations = [torch.eye(dim).double() if normed else r_qk] * 2 + [r_v]
         every_head = torch.block_diag(*(rotation for rotation in rotations for _ in range(heads)))
         _rotate_output(attention.qkv, every_head)
-        values = torch.block_diag(*[r_v] * heads)
+        values = torch.block_diag(*[r_v] * heads).to(attention.proj.weight.device)
         attention.proj.weight.copy_(attention.proj.weight.double() @ values.T)
 
 
@@ -103,5 +103,6 @@ def _absorb_norm(norm: nn.LayerNorm, readers: list[nn.Linear], q: Tensor) -> nn.
     return nn.RMSNorm(norm.normalized_shape, eps=norm.eps, elementwise_affine=False)
 
 
-def _first_linear(mlp: nn.Module) -> nn.Linear:
-    return mlp.fc1
+def _first_linears(mlp: nn.Module) -> list[nn.Linear]:
+    """What reads an MLP's input: `fc1`, or the two halves of a SwiGLU."""
+    return [linear for name in ("fc1", "fc1_g", "fc1_x") if (linear := getattr(mlp, name, None)) is not None]

@@ -1,0 +1,151 @@
+"""Scores worked out by hand, on a model whose answers are written into the images."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Image
+from PIL import Image as PILImage
+from torch import nn
+
+from vitdfq import progress
+from vitdfq.data import batches, load_labelled
+from vitdfq.errors import InputError, RecipeError
+from vitdfq.evaluation import Predictions, check_numbers, evaluate, predict, score
+
+NUM_CLASSES = 7
+# what the model says (pixel value = class), and the truth: 3 of 5 are right
+SAID, TRUTH = [0, 1, 2, 3, 6], [0, 1, 2, 4, 0]
+
+
+class Reader(nn.Module):
+    """Logits fall with the distance of a class from the grey value of the image: class c first, c ± 1 next, ..."""
+
+    num_classes = NUM_CLASSES
+
+    def __init__(self, shift: int = 0) -> None:
+        super().__init__()
+        self.pretrained_cfg = {"input_size": (3, 4, 4), "mean": (0, 0, 0), "std": (1, 1, 1), "crop_pct": 1.0}
+        self.shift = shift
+        self.sizes = []
+        self.eval()
+
+    def forward(self, images):
+        self.sizes.append(len(images))
+        assert torch.is_inference_mode_enabled() and images.shape[1:] == (3, 4, 4)
+        said = (images.mean((1, 2, 3)) * 255).round() + self.shift  # (B,)
+        return -(torch.arange(NUM_CLASSES) - said[:, None]).abs() - 0.1 * (torch.arange(NUM_CLASSES) > said[:, None])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pixels = [PILImage.fromarray(np.full((4, 4, 3), value, dtype=np.uint8)) for value in SAID]
+    features = Features({"image": Image(), "label": ClassLabel(num_classes=NUM_CLASSES)})
+    Dataset.from_dict({"image": pixels, "label": TRUTH}, features=features).to_parquet(tmp_path / "x.parquet")
+    return str(tmp_path)
+
+
+def test_score_by_hand():
+    logits = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 1.0, 2.0], [5.0, 0.0, 0.0]])
+    teacher = logits.clone()
+    teacher[3] = torch.tensor([0.0, 4.0, 0.0])  # the one disagreement; the difference is (5, -4, 0)
+    row = score(Predictions(logits, torch.tensor([0, 1, 0, 1])), teacher)
+    signal = (9 + 1) + (4 + 1) + (1 + 4) + 16
+    assert row == {
+        "top1": 50.0,
+        "top5": 100.0,  # three classes only
+        "num_images": 4,
+        "agreement": 75.0,
+        "logits_sqnr_db": round(10 * math.log10(signal / 41), 4),
+    }
+
+
+def test_score_of_equal_logits_has_no_sqnr():
+    logits = torch.eye(3)
+    row = score(Predictions(logits, torch.arange(3)), logits)
+    assert row["agreement"] == 100.0 and row["logits_sqnr_db"] is None
+
+
+def test_sqnr_is_summed_in_double_precision():
+    teacher = torch.full((20_000, 10), 300.0)
+    row = score(Predictions(teacher + 0.25, torch.zeros(20_000, dtype=torch.int64)), teacher)
+    assert row["logits_sqnr_db"] == round(20 * math.log10(300 / 0.25), 4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+def test_evaluate_by_hand(folder, batch_size):
+    row = evaluate(Reader(), dataset=folder, batch_size=batch_size)
+    # the last image says 6, so its five best are 6, 5, 4, 3, 2: the truth, 0, is not among them
+    assert row == {"top1": 60.0, "top5": 80.0, "num_images": 5}
+
+
+def test_teacher_is_evaluated_in_the_same_pass(folder):
+    teacher = Reader(shift=-1)  # says another class everywhere, except that nothing is below 0
+    row = evaluate(Reader(), dataset=folder, teacher=teacher, batch_size=2)
+    assert row["agreement"] == 20.0 and row["top1"] == 60.0
+    assert teacher.sizes == [2, 2, 1]
+    expected = predict(teacher, dataset=folder).logits
+    assert row == score(predict(Reader(), dataset=folder), expected)
+
+
+def test_predictions_are_in_the_order_of_the_set(folder):
+    found = predict(Reader(), dataset=folder, batch_size=2, num_workers=2)
+    assert found.labels.tolist() == TRUTH and found.logits.argmax(1).tolist() == SAID
+    assert found.logits.dtype == torch.float32 and found.logits.shape == (5, NUM_CLASSES)
+    assert torch.equal(predict(Reader(), dataset=folder, num_images=3).logits, found.logits[:3])
+
+
+def test_zoo_model_on_the_zoo_set():
+    from vitdfq.models import load_teacher
+
+    row = evaluate(load_teacher("zoo:vit"), dataset="zoo:fashion-mnist", num_images=256)
+    assert row["num_images"] == 256 and row["top1"] > 80 and row["top5"] > 97
+
+
+def test_too_few_images_are_noticed(folder, monkeypatch):
+    with pytest.raises(RecipeError, match="num_images is 6, but .* has only 5"):
+        evaluate(Reader(), dataset=folder, num_images=6)
+    monkeypatch.setattr(
+        "vitdfq.evaluation.batches", lambda *args, **kwargs: list(batches(*args, **kwargs))[:-1]
+    )
+    with pytest.raises(InputError, match="4 images read, 5 expected"):
+        evaluate(Reader(), dataset=folder, batch_size=2)
+
+
+def test_unknown_length_needs_num_images(folder, monkeypatch):
+    from dataclasses import replace
+
+    def without_length(*args):
+        labelled = load_labelled(*args)
+        return replace(labelled, source=replace(labelled.source, num_rows=None))
+
+    monkeypatch.setattr("vitdfq.evaluation.load_labelled", without_length)
+    with pytest.raises(RecipeError, match=r"set evaluate\.num_images"):
+        evaluate(Reader(), dataset=folder)
+    assert evaluate(Reader(), dataset=folder, num_images=4)["num_images"] == 4
+
+
+def test_broken_models_are_refused(folder):
+    with pytest.raises(ValueError, match="training mode"):
+        evaluate(Reader().train(), dataset=folder)
+    broken = Reader(shift=math.nan)
+    with pytest.raises(ValueError, match="not finite for 5 of 5 images"):
+        evaluate(broken, dataset=folder)
+    with pytest.raises(ValueError, match="no num_classes"):
+        evaluate(nn.Linear(1, 1).eval(), dataset=folder)
+
+
+@pytest.mark.parametrize("numbers", [{"num_images": 0}, {"batch_size": 0}, {"num_workers": -1}])
+def test_numbers_out_of_range(numbers, folder):
+    with pytest.raises(ValueError, match="it must be at least"):
+        check_numbers(**numbers)
+    with pytest.raises(ValueError, match="it must be at least"):
+        evaluate(Reader(), dataset=folder, **numbers)
+
+
+def test_progress_shows_running_top1(folder, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    evaluate(Reader(), dataset=folder, batch_size=3)
+    captured = capsys.readouterr()
+    assert "evaluate: 3/5" in captured.err and "top1 60" in captured.err and not captured.out
