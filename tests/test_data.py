@@ -31,10 +31,11 @@ def png(image: PILImage.Image) -> bytes:
     return buffer.getvalue()
 
 
-def write_parquet(path, labels=LABELS, image=Image(), label=ClassLabel(names=CLASSES), names=("image", "label")):
+def write_parquet(path, labels=LABELS, label=None, names=("image", "label")):
     path.parent.mkdir(parents=True, exist_ok=True)
+    features = Features({names[0]: Image(), names[1]: label or ClassLabel(names=CLASSES)})
     columns = {names[0]: [{"bytes": png(picture(i)), "path": None} for i in range(len(labels))], names[1]: labels}
-    Dataset.from_dict(columns, features=Features({names[0]: image, names[1]: label})).to_parquet(path)
+    Dataset.from_dict(columns, features=features).to_parquet(path)
 
 
 def write_folders(root, per_class=2):

@@ -125,7 +125,7 @@ WRONG_LINES = [  # line of RECIPE, what it becomes, the message after "small.yam
     (6, "  steps: 3.0", "synthesize.steps: 3.0 is a number; expected a whole number"),
     (6, "  steps: -3", "synthesize.steps: steps must not be negative, got -3"),
     (6, "  lr: 1e-3", "synthesize.lr: '1e-3' is text to YAML; write 0.001 or 1.0e-3"),
-    (6, "  lr: 2.5E-7", "synthesize.lr: '2.5E-7' is text to YAML; write 2.5e-07 or 2.5e-7"),
+    (6, "  lr: 2.5e7", "synthesize.lr: '2.5e7' is text to YAML; write 25000000 or 2.5e+7"),
     (6, "  lr: .nan", "synthesize.lr: nan is a number; expected a finite number"),
     (6, "  lr: -1", "synthesize.lr: lr must be positive"),
     (6, "  labels: sft", "synthesize.labels: unknown label kind 'sft', did you mean 'soft'?"),
@@ -241,8 +241,8 @@ def test_missing_files_name_the_nearest(file, tmp_path, monkeypatch):
     assert "did you mean" in refused(InputError, tmp_path / "smal.yaml")
     assert f"{tmp_path}: is a folder" in refused(InputError, tmp_path)
     assert "no such recipe, did you mean 'quickstart'?" in refused(InputError, "quikstart")
-    assert "no such recipe, did you mean 'quickstart'?" in refused(InputError, "recipes/quikstart.yaml")
     monkeypatch.chdir(tmp_path)
+    assert "no such recipe, did you mean 'quickstart'?" in refused(InputError, "recipes/quikstart.yaml")
     assert load_recipe("quickstart").name == "quickstart"  # found by name from any folder
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "quickstart.yaml").write_text(RECIPE)
@@ -262,9 +262,7 @@ def test_keywords_are_read_off_the_signature():
 
 def test_there_are_recipes():
     families = {"deit": "tsb", "vit": "sb", "swin": "tsb"}
-    expected = {
-        f"{family}_{size}_{bits}" for family, sizes in families.items() for size in sizes for bits in ("w4a4", "w6a6")
-    }
+    expected = {f"{family}_{size}_{bits}" for family, sizes in families.items() for size in sizes for bits in ("w4a4", "w6a6")}
     assert expected | {"quickstart"} <= {path.stem for path in RECIPES} == set(packaged_recipes())
 
 

@@ -26,7 +26,8 @@ from torch.nn import functional as F
 MEAN, STD = 0.286, 0.353  # of the training images, the same for the three equal channels
 # Each round is one warm-up and one cosine. The first sees shifted and partly blanked images, the second nearly the images as
 # they are, which sharpens what the first has learnt. The DeiT starts from the ViT and learns its answers with the distillation
-# token (hard distillation, arXiv 2012.12877).
+# token (hard distillation, arXiv 2012.12877); the first stage of the Swin starts from the ViT's first blocks and learns its
+# probabilities. Windows of 4 on a grid of 7 are shifted and padded.
 BROAD = {"lr": 1e-3, "shift": 2, "erase": 0.25}
 FINE = {"lr": 8e-4, "shift": 1, "erase": 0.0}
 ZOO = {
@@ -39,19 +40,20 @@ ZOO = {
         "architecture": "swin_tiny_patch4_window7_224",
         "model_args": {
             "img_size": 28,
-            "patch_size": 2,
-            "window_size": 7,
-            "embed_dim": 48,
-            "depths": [2, 4],
-            "num_heads": [3, 6],
+            "patch_size": 4,
+            "window_size": 4,
+            "embed_dim": 128,
+            "depths": [4, 1],
+            "num_heads": [4, 8],
         },
-        "rounds": [{"epochs": 14, **BROAD}, {"epochs": 10, **FINE, "lr": 2e-3}],
+        "start_from": "vit",
+        "rounds": [{"epochs": 10, "teacher": "vit", **FINE, "lr": 1e-3}],
     },
     "deit": {
         "architecture": "deit_tiny_distilled_patch16_224",
         "model_args": {"img_size": 28, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4},
         "start_from": "vit",
-        "rounds": [{"epochs": 4, "teacher": "vit", **FINE}],
+        "rounds": [{"epochs": 3, "teacher": "vit", **FINE}],
     },
 }
 
@@ -146,28 +148,31 @@ def train_round(name, number, spec, model, images, labels, state, checkpoint: Pa
 
 
 def start_from(model: torch.nn.Module, folder: Path) -> None:
-    """Copy what a trained ViT has in common: all but the distillation token, its position and its head."""
+    """Copy from a trained ViT what has a place in `model`; the rest keeps its random start."""
     trained = timm.create_model(f"local-dir:{folder}", pretrained=True).state_dict()
-    class_token, patches = trained["pos_embed"][:, :1], trained["pos_embed"][:, 1:]
-    trained["pos_embed"] = torch.cat([class_token, class_token, patches], dim=1)
-    trained["dist_token"] = trained["cls_token"].clone()
-    trained["head_dist.weight"], trained["head_dist.bias"] = (
-        trained["head.weight"].clone(),
-        trained["head.bias"].clone(),
-    )
-    model.load_state_dict(trained)
+    if "head_dist.weight" in model.state_dict():  # DeiT: a second prefix token, position and head, equal at the start
+        trained["pos_embed"] = torch.cat([trained["pos_embed"][:, :1], trained["pos_embed"]], dim=1)
+        trained["dist_token"] = trained["cls_token"]
+        trained |= {f"head_dist.{part}": trained[f"head.{part}"] for part in ("weight", "bias")}
+    else:  # Swin: blocks of the first stage
+        trained = {key.replace("blocks.", "layers.0.blocks.", 1): value for key, value in trained.items()}
+    own = model.state_dict()
+    fitting = {key: value for key, value in trained.items() if key in own and value.shape == own[key].shape}
+    model.load_state_dict(fitting, strict=False)
 
 
 def loss_of(model, teacher, x, y) -> torch.Tensor:
     output = model(x)
     if teacher is None:
         return F.cross_entropy(output.float(), y, label_smoothing=0.1)
-    by_class, by_distillation = (logits.float() for logits in output)  # the class token learns labels, the other answers
     with torch.no_grad():
-        taught = teacher(x).argmax(dim=1)
-    return 0.5 * F.cross_entropy(by_class, y, label_smoothing=0.1) + 0.5 * F.cross_entropy(
-        by_distillation, taught, label_smoothing=0.1
-    )
+        taught = teacher(x).float()
+    if isinstance(output, tuple):  # DeiT: the class token learns the labels, the distillation token the teacher's answers
+        by_class, by_distillation = (logits.float() for logits in output)
+        answers = F.cross_entropy(by_distillation, taught.argmax(dim=1), label_smoothing=0.1)
+        return 0.5 * F.cross_entropy(by_class, y, label_smoothing=0.1) + 0.5 * answers
+    soft = F.kl_div(output.float().log_softmax(1), taught.log_softmax(1), log_target=True, reduction="batchmean")
+    return 0.5 * F.cross_entropy(output.float(), y, label_smoothing=0.1) + 0.5 * soft
 
 
 def normalise(images) -> torch.Tensor:

@@ -37,18 +37,23 @@ FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget what an earli
 FormatOption = Annotated[Format, typer.Option("--format", help="What to print on stdout.")]
 
 
+def print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(vitdfq.__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[  # eager: it needs no verb
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=print_version)
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only results and errors.")] = False,
 ) -> None:
     if quiet:
         from vitdfq import progress
 
         progress.quiet = True
-    if version:
-        typer.echo(vitdfq.__version__)
-        raise typer.Exit
 
 
 @app.command()

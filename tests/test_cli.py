@@ -1,0 +1,216 @@
+"""The command line: exit codes, one line for every error, results on stdout, and a cheap start."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+import vitdfq
+from vitdfq import cli, errors, progress
+from vitdfq.recipe import packaged_recipes
+
+SMALL = {
+    "name": "small",
+    "model": {"name": "zoo:vit"},
+    "synthesize": {"method": "noise", "num_images": 4},
+    "calibrate": {"steps": ["observe"]},
+    "evaluate": {"dataset": "zoo:fashion-mnist", "num_images": 100},
+}
+
+
+@pytest.fixture
+def recipe(tmp_path) -> str:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return str(path)
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """Run the command in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(progress, "quiet", False)  # put back after --quiet
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vitdfq", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def one_error(stderr: str) -> str:
+    lines = stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), stderr
+    return lines[0].removeprefix("error: ")
+
+
+def test_help_imports_nothing_heavy():
+    heavy = "torch timm datasets accelerate pydantic yaml numpy huggingface_hub"
+    code = (
+        "import sys\nfrom vitdfq import cli\nsys.argv = ['vitdfq', '--help']\n"
+        "try: cli.main()\nexcept SystemExit as done: assert not done.code\n"
+        f"found = set('{heavy}'.split()) & set(sys.modules)\nassert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for verb in ("run", "synthesize", "calibrate", "evaluate", "list", "info"):
+        assert verb in done.stdout
+
+
+def test_a_small_frozen_command_line():
+    """A knob is a recipe key, never a new flag."""
+    import typer
+
+    commands = typer.main.get_command(cli.app).commands
+    found = {
+        name: {flag for option in verb.params for flag in option.opts if flag.startswith("--")} for name, verb in commands.items()
+    }
+    line = {"--out", "--set", "--fresh", "--format"}
+    assert found == {
+        "run": line | {"--dry-run"},
+        "synthesize": line,
+        "calibrate": line,
+        "evaluate": {"--set", "--format"},
+        "info": {"--format"},
+        "list": {"--format"},
+    }
+
+
+def test_version_and_no_arguments(command):
+    assert command("--version")[:2] == (0, f"{vitdfq.__version__}\n")
+    code, out, err = command()
+    assert code == 2 and "Usage" in out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "absent.yaml"], 2, "absent.yaml: no such recipe"),
+        (["run", "quikstart"], 2, "did you mean 'quickstart'"),
+        (["run", "RECIPE", "--set", "synthesize"], 2, "--set synthesize: expected section.key=value"),
+        (["run", "RECIPE", "--set", "synthesize.step=3"], 3, "unknown key, did you mean 'steps'?"),
+        (["run", "RECIPE", "--set", "synthesize.lr=1e-3"], 3, "'1e-3' is text to YAML"),
+        (["run", "RECIPE", "--set", "quantize.weight.bits=9"], 3, "bits is 9; choices: 2 to 8"),
+        (["synthesize", "RECIPE", "--set", "synthesize.method=sardf"], 3, "did you mean 'sardfq'?"),
+        (["calibrate", "RECIPE", "--set", "calibrate.steps=[observ]"], 3, "did you mean 'observe'?"),
+        (["run", "RECIPE", "--dry-run", "--set", "model=3"], 3, "model: 3 is a whole number; expected a mapping"),
+        (["evaluate", "runs/absent"], 4, "runs/absent: no such folder here, and the Hub"),
+        (["info", "absent"], 2, "absent"),
+        (["list", "recipe"], 2, "did you mean 'recipes'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line(arguments, code, message, command, recipe):
+    found, out, err = command(*[recipe if argument == "RECIPE" else argument for argument in arguments])
+    assert message in one_error(err) and found == code and not out
+
+
+@pytest.mark.parametrize("arguments", [["rnu"], ["run"], ["run", "x", "--steps", "3"], ["run", "x", "--format", "xml"]])
+def test_usage_errors(arguments, command):
+    code, out, err = command(*arguments)
+    assert code == 2 and not out and "Traceback" not in err
+
+
+def test_no_access_says_what_and_the_way_out(command, tmp_path):
+    code, _, err = command("run", "deit_b_w4a4", "--out", tmp_path / "out")
+    message = one_error(err)
+    assert code == 4 and "timm/deit_base_patch16_224.fb_in1k" in message and "--set model.name=local-dir:" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (errors.RecipeError("x.yaml:3: no"), 3, "x.yaml:3: no"),
+        (errors.GateError("too low"), 5, "too low"),
+        (errors.AccessError("two\nlines"), 4, "two lines"),
+        (KeyboardInterrupt(), 130, ""),
+        (OSError(28, "No space left on device", "out/model.safetensors"), 1, "out/model.safetensors: No space left"),
+        (RuntimeError("a\nbug"), 1, "RuntimeError: a bug (VITDFQ_DEBUG=1 shows the traceback)"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_exit_codes(error, code, message, command, recipe, monkeypatch):
+    def run(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("vitdfq.pipeline.run", run)
+    found, out, err = command("run", recipe)
+    assert found == code and not out
+    if message:
+        assert one_error(err) == message or message in one_error(err)
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(recipe, monkeypatch):
+    def run(*args, **kwargs):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("vitdfq.pipeline.run", run)
+    monkeypatch.setenv("VITDFQ_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["vitdfq", "run", recipe])
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_is_130_and_one_line(recipe, tmp_path):
+    command = [sys.executable, "-m", "vitdfq", "run", recipe, "--out", str(tmp_path / "out")]
+    command += ["--set", "synthesize={method: sardfq, steps: 100000, num_images: 4}", "--set", "baselines=[]"]
+    # one thread: two busy processes that share two cores would wait for each other at every product
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    until = time.monotonic() + 120
+    while not (tmp_path / "out/stages/teacher_predictions.safetensors").exists():
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err and not out
+
+
+def test_json_on_stdout_and_nothing_else(command):
+    code, out, err = command("list", "--format", "json")
+    found = json.loads(out)
+    assert code == 0 and not err
+    assert found["recipes"] == sorted(packaged_recipes())
+    assert {"zoo", "methods", "losses", "quantizers", "steps"} <= set(found)
+    assert json.loads(command("list", "losses", "--format", "json")[1]) == {"losses": found["losses"]}
+
+
+def test_list_for_people(command):
+    code, out, _ = command("list", "methods")
+    assert code == 0 and "sardfq" in out and "noise" in out
+
+
+def test_plan_loads_and_writes_nothing(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command("run", "deit_t_w4a4", "--dry-run", "--format", "json")
+    plan = json.loads(out)
+    assert code == 0 and not err and plan["model"]["name"] == "deit_tiny_patch16_224.fb_in1k"
+    assert "blocks.3.attn.qk" in {site["name"] for site in plan["sites"]}
+    assert list(tmp_path.iterdir()) == []
+    assert "blocks.3.attn.qk" in command("run", "deit_t_w4a4", "--dry-run")[1]
+
+
+def test_verbs_on_a_run(command, recipe, tmp_path):
+    out = tmp_path / "out"
+    code, text, _ = command("--quiet", "calibrate", recipe, "--out", out, "--format", "json")
+    assert code == 0 and set(json.loads(text)) >= {"synthesis", "calibration", "size"}
+    code, text, err = command("--quiet", "evaluate", out, "--format", "json", "--set", "evaluate.num_images=50")
+    row = json.loads(text)
+    assert code == 0 and row["num_images"] == 50 and row["top1"] > 50 and not err
+    assert "top1" in command("evaluate", out)[1]
+    code, text, _ = command("info", out)
+    assert code == 0 and "zoo:vit" in text
+    code, _, err = command("evaluate", out, "--set", "evaluate.dataset=zoo:mnist")
+    assert code == 3 and "did you mean" in one_error(err)
+    code, _, err = command("evaluate", out, "--set", f"evaluate.dataset={tmp_path / 'absent'}")
+    assert code == 2 and "no such file or folder" in one_error(err)
