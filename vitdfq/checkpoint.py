@@ -45,7 +45,8 @@ def load(source: str | Path, *, dequantize: bool = False) -> nn.Module:
 
     Args:
         source: where `save` or `push` put it.
-        dequantize: return a plain float timm model instead, whose weights are the quantized values.
+        dequantize: return the float model instead, whose weights are the quantized values; it is a plain timm model unless
+            `prepare` rotated it.
 
     Raises:
         InputError: files are missing, damaged, or not of this library.

@@ -69,3 +69,8 @@ def test_all_rotations_together_keep_the_function(kind):
 def test_swin_is_refused():
     with pytest.raises(ValueError, match="pre-norm ViTs only"):
         prepare(make_tiny("swin"), steps=["rotate_residual"])
+
+
+def test_default_steps_rotate_what_can_be_rotated():
+    assert prepare(make_tiny("deit")).vitdfq["prepare"]["steps"] == ["rotate_residual", "rotate_heads", "rotate_mlp"]
+    assert prepare(make_tiny("swin")).vitdfq["prepare"]["steps"] == ["fold_layer_scale"]

@@ -5,9 +5,15 @@ from copy import deepcopy
 from torch import nn
 
 from vitdfq.pick import pick
+from vitdfq.preparation.rotate import why_not_rotatable
 from vitdfq.preparation.transforms import TRANSFORMS
 
-DEFAULT_STEPS = ["fold_layer_scale"]
+ROTATIONS = ["rotate_residual", "rotate_heads", "rotate_mlp"]
+
+
+def default_steps(model: nn.Module) -> list[str]:
+    """All rotations where they fit: a ViT's outlier channels cost most at few bits. Elsewhere LayerScale is folded."""
+    return ["fold_layer_scale"] if why_not_rotatable(model) else ROTATIONS
 
 
 def prepare(model: nn.Module, *, steps: list[str] | None = None) -> nn.Module:
@@ -15,12 +21,12 @@ def prepare(model: nn.Module, *, steps: list[str] | None = None) -> nn.Module:
 
     Args:
         model: what `load_teacher` returned; it is not touched.
-        steps: names of transforms, applied in order; None means ["fold_layer_scale"].
+        steps: names of transforms, applied in order; None means the rotations for ViTs and ["fold_layer_scale"] for others.
 
     Raises:
         ValueError: unknown step.
     """
-    steps = DEFAULT_STEPS if steps is None else steps
+    steps = default_steps(model) if steps is None else steps
     prepared = deepcopy(model)
     for name in steps:
         pick(name, TRANSFORMS, "preparation step")(prepared)

@@ -69,15 +69,21 @@ def rotate_mlp(model: nn.Module) -> None:
         block.mlp.norm = nn.Sequential(block.mlp.norm, transform)
 
 
-def _require_vit(model: nn.Module, step: str) -> None:
+def why_not_rotatable(model: nn.Module) -> str | None:
+    """Return why the rotations do not fit a model; None when they do."""
     plain = family_of(model) is FAMILIES["vit"] and all(type(block) is Block for block in model.blocks)
     if not plain or not isinstance(model.norm_pre, nn.Identity):
-        raise ValueError(f"{step} works on pre-norm ViTs only (ViT, DeiT, DINOv2), not on this {type(model).__name__}")
-    scaled = any(
-        not isinstance(getattr(part, "norm", nn.Identity()), nn.Identity) for block in model.blocks for part in (block.attn,)
-    )
-    if scaled or any(block.attn.gate is not None for block in model.blocks):
-        raise ValueError(f"{step} cannot pass a gate or norm inside attention")
+        return f"works on pre-norm ViTs only (ViT, DeiT, DINOv2), not on this {type(model).__name__}"
+    attentions = [block.attn for block in model.blocks]
+    if any(attention.gate is not None or not isinstance(attention.norm, nn.Identity) for attention in attentions):
+        return "works on pre-norm ViTs only, and cannot pass a gate or norm inside attention"
+    return None
+
+
+def _require_vit(model: nn.Module, step: str) -> None:
+    reason = why_not_rotatable(model)
+    if reason:
+        raise ValueError(f"{step} {reason}")
 
 
 def _rotate_output(linear: nn.Module, matrix: Tensor) -> None:
