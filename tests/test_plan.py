@@ -1,0 +1,27 @@
+"""Every recipe can be planned without weights and without a network."""
+
+import pytest
+
+from vitdfq.plan import plan
+from vitdfq.recipe import load_recipe, packaged_recipes
+
+RECIPES = packaged_recipes()
+
+
+@pytest.mark.parametrize("name", sorted(name for name in RECIPES if name.startswith(("quickstart", "deit_t", "swin_t"))))
+def test_recipe_can_be_planned_offline(name):
+    planned = plan(load_recipe(RECIPES[name]))
+    bits = int(name[-1]) if name[-1].isdigit() else 4
+    by_name = {site["name"]: site for site in planned.sites}
+    assert by_name["patch_embed.proj"]["input_bits"] == [8]
+    block = "layers.0.blocks.0" if "swin" in name else "blocks.0"
+    assert by_name[f"{block}.mlp.fc1"]["weight_bits"] == bits
+    assert by_name[f"{block}.attn.av"]["input_bits"] == [bits, bits]
+    assert planned.model["packed_bytes"] < planned.model["parameters"] * 4
+    assert all(seconds > 0 for seconds in planned.seconds.values())
+    assert planned.to_dict()["recipe"] == name
+
+
+def test_cost_follows_the_recipe():
+    few, many = (plan(load_recipe("quickstart", [f"synthesize.steps={steps}"])).seconds["synthesize"] for steps in (10, 10_000))
+    assert many > 50 * few
