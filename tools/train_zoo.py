@@ -53,7 +53,7 @@ ZOO = {
         "architecture": "deit_tiny_distilled_patch16_224",
         "model_args": {"img_size": 28, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4},
         "start_from": "vit",
-        "rounds": [{"epochs": 3, "teacher": "vit", **FINE}],
+        "rounds": [{"epochs": 2, "teacher": "vit", **FINE}],
     },
 }
 
