@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 import vitdfq
 from vitdfq import checkpoint, hub, report
 from vitdfq.calibration import calibrate
-from vitdfq.errors import GateError
+from vitdfq.errors import GateError, RecipeError, VitdfqError
 from vitdfq.evaluation import Predictions, evaluate, predict, score
 from vitdfq.files import fingerprint, write_text
 from vitdfq.models import load_teacher
@@ -47,7 +49,10 @@ def run(
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, list(overrides))
     device = Accelerator().device
-    teacher = load_teacher(**recipe.model).to(device)
+    with blaming("model"):
+        teacher = load_teacher(**recipe.model).to(device)
+    with blaming("prepare and quantize"):  # now, not after a synthesis: a glob that matches nothing, say
+        quantize(prepare(teacher, **recipe.prepare), **recipe.quantize)
     folder = claim_folder(Path(out) if out else Path("runs") / recipe.name, recipe.name, recipe.to_yaml(), fresh)
     line = Line(recipe, folder, teacher)
     if until == "metrics":
@@ -68,6 +73,17 @@ def run(
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     hub.write_card(folder, metrics, recipe.to_dict(), checkpoint.read_config(folder), recipe.to_yaml())
     return metrics
+
+
+@contextmanager
+def blaming(section: str) -> Iterator[None]:
+    """Say which recipe section a function's complaint about its arguments came from."""
+    try:
+        yield
+    except VitdfqError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"{section}: {error}") from error
 
 
 def evaluate_run(folder: str | Path, overrides: list[str]) -> dict[str, Any]:
@@ -113,7 +129,8 @@ class Line:
         name = "images" if section is self.recipe.synthesize else f"stages/{method}_images"
 
         def make() -> dict[str, Tensor]:
-            return {"images": synthesize(self.teacher, **section)}
+            with blaming("synthesize"):
+                return {"images": synthesize(self.teacher, **section)}
 
         tensors, seconds = self.stages.once(f"{name}.safetensors", fingerprint(self.teacher_print, section), make)
         images = tensors["images"]
@@ -159,7 +176,8 @@ class Line:
     def _calibrated(self, images: Tensor) -> nn.Module:
         prepared = prepare(self.teacher, **self.recipe.prepare)
         student = quantize(prepared, **self.recipe.quantize)
-        return calibrate(student, prepared, images, **self.recipe.calibrate)
+        with blaming("calibrate"):
+            return calibrate(student, prepared, images, **self.recipe.calibrate)
 
     def _student_print(self, images: Tensor) -> str:
         sections = (self.recipe.prepare, self.recipe.quantize, self.recipe.calibrate)
