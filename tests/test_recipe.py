@@ -217,6 +217,7 @@ def test_not_text(file):
         ("sythesize.steps=3", RecipeError, "--set sythesize.steps=3: sythesize: unknown key, did you mean 'synthesize'?"),
         ("synthesize.lr=1e-3", RecipeError, "--set synthesize.lr=1e-3: synthesize.lr: '1e-3' is text to YAML"),
         ("synthesize.method=off", RecipeError, "synthesize.method: 'off' is false to YAML"),
+        ('quantize.overrides={"blocks.0.*": {bits: 1}}', RecipeError, "{bits: 1}}: quantize.overrides.blocks.0.*.bits: bits"),
         ("synthesize.losses.tv={}", RecipeError, "synthesize.losses.tv: unknown loss 'tv'"),
         ("synthesize.steps=[", RecipeError, "--set synthesize.steps=[: the value is not YAML"),
         ("seed.x=3", RecipeError, "--set seed.x=3: seed is 3, there is no 'x' in it"),

@@ -38,13 +38,11 @@ class Document:
         """The flag or the line that set `keys`, or the nearest key above them."""
         for length in range(len(keys), 0, -1):
             prefix = keys[:length]
-            if prefix in self.flags:
-                return self.flags[prefix]
-            if prefix in self.lines:
+            if prefix in self.lines:  # a flag removes the lines of what it sets
                 return f"{self.name}:{self.lines[prefix]}"
-            below = next((flag for path, flag in self.flags.items() if path[:length] == prefix), None)
-            if below:
-                return below
+            flag = next((flag for path, flag in self.flags.items() if path[:length] == prefix), None)
+            if flag:
+                return flag
         return self.name
 
     def fail(self, keys: Keys, message: str) -> NoReturn:
