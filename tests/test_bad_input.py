@@ -7,8 +7,8 @@ import pytest
 import timm
 import torch
 import yaml
-from conftest import TINY
 from safetensors.torch import save_file
+from tiny import TINY
 
 RECIPE = {
     "name": "bad",

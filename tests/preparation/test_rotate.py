@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import make_tiny
+from tiny import make_tiny
 from torch import nn
 
 from vitdfq.preparation import prepare

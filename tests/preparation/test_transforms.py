@@ -21,7 +21,7 @@ def test_function_unchanged(teacher, images, name):
 
 
 def test_layer_scale_is_gone_after_folding(images):
-    from conftest import make_tiny
+    from tiny import make_tiny
 
     prepared = prepare(make_tiny("layer_scale"), steps=["fold_layer_scale"])
     assert not any("gamma" in name for name, _ in prepared.named_parameters())

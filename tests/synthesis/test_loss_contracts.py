@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import make_tiny
 from contexts import make_context
+from tiny import make_tiny
 
 from vitdfq.synthesis import LOSSES
 

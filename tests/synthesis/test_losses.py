@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from conftest import make_tiny
 from contexts import make_context
+from tiny import make_tiny
 
 from vitdfq.models import image_size
 from vitdfq.synthesis import SynthContext, TeacherFacts

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import make_tiny
+from tiny import make_tiny
 
 from vitdfq.synthesis import LOSSES, TeacherFacts
 from vitdfq.synthesis.priors import FLATTENINGS, MIXTURES, gaussian_mixture_maps

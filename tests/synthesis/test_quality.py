@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import make_tiny
+from tiny import make_tiny
 from torch.nn.functional import cosine_similarity
 
 from vitdfq.synthesis import quality

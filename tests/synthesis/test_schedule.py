@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import make_tiny
+from tiny import make_tiny
 
 from vitdfq.models import attention_sites
 from vitdfq.synthesis.augment import Jitter

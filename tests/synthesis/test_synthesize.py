@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import make_tiny
 from contexts import make_context, weighted_total
+from tiny import make_tiny
 
 from vitdfq.models import image_range, image_size, untouched
 from vitdfq.synthesis import LOSSES, METHODS, Loss, invert, synthesize

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import make_tiny
+from tiny import make_tiny
 
 from vitdfq.synthesis import METHODS, TeacherFacts
 from vitdfq.synthesis.terms import resolve_terms
