@@ -10,7 +10,7 @@ from vitdfq.errors import InputError
 from vitdfq.files import written_whole
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of what torch.save writes, today and before version 1.6
-CONVERT = "a pickle can run code when read, so it is never opened; convert it with safetensors.torch.save_file"
+CONVERT = "a pickle can run code when read, so it is never opened: convert it to safetensors first (safetensors.torch.save_file)"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vitdfq.errors import InputError
-from vitdfq.tensors import read_metadata
+from vitdfq.tensors import CONVERT, read_metadata
 
 WEIGHTS = "model.safetensors"
 PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pth.tar", "*.pkl")
@@ -45,8 +45,5 @@ def check_weights(file: Path) -> None:
         return
     pickles = sorted(path.name for pattern in PICKLES for path in file.parent.glob(pattern))
     if pickles:
-        raise InputError(
-            f"{file.parent}: has {pickles[0]} but no {file.name}; a pickle can run code when loaded, so it is never "
-            "opened: convert it to safetensors first (safetensors.torch.save_file)"
-        )
+        raise InputError(f"{file.parent}: has {pickles[0]} but no {file.name}; {CONVERT}")
     raise InputError(f"{file.parent}: has no {file.name}")
