@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import yaml
@@ -86,7 +87,7 @@ def test_a_small_frozen_command_line():
 def test_version_and_no_arguments(command):
     assert command("--version")[:2] == (0, f"{vitdfq.__version__}\n")
     code, out, err = command()
-    assert code == 2 and "Usage" in out + err
+    assert code in (0, 2) and "Usage" in out + err  # click 8.1 and 8.2 differ
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,11 @@ def test_ctrl_c_is_130_and_one_line(recipe, tmp_path):
     command += ["--set", "synthesize={method: sardfq, steps: 100000, num_images: 4}", "--set", "baselines=[]"]
     # one thread: two busy processes that share two cores would wait for each other at every product
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    # a test runner started in the background ignores SIGINT, and its children inherit that
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=listen
+    )
     until = time.monotonic() + 120
     while not (tmp_path / "out/stages/teacher_predictions.safetensors").exists():
         assert process.poll() is None and time.monotonic() < until, process.communicate()

@@ -20,7 +20,7 @@ LAYERS = [  # lowest first; a module may import from its own layer and those bel
 ]
 HOMES = {
     "typer": {"cli"},
-    "rich": {"progress", "report", "cli"},
+    "rich": {"progress", "report", "plan", "cli"},
     "pydantic": {"recipe", "recipe_check"},
     "yaml": {"recipe", "recipe_check"},
     "datasets": {"data"},

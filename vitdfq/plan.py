@@ -62,8 +62,7 @@ class Plan:
 
 def plan(recipe: Recipe, out: str | None = None) -> Plan:
     """Work out a recipe's plan from the structure of the model alone."""
-    with torch.device("meta"):  # shapes without memory
-        model = load_teacher(**recipe.model | {"pretrained": False})
+    model = load_teacher(**recipe.model | {"pretrained": False})
     student = quantize(prepare(model, **recipe.prepare), **recipe.quantize)
     options = {"num_images": 32, "method": "sardfq"} | recipe.synthesize
     steps = resolve_method(
@@ -121,7 +120,7 @@ def _packed_bytes(student: nn.Module) -> int:
 def _seconds(recipe: Recipe, model: nn.Module, num_images: int, steps: int, dataset: str) -> dict[str, float]:
     """Rough seconds a stage: counted operations over the measured rate of a matrix product."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, 3, *image_size(model), device="meta"))
+        model(torch.zeros(1, 3, *image_size(model)))
     forward = counter.get_total_flops() / _flops_per_second()
     crops = 1 + 2.25 * (recipe.synthesize.get("method", "sardfq") == "sardfq")  # mean number of views an image and step
     reconstruction = 0
