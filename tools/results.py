@@ -10,9 +10,15 @@ COLUMNS = ("model", "bits", "images for calibration", "top-1 %", "teacher %", "t
 HEAD = f"| {' | '.join(COLUMNS)} |\n|-|-|-|-:|-:|-:|-:|-:|\n"
 
 
-def rows(folder: Path) -> str:
+def runs(folder: Path) -> list[dict]:
+    """The metrics of a run, or of every bit-width that `benchmarks/bits.py` ran in the folder."""
+    if (folder / "bits.json").is_file():
+        return list(json.loads((folder / "bits.json").read_text()).values())
+    return [json.loads((folder / "metrics.json").read_text())]
+
+
+def rows(metrics: dict) -> str:
     """One line for the student and one for each baseline of a run."""
-    metrics = json.loads((folder / "metrics.json").read_text())
     teacher, student, size = metrics["teacher"], metrics["student"], metrics["size"]
     name = "real model: DINOv2 ViT-S/14" if "dinov2" in teacher["name"] else f"`{teacher['name']}`"
     bits = f"W{student['weight_bits']}A{student['activation_bits']}"
@@ -25,7 +31,7 @@ def rows(folder: Path) -> str:
     )
 
 
-table = HEAD + "".join(rows(Path(folder)) for folder in sys.argv[1:])
+table = HEAD + "".join(rows(metrics) for folder in sys.argv[1:] for metrics in runs(Path(folder)))
 before, _, rest = README.read_text().partition(START)
 README.write_text(before + START + "\n" + table + END + rest.partition(END)[2])
 print(table)
