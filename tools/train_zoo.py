@@ -1,6 +1,6 @@
 """Train the zoo: three tiny vision transformers on the 60,000 Fashion-MNIST training images.
 
-    python tools/train_zoo.py                 # all three; under two hours on 2 CPU cores, minutes on a GPU
+    python tools/train_zoo.py                 # all three; about an hour on 2 idle CPU cores, less on a GPU
     python tools/train_zoo.py --models swin   # one of them
 
 Each epoch ends with a checkpoint in --work; the same command resumes. The result is a timm local-dir folder
