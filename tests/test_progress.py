@@ -17,8 +17,3 @@ def test_quiet(capsys, monkeypatch):
         bar.advance()
     progress.say("hello")
     assert capsys.readouterr().err == ""
-
-
-def test_track_yields_everything(capsys):
-    assert list(progress.track("abc", "letters", total=3)) == ["a", "b", "c"]
-    assert "letters: 3/3" in capsys.readouterr().err

@@ -2,14 +2,12 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-T = TypeVar("T")
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 SECONDS_BETWEEN_LINES = 10.0
 quiet = False  # set by the command line's --quiet
@@ -59,11 +57,3 @@ class Bar:
             left = (self.total - self.done) / rate
             say(f"{self.title}: {self.done}/{self.total}  {rate:.1f}/s  {left:.0f} s left  {shown}".rstrip())
             self.last_line = now
-
-
-def track(items: Iterable[T], title: str, total: int) -> Iterator[T]:
-    """Yield the items, one step of a bar each."""
-    with bar(title, total) as progress:
-        for item in items:
-            yield item
-            progress.advance()
