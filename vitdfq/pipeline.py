@@ -52,9 +52,10 @@ def run(
     with blaming("model"):
         teacher = load_teacher(**recipe.model).to(device)
     with blaming("prepare and quantize"):  # now, not after a synthesis: a glob that matches nothing, say
-        quantize(prepare(teacher, **recipe.prepare), **recipe.quantize)
+        prepared = prepare(teacher, **recipe.prepare)
+        quantize(prepared, **recipe.quantize)
     folder = claim_folder(Path(out) if out else Path("runs") / recipe.name, recipe.name, recipe.to_yaml(), fresh)
-    line = Line(recipe, folder, teacher)
+    line = Line(recipe, folder, teacher, prepared)
     if until == "metrics":
         line.teacher_predictions()  # first: data that cannot be read must not cost a synthesis
     images, synthesis = line.images(recipe.synthesize)
@@ -63,7 +64,7 @@ def run(
     if until == "images":
         return metrics
     student, seconds = line.student(images)
-    sqnr = report.unit_sqnr(student, prepare(teacher, **recipe.prepare), images)
+    sqnr = report.unit_sqnr(student, prepared, images)
     write_text(folder / "reports" / "unit_sqnr.json", json.dumps(sqnr, indent=2) + "\n")
     plot_unit_sqnr(sqnr, folder / "reports" / "unit_sqnr.png")
     metrics |= {"calibration": {"seconds": seconds}, "size": line.size()}
@@ -96,8 +97,8 @@ def evaluate_run(folder: str | Path, overrides: list[str]) -> dict[str, Any]:
 class Line:
     """The stages of one run: what each needs, where its artefact lies, and what makes the artefact stale."""
 
-    def __init__(self, recipe: Recipe, folder: Path, teacher: nn.Module) -> None:
-        self.recipe, self.folder, self.teacher = recipe, folder, teacher
+    def __init__(self, recipe: Recipe, folder: Path, teacher: nn.Module, prepared: nn.Module) -> None:
+        self.recipe, self.folder, self.teacher, self.prepared = recipe, folder, teacher, prepared
         self.stages = Stages(folder)
         self.device = next(teacher.parameters()).device
         self.teacher_print = fingerprint(vitdfq.__version__, teacher.vitdfq, weights_fingerprint(teacher))
@@ -174,10 +175,9 @@ class Line:
         return {"method": method, "num_images": num_images, "seed": self.recipe.synthesize.get("seed", 0)}
 
     def _calibrated(self, images: Tensor) -> nn.Module:
-        prepared = prepare(self.teacher, **self.recipe.prepare)
-        student = quantize(prepared, **self.recipe.quantize)
+        student = quantize(self.prepared, **self.recipe.quantize)
         with blaming("calibrate"):
-            return calibrate(student, prepared, images, **self.recipe.calibrate)
+            return calibrate(student, self.prepared, images, **self.recipe.calibrate)
 
     def _student_print(self, images: Tensor) -> str:
         sections = (self.recipe.prepare, self.recipe.quantize, self.recipe.calibrate)
