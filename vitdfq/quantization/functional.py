@@ -1,7 +1,10 @@
 """Affine quantization arithmetic. Codes are integers 0..2^bits - 1; real zero is always a code."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def choose_qparams(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
@@ -23,7 +26,7 @@ def choose_qparams(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tup
 
 def quantize_affine(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
     """Return the integer codes of `x` as a float tensor; `x / scale`, not `x * (1 / scale)`, as exporters compute it."""
-    return ((x / scale).round() + zero_point).clamp(0, 2**bits - 1)
+    return ((_wide(x) / scale).round() + zero_point).clamp(0, 2**bits - 1)
 
 
 def dequantize_affine(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
@@ -34,14 +37,45 @@ def dequantize_affine(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tenso
 def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
     """Round `x` to the grid, keeping its dtype; the gradient passes straight through where `x` is not clipped.
 
-    The gradient of `scale` is that of LSQ (arXiv 1902.08153): (code - x/scale) inside the range, the clipped code outside.
+    With k = x/scale, l = -zero_point and u = 2^bits - 1 - zero_point, the gradients are those of LSQ (arXiv 1902.08153):
+
+        d/dx      1 where l <= round(k) <= u, else 0
+        d/dscale  round(k) - k where l <= round(k) <= u; l below, u above; summed to the shape of `scale`
+
+    `zero_point` is an integer and gets none. LSQ's factor 1/sqrt(n 2^bits) on the step's gradient is left to whoever trains.
+    16-bit inputs, as under autocast, are divided and rounded in float32 (in bfloat16 x/scale would often round to another
+    code); only the result is cast back.
     """
+    if torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad):
+        return _FakeQuantize.apply(x, scale, zero_point, bits)
     low, high = -zero_point, 2**bits - 1 - zero_point
-    if not torch.is_grad_enabled():
-        return x.div(scale).round_().clamp_(low, high).mul_(scale)
-    return round_straight_through(x / scale).clamp(low, high) * scale
+    return (_wide(x) / scale).round_().clamp_(low, high).mul_(scale).to(x.dtype)
 
 
-def round_straight_through(x: Tensor) -> Tensor:
-    """Round half to even; the gradient is one."""
-    return x + (x.round() - x).detach()
+class _FakeQuantize(torch.autograd.Function):
+    """Keeps one byte a value for the backward pass, four more if the scale learns; autograd through round, clamp and two
+    products keeps several float tensors and walks over each of them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
+        steps = _wide(x) / scale
+        rounded = steps.round()
+        clipped = rounded.clamp(-zero_point, 2**bits - 1 - zero_point)
+        inside = clipped == rounded
+        slope = torch.where(inside, clipped - steps, clipped) if ctx.needs_input_grad[1] else None
+        ctx.save_for_backward(inside, slope)
+        ctx.scale_shape = scale.shape
+        return clipped.mul_(scale).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        inside, slope = ctx.saved_tensors
+        grad_x = torch.where(inside, grad, 0.0) if ctx.needs_input_grad[0] else None
+        grad_scale = None if slope is None else (slope * grad).sum_to_size(ctx.scale_shape)
+        return grad_x, grad_scale, None, None
+
+
+def _wide(x: Tensor) -> Tensor:
+    """`x` in at least float32: dividing by a 0-dimensional float32 scale would stay in 16 bits."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

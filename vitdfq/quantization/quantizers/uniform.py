@@ -1,59 +1,167 @@
 """Uniform grid: equally spaced levels, asymmetric or symmetric about zero."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from vitdfq.quantization.clip_search import search_rows, search_tensor
+from vitdfq.pick import pick
+from vitdfq.quantization.clip_search import Cost, search_rows, search_tensor
 from vitdfq.quantization.functional import dequantize_affine, fake_quantize, quantize_affine
+from vitdfq.quantization.observers import OBSERVERS
 
 
 class Uniform(nn.Module):
-    """A uniform quantizer whose range minimises the squared error of what it was fitted on.
+    """A uniform quantizer whose range minimises an error of what it was fitted on.
 
     Args:
         bits: 2 to 8.
-        shape: of the scale; `()` is per tensor, `(C, 1)` per channel of a (C, ...) weight flattened to two dimensions.
+        shape: of the scale. `()` is per tensor; `(H, 1, 1)` per head of an activation (..., H, N, d); `(C, 1)` per channel of a
+            (C, ...) weight flattened to two dimensions; `(C, M / group_size)` per group of such a row, see `weight_shape`.
         symmetric: put zero on the middle code.
+        group_size: so many consecutive values of a weight's row share a scale; None: the whole row does.
+        observer: which ranges `fit` tries: "min_max", "percentile", "mse" (many fractions of the range), or "hessian": as "mse",
+            but it insists on a measure of what matters to the layer's output.
 
     Buffers `scale` and `zero_point` are NaN until `fit`, so that an uncalibrated model cannot pass for a calibrated one.
+
+    Raises:
+        ValueError: a shape, group size or observer that cannot be.
     """
 
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, bits: int, *, shape: tuple[int, ...] = (), symmetric: bool = False) -> None:
+    def __init__(
+        self,
+        bits: int,
+        *,
+        shape: tuple[int, ...] = (),
+        symmetric: bool = False,
+        group_size: int | None = None,
+        observer: str = "mse",
+    ) -> None:
         super().__init__()
-        self.bits, self.symmetric = bits, symmetric
+        self.granularity = _granularity(shape, group_size)
+        pick(observer, OBSERVERS, "observer")
+        self.bits, self.symmetric, self.group_size, self.observer = bits, symmetric, group_size, observer
         self.register_buffer("scale", torch.full(shape, math.nan))
         self.register_buffer("zero_point", torch.full(shape, math.nan))
 
-    def fit(self, x: Tensor) -> None:
-        """Choose scale and zero point for `x`: any shape per tensor, (C, M) per channel.
+    @torch.no_grad()
+    def fit(self, x: Tensor, *, cost: Cost | None = None, gram: Tensor | None = None, importance: Tensor | None = None) -> None:
+        """Choose scale and zero point for `x` by squared error, or by what the options say matters.
+
+        Args:
+            x: any shape per tensor, (..., H, N, d) per head, (C, M) per channel or group.
+            cost: for a per-tensor scale: says how bad a quantized `x`, same shape and dtype, is (0-d), for example by the error
+                of a product that reads it. Some 17 candidates are tried; min-max is one of them.
+            gram: for weights: (M, M) second moments of the inputs. The error is then that of the layer's output (groups: as if
+                inputs of different groups were uncorrelated).
+            importance: for activations: (C,) weights of the last dimension's channels.
 
         Raises:
-            ValueError: `x` holds NaN or infinity.
+            ValueError: `x` is empty, of the wrong shape, or holds NaN or infinity; an option that does not go with the scale's
+                shape; observer "hessian" without any of the options.
         """
-        if not x.isfinite().all():
-            raise ValueError("cannot fit a quantizer on values that are NaN or infinite")
-        search = search_tensor if self.scale.ndim == 0 else search_rows
-        scale, zero_point = search(x.detach().float(), self.bits, self.symmetric)
+        self._check(x, cost, gram, importance)
+        if self.granularity in ("channel", "group"):
+            rows = self._grouped(x.float()).flatten(0, -2)
+            if gram is not None and self.group_size:
+                gram = _diagonal_blocks(gram, self.group_size)
+            scale, zero_point = search_rows(rows, self.bits, self.symmetric, gram, observer=self.observer)
+        else:
+            heads = self.granularity == "head"
+            scale, zero_point = search_tensor(
+                x.detach(), self.bits, self.symmetric, importance, observer=self.observer, cost=cost, heads=heads
+            )
         self.scale.copy_(scale.view_as(self.scale))
         self.zero_point.copy_(zero_point.view_as(self.zero_point))
 
     def forward(self, x: Tensor) -> Tensor:
         """Fake quantization: `x` rounded to the grid, same shape; straight-through gradient."""
-        return fake_quantize(x, self.scale, self.zero_point, self.bits)
+        return self._on_grid(fake_quantize, x, self.bits)
 
     def codes(self, x: Tensor) -> Tensor:
-        """Integer codes 0..2^bits - 1, as int32."""
-        return quantize_affine(x, self.scale, self.zero_point, self.bits).to(torch.int32)
+        """Integer codes 0..2^bits - 1 of `x`, same shape, as int32."""
+        return self._on_grid(quantize_affine, x, self.bits).to(torch.int32)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Real values of integer codes; equals `forward` on the values the codes came from."""
-        return dequantize_affine(codes, self.scale, self.zero_point)
+        """Real values of integer codes, same shape; equals `forward` on the values the codes came from."""
+        return self._on_grid(dequantize_affine, codes)
 
     def extra_repr(self) -> str:
         grid = "symmetric" if self.symmetric else "asymmetric"
-        return f"bits={self.bits}, {grid}, {'per_channel' if self.scale.ndim else 'per_tensor'}"
+        group = f" of {self.group_size}" if self.group_size else ""
+        return f"bits={self.bits}, {grid}, per_{self.granularity}{group}, observer={self.observer}"
+
+    def _on_grid(self, function: Callable[..., Tensor], x: Tensor, *bits: int) -> Tensor:
+        if self.granularity != "group":
+            return function(x, self.scale, self.zero_point, *bits)
+        return function(self._grouped(x), self.scale[..., None], self.zero_point[..., None], *bits).flatten(-2)
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.group_size)) if self.granularity == "group" else x
+
+    def _check(self, x: Tensor, cost: Cost | None, gram: Tensor | None, importance: Tensor | None) -> None:
+        if not x.numel():
+            raise ValueError("cannot fit a quantizer on no values")
+        if not x.isfinite().all():
+            raise ValueError("cannot fit a quantizer on values that are NaN or infinite")
+        of_weight = self.granularity in ("channel", "group")
+        for name, given, fits in (
+            ("cost", cost, self.granularity == "tensor"),
+            ("gram", gram, of_weight),
+            ("importance", importance, not of_weight),
+        ):
+            if given is not None and not fits:
+                raise ValueError(f"{name} does not go with a scale per {self.granularity}")
+        if OBSERVERS[self.observer].guided and cost is None and gram is None and importance is None:
+            raise ValueError(f"observer {self.observer!r} needs gram=, importance= or cost=")
+        if self.granularity == "head":
+            fits, needed = x.ndim >= 3 and x.shape[-3] == len(self.scale), f"(..., {len(self.scale)}, N, d)"
+        elif of_weight:
+            rows, groups = self.scale.shape
+            columns = groups * self.group_size if self.group_size else "M"
+            fits = x.ndim == 2 and len(x) == rows and columns in ("M", x.shape[1])
+            needed = f"({rows}, {columns})"
+        else:
+            return
+        if not fits:
+            raise ValueError(f"values have shape {tuple(x.shape)}; this scale needs {needed}")
+        if gram is not None and gram.shape != (x.shape[1], x.shape[1]):
+            raise ValueError(f"gram has shape {tuple(gram.shape)}; a weight {tuple(x.shape)} needs {(x.shape[1], x.shape[1])}")
+
+
+def weight_shape(rows: int, columns: int, group_size: int | None = None) -> tuple[int, int]:
+    """Return the scale's shape for a weight (rows, columns): one a row, or one for each `group_size` values of a row.
+
+    Raises:
+        ValueError: `group_size` does not divide the columns.
+    """
+    if group_size is None:
+        return rows, 1
+    if group_size < 1 or columns % group_size:
+        raise ValueError(f"group_size {group_size} does not divide the {columns} inputs of this weight")
+    return rows, columns // group_size
+
+
+def _granularity(shape: tuple[int, ...], group_size: int | None) -> str:
+    """What one scale is for: "tensor", "head", "channel" or "group"."""
+    if group_size is not None:
+        if len(shape) == 2 and group_size >= 1:
+            return "group"
+        raise ValueError(f"group_size {group_size} with a scale of shape {shape}: groups are of weights, see weight_shape")
+    if shape == ():
+        return "tensor"
+    if len(shape) == 3 and shape[1:] == (1, 1):
+        return "head"
+    if len(shape) == 2 and shape[1] == 1:
+        return "channel"
+    raise ValueError(f"no scale has shape {shape}; choices: (), (H, 1, 1), (C, 1), or (C, groups) with group_size")
+
+
+def _diagonal_blocks(gram: Tensor, size: int) -> Tensor:
+    """(M, M) -> (M / size, size, size): errors of different groups of a row are taken as uncorrelated."""
+    return gram.unflatten(0, (-1, size)).unflatten(2, (-1, size)).diagonal(dim1=0, dim2=2).movedim(-1, 0)
