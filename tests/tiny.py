@@ -4,6 +4,7 @@ import timm
 import torch
 
 from vitdfq.models import load_teacher
+from vitdfq.quantization import quantize
 
 TINY = {
     "vit": ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2}),
@@ -35,3 +36,11 @@ def make_tiny(kind: str) -> torch.nn.Module:
                 else:
                     parameter.mul_(2.0)
     return load_teacher(module, **kwargs)
+
+
+def make_student_float(student: torch.nn.Module, teacher: torch.nn.Module) -> torch.nn.Module:
+    """The float function of a student whose weights are not on their grids: its tensors, without any quantizer."""
+    plain = quantize(teacher, overrides={"*": {"bits": None}})
+    state = student.state_dict()
+    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
+    return plain

@@ -3,13 +3,15 @@ import torch
 from tiny import make_tiny
 from torch import nn
 
+from vitdfq.models import load_teacher
 from vitdfq.preparation import prepare
-from vitdfq.preparation.hadamard import HadamardTransform, hadamard, hadamard_factors, random_orthogonal
+from vitdfq.preparation.hadamard import HadamardTransform, hadamard, orthogonal_factors, random_orthogonal
 
 
 @pytest.mark.parametrize("size", [1, 2, 12, 20, 44, 64, 96, 192, 384, 768, 1024, 1280])
 def test_hadamard(size):
     matrix = hadamard(size)
+    assert matrix is not None
     assert matrix.abs().eq(1).all()
     assert torch.equal(matrix @ matrix.T, size * torch.eye(size, dtype=torch.float64))
 
@@ -26,17 +28,29 @@ def test_random_orthogonal(size):
     assert not torch.equal(q, random_orthogonal(size, seed=4))
 
 
-@pytest.mark.parametrize("size", [128, 384, 1536, 3072])
+@pytest.mark.parametrize("size", [128, 384, 1152, 1536, 3072, 4096, 4608, 5120, 6144])
 def test_fast_transform_equals_its_matrix(size):
-    transform = HadamardTransform(size, seed=0)
-    left, right = hadamard_factors(size)
+    transform = HadamardTransform(size, seed=0).float()
+    left, right = orthogonal_factors(size, seed=0)
+    assert hadamard(len(left)) is not None and hadamard(len(right)) is not None
     assert len(left) * len(right) == size and len(left) + len(right) < size / 2
     x = torch.randn(5, size)
     torch.testing.assert_close(transform(x), x @ transform.matrix().T.float(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [7, 36, 138, 171, 448, 4304])
+def test_sizes_without_a_hadamard_matrix(size):
+    transform = HadamardTransform(size, seed=0)
+    x = torch.randn(5, size, dtype=torch.float64)
+    torch.testing.assert_close(transform(x), x @ transform.matrix().T)
+    torch.testing.assert_close(transform(x).norm(dim=1), x.norm(dim=1))
+    outlier = torch.zeros(1, size, dtype=torch.float64)
+    outlier[0, size // 2] = size**0.5
+    assert size < 100 or transform(outlier).abs().max() < 6  # sqrt(size) before
+
+
 def test_mean_of_all_channels_does_not_gather_in_one():
-    spread = HadamardTransform(512, seed=0)(torch.ones(1, 512))
+    spread = HadamardTransform(512, seed=0)(torch.ones(1, 512).double())
     assert spread.abs().max() < 6  # one channel would hold all of sqrt(512) = 22.6
 
 
@@ -60,17 +74,39 @@ def test_outlier_channel_is_spread(images):
 def test_all_rotations_together_keep_the_function(kind):
     teacher = make_tiny(kind).double()
     images = torch.randn(4, 3, *teacher.pretrained_cfg["input_size"][1:], dtype=torch.float64)
-    steps = ["rotate_residual", "rotate_heads"]
+    steps = ["rotate_residual", "rotate_heads", "rotate_mlp"]
     rotated = prepare(teacher, steps=steps)
     torch.testing.assert_close(rotated(images), teacher(images), rtol=1e-9, atol=1e-9)
     assert not any(isinstance(part, nn.LayerNorm) for part in rotated.modules())
 
 
-def test_swin_is_refused():
-    with pytest.raises(ValueError, match="pre-norm ViTs only"):
-        prepare(make_tiny("swin"), steps=["rotate_residual"])
+def test_mlp_of_a_size_without_a_hadamard_matrix():
+    kwargs = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 4.3125}
+    teacher = load_teacher("vit_tiny_patch16_224", pretrained=False, **kwargs).double()
+    assert teacher.blocks[0].mlp.fc2.in_features == 138  # 6 · 23
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(prepare(teacher)(images), teacher(images), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"global_pool": "max"},
+        {"global_pool": "avgmax"},
+        {"pre_norm": True},
+        {"embed_norm_layer": "layernorm"},
+        {"final_norm": False},
+        {"norm_layer": "rmsnorm"},
+    ],
+    ids=str,
+)
+def test_vits_that_a_rotation_would_change_are_refused(kwargs):
+    kwargs = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, **kwargs}
+    teacher = load_teacher("vit_tiny_patch16_224", pretrained=False, **kwargs)
+    with pytest.raises(ValueError, match="rotate_residual works"):
+        prepare(teacher, steps=["rotate_residual"])
+    assert prepare(teacher).vitdfq["prepare"]["steps"] == ["fold_layer_scale"]
 
 
 def test_default_steps_rotate_what_can_be_rotated():
     assert prepare(make_tiny("deit")).vitdfq["prepare"]["steps"] == ["rotate_residual", "rotate_heads", "rotate_mlp"]
-    assert prepare(make_tiny("swin")).vitdfq["prepare"]["steps"] == ["fold_layer_scale"]

@@ -36,3 +36,10 @@ def test_no_steps_is_a_plain_copy(tiny_vit):
 def test_unknown_step(tiny_vit):
     with pytest.raises(ValueError, match="did you mean 'fold_layer_scale'"):
         prepare(tiny_vit, steps=["fold_layerscale"])
+
+
+def test_preparing_twice_records_both():
+    from tiny import make_tiny
+
+    twice = prepare(prepare(make_tiny("swin"), steps=["rotate_heads"]), steps=["rotate_mlp"])
+    assert twice.vitdfq["prepare"] == {"steps": ["rotate_heads", "rotate_mlp"]}

@@ -29,16 +29,34 @@ def random_orthogonal(size: int, seed: int) -> Tensor:
     matrix = hadamard(size)
     if matrix is None:
         q, r = torch.linalg.qr(torch.randn(size, size, generator=rng, dtype=torch.float64))
-        return q * r.diagonal().sign()
+        return (q * r.diagonal().sign()).contiguous()  # torch.kron fails on the column order of LAPACK
     signs = torch.randint(0, 2, (size,), generator=rng).double() * 2 - 1
     return matrix * signs / math.sqrt(size)
+
+
+def mean_preserving(size: int, seed: int) -> Tensor:
+    """Return an orthogonal Q (size, size), float64, with Q1 = 1, that spreads a channel about as well as a Hadamard matrix.
+
+    A reflection takes the image of 1 under a Hadamard matrix back to 1. It changes the entries by O(1/size) only if that image
+    is like noise, and so the matrix has random signs at its rows too: a channel of outliers gets a peak of 1.3 times its rms
+    at size 128, against 2.8 for a Haar matrix on the complement of 1.
+    """
+    rng = torch.Generator().manual_seed(seed + 1_000_003)  # another stream than the column signs
+    signs = torch.randint(0, 2, (size, 1), generator=rng).double() * 2 - 1
+    q = signs * random_orthogonal(size, seed)
+    one = torch.full((size,), 1 / math.sqrt(size), dtype=torch.float64)
+    mirror = q @ one - one
+    if mirror.norm() < 1e-9:
+        return q
+    mirror /= mirror.norm()
+    return q - 2 * torch.outer(mirror, mirror @ q)
 
 
 class HadamardTransform(nn.Module):
     """Multiply the last dimension (F) by an orthogonal Hadamard matrix with random signs, as a product of two small ones.
 
     H_F = H_a ⊗ H_b with a · b = F costs F (a + b) multiplications a token instead of F². Without the signs the mean of all
-    channels would gather in the first output: after GELU it is large, and that output would be an outlier.
+    channels would gather in the first output: after GELU it is large, and that output would be an outlier. Built in float64.
     """
 
     left: Tensor
@@ -47,10 +65,10 @@ class HadamardTransform(nn.Module):
 
     def __init__(self, size: int, seed: int) -> None:
         super().__init__()
-        left, right = hadamard_factors(size)
-        signs = torch.randint(0, 2, (size,), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1.0
-        self.register_buffer("left", left.float(), persistent=False)
-        self.register_buffer("right", right.float(), persistent=False)
+        left, right = orthogonal_factors(size, seed)
+        signs = torch.randint(0, 2, (size,), generator=torch.Generator().manual_seed(seed)).double() * 2 - 1
+        self.register_buffer("left", left, persistent=False)
+        self.register_buffer("right", right, persistent=False)
         self.register_buffer("signs", signs, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,17 +80,18 @@ class HadamardTransform(nn.Module):
         return torch.kron(self.left.double(), self.right.double()) * self.signs.double()
 
 
-def hadamard_factors(size: int) -> tuple[Tensor, Tensor]:
+def orthogonal_factors(size: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return orthogonal float64 (a, a) and (b, b), a · b = size, as equal as they come.
 
-    Raises:
-        ValueError: no factors of this size are known.
+    Both are Hadamard matrices where the size allows it. Elsewhere (4304 = 16 · 269, the MLP of SigLIP So400M) the most equal
+    factors stand, a random orthogonal matrix in the place of one that is not known; a prime size gets one dense matrix.
     """
-    for left in sorted((n for n in range(1, size + 1) if size % n == 0), key=lambda n: n + size // n):
+    splits = sorted((n for n in range(1, size + 1) if size % n == 0), key=lambda n: n + size // n)
+    for left in splits:
         pair = hadamard(left), hadamard(size // left)
         if pair[0] is not None and pair[1] is not None:
             return pair[0] / math.sqrt(left), pair[1] / math.sqrt(size // left)
-    raise ValueError(f"no Hadamard matrix of size {size} is known here")
+    return random_orthogonal(splits[0], seed), random_orthogonal(size // splits[0], seed + 1)
 
 
 def _paley(prime: int) -> Tensor:

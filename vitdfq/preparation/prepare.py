@@ -12,7 +12,7 @@ ROTATIONS = ["rotate_residual", "rotate_heads", "rotate_mlp"]
 
 
 def default_steps(model: nn.Module) -> list[str]:
-    """All rotations where they fit: a ViT's outlier channels cost most at few bits. Elsewhere LayerScale is folded."""
+    """All rotations where they fit: outlier channels cost most at few bits. Elsewhere LayerScale is folded."""
     return ["fold_layer_scale"] if why_not_rotatable(model) else ROTATIONS
 
 
@@ -21,7 +21,8 @@ def prepare(model: nn.Module, *, steps: list[str] | None = None) -> nn.Module:
 
     Args:
         model: what `load_teacher` returned; it is not touched.
-        steps: names of transforms, applied in order; None means the rotations for ViTs and ["fold_layer_scale"] for others.
+        steps: names of transforms, applied in order; None means all rotations where they fit (ViTs, Swin) and
+            ["fold_layer_scale"] elsewhere.
 
     Raises:
         ValueError: unknown step.
@@ -30,5 +31,6 @@ def prepare(model: nn.Module, *, steps: list[str] | None = None) -> nn.Module:
     prepared = deepcopy(model)
     for name in steps:
         pick(name, TRANSFORMS, "preparation step")(prepared)
-    prepared.vitdfq["prepare"] = {"steps": list(steps)}
+    earlier = prepared.vitdfq.get("prepare", {"steps": []})["steps"]  # `load` replays all of them
+    prepared.vitdfq["prepare"] = {"steps": [*earlier, *steps]}
     return prepared
