@@ -6,7 +6,8 @@ from contexts import make_context, weighted_total
 from tiny import make_tiny
 
 from vitdfq.models import image_range, image_size, untouched
-from vitdfq.synthesis import LOSSES, METHODS, Loss, invert, synthesize
+from vitdfq.synthesis import LOSSES, METHODS, Loss, synthesize
+from vitdfq.synthesis.starts import STARTS
 
 KINDS = ("vit", "deit", "swin")
 
@@ -42,7 +43,7 @@ def test_every_method_on_every_family(method, kind):
 @pytest.mark.parametrize("method", ["sardfq", "psaq"])
 def test_an_image_depends_on_neither_batch_size_nor_number_of_images(method, kind, monkeypatch):
     """In double precision: Adam divides by the gradient, so where it is nearly 0 its rounding moves a pixel."""
-    monkeypatch.setattr(invert, "noise", lambda *args, noise=invert.noise: noise(*args).double())
+    monkeypatch.setitem(STARTS, "noise", lambda *args, noise=STARTS["noise"]: noise(*args).double())
     teacher = make_tiny(kind).double()
     together = synthesize(teacher, method=method, num_images=4, batch_size=4, steps=4)
     in_twos = synthesize(teacher, method=method, num_images=4, batch_size=2, steps=4)

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.synthesis.context import TeacherFacts
-from vitdfq.synthesis.invert import invert, noise
+from vitdfq.synthesis.invert import invert
 from vitdfq.synthesis.methods import resolve_method
+from vitdfq.synthesis.starts import STARTS
 
 
 def synthesize(
@@ -21,6 +22,7 @@ def synthesize(
     labels: str | None = None,
     label_range: list[float] | None = None,
     max_regions: int | None = None,
+    start: str | None = None,
 ) -> Tensor:
     """Synthesize calibration images from the teacher alone, without any real image.
 
@@ -30,7 +32,7 @@ def synthesize(
 
     Args:
         teacher: a model of `load_teacher`: in eval mode, attention opened. It is left as it was.
-        method: a preset of `METHODS`: "sardfq", "psaq" or "noise".
+        method: a preset of `METHODS`: "sardfq", "psaq", "dead_leaves" or "noise".
         num_images: how many images to make.
         steps: iterations for each image.
         batch_size: images optimised at a time; bounds memory.
@@ -42,6 +44,7 @@ def synthesize(
         labels: "soft" or "hard" targets.
         label_range: lower and upper label logit of the relevant classes in soft targets; by default (5, 10) shifted for
             the number of classes.
+        start: what an image is before the first step, "noise" or "dead_leaves".
         max_regions: each image gets 1 to this many regions with a class of their own; 1 switches regions off.
 
     Returns:
@@ -50,14 +53,15 @@ def synthesize(
     Raises:
         ValueError: an unknown name or option, a number out of range, or a loss that stopped being finite.
     """
-    resolved = resolve_method(method, losses, steps=steps, lr=lr, labels=labels, label_range=label_range, max_regions=max_regions)
+    changes = {"labels": labels, "label_range": label_range, "max_regions": max_regions, "start": start}
+    resolved = resolve_method(method, losses, steps=steps, lr=lr, **changes)
     if num_images < 1 or batch_size < 1:
         raise ValueError(f"num_images and batch_size must be at least 1, got {num_images} and {batch_size}")
     if teacher.training:
         raise ValueError("the teacher is in training mode: call teacher.eval() first")
     facts = TeacherFacts.of(teacher)
     if resolved.steps == 0:
-        return torch.stack([noise(index, seed, facts) for index in range(num_images)])
+        return torch.stack([STARTS[resolved.start](index, seed, facts) for index in range(num_images)])
     with torch.enable_grad():
         images = invert(teacher, facts, resolved, num_images=num_images, batch_size=batch_size, seed=seed)
     if not images.isfinite().all():

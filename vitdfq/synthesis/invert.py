@@ -15,6 +15,7 @@ from vitdfq.synthesis.methods import Method
 from vitdfq.synthesis.regions import crop_and_resize, sub_crops
 from vitdfq.synthesis.schedule import default_lr
 from vitdfq.synthesis.seeds import generator
+from vitdfq.synthesis.starts import STARTS
 from vitdfq.synthesis.terms import Term, resolve_terms
 from vitdfq.synthesis.views import Views, draw_views
 
@@ -33,12 +34,6 @@ def invert(teacher: nn.Module, facts: TeacherFacts, method: Method, *, num_image
     return torch.cat(images)
 
 
-def noise(index: int, seed: int, facts: TeacherFacts) -> Tensor:
-    """Where image `index` starts: Gaussian noise clamped to the teacher's valid range, (3, H, W) on the CPU."""
-    low, high = facts.low[0].cpu(), facts.high[0].cpu()
-    return torch.randn(len(low), *facts.image_size, generator=generator(seed, "noise", index)).clamp(low, high)
-
-
 @dataclass(frozen=True)
 class Inversion:
     """What all batches of one call share."""
@@ -55,8 +50,9 @@ class Inversion:
     def run(self, batch: range) -> Tensor:
         """Optimise the images with these indices. Returns (len(batch), 3, H, W) on the CPU."""
         method, facts, device = self.method, self.facts, self.facts.low.device
-        # A leaf each: Adam skips those without gradient, so an image without crops takes no part in their step.
-        images = [noise(index, self.seed, facts).to(device).requires_grad_() for index in batch]
+        start = STARTS[method.start]
+        # A tensor each: Adam skips those without gradient, so an image without crops takes no part in their step.
+        images = [start(index, self.seed, facts).to(device).requires_grad_() for index in batch]
         views = [draw_views(index, self.seed, method, self.terms, facts) for index in batch]
         whole = Views.stack([own[:1] for own in views], device)
         crops = Views.stack([own[1:] for own in views], device) if any(own[1:] for own in views) else None

@@ -8,6 +8,7 @@ from vitdfq.pick import pick
 from vitdfq.synthesis.labels import LABELS
 from vitdfq.synthesis.regions import MAX_REGIONS
 from vitdfq.synthesis.schedule import Schedule
+from vitdfq.synthesis.starts import STARTS
 from vitdfq.synthesis.terms import merge, resolve_terms
 
 
@@ -23,10 +24,17 @@ class Method:
     label_range: list[float] | None = None  # None: labels.default_label_range of the number of classes
     max_regions: int = 1  # 1: whole images only
     schedule: Schedule = field(default_factory=Schedule)
+    start: str = "noise"  # what images are before the first step
 
 
 METHODS: dict[str, Method] = {
     "noise": Method("Gaussian noise, the baseline that costs nothing", losses={}, steps=0),
+    "dead_leaves": Method(
+        "Overlapping coloured shapes (occlusion model of natural images), painted without the model; the best that costs nothing",
+        losses={},
+        steps=0,
+        start="dead_leaves",
+    ),
     "psaq": Method(
         "PSAQ-ViT (arXiv 2203.02250): diverse patches, one-hot classes",
         losses={
@@ -59,6 +67,7 @@ def resolve_method(method: str, losses: dict | None = None, **changes: Any) -> M
     given = {name: value for name, value in changes.items() if value is not None}
     resolved = replace(preset, losses=merge(preset.losses, losses), **given)
     pick(resolved.labels, LABELS, "label kind")
+    pick(resolved.start, STARTS, "start")
     terms = resolve_terms(resolved.losses)
     if resolved.steps < 0:
         raise ValueError(f"steps must not be negative, got {resolved.steps}")
