@@ -1,5 +1,7 @@
 """Contracts that every quantizer in QUANTIZERS keeps, by name; a new one enrols itself."""
 
+import inspect
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,10 +13,13 @@ NAMES = sorted(QUANTIZERS)
 BITS = [2, 3, 4, 6, 8]
 
 
-def values(seed: int, size: int = 4000) -> torch.Tensor:
-    """Softmax-like: in [0, 1], long tail, an exact zero and a one."""
+def values(name: str, seed: int, size: int = 4000) -> torch.Tensor:
+    """Softmax-like: in [0, 1], long tail, an exact zero and a one. For the GELU quantizer GELU's output, with the same two."""
     rng = torch.Generator().manual_seed(seed)
-    x = torch.rand(size, generator=rng) ** 6
+    if name == "twin_gelu":
+        x = torch.nn.functional.gelu(2 * torch.randn(size, generator=rng))
+    else:
+        x = torch.rand(size, generator=rng) ** 6
     x[0], x[1] = 0.0, 1.0
     return x
 
@@ -28,7 +33,7 @@ def fitted(name: str, bits: int, x: torch.Tensor):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bits", BITS)
 def test_codes_are_integers_in_range_and_decode_to_forward(name, bits):
-    x = values(0)
+    x = values(name, 0)
     quantizer = fitted(name, bits, x)
     codes = quantizer.codes(x)
     assert codes.dtype == torch.int32
@@ -40,24 +45,24 @@ def test_codes_are_integers_in_range_and_decode_to_forward(name, bits):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bits", BITS)
 def test_idempotent_monotone_and_zero_stays_zero(name, bits):
-    x = values(1).sort().values
+    x = values(name, 1).sort().values
     quantizer = fitted(name, bits, x)
     once = quantizer(x)
     assert torch.equal(quantizer(once), once)
     assert (once.diff() >= 0).all()
-    assert once[0] == 0.0
+    assert (once[x == 0] == 0).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_more_bits_have_less_error(name):
-    x = values(2)
+    x = values(name, 2)
     errors = [(fitted(name, bits, x)(x) - x).square().mean() for bits in (2, 4, 8)]
     assert errors[0] > errors[1] >= errors[2]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_passes_straight_through(name):
-    x = values(3).requires_grad_()
+    x = values(name, 3).requires_grad_()
     quantizer = fitted(name, 4, x.detach())
     quantizer(x).sum().backward()
     inside = (x > 0.05) & (x < 0.5)  # neither clipped nor rounded to zero by any grid
@@ -66,7 +71,7 @@ def test_gradient_passes_straight_through(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_mode_does_not_change_the_values(name):
-    x = values(4)
+    x = values(name, 4)
     quantizer = fitted(name, 4, x)
     with torch.no_grad():
         expected = quantizer(x)
@@ -74,8 +79,56 @@ def test_gradient_mode_does_not_change_the_values(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_cost_decides_when_one_is_given(name):
+    """`cost` takes what `forward` returns, and one that likes the worst fit changes the choice, unless there is none."""
+    x = values(name, 8).view(4, 10, 100)
+    usual, unusual = fitted(name, 4, x), QUANTIZERS[name](4)
+    seen: list[torch.Tensor] = []
+
+    def likes_error(x_hat: torch.Tensor) -> torch.Tensor:
+        assert x_hat.shape == x.shape and x_hat.dtype == x.dtype and not x_hat.requires_grad
+        seen.append(x_hat)
+        return -(x_hat - x).square().sum()
+
+    unusual.fit(x, cost=likes_error)
+    assert torch.equal(unusual(x), usual(x)) == (name == "log2")
+    if name != "log2":
+        worst = min(seen, key=lambda x_hat: -(x_hat - x).square().sum())
+        assert torch.equal(unusual(x), worst)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cost_is_a_keyword_only(name):
+    cost = inspect.signature(QUANTIZERS[name](4).fit).parameters["cost"]
+    assert cost.kind is cost.KEYWORD_ONLY and cost.default is None
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"log2"}))
+def test_a_cost_that_is_nan_is_refused(name):
+    with pytest.raises(ValueError, match="cost of a quantized tensor is NaN"):
+        QUANTIZERS[name](4).fit(values(name, 9), cost=lambda x_hat: x_hat.sum() * torch.nan)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nan_stays_nan(name):
+    x = values(name, 10)
+    quantizer = fitted(name, 4, x)
+    x[7] = torch.nan
+    assert quantizer(x)[7].isnan() and quantizer(x).isnan().sum() == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_views_and_other_dtypes_are_rounded_the_same(name):
+    x = values(name, 11)
+    quantizer = fitted(name, 4, x)
+    turned = x.view(40, 100).T
+    assert torch.equal(quantizer(turned), quantizer(x).view(40, 100).T)
+    assert quantizer(x.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_state_round_trip(name):
-    x = values(5)
+    x = values(name, 5)
     quantizer, other = fitted(name, 4, x), QUANTIZERS[name](4)
     other.load_state_dict(quantizer.state_dict(), strict=True)
     assert torch.equal(other(x), quantizer(x))
@@ -84,7 +137,7 @@ def test_state_round_trip(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_broken_values_are_refused(name, bad):
-    x = values(6)
+    x = values(name, 6)
     x[5] = bad
     with pytest.raises(ValueError, match="NaN"):
         fitted(name, 4, x)
@@ -98,7 +151,7 @@ def test_constant_input_gives_finite_output(name, constant):
 
 
 def test_log2_ratio_is_within_half_an_octave():
-    x = values(7)
+    x = values("log2", 7)
     rounded = fitted("log2", 4, x)(x)
     kept = rounded > 0
     ratio = rounded[kept] / x[kept]
@@ -107,8 +160,9 @@ def test_log2_ratio_is_within_half_an_octave():
     assert (x[~kept] <= 2**-14.4).all()
 
 
-def test_uniform_is_nan_until_fitted():
-    assert QUANTIZERS["uniform"](4)(torch.ones(3)).isnan().all()
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"log2"}))  # which needs no fit
+def test_nan_until_fitted(name):
+    assert QUANTIZERS[name](4)(torch.ones(3)).isnan().all()
 
 
 @given(st.integers(2, 8), st.booleans(), st.integers(0, 2**31), st.floats(1e-6, 1e6))

@@ -6,17 +6,24 @@ from torch.nn import functional as F
 
 
 class QuantLinear(nn.Module):
-    """Linear with quantized weight (out, in) and input (..., in)."""
+    """Linear with quantized weight (out, in) and input (..., in).
+
+    `input_shift` (in,) is subtracted from the input before it is quantized; the float weight has met it already, in `bias`. It is
+    zero unless `center` moved a mean. Where a norm or a linear layer writes the input, a runtime subtracts it in that one's bias.
+    """
+
+    input_shift: Tensor
 
     def __init__(self, linear: nn.Linear, weight_quantizer: nn.Module, input_quantizer: nn.Module) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
+        self.register_buffer("input_shift", linear.weight.new_zeros(linear.in_features))
         self.weight_quantizer, self.input_quantizer = weight_quantizer, input_quantizer
         self.weight_on_grid = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(self.input_quantizer(x), quantized_weight(self), self.bias)
+        return F.linear(self.input_quantizer(x - self.input_shift), quantized_weight(self), self.bias)
 
 
 class QuantConv2d(nn.Module):
@@ -30,8 +37,11 @@ class QuantConv2d(nn.Module):
         self.weight_on_grid = False
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = quantized_weight(self)
-        return F.conv2d(self.input_quantizer(x), weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return self.convolve(self.input_quantizer(x), quantized_weight(self))
+
+    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The convolution of what is quantized already."""
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class QuantMatMul(nn.Module):
@@ -39,16 +49,35 @@ class QuantMatMul(nn.Module):
 
     `renormalize` divides each output row by the sum of its quantized left row: a softmax row rounded to powers of two sums to
     anything in [2^-1/2, 2^1/2]; one division an output row repairs that, after the integer product.
+
+    `left_shift` (heads, 1, K) is subtracted from the left operand before it is quantized, and its own product with the
+    quantized right operand added back, one row a head: a zero point with a value for each channel. Zero unless `center` set it.
     """
 
-    def __init__(self, left_quantizer: nn.Module, right_quantizer: nn.Module, renormalize: bool = False) -> None:
+    left_shift: Tensor | None
+
+    def __init__(
+        self,
+        left_quantizer: nn.Module,
+        right_quantizer: nn.Module,
+        *,
+        renormalize: bool = False,
+        left_shift: Tensor | None = None,
+    ) -> None:
         super().__init__()
+        self.register_buffer("left_shift", left_shift)
         self.left_quantizer, self.right_quantizer = left_quantizer, right_quantizer
         self.renormalize = renormalize
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        left = self.left_quantizer(left)
-        product = left @ self.right_quantizer(right)
+        right = self.right_quantizer(right)
+        if self.left_shift is None:
+            return self.multiply(self.left_quantizer(left), right)
+        return self.multiply(self.left_quantizer(left - self.left_shift), right) + self.left_shift @ right
+
+    def multiply(self, left: Tensor, right: Tensor) -> Tensor:
+        """The product of operands that are quantized already."""
+        product = left @ right
         return product / left.sum(-1, keepdim=True).clamp(min=0.1) if self.renormalize else product
 
 

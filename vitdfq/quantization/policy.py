@@ -1,28 +1,49 @@
-"""Which quantizer sits where: presets by name, and overrides by glob on site names."""
+"""Which quantizer sits where: policies by name, a number of bits, changes by role, and overrides by glob on site names."""
 
+import re
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 from vitdfq.pick import did_you_mean, pick
+from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers import QUANTIZERS
 
-Policy = dict[str, dict[str, Any]]  # role -> {"bits", "quantizer", options of that quantizer}
-ROLES = ("weight", "activation", "softmax")
+Roles = dict[str, dict[str, Any]]  # role -> {"bits", "quantizer", options of that quantizer or of its place}
+ROLES = ("weight", "activation", "gelu", "softmax")
+_GRID = ("bits", "quantizer", "symmetric", "observer")
 OPTIONS = {  # role -> what may be said about it
-    "weight": ("bits", "quantizer", "symmetric"),
-    "activation": ("bits", "quantizer", "symmetric"),
-    "softmax": ("bits", "quantizer", "renormalize"),
+    "weight": (*_GRID, "per_channel", "group_size"),
+    "activation": (*_GRID, "per_head", "per_token"),
+    "gelu": (*_GRID, "per_token"),
+    "softmax": (*_GRID, "renormalize"),
 }
+GELU_SITES = "*.fc2"  # what reads GELU's output; the role "gelu" changes the role "activation" there
+BITS = {"w8a8": (8, 8), "w6a6": (6, 6), "w4a8": (4, 8), "w4a4": (4, 4), "w3a3": (3, 3)}
 
 
-def _policy(weight_bits: int, activation_bits: int) -> Policy:
+@dataclass(frozen=True)
+class Policy:
+    """A published or own choice of quantizers. `roles(weight_bits, activation_bits)`; `overrides` by glob, as in `quantize`."""
+
+    summary: str
+    roles: Callable[[int, int], Roles]
+    overrides: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def _uniform(bits: int, **options: Any) -> dict[str, Any]:
+    return {"bits": bits, "quantizer": "uniform", "symmetric": False} | options
+
+
+def _vitdfq(weight_bits: int, activation_bits: int) -> Roles:
     # Row sums of symmetric weights vanish from the integer product, which is worth more than half a step at 8 bits. Softmax
     # rows average 1/N: a uniform grid of fewer than 8 bits rounds most of them to zero, log2 reaches 2^-14 with 4 bits.
     logarithmic = activation_bits < 8
     return {
-        "weight": {"bits": weight_bits, "quantizer": "uniform", "symmetric": weight_bits == 8},
-        "activation": {"bits": activation_bits, "quantizer": "uniform", "symmetric": False},
+        "weight": _uniform(weight_bits, symmetric=weight_bits == 8),
+        "activation": _uniform(activation_bits),
         "softmax": {
             "bits": activation_bits,
             "quantizer": "log2" if logarithmic else "uniform",
@@ -31,45 +52,111 @@ def _policy(weight_bits: int, activation_bits: int) -> Policy:
     }
 
 
+def _repq_vit(weight_bits: int, activation_bits: int) -> Roles:
+    return {
+        "weight": _uniform(weight_bits, observer="percentile"),
+        "activation": _uniform(activation_bits, observer="percentile"),
+        "softmax": {"bits": activation_bits, "quantizer": "log_sqrt2"},
+    }
+
+
+def _sardfq(weight_bits: int, activation_bits: int) -> Roles:
+    return _repq_vit(weight_bits, activation_bits) | {"softmax": {"bits": activation_bits, "quantizer": "log2"}}
+
+
+def _ptq4vit(weight_bits: int, activation_bits: int) -> Roles:
+    return {
+        "weight": _uniform(weight_bits, symmetric=True, per_channel=False),
+        "activation": _uniform(activation_bits, symmetric=True),
+        "gelu": {"quantizer": "twin_gelu"},
+        "softmax": {"bits": activation_bits, "quantizer": "twin_softmax"},
+    }
+
+
+def _fq_vit(weight_bits: int, activation_bits: int) -> Roles:
+    return {
+        "weight": _uniform(weight_bits, symmetric=True, observer="min_max"),
+        "activation": _uniform(activation_bits, observer="min_max"),
+        "softmax": {"bits": activation_bits, "quantizer": "log2"},
+    }
+
+
+def _adalog(weight_bits: int, activation_bits: int) -> Roles:
+    return {
+        "weight": _uniform(weight_bits),
+        "activation": _uniform(activation_bits, per_head=True),
+        "softmax": {"bits": activation_bits, "quantizer": "adalog"},
+    }
+
+
+def _psaq_vit(weight_bits: int, activation_bits: int) -> Roles:
+    return {
+        "weight": _uniform(weight_bits, symmetric=True, observer="min_max"),
+        "activation": _uniform(activation_bits, observer="min_max"),
+        "softmax": {"bits": None, "quantizer": "uniform"},
+    }
+
+
+_ENDS = {"patch_embed.proj": {"bits": 8}, "head*": {"bits": 8}}  # what the rest cannot repair costs little: 8 bits
 POLICIES: dict[str, Policy] = {
-    "w8a8": _policy(8, 8),
-    "w6a6": _policy(6, 6),
-    "w4a8": _policy(4, 8),
-    "w4a4": _policy(4, 4),
-    "w3a3": _policy(3, 3),
+    "vitdfq": Policy("uniform by error, log2 softmax with rows renormalised; patch embedding and head at 8 bits", _vitdfq, _ENDS),
+    "repq_vit": Policy("RepQ-ViT (arXiv 2212.08254): percentiles, log-sqrt2 softmax, all layers at b bits", _repq_vit),
+    "sardfq": Policy("SARDFQ (arXiv 2412.16553): percentiles, log2 softmax, all layers at b bits", _sardfq),
+    "ptq4vit": Policy(
+        "PTQ4ViT (arXiv 2111.12293): symmetric per tensor, twin grids for softmax and GELU, image input in float",
+        _ptq4vit,
+        {"patch_embed.proj": {"activation": {"bits": None}}},
+    ),
+    "fq_vit": Policy("FQ-ViT (arXiv 2111.13824) without its power-of-two factors: min-max, log2 softmax", _fq_vit),
+    "adalog": Policy(
+        "AdaLog (arXiv 2407.12951) without its GELU quantizer: per-head operands, adaptive base for softmax, image input at 8",
+        _adalog,
+        {"patch_embed.proj": {"activation": {"bits": 8}}},
+    ),
+    "psaq_vit": Policy("PSAQ-ViT (arXiv 2203.02250): min-max, softmax in float", _psaq_vit),
 }
 
-# The first and last layers see what the rest cannot repair, and cost little: 8 bits, as in the published tables.
-DEFAULT_OVERRIDES = {
-    "patch_embed.proj": {"activation": {"bits": 8}},
-    "head*": {"bits": 8},
-}
+
+def parse_bits(bits: str) -> tuple[int, int]:
+    """Return (weight bits, activation bits) of a name like "w4a4"; any pair of 2 to 8, `BITS` are the usual ones.
+
+    Raises:
+        ValueError: not such a name.
+    """
+    match = re.fullmatch(r"w([2-8])a([2-8])", bits) if isinstance(bits, str) else None
+    return (int(match[1]), int(match[2])) if match else pick(bits, BITS, "bits preset")
 
 
-def site_policy(site: str, base: Policy, overrides: dict[str, dict[str, Any]]) -> Policy:
-    """Return the policy of one site: `base`, then every override whose glob matches, in order."""
-    policy = deepcopy(base)
+def resolve(bits: str, policy: str, **changes: dict[str, Any] | None) -> tuple[Roles, dict[str, dict[str, Any]]]:
+    """Return the roles of `policy` at `bits`, those in `changes` updated, and the policy's own overrides.
+
+    Raises:
+        ValueError: unknown bits, policy, role option, quantizer or observer, or bits outside 2..8.
+    """
+    named = pick(policy, POLICIES, "quantization policy")
+    roles = named.roles(*parse_bits(bits))
+    for role in ROLES:
+        change = changes.get(role) or {}
+        check_role(role, change, where=role)
+        roles.setdefault(role, {}).update(change)
+    return roles, dict(named.overrides)
+
+
+def site_roles(site: str, base: Roles, overrides: Mapping[str, dict[str, Any]]) -> Roles:
+    """Return the roles at one site: `base`, then every override whose glob matches, in order."""
+    roles = deepcopy(base)
+    if fnmatchcase(site, GELU_SITES):
+        roles["activation"].update(roles["gelu"])
     for glob, change in overrides.items():
         if not fnmatchcase(site, glob):
             continue
         for role in ROLES:
             if "bits" in change:
-                policy[role]["bits"] = change["bits"]
-            policy[role].update(change.get(role, {}))
-    return policy
-
-
-def resolve_base(bits: str, **changes: dict[str, Any] | None) -> Policy:
-    """Return preset `bits` with the roles in `changes` updated.
-
-    Raises:
-        ValueError: unknown preset, role option, quantizer, or bits outside 2..8.
-    """
-    base = deepcopy(pick(bits, POLICIES, "bits preset"))
-    for role, change in changes.items():
-        base[role].update(change or {})
-        check_role(role, base[role], where=role)
-    return base
+                roles[role]["bits"] = change["bits"]
+            roles[role].update(change.get(role, {}))
+        if fnmatchcase(site, GELU_SITES):
+            roles["activation"].update(change.get("gelu", {}))
+    return roles
 
 
 def check_override(glob: str, change: dict[str, Any]) -> None:
@@ -95,6 +182,8 @@ def check_role(role: str, options: dict[str, Any], where: str) -> None:
         check_bits(options["bits"], where)
     if "quantizer" in options:
         pick(options["quantizer"], QUANTIZERS, f"quantizer in {where}")
+    if "observer" in options:
+        pick(options["observer"], OBSERVERS, f"observer in {where}")
 
 
 def check_bits(bits: Any, where: str) -> None:

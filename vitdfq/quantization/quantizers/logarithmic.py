@@ -9,12 +9,15 @@ import math
 import torch
 from torch import Tensor, nn
 
+from vitdfq.quantization.clip_search import Cost
+from vitdfq.quantization.quantizers.levels import least
+
 
 class Logarithmic(nn.Module):
     """A logarithmic quantizer of values in [0, 1].
 
     With one step an octave 4 bits reach 2^-14, so the scale is 1 and no data is needed. With two they reach only 2^-7: the
-    scale is then fitted, the best of three percentiles by squared error. The last code, 2^bits - 1, stands for zero.
+    scale is then fitted, the best of four percentiles. The last code, 2^bits - 1, stands for zero.
 
     Args:
         bits: 2 to 8.
@@ -32,11 +35,15 @@ class Logarithmic(nn.Module):
         self.register_buffer("scale", torch.tensor(1.0 if steps_per_octave == 1 else math.nan))
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """Choose the scale (log-sqrt2 only) for values `x` in [0, 1], any shape.
+    def fit(self, x: Tensor, *, cost: Cost | None = None) -> None:
+        """Choose the scale (log-sqrt2 only; log2 has none) for values `x` in [0, 1], any shape.
+
+        Args:
+            x: what will be quantized.
+            cost: how bad a quantized `x` (same shape) is, as a 0-d tensor; the sum of squared errors if not given.
 
         Raises:
-            ValueError: `x` holds NaN, infinity or negative values.
+            ValueError: `x` holds NaN, infinity or negative values; a NaN cost.
         """
         if not x.isfinite().all() or (x < 0).any():
             raise ValueError("cannot fit a logarithmic quantizer on values that are negative, NaN or infinite")
@@ -45,8 +52,11 @@ class Logarithmic(nn.Module):
         values = _sample(x.detach().float().flatten())
         percentiles = values.new_tensor([0.999, 0.9999, 0.99999, 1.0])
         candidates = torch.quantile(values, percentiles).clamp(min=torch.finfo(values.dtype).tiny)
-        errors = [((self._round(values, scale) - values) ** 2).sum() for scale in candidates]
-        self.scale.copy_(candidates[torch.stack(errors).argmin()])
+        if cost is None:
+            errors = [((self._round(values, scale) - values) ** 2).sum() for scale in candidates]
+        else:
+            errors = [cost(self._round(x, scale)) for scale in candidates]
+        self.scale.copy_(candidates[least(torch.stack(errors))])
 
     def forward(self, x: Tensor) -> Tensor:
         """Fake quantization, same shape; straight-through gradient."""

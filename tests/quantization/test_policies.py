@@ -1,0 +1,99 @@
+"""Contracts of every policy, by name, and what each says."""
+
+import pytest
+import torch
+from tiny import make_tiny
+from torch import nn
+
+from vitdfq.calibration import calibrate
+from vitdfq.checkpoint import load, save
+from vitdfq.preparation import prepare
+from vitdfq.quantization import POLICIES, quantize
+from vitdfq.quantization.modules import weighted_modules
+from vitdfq.quantization.policy import BITS, parse_bits
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@pytest.mark.parametrize("kind", ["deit", "swin"])
+def test_calibrates_and_survives_a_checkpoint(policy, kind, tmp_path):
+    teacher = make_tiny(kind)
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    student = calibrate(quantize(teacher, bits="w6a6", policy=policy), teacher, images, steps=["observe"])
+    logits = student(images)
+    wanted = teacher(images)
+    assert (logits - wanted).square().mean() < 0.3 * wanted.square().mean()
+    assert torch.equal(load(save(student, tmp_path))(images), logits)
+
+
+def test_sites_follow_the_policy():
+    teacher = make_tiny("vit")
+    block = quantize(teacher, policy="ptq4vit").blocks[0]
+    assert type(block.mlp.fc2.input_quantizer).__name__ == "TwinGelu"
+    assert type(block.mlp.fc1.input_quantizer).__name__ == "Uniform"
+    assert type(block.attn.av.left_quantizer).__name__ == "TwinSoftmax"
+    assert block.mlp.fc1.weight_quantizer.scale.shape == ()
+    student = quantize(teacher, policy="repq_vit")
+    assert not student.blocks[0].attn.av.renormalize
+    assert {module.weight_quantizer.bits for module in weighted_modules(student)} == {4}
+    heads = quantize(teacher, policy="adalog").blocks[0].attn
+    assert heads.qk.left_quantizer.scale.shape == (2, 1, 1) == heads.av.right_quantizer.scale.shape
+    assert isinstance(quantize(teacher, policy="psaq_vit").blocks[0].attn.av.left_quantizer, nn.Identity)
+
+
+def test_ends_have_eight_bits_of_weights_too():
+    student = quantize(make_tiny("vit"), bits="w3a3")
+    assert student.patch_embed.proj.weight_quantizer.bits == student.head.weight_quantizer.bits == 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weight": {"group_size": 16}},
+        {"weight": {"observer": "percentile"}},
+        {"weight": {"observer": "hessian"}},
+        {"activation": {"observer": "hessian"}},
+        {"activation": {"per_head": True}},
+        {"activation": {"per_token": True}},
+        {"gelu": {"bits": 8}},
+        {"softmax": {"quantizer": "adalog"}},
+        {"softmax": {"quantizer": "shifted_log2"}},
+    ],
+)
+def test_changes_by_role_survive_a_checkpoint(change, tmp_path):
+    teacher = prepare(make_tiny("vit"), steps=["rotate_residual", "rotate_mlp"])
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    student = calibrate(quantize(teacher, **change), teacher, images, steps=["observe"])
+    plain = calibrate(quantize(teacher), teacher, images, steps=["observe"])
+    assert not torch.equal(student(images), plain(images))
+    assert torch.equal(load(save(student, tmp_path))(images), student(images))
+
+
+def test_gelu_role_reaches_fc2_alone():
+    student = quantize(make_tiny("vit"), gelu={"bits": 7})
+    bits = {name: part.input_quantizer.bits for name, part in student.named_modules() if hasattr(part, "input_quantizer")}
+    assert {name for name, value in bits.items() if value == 7} == {name for name in bits if name.endswith("fc2")}
+
+
+@pytest.mark.parametrize("bits", [*BITS, "w2a7"])
+def test_any_pair_of_bits(bits):
+    assert parse_bits(bits) == (int(bits[1]), int(bits[3]))
+
+
+@pytest.mark.parametrize("bits", ["w4", "w1a4", "w4a9", "W4A4", 4])
+def test_bad_bits(bits):
+    with pytest.raises(ValueError, match="unknown bits preset"):
+        parse_bits(bits)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"policy": "repqvit"}, "unknown quantization policy 'repqvit', did you mean 'repq_vit'"),
+        ({"weight": {"observer": "ms"}}, "unknown observer in weight 'ms'"),
+        ({"weight": {"group_size": 7}}, r"blocks\.0\.attn\.qkv: group_size 7 does not divide|group_size 7"),
+        ({"softmax": {"per_head": True}}, "softmax: unknown key 'per_head'"),
+    ],
+)
+def test_bad_policies(change, message):
+    with pytest.raises(ValueError, match=message):
+        quantize(make_tiny("vit"), **change)

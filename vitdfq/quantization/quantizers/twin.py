@@ -1,0 +1,62 @@
+"""Twin uniform grids: two step sizes, one a power of two times the other (PTQ4ViT, arXiv 2111.12293).
+
+The first bit of a code selects the half, the others count its steps; a shift of the coarse half makes them one integer. In both
+classes a value gets the nearest level of the two halves together: choosing the half first, by comparing with the split, and then
+rounding is not monotone (with four bits and the split 1/16 the values from 1/16 to 1/14 would become zero).
+"""
+
+import torch
+from torch import Tensor
+
+from vitdfq.quantization.quantizers.levels import Levels
+
+GELU_MINIMUM = -0.16997
+LARGEST_SHIFT = 19
+
+
+class TwinSoftmax(Levels):
+    """A fine and a coarse uniform grid for values in [0, 1].
+
+    With n = 2^(bits-1) - 1, codes 0..n are the levels 0..t in steps of t/n, codes n+1..2n+1 the levels 0..1 in steps of 1/n; the
+    split is t = 2^-shift and shift, 0 to 19, is fitted. Coarse levels up to t are never chosen; theirs is zero's second code.
+    """
+
+    settings = ("shift",)
+    shift: Tensor
+
+    def candidates(self, values: Tensor) -> Tensor:
+        return torch.arange(LARGEST_SHIFT + 1, dtype=torch.float64, device=values.device)[:, None]
+
+    def tables(self, shift: Tensor) -> tuple[Tensor, Tensor]:
+        split = torch.exp2(-shift)
+        half = 2 ** (self.bits - 1)
+        coarse = (torch.arange(half, dtype=shift.dtype, device=shift.device) / (half - 1)).expand(len(shift), -1)
+        fine = split * coarse
+        below = torch.cat([split, coarse[:, :-1]], 1).maximum(split)  # the used level under each coarse level
+        entry = torch.where(coarse > split, (below + coarse) / 2, 1.0)
+        entry = entry.flip(1).cummin(1).values.flip(1)  # unused levels get empty cells: they end where they begin
+        return torch.cat([fine, coarse], 1), torch.cat([(fine[:, 1:] + fine[:, :-1]) / 2, entry], 1)
+
+
+class TwinGelu(Levels):
+    """A fine uniform grid for the negative outputs of GELU and a coarse one for the positive.
+
+    With h = 2^(bits-1), codes 0..h-1 are the levels -h..-1 in steps of 0.16997/h, which end at GELU's minimum; codes h..2h-1 are
+    the levels 0..h-1 in steps 2^shift as large. shift is fitted, from 0 up to where the largest value is covered.
+    """
+
+    settings = ("shift",)
+    signed = True
+    shift: Tensor
+
+    def candidates(self, values: Tensor) -> Tensor:
+        half = 2 ** (self.bits - 1)
+        reach = -GELU_MINIMUM / half * (half - 1)
+        covering = (values[-1].double() / reach).clamp(min=1.0).log2().ceil().long().item()
+        return torch.arange(covering + 1, dtype=torch.float64, device=values.device)[:, None]
+
+    def tables(self, shift: Tensor) -> tuple[Tensor, Tensor]:
+        half = 2 ** (self.bits - 1)
+        numbers = torch.arange(-half, half, dtype=shift.dtype, device=shift.device)
+        levels = -GELU_MINIMUM / half * numbers * torch.where(numbers < 0, 1.0, torch.exp2(shift))
+        return levels, (levels[:, 1:] + levels[:, :-1]) / 2
