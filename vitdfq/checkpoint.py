@@ -16,7 +16,7 @@ from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear
 from vitdfq.quantization.packing import pack, unpack
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -46,7 +46,7 @@ def load(source: str | Path, *, dequantize: bool = False) -> nn.Module:
     Args:
         source: where `save` or `push` put it.
         dequantize: return the float model instead, whose weights are the quantized values; it is a plain timm model unless
-            `prepare` rotated it.
+            `prepare` rotated it, or calibration gave a bias to a layer that has none in timm (Swin's `reduction`).
 
     Raises:
         InputError: files are missing, damaged, or not of this library.
@@ -61,10 +61,19 @@ def load(source: str | Path, *, dequantize: bool = False) -> nn.Module:
     state = tensors.read_tensors(folder / WEIGHTS)
     student = quantize(model, **spec["quantize"])
     student.vitdfq = spec
+    added = _added_biases(student, model)
+    for name, bias in added.items():
+        state.setdefault(name, bias)  # a checkpoint from before `quantize` added biases: zero is what it means
     _fill(student, state, folder / WEIGHTS)
     if not dequantize:
         return student.eval().requires_grad_(False)
     weights = student.state_dict()
+    for name, module in student.named_modules():
+        if isinstance(module, QuantLinear):  # a plain Linear subtracts no shift
+            weights[f"{name}.bias"] = module.bias - module.weight @ module.input_shift
+    for name in added:
+        if weights[name].any():  # one that stayed zero is left out: the model stays what timm builds
+            model.get_submodule(name.removesuffix(".bias")).bias = nn.Parameter(weights[name])
     model.load_state_dict({name: weights[name] for name in model.state_dict()})
     return model.eval().requires_grad_(False)
 
@@ -150,17 +159,27 @@ def _packed_state(student: nn.Module) -> dict[str, Tensor]:
 def _fill(student: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Unpack `state` into `student`, strictly."""
     try:
+        for name, value in student.named_buffers():
+            if name.endswith("_shift"):  # format 1 knew none: zero
+                state.setdefault(name, value)
         for name, module in _packable(student):
             words, shape = state.pop(f"{name}.weight_packed"), state.pop(f"{name}.weight_shape").tolist()
-            codes = unpack(words, module.weight_quantizer.bits, columns=module.weight[0].numel())
-            scale = state[f"{name}.weight_quantizer.scale"]
-            zero_point = state[f"{name}.weight_quantizer.zero_point"].float()
-            state[f"{name}.weight"] = ((codes - zero_point) * scale).view(shape)
+            quantizer = module.weight_quantizer
+            codes = unpack(words, quantizer.bits, columns=module.weight[0].numel())
+            quantizer.scale.copy_(state[f"{name}.weight_quantizer.scale"])
+            quantizer.zero_point.copy_(state[f"{name}.weight_quantizer.zero_point"])
+            state[f"{name}.weight"] = quantizer.decode(codes).view(shape)
             module.weight_on_grid = True
         student.load_state_dict(state, strict=True)
     except (KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{path}: tensors do not fit the structure in {CONFIG} ({reason})") from error
+
+
+def _added_biases(student: nn.Module, model: nn.Module) -> dict[str, Tensor]:
+    """The biases that `quantize` gave the student where its float model has none."""
+    known = model.state_dict()
+    return {name: value for name, value in student.named_parameters() if name.endswith(".bias") and name not in known}
 
 
 def _packable(student: nn.Module) -> list[tuple[str, QuantLinear | QuantConv2d]]:

@@ -6,6 +6,8 @@ from vitdfq.models.load import ZOO
 from vitdfq.pick import pick
 from vitdfq.preparation import TRANSFORMS
 from vitdfq.quantization import POLICIES, QUANTIZERS
+from vitdfq.quantization.observers import OBSERVERS
+from vitdfq.quantization.policy import BITS
 from vitdfq.recipe import packaged_recipes
 from vitdfq.synthesis import LOSSES, METHODS
 
@@ -22,9 +24,11 @@ def names(kind: str | None = None) -> dict[str, list[str]]:
         "methods": sorted(METHODS),
         "losses": sorted(LOSSES),
         "transforms": sorted(TRANSFORMS),
-        "bits": list(POLICIES),
+        "bits": list(BITS),
+        "policies": list(POLICIES),
         "quantizers": sorted(QUANTIZERS),
-        "steps": sorted(STEPS),
+        "observers": list(OBSERVERS),
+        "steps": list(STEPS),
     }
     if kind is None:
         return found

@@ -196,7 +196,7 @@ class Line:
 
 def bits_of(student: nn.Module) -> dict[str, int]:
     """The bits most weights and activations have: what the student is called by."""
-    weights = [module.weight_quantizer.bits for module in weighted_modules(student)]
+    weights = [q.bits for module in weighted_modules(student) if not isinstance(q := module.weight_quantizer, nn.Identity)]
     activations = [quantizer.bits for quantizer in activation_quantizers(student)]
     return {
         "weight_bits": max(weights, key=weights.count),

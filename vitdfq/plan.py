@@ -1,5 +1,6 @@
 """--dry-run: what a recipe would load, synthesise, quantize and write, and about how long; no weights, no network."""
 
+import inspect
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from rich.table import Table
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from vitdfq.calibration import STEPS
+from vitdfq.calibration.calibrate import default_steps, parse_steps
 from vitdfq.models import image_size, load_teacher
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
@@ -89,7 +92,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
         sites=sites,
         folder=out or f"runs/{recipe.name}",
         files=FILES,
-        seconds=_seconds(recipe, model, options["num_images"], steps, dataset),
+        seconds=_seconds(recipe, model, student, options["num_images"], steps, dataset),
     )
 
 
@@ -117,24 +120,34 @@ def _packed_bytes(student: nn.Module) -> int:
     return packed + 4 * sum(parameter.numel() for parameter in student.parameters())
 
 
-def _seconds(recipe: Recipe, model: nn.Module, num_images: int, steps: int, dataset: str) -> dict[str, float]:
+def _seconds(recipe: Recipe, model: nn.Module, student: nn.Module, num_images: int, steps: int, dataset: str) -> dict[str, float]:
     """Rough seconds a stage: counted operations over the measured rate of a matrix product."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 3, *image_size(model)))
     forward = counter.get_total_flops() / _flops_per_second()
     crops = 1 + 2.25 * (recipe.synthesize.get("method", "sardfq") == "sardfq")  # mean number of views an image and step
-    reconstruction = 0
-    for step in recipe.calibrate.get("steps") or ["observe", {"reconstruct": {}}]:
-        if isinstance(step, dict) and "reconstruct" in step:
-            given = step["reconstruct"] or {}
-            reconstruction += given.get("iterations", 200) * min(given.get("batch_size", 32), num_images)
     students = 1 + len(recipe.baselines)
     evaluated = recipe.evaluate.get("num_images") or IMAGES_OF.get(dataset, 50_000)
     return {
         "synthesize": forward * num_images * steps * crops * 2 * SHORTFALL["synthesize"],
-        "calibrate": forward * reconstruction * 3 * students * SHORTFALL["calibrate"],
+        "calibrate": forward * _passes(recipe, student, num_images) * students * SHORTFALL["calibrate"],
         "evaluate": forward * evaluated * (1 + students) * SHORTFALL["evaluate"],
     }
+
+
+def _passes(recipe: Recipe, student: nn.Module, num_images: int) -> int:
+    """Forward passes of one image that calibration costs; a backward pass counts two."""
+    passes = 0
+    for name, given in parse_steps(recipe.calibrate.get("steps") or default_steps(student)):
+        defaults = {key: value.default for key, value in inspect.signature(STEPS[name]).parameters.items()}
+        options = defaults | given
+        if "iterations" in options:
+            teacher = 1 if name == "distill" else 0  # at every step
+            passes += (teacher + 3) * options["iterations"] * min(options["batch_size"], num_images)
+        else:
+            often = 3 if name == "gptq" else 1  # up to each of a block's linear layers
+            passes += often * min(options["num_images"], num_images)
+    return passes
 
 
 def _flops_per_second() -> float:

@@ -8,8 +8,20 @@ from torch import Tensor, nn
 from vitdfq.calibration.steps import STEPS
 from vitdfq.pick import did_you_mean, pick
 from vitdfq.quantization.modules import put_weight_on_grid, weighted_modules
+from vitdfq.quantization.policy import parse_bits
 
-DEFAULT_STEPS: list[str | dict[str, Any]] = ["observe", "reconstruct"]
+Step = str | dict[str, Any]
+
+
+def default_steps(student: nn.Module) -> list[Step]:
+    """What the student's bits need: at 8 bits ranges, below 8 well rounded weights, at 4 and fewer also training."""
+    weight_bits, activation_bits = parse_bits(student.vitdfq["quantize"]["bits"])
+    steps: list[Step] = ["center", "observe"]
+    if weight_bits < 8:
+        steps.append("gptq")
+    if min(weight_bits, activation_bits) <= 4:
+        steps.append("distill")
+    return steps
 
 
 def calibrate(
@@ -17,7 +29,7 @@ def calibrate(
     teacher: nn.Module,
     images: Tensor,
     *,
-    steps: list[str | dict[str, Any]] | None = None,
+    steps: list[Step] | None = None,
     seed: int = 0,
 ) -> nn.Module:
     """Calibrate `student` in place (and return it): scales set, weights on the grid.
@@ -26,7 +38,7 @@ def calibrate(
         student: what `quantize` returned.
         teacher: the float model `quantize` was given; its blocks give the targets. It is not touched.
         images: (N, 3, H, W), normalised as the teacher expects.
-        steps: names, or `{name: {option: value}}`, in order; None means ["observe", "reconstruct"].
+        steps: names, or `{name: {option: value}}`, in order; None means `default_steps(student)`.
         seed: of every random draw; the same seed gives the same student.
 
     Raises:
@@ -37,7 +49,7 @@ def calibrate(
     if not images.isfinite().all():
         raise ValueError("images hold NaN or infinite values")
     device = next(student.parameters()).device
-    for name, options in parse_steps(DEFAULT_STEPS if steps is None else steps):
+    for name, options in parse_steps(default_steps(student) if steps is None else steps):
         step = STEPS[name]
         if "seed" in inspect.signature(step).parameters:
             options = {"seed": seed} | options
@@ -47,7 +59,7 @@ def calibrate(
     return student
 
 
-def parse_steps(steps: list[str | dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+def parse_steps(steps: list[Step]) -> list[tuple[str, dict[str, Any]]]:
     """Return (name, options) pairs.
 
     Raises:

@@ -1,14 +1,23 @@
 """Fit every quantizer: weights on themselves, activations on what reaches them from the part quantized so far."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from vitdfq.quantization.modules import activation_quantizers, weighted_modules
+from vitdfq.pick import pick
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, weighted_modules
+from vitdfq.quantization.observers import OBSERVERS
+from vitdfq.quantization.quantizers.uniform import Uniform
+
+MEASURES = {"values": False, "outputs": True}  # name -> whether errors are judged by what reads the value
 
 
 @torch.no_grad()
-def observe(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_images: int = 64) -> None:
-    """Set all scales by error-minimising clip search, in one forward pass.
+def observe(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_images: int = 64, measure: str = "outputs") -> None:
+    """Set all scales by error-minimising search, in one forward pass.
 
     Every activation quantizer is fitted on its input the moment it arrives and quantizes it at once, so that each site sees
     the errors of all sites before it ("sequential" calibration).
@@ -18,16 +27,78 @@ def observe(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_image
         teacher: not used; ranges need no targets.
         images: (N, 3, H, W).
         num_images: at most so many of the images are used; ranges need few.
+        measure: what makes one range better than another. "values": the squared error of the values. "outputs": for softmax the
+            error of its product with the values; for inputs of linear layers the squared error weighted by the energy of the
+            column that reads each channel, which is the error of the layer's output if errors of channels are uncorrelated.
+
+    Raises:
+        ValueError: an unknown measure; activations that are NaN or infinite.
     """
+    by_outputs = pick(measure, MEASURES, "measure")
     for module in weighted_modules(student):
-        if not isinstance(module.weight_quantizer, nn.Identity):
+        if not isinstance(module.weight_quantizer, nn.Identity) and not _is_guided(module.weight_quantizer):
             module.weight_quantizer.fit(module.weight.flatten(1))
     hooks = [
-        quantizer.register_forward_pre_hook(lambda quantizer, inputs: quantizer.fit(inputs[0]))
-        for quantizer in activation_quantizers(student)
+        part.register_forward_pre_hook(_fit_product(by_outputs) if isinstance(part, QuantMatMul) else _fit_layer(by_outputs))
+        for part in student.modules()
+        if isinstance(part, QuantMatMul | QuantLinear | QuantConv2d)
     ]
     try:
         student(images[:num_images])
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _is_guided(quantizer: nn.Module) -> bool:
+    """Whether it wants to know what matters to the output, and so must wait for the inputs."""
+    return isinstance(quantizer, Uniform) and OBSERVERS[quantizer.observer].guided
+
+
+def _fit_layer(by_outputs: bool) -> Callable[[nn.Module, Any], None]:
+    def fit(layer: Any, inputs: tuple[Tensor]) -> None:
+        quantizer, x = layer.input_quantizer, inputs[0]
+        if isinstance(layer, QuantLinear):
+            x = x - layer.input_shift
+        if by_outputs and isinstance(quantizer, Uniform) and isinstance(layer, QuantLinear):
+            quantizer.fit(x, importance=layer.weight.square().sum(0))
+        elif _is_guided(quantizer):
+            wanted = layer.convolve(x, layer.weight)
+            quantizer.fit(x, cost=lambda rounded: (layer.convolve(rounded, layer.weight) - wanted).square().sum())
+        elif not isinstance(quantizer, nn.Identity):
+            quantizer.fit(x)
+        if _is_guided(layer.weight_quantizer):
+            rows = quantizer(x).flatten(0, -2) if isinstance(layer, QuantLinear) else _patches(layer, quantizer(x))
+            layer.weight_quantizer.fit(layer.weight.flatten(1), gram=rows.T @ rows / len(rows))
+
+    return fit
+
+
+def _patches(conv: QuantConv2d, x: Tensor) -> Tensor:
+    """What each position of a convolution's kernel reads: (B, C, H, W) -> (B * positions, C * kernel area)."""
+    columns = F.unfold(x, conv.weight.shape[-2:], conv.dilation, conv.padding, conv.stride)
+    return columns.transpose(1, 2).flatten(0, 1)
+
+
+def _fit_product(by_outputs: bool) -> Callable[[nn.Module, Any], None]:
+    """Right operand first; then the left, if there is anything to choose, by the error of the product."""
+
+    def fit(product: Any, operands: tuple[Tensor, Tensor]) -> None:
+        left, right = operands
+        left = left if product.left_shift is None else left - product.left_shift
+        wanted = left @ right
+
+        def right_cost(rounded: Tensor) -> Tensor:
+            return (left @ rounded - wanted).square().sum()
+
+        def left_cost(rounded: Tensor) -> Tensor:
+            return (product.multiply(rounded, right) - wanted).square().sum()
+
+        for quantizer, x, cost in ((product.right_quantizer, right, right_cost), (product.left_quantizer, left, left_cost)):
+            if isinstance(quantizer, nn.Identity):
+                continue
+            # A uniform grid is fitted on values unless it asks for more; what the values do to the product differs little.
+            guided = _is_guided(quantizer) if isinstance(quantizer, Uniform) else by_outputs
+            quantizer.fit(x, cost=cost if guided else None)
+
+    return fit

@@ -1,15 +1,24 @@
 """Block-by-block reconstruction: move each block's weights until its quantized output matches the float block's."""
 
-import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vitdfq import progress
+from vitdfq.calibration.guard import Guard, hold_out, worst_ratio
+from vitdfq.calibration.learning import Learners, half_cosine, learning
+from vitdfq.calibration.objectives import OBJECTIVES, Loss
+from vitdfq.calibration.rounding import SoftRounding, learned_rounding
 from vitdfq.models import Unit, units
+from vitdfq.pick import pick
 from vitdfq.quantization.modules import weighted_modules
+
+ROUNDINGS = {"straight_through": False, "adaround": True}  # name -> whether rounding has parameters of its own
+FREE_SHARE = 0.2  # of the iterations in which AdaRound's gates may stay undecided
+SHARPNESS = (20.0, 2.0)  # of AdaRound's regulariser, from the end of that share to the last iteration
+ROUNDING_WEIGHT, GATE_LR = 0.1, 1e-3
 
 
 def reconstruct(
@@ -18,73 +27,116 @@ def reconstruct(
     images: Tensor,
     *,
     iterations: int = 200,
-    lr: float = 2e-4,
+    lr: float = 1e-3,
+    scale_lr: float = 1e-4,
     batch_size: int = 32,
     keep: float = 0.5,
+    objective: str = "mse",
+    rounding: str = "straight_through",
+    guarded: bool = True,
     seed: int = 0,
 ) -> None:
-    """Train weights and biases of each unit through the rounding (straight-through), in order, against the float unit.
+    """Train each unit of the quantized student, in order, against the float unit (BRECQ, arXiv 2102.05426).
 
     Inputs are mixed element by element from the quantized and the float stream (QDrop, arXiv 2203.05740), which keeps few or
-    odd images from being overfitted; the quantized stream is refreshed after each unit. LayerNorm and scales stay.
+    odd images from being overfitted; the quantized stream is refreshed after each unit. A unit whose training made the whole
+    student worse on images not trained on is put back (see `Guard`).
 
     Args:
         student: changed in place; its quantizers must have been fitted.
         teacher: the float model the student was made from.
         images: (N, 3, H, W).
         iterations: Adam steps a unit.
-        lr: Adam's rate, falling to zero by a half cosine.
+        lr: Adam's rate for weights, in quantization steps of each, with a short warm-up, falling to zero by a half cosine.
+        scale_lr: the same for activation scales, relative to each; 0 leaves them.
         batch_size: images a step.
         keep: share of input elements taken from the quantized stream.
-        seed: of the batches and the mixing.
+        objective: what is minimised, one of `OBJECTIVES`.
+        rounding: "straight_through" trains weights through the rounding; "adaround" trains which way each weight is rounded
+            (arXiv 2004.10568), which takes thousands of iterations.
+        guarded: put a unit back when the guard's images say so.
+        seed: of the batches and the mixing, and of the guard's images.
+
+    Raises:
+        ValueError: an unknown objective or rounding.
     """
+    build = pick(objective, OBJECTIVES, "objective")
+    gates = pick(rounding, ROUNDINGS, "rounding")
+    train, held_out = hold_out(images) if guarded else (images, images[:0])
+    guard = Guard(teacher, held_out, seed) if guarded else None
+    before = guard.errors(student) if guard else []
+    losses = build(teacher, train)
     rng = torch.Generator(device=images.device).manual_seed(seed)
-    quantized, real = images, images
+    quantized, real = train, train
     pairs = list(zip(units(student), units(teacher), strict=True))
+    put_back = 0
     with progress.bar("reconstruct", total=len(pairs) * iterations) as bar:
         for position, (unit, float_unit) in enumerate(pairs):
             with torch.no_grad():
                 target = float_unit.forward(real)
-            distance = distillation_loss if position == len(pairs) - 1 else F.mse_loss
-            with _trainable(unit) as parameters:
-                optimizer = torch.optim.Adam(parameters, lr=lr)
-                schedule = torch.optim.lr_scheduler.LambdaLR(
-                    optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / iterations))
-                )
-                for _ in range(iterations):
-                    batch = torch.randperm(len(images), generator=rng, device=images.device)[:batch_size]
-                    drawn = torch.rand(quantized[batch].shape, generator=rng, device=images.device)
-                    mixed = torch.where(drawn < keep, quantized[batch], real[batch])
-                    loss = distance(unit.forward(mixed), target[batch])
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    schedule.step()
-                    bar.advance(loss=loss.item())
+            with learning(unit.modules) as learners:
+                old = learners.snapshot()
+                with _rounding(unit, gates) as soft:
+                    batches = _mixed(quantized, real, target, iterations, batch_size, keep, rng)
+                    _train(unit, learners, soft, losses(position), batches, iterations, lr, scale_lr, bar)
+                if guard:
+                    after = guard.errors(student)
+                    if worst_ratio(after, before) > 1:
+                        learners.restore(old)
+                        put_back += 1
+                    else:
+                        before = after
             with torch.no_grad():
                 quantized, real = unit.forward(quantized), target
+    if put_back:
+        progress.say(f"reconstruct: {put_back} of {len(pairs)} units put back, worse on images not trained on")
 
 
-def distillation_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """KL divergence from the teacher's to the student's class probabilities; logits (B, C), mean over the batch."""
-    return F.kl_div(logits.log_softmax(-1), target.log_softmax(-1), log_target=True, reduction="batchmean")
+def _train(
+    unit: Unit,
+    learners: Learners,
+    soft: list[SoftRounding],
+    loss_of: Loss,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    iterations: int,
+    lr: float,
+    scale_lr: float,
+    bar: progress.Bar,
+) -> None:
+    groups = learners.groups(lr, scale_lr)
+    if soft:
+        groups.append({"params": [rounding.logit for rounding in soft], "lr": GATE_LR})
+    optimizer = torch.optim.Adam(groups)
+    schedule = half_cosine(optimizer, iterations)
+    for step, (mixed, target) in enumerate(batches):
+        with torch.enable_grad():
+            loss = loss_of(unit.forward(mixed), target)
+            done = step / iterations
+            if done >= FREE_SHARE:
+                first, last = SHARPNESS
+                sharpness = last + (first - last) * (1 - done) / (1 - FREE_SHARE)
+                loss = loss + sum(ROUNDING_WEIGHT * rounding.undecided(sharpness) for rounding in soft)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        bar.advance(loss=loss.item())
+
+
+def _mixed(
+    quantized: Tensor, real: Tensor, target: Tensor, iterations: int, batch_size: int, keep: float, rng: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (input, target) batches; each input element comes from the quantized stream with probability `keep`."""
+    for _ in range(iterations):
+        batch = torch.randperm(len(target), generator=rng, device=rng.device)[:batch_size]
+        drawn = torch.rand(quantized[batch].shape, generator=rng, device=rng.device)
+        yield torch.where(drawn < keep, quantized[batch], real[batch]), target[batch]
 
 
 @contextmanager
-def _trainable(unit: Unit):
-    """Let weights and biases of the unit's quantized modules take gradients inside the block; frozen again after it."""
-    parameters = [
-        parameter
-        for owner in unit.modules
-        for module in weighted_modules(owner)
-        for parameter in (module.weight, module.bias)
-        if parameter is not None
-    ]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    try:
-        yield parameters
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-            parameter.grad = None
+def _rounding(unit: Unit, gates: bool) -> Iterator[list[SoftRounding]]:
+    if not gates:
+        yield []
+        return
+    with learned_rounding([module for owner in unit.modules for module in weighted_modules(owner)]) as soft:
+        yield soft

@@ -5,8 +5,8 @@ A new family is one file here (see `family.py` for what it states) and two lines
 
 from vitdfq.models.attention import MatMul, Softmax, untouched
 from vitdfq.models.building import build
-from vitdfq.models.families import FAMILIES, attention_sites, family_of, open_model, units
-from vitdfq.models.family import AttentionSite, Family, Unit
+from vitdfq.models.families import FAMILIES, attention_sites, family_of, norm_readers, open_model, units
+from vitdfq.models.family import AttentionSite, Family, NormReaders, Unit
 from vitdfq.models.load import load_teacher, structure
 from vitdfq.models.pixels import image_range, image_size
 from vitdfq.models.record import record
@@ -18,6 +18,7 @@ __all__ = [
     "AttentionSite",
     "Family",
     "MatMul",
+    "NormReaders",
     "OpenedAttention",
     "OpenedWindowAttention",
     "Softmax",
@@ -28,6 +29,7 @@ __all__ = [
     "image_range",
     "image_size",
     "load_teacher",
+    "norm_readers",
     "open_model",
     "record",
     "structure",

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from vitdfq.models.family import AttentionSite, Family, Unit
+from vitdfq.models.family import AttentionSite, Family, NormReaders, Unit
 from vitdfq.models.swin import SWIN
 from vitdfq.models.vit import VIT
 
@@ -45,6 +45,11 @@ def units(model: nn.Module) -> list[Unit]:
 def attention_sites(model: nn.Module) -> list[AttentionSite]:
     """Return the opened attentions of a model in order of depth."""
     return family_of(model).attention_sites(model)
+
+
+def norm_readers(model: nn.Module) -> list[NormReaders]:
+    """Return every norm that only linear layers read, with these, in order of execution; a teacher's or a student's names."""
+    return family_of(model).norm_readers(model)
 
 
 def refusal(model: nn.Module, reason: str) -> str:

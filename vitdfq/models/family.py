@@ -1,4 +1,4 @@
-"""What the engines need to know of an architecture: its chain of units, its attention sites, how to open it."""
+"""What the engines need to know of an architecture: its units, its attention sites, who reads its norms, how to open it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +36,18 @@ class AttentionSite:
 
 
 @dataclass(frozen=True)
+class NormReaders:
+    """A norm whose output reaches linear layers and nothing else, so that a change of its affine can be undone in them.
+
+    Between the two stand at most a choice of tokens, or a pooling that commutes with a positive scale per channel.
+    """
+
+    norm: str  # "blocks.0.norm1"
+    readers: tuple[str, ...]  # "blocks.0.attn.qkv"; all of them
+    shifts: bool  # False: only a scale can be undone; zeros are padded in between, and a shift would not reach them
+
+
+@dataclass(frozen=True)
 class Family:
     """A group of timm architectures that share their kind of attention and their order of units."""
 
@@ -45,3 +57,4 @@ class Family:
     open: Callable[[nn.Module], None]  # swaps attention modules in place, keeps weights
     units: Callable[[nn.Module], list[Unit]]
     attention_sites: Callable[[nn.Module], list[AttentionSite]]
+    norm_readers: Callable[[nn.Module], list[NormReaders]]

@@ -8,7 +8,7 @@ from timm.models.swin_transformer import SwinTransformer, WindowAttention
 from torch import Tensor, nn
 
 from vitdfq.models.attention import MatMul, Softmax, attend, swap
-from vitdfq.models.family import AttentionSite, Family, Unit
+from vitdfq.models.family import AttentionSite, Family, NormReaders, Unit
 
 
 @final
@@ -96,6 +96,24 @@ def attention_sites(model: Any) -> list[AttentionSite]:
     ]
 
 
+def norm_readers(model: Any) -> list[NormReaders]:
+    """Return the norms before attention, MLP and patch merging, and the last one; that of the patches feeds the residual."""
+    found = []
+    for i, stage in enumerate(model.layers):
+        if hasattr(stage.downsample, "reduction"):
+            name = f"layers.{i}.downsample"
+            found.append(NormReaders(f"{name}.norm", (f"{name}.reduction",), shifts=True))
+        for j, block in enumerate(stage.blocks):
+            name = f"layers.{i}.blocks.{j}"
+            # timm pads a grid that the windows do not divide, between norm1 and qkv
+            divides = all(tokens % window == 0 for tokens, window in zip(block.input_resolution, block.window_size, strict=True))
+            found.append(NormReaders(f"{name}.norm1", (f"{name}.attn.qkv",), shifts=divides))
+            found.append(NormReaders(f"{name}.norm2", (f"{name}.mlp.fc1",), shifts=True))
+    if hasattr(model.head.fc, "weight") and model.head.global_pool.feat_mult() == 1:  # catavgmax feeds each channel twice
+        found.append(NormReaders("norm", ("head.fc",), shifts=True))
+    return found
+
+
 SWIN = Family(
     name="swin",
     examples="Swin (version 1)",
@@ -103,4 +121,5 @@ SWIN = Family(
     open=partial(swap, kind=WindowAttention, opened=OpenedWindowAttention),
     units=units,
     attention_sites=attention_sites,
+    norm_readers=norm_readers,
 )

@@ -6,13 +6,14 @@ from typing import Any, final
 
 import torch
 from timm.layers.attention import Attention
+from timm.layers.mlp import GluMlp, Mlp, SwiGLU
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, ParallelThingsBlock, VisionTransformer
 from torch import Tensor, nn
 
 from vitdfq.models.attention import MatMul, Softmax, attend, swap
-from vitdfq.models.family import AttentionSite, Family, Unit
+from vitdfq.models.family import AttentionSite, Family, NormReaders, Unit
 
 
 @final
@@ -98,6 +99,53 @@ def attention_sites(model: Any) -> list[AttentionSite]:
     ]
 
 
+def norm_readers(model: Any) -> list[NormReaders]:
+    """Return the norms before attention and MLP, those inside them, and the last one; norms of q and k feed no linear layer.
+
+    A block of another kind, such as one that normalises after attention, is left out: its norms write into the residual.
+    """
+    found: list[NormReaders] = []
+    for index, block in enumerate(model.blocks):
+        name = f"blocks.{index}"
+        if type(block) is Block:
+            found += _attention_norms(block.norm1, f"{name}.norm1", block.attn, f"{name}.attn")
+            found += _mlp_norms(block.norm2, f"{name}.norm2", block.mlp, f"{name}.mlp")
+        elif type(block) is ParallelThingsBlock:
+            for i, branch in enumerate(block.attns):
+                found += _attention_norms(branch.norm, f"{name}.attns.{i}.norm", branch.attn, f"{name}.attns.{i}.attn")
+            for i, branch in enumerate(block.ffns):
+                found += _mlp_norms(branch.norm, f"{name}.ffns.{i}.norm", branch.mlp, f"{name}.ffns.{i}.mlp")
+    return found + _head_norm(model)
+
+
+def _attention_norms(norm: nn.Module, name: str, attention: Any, path: str) -> list[NormReaders]:
+    if type(attention) is not OpenedAttention:
+        return []
+    readers = [f"{path}.{part}" for part in ("qkv", "gate") if getattr(attention, part) is not None]
+    return _site(norm, name, readers) + _site(attention.norm, f"{path}.norm", [f"{path}.proj"] if len(readers) == 1 else [])
+
+
+def _mlp_norms(norm: nn.Module, name: str, mlp: Any, path: str) -> list[NormReaders]:
+    if type(mlp) not in (Mlp, GluMlp, SwiGLU):
+        return []
+    readers = [f"{path}.{part}" for part in ("fc1", "fc1_g", "fc1_x") if hasattr(mlp, part)]
+    return _site(norm, name, readers) + _site(mlp.norm, f"{path}.norm", [f"{path}.fc2"])
+
+
+def _head_norm(model: Any) -> list[NormReaders]:
+    heads = [name for name in ("head", "head_dist") if hasattr(getattr(model, name, None), "weight")]
+    distilled = type(model) is VisionTransformerDistilled  # its forward passes fc_norm by
+    if not distilled and hasattr(model.fc_norm, "weight"):
+        return _site(model.fc_norm, "fc_norm", heads)
+    pools_by_attention = getattr(model, "attn_pool", None) is not None
+    return [] if pools_by_attention else _site(model.norm, "norm", heads)
+
+
+def _site(norm: nn.Module, name: str, readers: list[str]) -> list[NormReaders]:
+    """One site, or none where nothing reads, or where no norm is (Identity, or a Sequential that `rotate_mlp` put there)."""
+    return [NormReaders(name, tuple(readers), shifts=True)] if readers and hasattr(norm, "weight") else []
+
+
 VIT = Family(
     name="vit",
     examples="ViT, DeiT, DeiT-III, DINOv2",
@@ -105,4 +153,5 @@ VIT = Family(
     open=partial(swap, kind=Attention, opened=OpenedAttention),
     units=units,
     attention_sites=attention_sites,
+    norm_readers=norm_readers,
 )

@@ -13,7 +13,8 @@ from vitdfq.models.building import known_architecture
 from vitdfq.pick import pick
 from vitdfq.preparation import TRANSFORMS, prepare
 from vitdfq.quantization import POLICIES, QUANTIZERS, quantize
-from vitdfq.quantization.policy import OPTIONS, ROLES, check_bits
+from vitdfq.quantization.observers import OBSERVERS
+from vitdfq.quantization.policy import OPTIONS, ROLES, check_bits, parse_bits
 from vitdfq.recipe.document import Document, Keys
 from vitdfq.recipe.signature import check_keywords, check_value, keywords, unknown_key
 from vitdfq.synthesis import LOSSES, METHODS, Method, resolve_method, synthesize
@@ -28,7 +29,8 @@ CALLS: dict[str, Callable] = {
     "evaluate": evaluate,
 }
 COUNTS = ("num_images", "batch_size", "iterations")  # at least 1 wherever they stand
-ROLE_TYPES = {"bits": int | None, "quantizer": str, "symmetric": bool, "renormalize": bool}
+SWITCHES = ("symmetric", "renormalize", "per_channel", "per_head", "per_token")
+ROLE_TYPES = {"bits": int | None, "quantizer": str, "observer": str, "group_size": int | None} | dict.fromkeys(SWITCHES, bool)
 
 
 def check_sections(document: Document) -> None:
@@ -87,7 +89,9 @@ def _check_prepare(document: Document, section: dict[str, Any]) -> None:
 
 def _check_quantize(document: Document, section: dict[str, Any]) -> None:
     with document.blaming("quantize", "bits"):
-        pick(section.get("bits", "w4a4"), POLICIES, "bits preset")
+        parse_bits(section.get("bits", "w4a4"))
+    with document.blaming("quantize", "policy"):
+        pick(section.get("policy", "vitdfq"), POLICIES, "quantization policy")
     for role in ROLES:
         if section.get(role) is not None:
             _check_role(document, ("quantize", role), role)
@@ -111,6 +115,9 @@ def _check_role(document: Document, keys: Keys, role: str) -> None:
     if "quantizer" in options:
         with document.blaming(*keys, "quantizer"):
             pick(options["quantizer"], QUANTIZERS, "quantizer")
+    if "observer" in options:
+        with document.blaming(*keys, "observer"):
+            pick(options["observer"], OBSERVERS, "observer")
 
 
 def _check_bits(document: Document, keys: Keys) -> None:

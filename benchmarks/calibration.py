@@ -1,0 +1,113 @@
+"""What each calibration step is worth: steps added one by one, on several kinds of images, and what they cost.
+
+    python benchmarks/calibration.py --model zoo:deit --bits w4a4 w3a3 --images dead_leaves noise real
+    python benchmarks/calibration.py --model local-dir:PATH --num-test 1000 --pipelines full --seeds 0 1 2
+
+Prints a markdown table (mean over seeds) and writes it with every single result to OUT; an interrupted run goes on. "real" takes 32
+images of the test set, labels unseen: a reference for what synthetic images reach, never part of the product.
+"""
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import vitdfq
+from vitdfq.calibration.distance import divergence
+from vitdfq.data import batches, load_labelled, transform_of
+from vitdfq.evaluation import predict, score
+
+ROTATED = None  # prepare's default
+PIPELINES: dict[str, tuple[list[str] | None, list[str]]] = {  # name -> (prepare steps, calibration steps)
+    "observe, not rotated": (["fold_layer_scale"], ["observe"]),
+    "observe": (ROTATED, ["observe"]),
+    "+ center": (ROTATED, ["center", "observe"]),
+    "+ gptq": (ROTATED, ["center", "observe", "gptq"]),
+    "full": (ROTATED, ["center", "observe", "gptq", "distill"]),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="zoo:deit")
+    parser.add_argument("--dataset", default="zoo:fashion-mnist")
+    parser.add_argument("--num-test", type=int, default=None, help="first so many test images (all)")
+    parser.add_argument("--bits", nargs="+", default=["w8a8", "w6a6", "w4a4", "w3a3"])
+    parser.add_argument("--images", nargs="+", default=["dead_leaves"], help="synthesis methods, a .safetensors file, or real")
+    parser.add_argument("--num-images", type=int, default=256)
+    parser.add_argument("--pipelines", nargs="+", default=list(PIPELINES), choices=list(PIPELINES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/calibration"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / "results.json"
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    teacher = vitdfq.load_teacher(args.model)
+    reference = predict(teacher, dataset=args.dataset, split="test", num_images=args.num_test)
+    cells = [
+        (bits, images, pipeline, seed)
+        for bits in args.bits
+        for images in args.images
+        for pipeline in args.pipelines
+        for seed in args.seeds
+    ]
+    for bits, images, pipeline, seed in cells:
+        key = " | ".join((args.model, str(args.num_test), bits, images, pipeline, str(seed)))
+        if key not in results:
+            results[key] = measure(teacher, reference, args, bits, images, pipeline, seed)
+            path.write_text(json.dumps(results, indent=2) + "\n")
+            print(key, results[key], flush=True)
+    print(f"\n{args.model}: float {score(reference)['top1']:.2f} % top-1 on {len(reference.labels)} images; seeds {args.seeds}\n")
+    print(table(results, args))
+
+
+def measure(teacher: nn.Module, reference, args, bits: str, images: str, pipeline: str, seed: int) -> dict:
+    shown = calibration_images(teacher, images, args, seed)
+    preparation, steps = PIPELINES[pipeline]
+    start = time.monotonic()
+    prepared = vitdfq.prepare(teacher, steps=preparation)
+    student = vitdfq.calibrate(vitdfq.quantize(prepared, bits=bits), prepared, shown, steps=list(steps), seed=seed)
+    seconds = time.monotonic() - start
+    predictions = predict(student, dataset=args.dataset, split="test", num_images=args.num_test)
+    scores = score(predictions, reference.logits)
+    return {
+        "top1": scores["top1"],
+        "agreement": scores["agreement"],
+        "kl": divergence(predictions.logits, reference.logits).item(),
+        "seconds": round(seconds, 1),
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+    }
+
+
+def calibration_images(teacher: nn.Module, name: str, args, seed: int) -> Tensor:
+    if name == "real":
+        labelled = load_labelled(args.dataset, "test", teacher.num_classes)
+        parts = [images for images, _ in batches(labelled, transform_of(teacher), batch_size=32, num_images=5024, num_workers=0)]
+        return torch.cat(parts[-1:])[:32]
+    if name.endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        return load_file(name)["images"]
+    return vitdfq.synthesize(teacher, method=name, num_images=args.num_images, seed=seed)
+
+
+def table(results: dict, args) -> str:
+    lines = ["| bits | images | steps | top-1 % | agreement % | KL | seconds | peak GiB |", "|-|-|-|-:|-:|-:|-:|-:|"]
+    for bits in args.bits:
+        for images in args.images:
+            for pipeline in args.pipelines:
+                rows = [results[" | ".join((args.model, str(args.num_test), bits, images, pipeline, str(s)))] for s in args.seeds]
+                means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+                lines.append(
+                    f"| {bits} | {images} | {pipeline} | {means['top1']:.2f} | {means['agreement']:.2f} | {means['kl']:.3f} "
+                    f"| {means['seconds']:.0f} | {means['peak_gib']:.1f} |"
+                )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Centring keeps the float function, and takes out what every token shares."""
+
+import pytest
+import torch
+from tiny import make_tiny
+
+from vitdfq.calibration import calibrate
+from vitdfq.calibration.center import center
+from vitdfq.calibration.folding import float_inputs
+from vitdfq.checkpoint import load, save
+from vitdfq.preparation import prepare
+from vitdfq.quantization import quantize
+from vitdfq.quantization.modules import QuantLinear
+
+FLOAT = {"*": {"bits": None}}
+
+
+@pytest.mark.parametrize("kind", ["vit", "deit", "layer_scale", "swin"])
+@pytest.mark.parametrize("rotated", [False, True])
+def test_the_float_function_stays_on_other_images_too(kind, rotated):
+    teacher = make_tiny(kind).double()
+    if rotated:
+        teacher = prepare(teacher, steps=["rotate_residual", "rotate_heads"])
+    size = teacher.pretrained_cfg["input_size"][1:]
+    student = quantize(teacher, overrides=FLOAT)
+    center(student, teacher, torch.randn(4, 3, *size, dtype=torch.float64))
+    moved = max(part.input_shift.abs().max().item() for part in student.modules() if isinstance(part, QuantLinear))
+    assert moved > 0.1
+    others = 3 * torch.randn(4, 3, *size, dtype=torch.float64) + 1
+    torch.testing.assert_close(student(others), teacher(others), rtol=1e-9, atol=1e-9)
+
+
+def test_what_is_quantized_has_no_mean(teacher, images):
+    student = quantize(teacher, overrides=FLOAT)
+    center(student, teacher, images)
+    linears = {name: part for name, part in student.named_modules() if isinstance(part, QuantLinear)}
+    means = float_inputs(student, {name: (name,) for name in linears}, images, lambda name, inputs: inputs.mean(0))
+    for name, mean in means.items():
+        torch.testing.assert_close(mean, linears[name].input_shift, rtol=1e-3, atol=1e-4)
+        if name.endswith("qkv"):
+            written = linears[name].weight @ (mean - linears[name].input_shift) + linears[name].bias
+            assert written[len(written) // 3 :].abs().max() < 1e-3  # keys and values
+
+
+def test_a_second_time_changes_nothing(tiny_vit, images):
+    student = quantize(tiny_vit, overrides=FLOAT)
+    center(student, tiny_vit, images)
+    once = {name: value.clone() for name, value in student.state_dict().items()}
+    center(student, tiny_vit, images)
+    torch.testing.assert_close(dict(student.state_dict()), once, rtol=1e-4, atol=1e-4)
+
+
+def test_a_common_offset_costs_no_precision(tiny_vit, images):
+    with torch.no_grad():
+        for block in tiny_vit.blocks:
+            block.norm1.bias += 3.0  # every token gets it: most of the range
+            block.norm2.bias -= 3.0
+    wanted = tiny_vit(images)
+
+    def error(steps):
+        student = calibrate(quantize(tiny_vit, bits="w8a8", activation={"bits": 4}), tiny_vit, images, steps=steps)
+        return (student(images) - wanted).square().mean()
+
+    assert error(["center", "observe"]) < 0.5 * error(["observe"])
+
+
+def test_dequantized_checkpoint_is_a_plain_model(teacher, images, tmp_path):
+    student = calibrate(quantize(teacher, bits="w8a8"), teacher, images, steps=["center", "observe"])
+    plain = load(save(student, tmp_path), dequantize=True)
+    assert not any(isinstance(part, QuantLinear) for part in plain.modules())
+    wanted = teacher(images)
+    assert (plain(images) - wanted).square().mean() < 1e-3 * wanted.square().mean()

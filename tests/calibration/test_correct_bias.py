@@ -1,0 +1,135 @@
+"""correct_bias: mean errors per output feature vanish, in order of execution."""
+
+import pytest
+import torch
+from tiny import make_student_float, make_tiny
+from torch import nn
+
+from vitdfq.calibration import calibrate
+from vitdfq.calibration.correct_bias import correct_bias
+from vitdfq.calibration.observe import observe
+from vitdfq.models import attention_sites, record
+from vitdfq.quantization import quantize
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear
+
+
+def observed(teacher, images, bits="w4a4"):
+    student = quantize(teacher, bits=bits)
+    observe(student, teacher, images)
+    return student
+
+
+def mean_errors(student, teacher, images):
+    """Mean of (teacher - student) per output feature of every layer, keys and values left out: name -> (F,)."""
+    names = [name for name, part in student.named_modules() if isinstance(part, QuantLinear | QuantConv2d)]
+    with record(teacher, names) as floats, record(student, names) as quantized:
+        teacher(images), student(images)
+    errors = {}
+    for name in names:
+        error = floats[name] - quantized[name]
+        features = 1 if isinstance(student.get_submodule(name), QuantConv2d) else error.ndim - 1
+        errors[name] = error.transpose(0, features).flatten(1).mean(1)
+    for site in attention_sites(student):
+        errors[f"{site.name}.qkv"] = errors[f"{site.name}.qkv"].chunk(3)[0]
+    return errors
+
+
+def test_no_mean_error_is_left(teacher, images):
+    student = observed(teacher, images)
+    before = mean_errors(student, teacher, images)
+    correct_bias(student, teacher, images)
+    after = mean_errors(student, teacher, images)
+    assert sum(error.abs().sum() for error in before.values()) > 1
+    for name, error in after.items():
+        assert error.abs().max() < 1e-4, name
+
+
+def test_a_planted_bias_is_removed(teacher, images):
+    """In a student without quantizers all that is corrected is what was planted."""
+    student = quantize(teacher, overrides={"*": {"bits": None}})
+    clean = {name: value.clone() for name, value in student.state_dict().items()}
+    free = {f"{site.name}.qkv.bias" for site in attention_sites(student)}
+    for name, parameter in student.named_parameters():
+        owner = student.get_submodule(name.rpartition(".")[0])
+        if name.endswith(".bias") and isinstance(owner, QuantLinear | QuantConv2d):
+            planted = torch.randn(len(parameter))
+            planted[len(planted) // 3 :] *= name not in free
+            parameter.data.add_(planted)
+    assert not torch.allclose(student(images), teacher(images), atol=0.1)
+    correct_bias(student, teacher, images)
+    torch.testing.assert_close(student.state_dict(), clean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(student(images), teacher(images), rtol=1e-3, atol=1e-3)
+
+
+def test_weights_and_grids_stay(teacher, images):
+    student = observed(teacher, images)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    correct_bias(student, teacher, images)
+    changed = [name for name, value in student.state_dict().items() if not torch.equal(value, before[name])]
+    layers = [name for name, part in student.named_modules() if isinstance(part, QuantLinear | QuantConv2d)]
+    assert sorted(changed) == sorted(f"{name}.bias" for name in layers)
+
+
+def test_keys_are_left_out_and_values_left_to_proj(tiny_vit, images):
+    """Other steps shift keys and scale values: what the teacher's are says nothing about them."""
+    student = quantize(tiny_vit, bits="w8a8")
+    calibrate(student, tiny_vit, images, steps=["equalize", "observe"])
+    before = student.get_submodule("blocks.0.attn.qkv").bias.clone()
+    correct_bias(student, tiny_vit, images)
+    after = student.get_submodule("blocks.0.attn.qkv").bias
+    assert torch.equal(after[32:], before[32:]) and not torch.equal(after[:32], before[:32])
+
+
+@pytest.mark.parametrize("rewrite", ["equalize", "reparameterize"])
+def test_after_a_rewrite_nothing_is_off(teacher, images, rewrite):
+    """At 8 bits there is little to correct; a rewrite taken for an error would be large."""
+    student = quantize(teacher, bits="w8a8")
+    calibrate(student, teacher, images, steps=[rewrite, "observe"])
+    before = {name: value.clone() for name, value in student.named_parameters() if name.endswith("bias")}
+    correct_bias(student, teacher, images)
+    for name, value in student.named_parameters():
+        if name in before:
+            assert (value - before[name]).abs().max() < 0.1, name
+    for name, error in mean_errors(student, teacher, images).items():
+        assert error.abs().max() < 1e-4, name
+
+
+@pytest.mark.parametrize("kind", ["vit", "deit", "layer_scale", "swin"])
+def test_mean_errors_shrink_on_other_noise(kind):
+    teacher = make_tiny(kind)
+    size = teacher.pretrained_cfg["input_size"][1:]
+    seen, unseen = torch.randn(2, 48, 3, *size, generator=torch.Generator().manual_seed(5))
+    student = observed(teacher, seen, "w3a3")
+
+    def mean_error(model):
+        return (model(unseen) - teacher(unseen)).mean(0).square().mean()
+
+    before, target = mean_error(student), (student(unseen) - teacher(unseen)).square().mean()
+    correct_bias(student, teacher, seen)
+    assert mean_error(student) < 0.5 * before
+    assert (student(unseen) - teacher(unseen)).square().mean() < target
+
+
+def test_only_the_first_images_count(tiny_vit, images):
+    one, other = observed(tiny_vit, images), observed(tiny_vit, images)
+    correct_bias(one, tiny_vit, images, num_images=4)
+    correct_bias(other, tiny_vit, images[:4])
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_before_observe_it_is_refused(tiny_vit, images):
+    student = quantize(tiny_vit)
+    with pytest.raises(ValueError, match=r"output of patch_embed.proj is not finite; put correct_bias after observe"):
+        correct_bias(student, tiny_vit, images)
+    assert not any(part._forward_hooks for model in (student, tiny_vit) for part in model.modules())
+
+
+def test_a_layer_without_bias_gets_one(images):
+    teacher = make_tiny("swin")
+    assert teacher.get_submodule("layers.1.downsample.reduction").bias is None
+    student = observed(teacher, torch.randn(4, 3, 32, 32))
+    bias = student.get_submodule("layers.1.downsample.reduction").bias
+    assert isinstance(bias, nn.Parameter) and not bias.requires_grad and not bias.any()
+    correct_bias(student, teacher, torch.randn(4, 3, 32, 32))
+    assert bias.any()
+    assert make_student_float(student, teacher).get_submodule("layers.1.downsample.reduction").bias.any()

@@ -1,0 +1,67 @@
+"""End-to-end distillation and the guard that watches it."""
+
+import pytest
+import torch
+from tiny import make_tiny
+
+from vitdfq.calibration import calibrate
+from vitdfq.calibration.distance import distance, ending_of
+from vitdfq.calibration.guard import Guard, hold_out, worst_ratio
+from vitdfq.models import image_size
+from vitdfq.quantization import quantize
+from vitdfq.synthesis import synthesize
+
+
+def leaves(teacher, count=32, seed=0):
+    return synthesize(teacher, method="dead_leaves", num_images=count, seed=seed)
+
+
+@pytest.mark.parametrize("kind", ["vit", "deit", "swin"])
+def test_ending_is_the_models_own(kind):
+    teacher = make_tiny(kind)
+    images = torch.randn(3, 3, *image_size(teacher))
+    ending = ending_of(teacher, images)
+    torch.testing.assert_close(ending.logits, teacher(images))
+    torch.testing.assert_close(ending.tokens, teacher.forward_features(images))
+    assert distance(ending, ending) == 0
+
+
+def test_nearer_on_images_not_trained_on(teacher):
+    images, others = leaves(teacher), leaves(teacher, 16, seed=9)
+    target = ending_of(teacher, others)
+
+    def error(steps):
+        student = calibrate(quantize(teacher, bits="w3a3"), teacher, images, steps=steps)
+        return distance(ending_of(student, others), target).item()
+
+    assert error(["observe", {"distill": {"iterations": 60, "lr": 2e-2, "scale_lr": 1e-2}}]) < 0.9 * error(["observe"])
+
+
+@pytest.mark.parametrize("step", ["distill", "reconstruct"])
+def test_training_that_makes_the_student_worse_is_undone(tiny_vit, images, step):
+    observed = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
+    hurt = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe", {step: {"iterations": 8, "lr": 300.0}}])
+    assert torch.equal(hurt(images), observed(images))
+
+
+def test_guard_tells_foreign_gains_from_real_ones(tiny_vit):
+    """Trained on a flat image alone, the student learns that image; the painted images must notice."""
+    guard = Guard(tiny_vit, torch.zeros(4, 3, 32, 32), seed=0)
+    student = calibrate(quantize(tiny_vit, bits="w4a4"), tiny_vit, leaves(tiny_vit), steps=["observe"])
+    before = guard.errors(student)
+    assert len(before) == 2 and worst_ratio(before, before) == 1
+    assert worst_ratio([0.1 * before[0], 1.2 * before[1]], before) == pytest.approx(1.2)
+
+
+def test_held_out_images_are_not_trained_on():
+    images = torch.arange(200.0)[:, None]
+    for count, held in ((8, 0), (16, 2), (64, 8), (200, 16)):
+        train, held_out = hold_out(images[:count])
+        assert len(held_out) == held and torch.equal(torch.cat([train, held_out]), images[:count])
+
+
+def test_scales_are_buffers_again(tiny_vit, images):
+    student = quantize(tiny_vit)
+    names = set(dict(student.named_buffers()))
+    calibrate(student, tiny_vit, images, steps=["observe", {"distill": {"iterations": 2}}])
+    assert set(dict(student.named_buffers())) == names

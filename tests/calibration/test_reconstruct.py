@@ -1,0 +1,81 @@
+"""Objectives and roundings of block reconstruction."""
+
+import pytest
+import torch
+from tiny import make_tiny
+
+from vitdfq.calibration import calibrate
+from vitdfq.calibration.objectives import OBJECTIVES, _fisher_weights
+from vitdfq.calibration.reconstruct import ROUNDINGS
+from vitdfq.calibration.rounding import learned_rounding
+from vitdfq.models import units
+from vitdfq.quantization import quantize
+from vitdfq.quantization.modules import weighted_modules
+from vitdfq.synthesis import synthesize
+
+FAST = {"iterations": 40, "lr": 2e-2, "scale_lr": 1e-2, "keep": 1.0}
+
+
+def leaves(teacher, count=32, seed=0):
+    return synthesize(teacher, method="dead_leaves", num_images=count, seed=seed)
+
+
+@pytest.mark.parametrize("kind", ["vit", "swin"])
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_every_objective_brings_the_student_nearer(objective, kind):
+    teacher = make_tiny(kind)
+    images, others = leaves(teacher), leaves(teacher, 16, seed=9)
+    wanted = teacher(others)
+
+    def error(steps):
+        student = calibrate(quantize(teacher, bits="w3a3"), teacher, images, steps=steps)
+        return (student(others) - wanted).square().mean()
+
+    assert error(["observe", {"reconstruct": FAST | {"objective": objective}}]) < error(["observe"])
+
+
+@pytest.mark.parametrize("rounding", sorted(ROUNDINGS))
+def test_weights_end_on_the_grid_whichever_way_rounding_is_learned(tiny_vit, images, rounding):
+    steps = ["observe", {"reconstruct": {"iterations": 5, "rounding": rounding, "guarded": False}}]
+    student = calibrate(quantize(tiny_vit, bits="w3a3"), tiny_vit, images, steps=steps)
+    for module in weighted_modules(student):
+        rows = module.weight.flatten(1)
+        assert torch.equal(module.weight_quantizer(rows), rows)
+
+
+def test_adaround_moves_a_weight_by_less_than_a_step(tiny_vit, images):
+    student = calibrate(quantize(tiny_vit, bits="w3a3"), tiny_vit, images, steps=["observe"])
+    fresh = quantize(tiny_vit, bits="w3a3")
+    module, float_weight = student.blocks[0].mlp.fc1, tiny_vit.blocks[0].mlp.fc1.weight
+    module.weight.data.copy_(fresh.blocks[0].mlp.fc1.weight)
+    module.weight_on_grid = False
+    with learned_rounding([module]) as [soft]:
+        grid = module.weight_quantizer.quantizer
+        codes = (float_weight / grid.scale).floor() + grid.zero_point
+        inside = (codes >= 0) & (codes < 2**grid.bits - 1)  # neither neighbour is clipped
+        torch.testing.assert_close(soft(float_weight)[inside], float_weight[inside], atol=1e-3, rtol=1e-3)  # starts in between
+        with torch.no_grad():
+            soft.logit.copy_(torch.randn_like(soft.logit) * 9)
+        assert soft.undecided(2.0) < 0.2
+    steps = (module.weight - float_weight)[inside].abs() / module.weight_quantizer.scale.expand_as(float_weight)[inside]
+    assert steps.max() <= 1.0 + 1e-4
+    assert steps.max() > 0.6  # some went the far way
+
+
+def test_fisher_weights_are_those_of_the_softmax(tiny_vit, images):
+    weights = _fisher_weights(tiny_vit, images)
+    chain = units(tiny_vit)
+    assert len(weights) == len(chain) - 1
+    for weight in weights:
+        assert weight.mean() == pytest.approx(1.0, rel=1e-4) and (weight >= 0).all()
+    assert weights[-1][:, 0].mean() > 100 * weights[-1][:, 1:].mean()  # only the class token reaches the head
+    assert not any(parameter.grad is not None for parameter in tiny_vit.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"objective": "msee"}, "unknown objective 'msee', did you mean 'mse'"), ({"rounding": "ada"}, "unknown rounding 'ada'")],
+)
+def test_unknown_names(tiny_vit, images, options, message):
+    with pytest.raises(ValueError, match=message):
+        calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe", {"reconstruct": options}])

@@ -1,0 +1,71 @@
+"""Bias correction: quantization errors that do not cancel over tokens are taken out through the biases."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitdfq.models import attention_sites
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear
+
+Hook = Callable[[nn.Module, Any, Tensor], Tensor | None]
+
+
+@torch.no_grad()
+def correct_bias(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_images: int = 64) -> None:
+    """Add to the bias of each Linear and Conv2d the mean of (float output - quantized output), per output feature.
+
+    DFQ (arXiv 1906.04721), measured instead of derived. In order of execution: a layer hands on its corrected output, so the
+    next one is compared on the part corrected before it. The float output is that of the teacher's module of the same name,
+    the mean is over images and tokens.
+
+    Keys and values are not corrected: `center` and `equalize` may have changed them, so that the teacher's are no measure. A
+    constant error in keys does nothing; one in values passes attention as a constant, which the correction of `proj` takes up.
+
+    Args:
+        student: biases are changed in place; its quantizers must have been fitted.
+        teacher: the float model the student was made from.
+        images: (N, 3, H, W).
+        num_images: at most so many of the images are used; they pass at once.
+
+    Raises:
+        ValueError: the student's outputs are not finite, since `observe` has not run.
+    """
+    images = images[:num_images]
+    names = [name for name, part in student.named_modules() if isinstance(part, QuantLinear | QuantConv2d)]
+    free = {f"{site.name}.qkv" for site in attention_sites(student)}
+    targets: dict[str, Tensor] = {}
+
+    def remember(name: str) -> Hook:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            targets[name] = _feature_mean(module, output)
+
+        return hook
+
+    def correct(name: str) -> Hook:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            error = targets[name] - _feature_mean(module, output)
+            if not error.isfinite().all():
+                raise ValueError(f"correct_bias: the output of {name} is not finite; put correct_bias after observe")
+            if name in free:
+                error[len(error) // 3 :] = 0.0
+            error = error.to(output.dtype)
+            module.bias.add_(error)
+            return output + (error[:, None, None] if isinstance(module, QuantConv2d) else error)
+
+        return hook
+
+    for model, hook_of in ((teacher, remember), (student, correct)):
+        hooks = [model.get_submodule(name).register_forward_hook(hook_of(name)) for name in names]
+        try:
+            model(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _feature_mean(module: nn.Module, output: Tensor) -> Tensor:
+    """(B, ..., F) of a Linear or (B, F, H, W) of a Conv2d -> (F,), float64."""
+    features = 1 if isinstance(module, QuantConv2d | nn.Conv2d) else output.ndim - 1
+    return output.mean([dim for dim in range(output.ndim) if dim != features], dtype=torch.float64)

@@ -1,0 +1,109 @@
+"""What rewrites of a student's float function share: its norms and their readers, and what reaches these without quantizers."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vitdfq.models import NormReaders, attention_sites, norm_readers
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
+from vitdfq.quantization.quantizers.uniform import Uniform
+
+T = TypeVar("T")
+
+
+def foldable_norms(student: nn.Module, step: str) -> list[NormReaders]:
+    """Return the norms whose affine `step` may change, with the linears that can undo it.
+
+    Raises:
+        ValueError: a norm has no affine; the quantizers are fitted, or the inputs centred, for the ranges that `step` changes.
+    """
+    require_unfitted(student, step)
+    if any(isinstance(part, QuantLinear) and bool(part.input_shift.any()) for part in student.modules()):
+        raise ValueError(f"{step}: the inputs are centred already, by shifts that {step} changes; put it before center")
+    found = norm_readers(student)
+    for site in found:
+        if getattr(student.get_submodule(site.norm), "weight", None) is None:
+            raise ValueError(
+                f"{step}: {site.norm} has no affine to fold into (rotated models need no {step.removesuffix('e')}ing); "
+                "drop the step, or prepare without rotation: `prepare.steps: [fold_layer_scale]`"
+            )
+    return found
+
+
+def require_unfitted(student: nn.Module, step: str) -> None:
+    """Raise ValueError when quantizers are fitted already, on ranges that `step` is about to change."""
+    if any(isinstance(part, Uniform) and bool(part.scale.isfinite().all()) for part in student.modules()):
+        raise ValueError(f"{step}: the quantizers are fitted already, on ranges that {step} changes; put it before observe")
+
+
+@contextmanager
+def float_function(student: nn.Module) -> Iterator[None]:
+    """Let the student compute without quantizers inside the block; they are back after it, however it ends."""
+    taken = [
+        (part, name, child)
+        for part in student.modules()
+        if isinstance(part, QuantLinear | QuantConv2d | QuantMatMul)
+        for name, child in part.named_children()
+        if name.endswith("_quantizer")
+    ]
+    try:
+        for part, name, _ in taken:
+            setattr(part, name, nn.Identity())
+        yield
+    finally:
+        for part, name, quantizer in taken:
+            setattr(part, name, quantizer)
+
+
+@torch.no_grad()
+def float_inputs(
+    student: nn.Module, groups: Mapping[str, Sequence[str]], images: Tensor, statistic: Callable[[str, Tensor], T]
+) -> dict[str, T]:
+    """Return `statistic(group, inputs)` of each group of modules, from one float pass; no activation outlives its group.
+
+    Args:
+        student: its quantizers are bypassed, so they need not be fitted.
+        groups: name -> modules that read one norm; their inputs (..., C) come joined, as (tokens, C).
+        images: (N, 3, H, W).
+        statistic: called once a group.
+    """
+    found: dict[str, T] = {}
+    arrived: dict[str, dict[str, Tensor]] = {group: {} for group in groups}
+
+    def listen(group: str, reader: str) -> Callable[[nn.Module, Any], None]:
+        def hook(module: nn.Module, args: Any) -> None:
+            inputs = arrived[group]
+            inputs[reader] = args[0]
+            if len(inputs) == len(groups[group]):
+                distinct = {id(x): x for x in inputs.values()}  # q, k, v and a gate read one tensor, two heads two tokens
+                found[group] = statistic(group, torch.cat([x.flatten(0, -2) for x in distinct.values()]))
+                inputs.clear()
+
+        return hook
+
+    hooks = [
+        student.get_submodule(reader).register_forward_pre_hook(listen(group, reader))
+        for group, readers in groups.items()
+        for reader in readers
+    ]
+    try:
+        with float_function(student):
+            student(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def plain_projections(student: nn.Module) -> dict[str, str]:
+    """Return `proj` -> `qkv` of the attentions in which `proj` reads the weighted values as they are: no norm, no gate."""
+    found = {}
+    for site in attention_sites(student):
+        attention = student.get_submodule(site.name)
+        plain = isinstance(getattr(attention, "norm", nn.Identity()), nn.Identity)
+        if plain and getattr(attention, "gate", None) is None:
+            found[f"{site.name}.proj"] = f"{site.name}.qkv"
+    return found

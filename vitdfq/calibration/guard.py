@@ -1,0 +1,42 @@
+"""Training on poor images can make a student worse while its loss falls. The guard looks at images that were not trained on."""
+
+import torch
+from torch import Tensor, nn
+
+from vitdfq.calibration.distance import distance, ending_of
+from vitdfq.synthesis import synthesize
+
+SEED_OFFSET = 1_000_003  # the guard's images are not those of any run's own seed
+PAINTED = 32
+MOST_HELD_OUT = 16
+
+
+class Guard:
+    """Two sets no step trains on: some of the given images, and some of another kind, painted without the model.
+
+    A student that improves on both has learned about the network; one that improves on its own images alone has learned about
+    these images. No label is needed: what is measured is the distance to the teacher at the end of the network.
+    """
+
+    def __init__(self, teacher: nn.Module, held_out: Tensor, seed: int) -> None:
+        painted = synthesize(teacher, method="dead_leaves", num_images=PAINTED, seed=seed + SEED_OFFSET).to(held_out)
+        self.sets = [images for images in (held_out, painted) if len(images)]
+        with torch.no_grad():
+            self.targets = [ending_of(teacher, images) for images in self.sets]
+
+    def errors(self, student: nn.Module) -> list[float]:
+        """Distance to the teacher on each set."""
+        with torch.no_grad():
+            pairs = zip(self.sets, self.targets, strict=True)
+            return [distance(ending_of(student, images), target).item() for images, target in pairs]
+
+
+def worst_ratio(errors: list[float], before: list[float]) -> float:
+    """How much of its error is left on the set where least was gained; above 1: a set on which the student got worse."""
+    return max(now / max(then, 1e-12) for now, then in zip(errors, before, strict=True))
+
+
+def hold_out(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (images to train on, images to hold out): an eighth, at most 16; none of fewer than 16."""
+    count = min(len(images) // 8, MOST_HELD_OUT) if len(images) >= 16 else 0
+    return images[: len(images) - count], images[len(images) - count :]

@@ -1,0 +1,90 @@
+"""What learns during calibration: weights, biases and steps of activations, and how they are put back."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitdfq.quantization.modules import QuantWeighted, activation_quantizers, weighted_modules
+from vitdfq.quantization.quantizers.uniform import Uniform
+
+WARMUP = 20  # steps in which the rate rises: Adam's first moments are noise
+
+
+class Learners:
+    """Parameters in groups for an optimiser, and a way back."""
+
+    def __init__(self, modules: list[QuantWeighted], quantizers: list[Uniform]) -> None:
+        self.modules, self.quantizers = modules, quantizers
+        self.weights = [parameter for module in modules for parameter in (module.weight, module.bias) if parameter is not None]
+
+    def groups(self, lr: float, scale_lr: float) -> list[dict[str, Any]]:
+        """Optimiser groups. Adam moves every value by about its rate a step, whatever the gradient, and quantization steps
+        differ by a factor of 40 between layers of one network: each rate is relative.
+
+        Args:
+            lr: in quantization steps of each weight; a bias moves as far as all of its row's weights together.
+            scale_lr: in shares of each activation scale; 0 leaves them.
+        """
+        groups: list[dict[str, Any]] = []
+        for module in self.modules:
+            quantizer = module.weight_quantizer
+            step = quantizer.scale.mean().item() if isinstance(quantizer, Uniform) else module.weight.std().item()
+            groups.append({"params": [module.weight], "lr": lr * step})
+            if module.bias is not None:
+                groups.append({"params": [module.bias], "lr": lr * step * math.sqrt(module.weight[0].numel())})
+        scales = [{"params": [quantizer.scale], "lr": scale_lr * quantizer.scale.item()} for quantizer in self.quantizers]
+        return groups + (scales if scale_lr else [])
+
+    def snapshot(self) -> list[Tensor]:
+        return [value.detach().clone() for value in self._values()]
+
+    @torch.no_grad()
+    def restore(self, snapshot: list[Tensor]) -> None:
+        for value, kept in zip(self._values(), snapshot, strict=True):
+            value.copy_(kept)
+
+    def _values(self) -> list[Tensor]:
+        return [*self.weights, *(quantizer.scale for quantizer in self.quantizers)]
+
+
+@contextmanager
+def learning(owners: Sequence[nn.Module]) -> Iterator[Learners]:
+    """Let weights, biases and per-tensor activation scales inside `owners` take gradients in the block; frozen again after it."""
+    modules = [module for owner in owners for module in weighted_modules(owner)]
+    quantizers = [
+        quantizer
+        for owner in owners
+        for quantizer in activation_quantizers(owner)
+        if isinstance(quantizer, Uniform) and quantizer.scale.ndim == 0
+    ]
+    learners = Learners(modules, quantizers)
+    for parameter in learners.weights:
+        parameter.requires_grad_(True)
+    for quantizer in quantizers:  # a buffer by nature, a parameter for now: state_dict has it under one name
+        scale = quantizer.scale
+        del quantizer.scale
+        quantizer.scale = nn.Parameter(scale)
+    try:
+        yield learners
+    finally:
+        for parameter in learners.weights:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        for quantizer in quantizers:
+            scale = quantizer.scale.detach()
+            del quantizer.scale
+            quantizer.register_buffer("scale", scale)
+
+
+def half_cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """A short rise, then a half cosine to zero."""
+
+    def factor(step: int) -> float:
+        rise = min(1.0, (step + 1) / min(WARMUP, max(1, steps // 5)))
+        return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

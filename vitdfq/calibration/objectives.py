@@ -1,0 +1,92 @@
+"""What block reconstruction minimises: `OBJECTIVES[name](teacher, inputs)` -> `Objective`."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from vitdfq.calibration.distance import divergence, finish, relative_error
+from vitdfq.models import units
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(the unit's output, the float unit's output), both (B, ...) -> 0-d."""
+
+Objective = Callable[[int], Loss]
+"""Position of a unit in the chain -> its loss. The last unit writes logits: its loss is always their divergence."""
+
+PROBES = 2
+
+
+def mse(teacher: nn.Module, images: Tensor) -> Objective:
+    """Squared error of the unit's output, relative to the output's size."""
+    return _last_by_divergence(teacher, lambda position: relative_error)
+
+
+def fisher(teacher: nn.Module, images: Tensor) -> Objective:
+    """Squared error weighted by how much each position of the output matters to the class probabilities.
+
+    The weights are the diagonal of the Fisher information of the softmax, estimated with random probes: u = sqrt(p) v -
+    p (sqrt(p) . v) with v ~ N(0, I) has E[u u^T] = diag(p) - p p^T, and the square of the gradient of u . logits is averaged over
+    images. Needs no labels.
+    """
+    weights = _fisher_weights(teacher, images)
+
+    def weighted(position: int) -> Loss:
+        return lambda output, target: ((output - target).square() * weights[position]).mean() / target.square().mean()
+
+    return _last_by_divergence(teacher, weighted)
+
+
+def through_rest(teacher: nn.Module, images: Tensor) -> Objective:
+    """Error of the pooled features after the rest of the float network has run on the unit's output, plus the unit's own.
+
+    The global feature loss of GLF-Q: what survives images of the wrong kind. Costs a pass through the rest of the network.
+    """
+    rest = units(teacher)
+
+    def through(position: int) -> Loss:
+        def loss(output: Tensor, target: Tensor) -> Tensor:
+            x, y = output, target
+            for unit in rest[position + 1 : -1]:
+                x = unit.forward(x)
+                with torch.no_grad():
+                    y = unit.forward(y)
+            with torch.no_grad():
+                wanted = finish(teacher, y).pooled
+            return relative_error(finish(teacher, x).pooled, wanted) + relative_error(output, target)
+
+        return loss
+
+    return _last_by_divergence(teacher, through)
+
+
+OBJECTIVES = {"mse": mse, "fisher": fisher, "through_rest": through_rest}
+
+
+def _last_by_divergence(teacher: nn.Module, objective: Objective) -> Objective:
+    last = len(units(teacher)) - 1
+    return lambda position: divergence if position == last else objective(position)
+
+
+def _fisher_weights(teacher: nn.Module, images: Tensor) -> list[Tensor]:
+    """One (1, ...) weight of mean 1 for each unit's output but the last."""
+    rng = torch.Generator().manual_seed(0)
+    chain = units(teacher)
+    totals: list[Tensor] = []
+    for part in images.split(32):
+        with torch.enable_grad():
+            x, outputs = part, []
+            for unit in chain[:-1]:
+                x = unit.forward(x)
+                if not outputs:
+                    x = x.detach().requires_grad_()  # nothing before it learns
+                outputs.append(x)
+            logits = chain[-1].forward(x)
+            root = logits.detach().softmax(-1).sqrt()
+            for probe in range(PROBES):
+                v = torch.randn(root.shape, generator=rng).to(root)
+                u = root * v - root.square() * (root * v).sum(-1, keepdim=True)
+                gradients = torch.autograd.grad((u * logits).sum(), outputs, retain_graph=probe + 1 < PROBES)
+                squares = [gradient.square().sum(0, keepdim=True) for gradient in gradients]
+                totals = [a + b for a, b in zip(totals, squares, strict=True)] if totals else squares
+    return [total / total.mean().clamp(min=torch.finfo(total.dtype).tiny) for total in totals]

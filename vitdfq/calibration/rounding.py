@@ -1,0 +1,62 @@
+"""AdaRound (arXiv 2004.10568): learn for each weight whether it is rounded up or down."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from vitdfq.quantization.modules import QuantWeighted
+from vitdfq.quantization.quantizers.uniform import Uniform
+
+LOW, HIGH = -0.1, 1.1  # the stretched sigmoid's ends: clipping them lets a gate reach 0 and 1
+
+
+class SoftRounding(nn.Module):
+    """Stands where a weight's quantizer stands while its rounding is learned: the step below plus a gate between 0 and 1."""
+
+    def __init__(self, quantizer: Uniform, rows: Tensor) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+        steps = rows.detach() / quantizer.scale
+        self.below = steps.floor()
+        share = ((steps - self.below - LOW) / (HIGH - LOW)).clamp(1e-4, 1 - 1e-4)
+        self.logit = nn.Parameter(torch.log(share / (1 - share)))  # the gate starts where the weight lies between two steps
+
+    def gate(self) -> Tensor:
+        return (self.logit.sigmoid() * (HIGH - LOW) + LOW).clamp(0, 1)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self._on_grid(self.gate())
+
+    def undecided(self, sharpness: float) -> Tensor:
+        """Mean over weights of 1 - |2 gate - 1|^sharpness: zero when every gate is 0 or 1."""
+        return (1 - (2 * self.gate() - 1).abs().pow(sharpness)).mean()
+
+    def decided(self) -> Tensor:
+        """The rows (R, M) on the grid, each gate at the nearer end."""
+        return self._on_grid((self.gate() >= 0.5).float())
+
+    def _on_grid(self, gate: Tensor) -> Tensor:
+        zero_point, scale = self.quantizer.zero_point, self.quantizer.scale
+        codes = (self.below + gate + zero_point).clamp(0, 2**self.quantizer.bits - 1)
+        return (codes - zero_point) * scale
+
+
+@contextmanager
+def learned_rounding(modules: list[QuantWeighted]) -> Iterator[list[SoftRounding]]:
+    """Give each per-channel weight a gate for its rounding inside the block; after it the weights lie on their grids."""
+    found = [
+        (module, SoftRounding(module.weight_quantizer, module.weight.flatten(1)))
+        for module in modules
+        if isinstance(module.weight_quantizer, Uniform) and module.weight_quantizer.group_size is None
+    ]
+    for module, soft in found:
+        module.weight_quantizer = soft
+    try:
+        yield [soft for _, soft in found]
+    finally:
+        with torch.no_grad():
+            for module, soft in found:
+                module.weight_quantizer = soft.quantizer
+                module.weight.copy_(soft.decided().view_as(module.weight))
