@@ -3,8 +3,8 @@
     python benchmarks/calibration.py --model zoo:deit --bits w4a4 w3a3 --images dead_leaves noise real
     python benchmarks/calibration.py --model local-dir:PATH --num-test 1000 --pipelines full --seeds 0 1 2
 
-Prints a markdown table (mean over seeds) and writes it with every single result to OUT; an interrupted run goes on. "real" takes 32
-images of the test set, labels unseen: a reference for what synthetic images reach, never part of the product.
+Prints a markdown table (mean over seeds); every single result is in OUT/results.json, and an interrupted run goes on. "real"
+takes 32 images of the test set, labels unseen: a reference for what synthetic images reach, never part of the product.
 """
 
 import argparse

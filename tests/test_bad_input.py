@@ -48,7 +48,7 @@ def model_folder(path, classes=10):
     ("override", "message"),
     [
         ("quantize.overrides={'block.*': {bits: 8}}", "'block.*' matches no site; sites look like patch_embed.proj"),
-        ("quantize.bits=w4a5", "unknown"),
+        ("quantize.bits=w4a9", "unknown"),
         ("quantize.weight.bits=16", "bits is 16; choices: 2 to 8"),
         ("synthesize.num_images=many", "num_images"),
         ("synthesize.lr=1e-3", "is text to YAML"),

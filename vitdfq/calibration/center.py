@@ -1,43 +1,70 @@
 """Centring: the part of an activation that every token shares need not be quantized."""
 
-from typing import Any
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
+from vitdfq import progress
 from vitdfq.calibration.folding import float_function, float_inputs, plain_projections, require_unfitted
+from vitdfq.calibration.guard import Guard, worst_ratio
+from vitdfq.calibration.observe import observe
 from vitdfq.models import attention_sites
 from vitdfq.quantization.modules import QuantLinear
+from vitdfq.synthesis import synthesize
+
+PROBES = 16  # images of noise, beside the guard's painted ones
+TRIAL_IMAGES = 32
 
 
 @torch.no_grad()
-def center(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_images: int = 64) -> None:
+def center(
+    student: nn.Module, teacher: nn.Module, images: Tensor, *, num_images: int = 64, guarded: bool = True, seed: int = 0
+) -> None:
     """Move the mean over tokens and images of what is quantized into biases; the float function stays, whatever the images.
 
     Keys: softmax does not see a constant added to all keys of a head, so their mean leaves the bias of `qkv`. Values: rows of
     softmax sum to one, so their mean passes to the bias of `proj`. Queries: `QuantMatMul.left_shift`, whose scores are added
-    back. Inputs of linear layers: `QuantLinear.input_shift`, met by the float weight. What remains has a smaller range, so finer
-    steps; a mean that suits other images badly costs precision, never correctness.
+    back. Inputs of linear layers: `QuantLinear.input_shift`, met by the float weight. What remains has a smaller range, so
+    finer steps.
+
+    That gains much where the mean is the model's own (large pretrained ViTs), and loses much where it is only that of these
+    images and others then fall outside the range. Which of the two, noise and painted images tell: both ways are tried, and
+    unless centring is the better one on either kind, all stays as it was.
 
     Args:
         student: changed in place; the quantizers must be fitted afterwards, by `observe`.
-        teacher: not used; the student's own float function is measured.
+        teacher: the float model the student was made from.
         images: (N, 3, H, W).
         num_images: at most so many of the images are used; means need few.
+        guarded: try both ways; False: centre in any case.
+        seed: of noise and painted images.
 
     Raises:
         ValueError: quantizers fitted already.
     """
     require_unfitted(student, "center")
     images = images[:num_images]
-    linears = {name: part for name, part in student.named_modules() if isinstance(part, QuantLinear)}
+    before = {name: value.clone() for name, value in student.state_dict().items()}
     _center_keys_and_values(student, images)
     _center_queries(student, images)
-    means = float_inputs(student, {name: (name,) for name in linears}, images, _mean)
-    for name, mean in means.items():
-        shift = linears[name].input_shift
-        linears[name].bias.add_(linears[name].weight @ (mean - shift))  # by the float weight: the mean pays no rounding
-        shift.copy_(mean)
+    _center_inputs(student, images)
+    if guarded and not _helps(student, before, teacher, images[:TRIAL_IMAGES], seed):
+        student.load_state_dict(before)
+        progress.say("center: worse on images of another kind; left out")
+
+
+def _helps(student: nn.Module, before: dict[str, Tensor], teacher: nn.Module, images: Tensor, seed: int) -> bool:
+    """Whether the centred student, its ranges observed, is no worse than the one before on any kind of image."""
+    guard = Guard(teacher, synthesize(teacher, method="noise", num_images=PROBES, seed=seed).to(images), seed)
+
+    def errors(state: dict[str, Tensor]) -> list[float]:
+        trial = deepcopy(student)
+        trial.load_state_dict(state)
+        observe(trial, teacher, images)
+        return guard.errors(trial)
+
+    return worst_ratio(errors(student.state_dict()), errors(before)) <= 1
 
 
 def _center_keys_and_values(student: nn.Module, images: Tensor) -> None:
@@ -57,7 +84,7 @@ def _center_keys_and_values(student: nn.Module, images: Tensor) -> None:
 
 
 def _center_queries(student: nn.Module, images: Tensor) -> None:
-    def collect(product: Any, operands: tuple[Tensor, Tensor]) -> None:
+    def collect(product: nn.Module, operands: tuple[Tensor, Tensor]) -> None:
         product.left_shift.copy_(operands[0].mean((0, 2))[:, None, :])  # (B, heads, N, head_dim)
 
     hooks = [student.get_submodule(f"{site.name}.qk").register_forward_pre_hook(collect) for site in attention_sites(student)]
@@ -67,6 +94,14 @@ def _center_queries(student: nn.Module, images: Tensor) -> None:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _center_inputs(student: nn.Module, images: Tensor) -> None:
+    linears = {name: part for name, part in student.named_modules() if isinstance(part, QuantLinear)}
+    means = float_inputs(student, {name: (name,) for name in linears}, images, _mean)
+    for name, linear in linears.items():
+        linear.bias.add_(linear.weight @ (means[name] - linear.input_shift))  # by the float weight: the mean pays no rounding
+        linear.input_shift.copy_(means[name])
 
 
 def _mean(name: str, inputs: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def dead_leaves(index: int, seed: int, facts: TeacherFacts) -> Tensor:
     """
     rng = generator(seed, "dead_leaves", index)
     low, high = facts.low[0].cpu(), facts.high[0].cpu()
-    return low + paint(rng, *facts.image_size) * (high - low)
+    return (low + paint(rng, *facts.image_size) * (high - low)).clamp(low, high)
 
 
 def paint(rng: torch.Generator, height: int, width: int) -> Tensor:
