@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq import progress
-from vitdfq.calibration.folding import float_function, float_inputs, plain_projections, require_unfitted
+from vitdfq.calibration.folding import float_inputs, float_pass, plain_projections, require_unfitted
 from vitdfq.calibration.guard import Guard, worst_ratio
 from vitdfq.calibration.observe import observe
 from vitdfq.models import attention_sites
@@ -87,13 +87,7 @@ def _center_queries(student: nn.Module, images: Tensor) -> None:
     def collect(product: nn.Module, operands: tuple[Tensor, Tensor]) -> None:
         product.left_shift.copy_(operands[0].mean((0, 2))[:, None, :])  # (B, heads, N, head_dim)
 
-    hooks = [student.get_submodule(f"{site.name}.qk").register_forward_pre_hook(collect) for site in attention_sites(student)]
-    try:
-        with float_function(student):
-            student(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    float_pass(student, images, [(f"{site.name}.qk", collect) for site in attention_sites(student)])
 
 
 def _center_inputs(student: nn.Module, images: Tensor) -> None:

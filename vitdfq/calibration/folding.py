@@ -12,6 +12,7 @@ from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
 from vitdfq.quantization.quantizers.uniform import Uniform
 
 T = TypeVar("T")
+Listener = Callable[[nn.Module, Any], None]
 
 
 def foldable_norms(student: nn.Module, step: str) -> list[NormReaders]:
@@ -73,7 +74,7 @@ def float_inputs(
     found: dict[str, T] = {}
     arrived: dict[str, dict[str, Tensor]] = {group: {} for group in groups}
 
-    def listen(group: str, reader: str) -> Callable[[nn.Module, Any], None]:
+    def listen(group: str, reader: str) -> Listener:
         def hook(module: nn.Module, args: Any) -> None:
             inputs = arrived[group]
             inputs[reader] = args[0]
@@ -84,18 +85,20 @@ def float_inputs(
 
         return hook
 
-    hooks = [
-        student.get_submodule(reader).register_forward_pre_hook(listen(group, reader))
-        for group, readers in groups.items()
-        for reader in readers
-    ]
+    float_pass(student, images, [(reader, listen(group, reader)) for group, readers in groups.items() for reader in readers])
+    return found
+
+
+@torch.no_grad()
+def float_pass(student: nn.Module, images: Tensor, listeners: Sequence[tuple[str, Listener]]) -> None:
+    """Run the student without quantizers; each listener gets the named module and its inputs before it runs."""
+    hooks = [student.get_submodule(name).register_forward_pre_hook(listener) for name, listener in listeners]
     try:
         with float_function(student):
             student(images)
     finally:
         for hook in hooks:
             hook.remove()
-    return found
 
 
 def plain_projections(student: nn.Module) -> dict[str, str]:
