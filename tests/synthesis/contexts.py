@@ -1,14 +1,15 @@
 """What the engine hands to a loss, built for tests."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vitdfq.models import record
 from vitdfq.synthesis import SynthContext, TeacherFacts
 from vitdfq.synthesis.methods import Method
-from vitdfq.synthesis.terms import Term, resolve_terms
+from vitdfq.synthesis.networks import Networks
+from vitdfq.synthesis.terms import Term, listened_names, resolve_terms
 from vitdfq.synthesis.views import Views, draw_views
 
 
@@ -18,10 +19,18 @@ def make_context(teacher: torch.nn.Module, images: Tensor, losses: dict[str, Any
     method = Method("test", losses, **fields)
     views = [draw_views(first + index, 0, method, terms, facts) for index in range(len(images))]
     stacked = Views.stack([own[:1] for own in views], torch.device("cpu"))
-    with record(teacher, [name for term in terms for name in term.loss.recorded_names(facts.sites)]) as recorded:
-        logits = teacher(images)
-    ctx = SynthContext(images, stacked.targets, logits, dict(recorded), facts.sites, stacked.drawn, step=0, steps=1)
-    return ctx, terms
+    with Networks(teacher, listened_names(terms, facts)) as networks:
+        ctx = SynthContext(
+            **vars(networks.run(images)),
+            targets=stacked.targets,
+            facts=facts,
+            drawn=stacked.drawn,
+            indices=list(range(first, first + len(images))),
+            places=stacked.places,
+            step=0,
+            steps=1,
+        )
+        return replace(ctx, passes={term.name: term.passes(ctx, networks) for term in terms}), terms
 
 
 def weighted_total(ctx: SynthContext, terms: list[Term]) -> Tensor:

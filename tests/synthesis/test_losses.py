@@ -1,5 +1,6 @@
 """Values of the losses worked out by hand or by a slow straightforward reference."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,7 +9,7 @@ from contexts import make_context
 from tiny import make_tiny
 
 from vitdfq.models import image_size
-from vitdfq.synthesis import SynthContext, TeacherFacts
+from vitdfq.synthesis import Loss, SynthContext, TeacherFacts
 from vitdfq.synthesis.losses.attention_prior import deeper_half
 from vitdfq.synthesis.losses.class_confidence import class_confidence
 from vitdfq.synthesis.losses.total_variation import draw_target, total_variation
@@ -16,8 +17,8 @@ from vitdfq.synthesis.seeds import generator
 
 
 def context(**fields) -> SynthContext:
-    unused = {"images": None, "targets": None, "logits": None, "recorded": {}, "sites": [], "drawn": {}}
-    return SynthContext(**(unused | fields), step=0, steps=1)
+    names = (field.name for field in dataclasses.fields(SynthContext) if field.default is field.default_factory)
+    return SynthContext(**(dict.fromkeys(names) | {"step": 0, "steps": 1} | fields))
 
 
 def randn(*shape):
@@ -90,7 +91,9 @@ def slow_attention_prior(ctx, image, query):
     [("vit", lambda m: m[0]), ("deit", lambda m: m[0]), ("swin", lambda m: m.mean(0))],
 )
 def test_attention_prior_against_a_slow_reference(kind, query):
-    ctx, (term,) = make_context(make_tiny(kind), randn(2, 3, 32, 32), {"attention_prior": {}})
+    maps = Loss(class_confidence, listens=lambda facts: [f"{site.name}.softmax" for site in facts.sites])
+    losses = {"attention_prior": {}, "maps": {"function": maps}}  # the loss itself looks at one row beside fused attention
+    ctx, (term, _) = make_context(make_tiny(kind), randn(2, 3, 32, 32), losses)
     expected = [slow_attention_prior(ctx, image, query) for image in range(2)]
     assert term.value(ctx).tolist() == pytest.approx(expected, rel=1e-4)
 
@@ -98,9 +101,7 @@ def test_attention_prior_against_a_slow_reference(kind, query):
 def test_attention_prior_vanishes_where_attention_follows_it():
     ctx, (term,) = make_context(make_tiny("deit"), randn(2, 3, 32, 32), {"attention_prior": {}})
     for site in deeper_half(ctx.sites):
-        # (B, 1, H, N) -> every query row of (B, H, N, N)
-        prior = ctx.drawn["attention_prior"][site.name]
-        ctx.recorded[f"{site.name}.softmax"] = prior[:, 0, :, None].expand(-1, -1, prior.shape[-1], -1)
+        ctx.recorded[f"{site.name}.class_row"] = ctx.drawn["attention_prior"][site.name][:, 0]  # (B, H, N)
     assert term.value(ctx).tolist() == [0, 0]
 
 
@@ -109,11 +110,10 @@ def test_attention_prior_without_cls_ignores_the_mass_on_prefix_tokens():
     ctx, (term,) = make_context(make_tiny("deit"), randn(2, 3, 32, 32), losses)
     assert (term.value(ctx) > 0).all()
     for site in deeper_half(ctx.sites):
-        patches = ctx.drawn["attention_prior"][site.name][:, 0, :, None, 2:]
+        patches = ctx.drawn["attention_prior"][site.name][:, 0, :, 2:]
         patches = 0.3 * patches / patches.sum(-1, keepdim=True)
         prefix = torch.full_like(patches[..., :2], 0.35)
-        row = torch.cat([prefix, patches], dim=-1)
-        ctx.recorded[f"{site.name}.softmax"] = row.expand(-1, -1, row.shape[-1], -1)
+        ctx.recorded[f"{site.name}.class_row"] = torch.cat([prefix, patches], dim=-1)
     torch.testing.assert_close(term.value(ctx), torch.zeros(2), rtol=0, atol=1e-12)
 
 
@@ -121,4 +121,4 @@ def test_attention_prior_looks_at_the_deeper_half():
     teacher = make_tiny("vit")  # three blocks
     assert [site.depth for site in deeper_half(TeacherFacts.of(teacher).sites)] == [1, 2]
     ctx, _ = make_context(teacher, randn(1, 3, *image_size(teacher)), {"attention_prior": {}})
-    assert sorted(ctx.recorded) == ["blocks.1.attn.softmax", "blocks.2.attn.softmax"]
+    assert sorted(ctx.recorded) == ["blocks.1.attn.class_row", "blocks.2.attn.class_row"]

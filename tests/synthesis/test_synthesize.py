@@ -147,7 +147,7 @@ def test_sub_crops_are_fresh_at_every_iteration():
 @pytest.mark.parametrize(
     ("method", "losses", "recorded"),
     [
-        ("sardfq", {}, ["blocks.1.attn.softmax", "blocks.2.attn.softmax"]),
+        ("sardfq", {}, ["blocks.1.attn.class_row", "blocks.2.attn.class_row"]),
         ("psaq", {}, ["blocks.0.attn.av", "blocks.1.attn.av", "blocks.2.attn.av"]),
         ("sardfq", {"attention_prior": {"weight": 0}}, []),
     ],
@@ -161,7 +161,7 @@ def test_only_what_a_loss_listens_to_is_recorded(method, losses, recorded):
         return ctx.images.square().mean((1, 2, 3))
 
     synthesize(teacher, method=method, num_images=1, steps=1, max_regions=1, losses={**losses, "spy": spy})
-    assert fused == [[not any(name.startswith(f"blocks.{i}.") for name in recorded) for i in range(3)]]
+    assert fused == [["blocks.0.attn.av" not in recorded] * 3]  # a class token's row is computed beside fused attention
 
 
 def test_a_loss_of_ones_own_may_draw_and_listen():
@@ -169,7 +169,11 @@ def test_a_loss_of_ones_own_may_draw_and_listen():
         assert ctx.recorded["blocks.0.attn.av"].shape[0] == len(ctx.images)
         return (ctx.images - ctx.drawn["attract"]["goal"].view(-1, 1, 1, 1)).abs().pow(power).mean((1, 2, 3))
 
-    mine = Loss(attract, sites=("av",), draw=lambda rng, facts: {"goal": torch.rand((), generator=rng)})
+    mine = Loss(
+        attract,
+        listens=lambda facts: [f"{site.name}.av" for site in facts.sites],
+        draw=lambda rng, facts: {"goal": torch.rand((), generator=rng)},
+    )
     losses = {name: {"weight": 0} for name in METHODS["sardfq"].losses} | {"attract": {"function": mine, "power": 1}}
     images = synthesize(make_tiny("vit"), num_images=2, steps=60, max_regions=1, losses=losses)
     assert images.flatten(1).std(dim=1).max() < 0.3  # each drawn to one grey

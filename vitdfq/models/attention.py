@@ -23,26 +23,36 @@ class Softmax(nn.Module):
         return scores.softmax(dim=-1)
 
 
+@final
+class ClassRow(nn.Module):
+    """The class token's row of attention, computed beside a fused kernel, and only where somebody listens."""
+
+    def forward(self, q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
+        """Scaled queries and keys (B, heads, N, head_dim) -> (B, heads, N), each row sums to 1."""
+        scores = (q[..., :1, :] @ k.transpose(-2, -1)).squeeze(-2)
+        return (scores if bias is None else scores + bias[..., 0, :]).softmax(-1)
+
+
 def untouched(*modules: nn.Module) -> bool:
     """Return whether these are plain `MatMul` and `Softmax` modules without hooks: a fused kernel does the same."""
-    return all(
-        type(module) in (MatMul, Softmax)
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
-        and not module._backward_hooks
-        and not module._backward_pre_hooks
-        for module in modules
-    )
+    return all(type(module) in (MatMul, Softmax) and not listened_to(module) for module in modules)
+
+
+def listened_to(module: nn.Module) -> bool:
+    """Return whether the module has hooks."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
 def attend(site: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """Return `softmax(q * scale @ k^T + bias) @ v`: by the site's `qk`, `softmax`, `av`, fused if they are untouched.
 
     Args:
-        site: an opened attention; also holds `scale` and `attn_drop`.
+        site: an opened attention; also holds `scale`, `attn_drop` and `class_row`.
         q, k, v: (B, heads, N, head_dim).
         bias: added to the scores, broadcastable to (B, heads, N, N); None for none.
     """
+    if listened_to(site.class_row):
+        site.class_row(q * site.scale, k, bias)
     if untouched(site.qk, site.softmax, site.av):
         dropout = site.attn_drop.p if site.training else 0.0
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=site.scale)

@@ -8,13 +8,17 @@ from torch import nn
 
 from vitdfq.pick import did_you_mean
 
+INPUT = ":input"
+
 
 @contextmanager
 def record(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Yield a dict that holds, after each forward pass within the block, the output of every named submodule.
 
-    Outputs keep their gradient history. The hooks are gone when the block ends, however it ends. An attention listened
-    to inside (`.qk`, `.softmax`: (B * num_windows, heads, N, N); `.av`: (..., N, head_dim)) is not fused meanwhile.
+    A name with `:input` behind it ("blocks.3.norm1:input") stands for the submodule's first input. Outputs keep their
+    gradient history. The hooks are gone when the block ends, however it ends. An attention listened to inside (`.qk`,
+    `.softmax`: (B * num_windows, heads, N, N); `.av`: (..., N, head_dim)) is not fused meanwhile; `.class_row`, (B, heads,
+    N), is computed beside the fused kernel.
 
     Raises:
         ValueError: the model has no submodule of that name.
@@ -22,17 +26,17 @@ def record(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Any]]:
     modules = dict(model.named_modules())
     names = list(dict.fromkeys(names))
     for name in names:
-        if name not in modules:
+        if name.removesuffix(INPUT) not in modules:
             raise ValueError(f"the model has no submodule {name!r}{did_you_mean(name, modules)}")
     outputs: dict[str, Any] = {}
 
     def keep(name: str):
         def hook(module: nn.Module, args: tuple, output: Any) -> None:
-            outputs[name] = output
+            outputs[name] = args[0] if name.endswith(INPUT) else output
 
         return hook
 
-    handles = [modules[name].register_forward_hook(keep(name)) for name in names]
+    handles = [modules[name.removesuffix(INPUT)].register_forward_hook(keep(name)) for name in names]
     try:
         yield outputs
     finally:

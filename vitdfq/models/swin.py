@@ -7,7 +7,7 @@ from typing import Any, final
 from timm.models.swin_transformer import SwinTransformer, WindowAttention
 from torch import Tensor, nn
 
-from vitdfq.models.attention import MatMul, Softmax, attend, swap
+from vitdfq.models.attention import ClassRow, MatMul, Softmax, attend, swap
 from vitdfq.models.family import AttentionSite, Family, NormReaders, Unit
 
 
@@ -30,6 +30,7 @@ class OpenedWindowAttention(nn.Module):
         self.qk = MatMul()
         self.softmax = Softmax()
         self.av = MatMul()
+        self.class_row = ClassRow()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B * windows, N, C) -> the same; mask (windows, N, N) keeps apart what the cyclic shift brought together."""

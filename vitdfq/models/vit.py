@@ -12,7 +12,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, ParallelThingsBlock, VisionTransformer
 from torch import Tensor, nn
 
-from vitdfq.models.attention import MatMul, Softmax, attend, swap
+from vitdfq.models.attention import ClassRow, MatMul, Softmax, attend, swap
 from vitdfq.models.family import AttentionSite, Family, NormReaders, Unit
 
 
@@ -34,6 +34,7 @@ class OpenedAttention(nn.Module):
         self.qk = MatMul()
         self.softmax = Softmax()
         self.av = MatMul()
+        self.class_row = ClassRow()
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """(B, N, C) -> (B, N, C); the mask (boolean: True may attend, or added to the scores) is as in timm's Block."""

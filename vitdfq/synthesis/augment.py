@@ -24,3 +24,6 @@ class Jitter:
         """(B, 3, H, W) -> (B, 3, H, W)"""
         images = torch.roll(images, (self.offset, self.offset), dims=(2, 3))
         return images.flip(3) if self.flip else images
+
+
+STILL = Jitter(offset=0, flip=False)

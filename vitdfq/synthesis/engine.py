@@ -23,12 +23,14 @@ def synthesize(
     label_range: list[float] | None = None,
     max_regions: int | None = None,
     start: str | None = None,
+    canvas: str | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     """Synthesize calibration images from the teacher alone, without any real image.
 
     Image i depends on the teacher, the method and its options, `seed` and i; beyond rounding it does not depend on
-    `batch_size` or `num_images`. The global random state is neither read nor changed. Keywords left at None are the
-    method's own.
+    `batch_size` or `num_images`, unless a loss compares images or the canvas is a decoder. The global random state is neither
+    read nor changed. Keywords left at None are the method's own.
 
     Args:
         teacher: a model of `load_teacher`: in eval mode, attention opened. It is left as it was.
@@ -45,6 +47,8 @@ def synthesize(
         label_range: lower and upper label logit of the relevant classes in soft targets; by default (5, 10) shifted for
             the number of classes.
         start: what an image is before the first step, "noise" or "dead_leaves".
+        canvas: what the steps move: "pixels", or the weights of a small convolutional "decoder", one a batch.
+        precision: of the networks' products, "float32" or "bfloat16" (faster where the hardware has it).
         max_regions: each image gets 1 to this many regions with a class of their own; 1 switches regions off.
 
     Returns:
@@ -54,6 +58,7 @@ def synthesize(
         ValueError: an unknown name or option, a number out of range, or a loss that stopped being finite.
     """
     changes = {"labels": labels, "label_range": label_range, "max_regions": max_regions, "start": start}
+    changes |= {"canvas": canvas, "precision": precision}
     resolved = resolve_method(method, losses, steps=steps, lr=lr, **changes)
     if num_images < 1 or batch_size < 1:
         raise ValueError(f"num_images and batch_size must be at least 1, got {num_images} and {batch_size}")

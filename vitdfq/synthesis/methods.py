@@ -5,7 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vitdfq.pick import pick
+from vitdfq.synthesis.canvas import CANVASES
 from vitdfq.synthesis.labels import LABELS
+from vitdfq.synthesis.networks import PRECISIONS
 from vitdfq.synthesis.regions import MAX_REGIONS
 from vitdfq.synthesis.schedule import Schedule
 from vitdfq.synthesis.starts import STARTS
@@ -25,6 +27,9 @@ class Method:
     max_regions: int = 1  # 1: whole images only
     schedule: Schedule = field(default_factory=Schedule)
     start: str = "noise"  # what images are before the first step
+    canvas: str = "pixels"  # what the steps move
+    pairs: bool = False  # images 2i and 2i + 1 get the same classes and draws
+    precision: str = "float32"  # of the networks' products
 
 
 METHODS: dict[str, Method] = {
@@ -68,6 +73,8 @@ def resolve_method(method: str, losses: dict | None = None, **changes: Any) -> M
     resolved = replace(preset, losses=merge(preset.losses, losses), **given)
     pick(resolved.labels, LABELS, "label kind")
     pick(resolved.start, STARTS, "start")
+    pick(resolved.canvas, CANVASES, "canvas")
+    pick(resolved.precision, PRECISIONS, "precision")
     terms = resolve_terms(resolved.losses)
     if resolved.steps < 0:
         raise ValueError(f"steps must not be negative, got {resolved.steps}")

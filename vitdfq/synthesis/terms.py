@@ -1,17 +1,18 @@
-"""Weighted losses: from `{name: {weight, option...}}` to values a view."""
+"""Weighted losses: from `{name: {weight, after, every, option...}}` to values a view."""
 
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vitdfq.pick import did_you_mean, pick
-from vitdfq.synthesis.context import Draws, Loss, SynthContext, TeacherFacts
+from vitdfq.synthesis.context import Draws, Loss, Pass, SynthContext, TeacherFacts
 from vitdfq.synthesis.losses import LOSSES
+from vitdfq.synthesis.networks import Networks
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,12 @@ class Term:
     loss: Loss
     weight: float
     options: dict[str, Any]
+    after: float = 0.0  # share of the run before its first step
+    every: int = 1  # it is computed at every so many steps, and then weighs as much as all of them
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether it is part of the objective at this step."""
+        return step >= self.after * steps and step % self.every == 0
 
     def value(self, ctx: SynthContext) -> Tensor:
         """The unweighted loss, (B,)."""
@@ -37,6 +44,25 @@ class Term:
             return {}
         return self.loss.draw(rng, facts, **_accepted(self.loss.draw, 2, self.options))
 
+    def passes(self, ctx: SynthContext, networks: Networks) -> list[Pass]:
+        """The further passes that the loss asks for; [] if the teacher's own is enough."""
+        if self.loss.passes is None:
+            return []
+        return self.loss.passes(ctx, networks, **_accepted(self.loss.passes, 2, self.options))
+
+
+def objective(terms: list[Term], ctx: SynthContext, networks: Networks) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return (the weighted total, 0-d; the unweighted value of each loss that is due at the step, (B,)).
+
+    Only the passes of losses that are due run.
+    """
+    due = [term for term in terms if term.due(ctx.step, ctx.steps)]
+    ctx = replace(ctx, passes={term.name: term.passes(ctx, networks) for term in due})
+    values = {term.name: term.value(ctx) for term in due}
+    if not values:
+        return ctx.images.sum() * 0, {}
+    return torch.stack([term.weight * term.every * values[term.name].sum() for term in due]).sum(), values
+
 
 def resolve_terms(losses: Mapping[str, Any]) -> list[Term]:
     """Check names, weights and options before any work; terms of weight 0 are left out.
@@ -46,6 +72,11 @@ def resolve_terms(losses: Mapping[str, Any]) -> list[Term]:
     """
     terms = [_resolve(name, spec) for name, spec in losses.items()]
     return [term for term in terms if term.weight != 0]
+
+
+def listened_names(terms: list[Term], facts: TeacherFacts) -> list[str]:
+    """The submodules that some term listens to, see `vitdfq.models.record`."""
+    return [name for term in terms for name in term.loss.listens(facts)]
 
 
 def merge(preset: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
@@ -69,13 +100,18 @@ def _resolve(name: str, spec: Mapping[str, Any]) -> Term:
         loss = function if isinstance(function, Loss) else Loss(function)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
         raise ValueError(f"the weight of loss {name!r} must be a finite number, got {weight!r}")
-    known = _options(loss.function, 1) + (_options(loss.draw, 2) if loss.draw else [])
+    after, every = options.pop("after", 0.0), options.pop("every", 1)
+    if isinstance(after, bool) or not isinstance(after, int | float) or not 0 <= after < 1:
+        raise ValueError(f"`after` of loss {name!r} is a share of the steps from 0 to below 1, got {after!r}")
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"`every` of loss {name!r} is a number of steps, at least 1, got {every!r}")
+    known = list(dict.fromkeys(option for function, inputs in loss.needs() for option in _options(function, inputs)))
     for option in options:
         if option not in known:
-            choices = ["weight", *known]
+            choices = ["weight", "after", "every", *known]
             near = did_you_mean(option, choices)
             raise ValueError(f"unknown option {option!r} of loss {name!r}{near}; choices: {', '.join(choices)}")
-    return Term(name, loss, float(weight), options)
+    return Term(name, loss, float(weight), options, float(after), every)
 
 
 def _options(function: Callable, num_inputs: int) -> list[str]:
@@ -84,6 +120,6 @@ def _options(function: Callable, num_inputs: int) -> list[str]:
 
 
 def _accepted(function: Callable, num_inputs: int, options: dict[str, Any]) -> dict[str, Any]:
-    """A loss and its `draw` share one set of options; each gets those it names."""
+    """The functions of a loss share one set of options; each gets those it names."""
     names = _options(function, num_inputs)
     return {name: value for name, value in options.items() if name in names}

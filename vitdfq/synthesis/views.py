@@ -18,6 +18,7 @@ from vitdfq.synthesis.terms import Term
 class View:
     """What is fixed of one view through the run."""
 
+    place: int  # 0: the whole image, k: its k-th region
     region: Tensor  # (4,) top, left, height, width
     target: Tensor  # (C,)
     drawn: dict[str, Draws]  # loss name -> what its `draw` returned
@@ -28,6 +29,7 @@ class Views:
     """V views of the images of one batch, stacked."""
 
     owners: list[int]  # (V,) which image of the batch each view shows
+    places: list[int]  # (V,)
     regions: Tensor  # (V, 4), on the CPU
     targets: Tensor  # (V, C)
     drawn: dict[str, Draws]  # tensors (V, ...)
@@ -43,12 +45,12 @@ class Views:
             for name, draws in views[0].drawn.items()
         }
         targets = torch.stack([view.target for view in views]).to(device)
-        return Views(owners, torch.stack([view.region for view in views]), targets, drawn)
+        return Views(owners, [view.place for view in views], torch.stack([view.region for view in views]), targets, drawn)
 
     def __getitem__(self, part: slice) -> "Views":
         drawn = {name: {key: draw[part] for key, draw in draws.items()} for name, draws in self.drawn.items()}
         boxes = None if self.boxes is None else self.boxes[part]
-        return Views(self.owners[part], self.regions[part], self.targets[part], drawn, boxes)
+        return Views(self.owners[part], self.places[part], self.regions[part], self.targets[part], drawn, boxes)
 
     def chunks(self, size: int) -> Iterator["Views"]:
         """Yield runs of at most `size` views, so that the batch size bounds memory whatever the number of crops."""
@@ -61,6 +63,8 @@ def draw_views(index: int, seed: int, method: Method, terms: list[Term], facts: 
 
     Everything comes from streams of the image's own, so that it depends on neither batch nor number of images.
     """
+    if method.pairs:
+        index = index // 2
     rng = generator(seed, "views", index)
     count = int(torch.randint(1, method.max_regions + 1, (), generator=rng))
     classes = image_classes(rng, seed, index, count, facts.num_classes)
@@ -69,7 +73,7 @@ def draw_views(index: int, seed: int, method: Method, terms: list[Term], facts: 
     def view(place: int, region: Tensor, asked_for: list[int]) -> View:
         target = LABELS[method.labels](rng, asked_for, facts.num_classes, method.label_range)
         drawn = {term.name: term.draw(generator(seed, term.name, index, place), facts) for term in terms}
-        return View(region, target, drawn)
+        return View(place, region, target, drawn)
 
     whole = view(0, torch.tensor([0, 0, *facts.image_size]), classes)  # asks for the classes of all its regions
     return [whole, *(view(place + 1, region, [classes[place]]) for place, region in enumerate(regions))]

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from vitdfq.models.family import AttentionSite
+from vitdfq.synthesis.attention import attention_rows, rows_name
 from vitdfq.synthesis.context import Draws, SynthContext, TeacherFacts
 from vitdfq.synthesis.priors import gaussian_mixture_maps
 
@@ -11,6 +12,10 @@ from vitdfq.synthesis.priors import gaussian_mixture_maps
 def deeper_half(sites: list[AttentionSite]) -> list[AttentionSite]:
     num_blocks = 1 + max(site.depth for site in sites)
     return [site for site in sites if site.depth >= num_blocks // 2]
+
+
+def deep_attention(facts: TeacherFacts) -> list[str]:
+    return [rows_name(site) for site in deeper_half(facts.sites)]
 
 
 def draw_priors(
@@ -68,8 +73,7 @@ def attention_prior(ctx: SynthContext, *, include_cls: bool = True) -> Tensor:
     """
     losses = []
     for site in deeper_half(ctx.sites):
-        attention = ctx.recorded[f"{site.name}.softmax"].unflatten(0, (-1, site.num_windows))  # (B, windows, H, N, N)
-        attention = attention[..., 0, :] if site.class_row else attention.mean(-2)  # (B, windows, H, N)
+        attention = attention_rows(ctx.recorded, site)  # (B, windows, H, N)
         prior = ctx.drawn["attention_prior"][site.name]
         if not include_cls and site.num_prefix_tokens:
             attention, prior = attention[..., site.num_prefix_tokens :], prior[..., site.num_prefix_tokens :]

@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vitdfq.synthesis.context import SynthContext
+from vitdfq.synthesis.context import SynthContext, TeacherFacts
+
+
+def attention_outputs(facts: TeacherFacts) -> list[str]:
+    return [f"{site.name}.av" for site in facts.sites]
 
 
 def patch_similarity(ctx: SynthContext, *, bandwidth: float = 0.01, num_points: int = 10) -> Tensor:

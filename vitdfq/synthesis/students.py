@@ -1,0 +1,32 @@
+"""A fake-quantized student for losses that compare it with the teacher: ranges from one look at the images, nothing learned."""
+
+import torch
+from torch import Tensor, nn
+
+from vitdfq.preparation import prepare
+from vitdfq.quantization import quantize
+from vitdfq.quantization.modules import activation_quantizers, put_weight_on_grid, weighted_modules
+
+
+def make_student(teacher: nn.Module, bits: str) -> nn.Module:
+    """Return a rotated copy of the teacher with its weights on their grids; `refresh` fits the ranges of activations."""
+    student = quantize(prepare(teacher), bits=bits, activation={"observer": "min_max"})
+    for module in weighted_modules(student):
+        module.weight_quantizer.fit(module.weight.flatten(1))
+        put_weight_on_grid(module)
+    return student.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def refresh(student: nn.Module, images: Tensor) -> None:
+    """Fit every activation quantizer to what it sees of images (B, 3, H, W), in one pass."""
+
+    def fit(quantizer: nn.Module, args: tuple[Tensor]) -> None:
+        quantizer.fit(args[0])
+
+    handles = [quantizer.register_forward_pre_hook(fit) for quantizer in activation_quantizers(student)]
+    try:
+        student(images)
+    finally:
+        for handle in handles:
+            handle.remove()
