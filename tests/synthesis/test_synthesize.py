@@ -23,6 +23,8 @@ def attentions(teacher):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_on_every_family(method, kind):
+    if kind == "swin" and METHODS[method].drop_at:
+        pytest.skip("windows cannot lose patches, see test_sparsity.py")
     teacher = make_tiny(kind)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     random_state = torch.get_rng_state()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vitdfq.models import record
 from vitdfq.synthesis.context import Pass
+from vitdfq.synthesis.sparsity import only_patches
 from vitdfq.synthesis.students import make_student, refresh
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -24,6 +25,7 @@ class Networks:
         self.teacher = teacher
         self.names = list(dict.fromkeys(names))
         self.dtype = PRECISIONS[precision]
+        self.kept: Tensor | None = None  # (B, k) the patches to show, see sparsity.py; None: all
         self._students: dict[str, nn.Module] = {}
         self._refreshed: dict[str, int] = {}
         self._recorded: dict[nn.Module, dict[str, Tensor]] = {}
@@ -39,7 +41,8 @@ class Networks:
     def run(self, images: Tensor, network: nn.Module | None = None) -> Pass:
         """One pass over (B, 3, H, W), by default of the teacher, with gradients as they stand."""
         model: Any = self.teacher if network is None else network
-        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
+        autocast = torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None)
+        with autocast, only_patches(model, self.kept):
             tokens = model.forward_features(images)
             features, logits = model.forward_head(tokens, pre_logits=True), model.forward_head(tokens)
         recorded = {name: value.to(images.dtype) for name, value in self._recorded[model].items()}  # not autocast's
