@@ -8,10 +8,11 @@ from tiny import make_tiny
 from vitdfq.synthesis import LOSSES
 
 KINDS = ("vit", "deit", "swin")
+OPTIONS = {"mode_consistency": {"rate": 0.9, "draws": 4}}  # so that every image of so small a model loses some path
 
 
 def value_of(name, teacher, images, first=0):
-    ctx, (term,) = make_context(teacher, images, {name: {}}, first)
+    ctx, (term,) = make_context(teacher, images, {name: OPTIONS.get(name, {})}, first)
     return term.value(ctx)
 
 
@@ -32,14 +33,22 @@ class TestEveryLoss:
         value_of(name, make_tiny(kind), images)[1].backward()
         reached = images.grad.flatten(1).norm(dim=1)
         assert reached[1] > 0
-        assert reached[0] == reached[2] == 0
+        assert LOSSES[name].compares or reached[0] == reached[2] == 0
 
-    def test_image_does_not_depend_on_its_batch(self, name, kind):
+    def test_image_does_not_depend_on_its_batch_unless_the_loss_compares(self, name, kind):
+        if LOSSES[name].compares:
+            return
         teacher, images = make_tiny(kind), some_images()
         together = value_of(name, teacher, images)
         alone = torch.cat([value_of(name, teacher, images[i : i + 1], first=i) for i in range(3)])
         torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-6)
         assert len(set(together.tolist())) == 3  # a constant would pass as well
+
+    def test_an_image_alone_has_a_finite_value_with_a_gradient(self, name, kind):
+        image = some_images(1).requires_grad_()
+        value = value_of(name, make_tiny(kind), image)
+        value.sum().backward()
+        assert value.shape == (1,) and value.isfinite().all() and image.grad.isfinite().all()
 
     def test_gradient_stays_finite_on_a_flat_image(self, name, kind):
         images = torch.zeros(2, 3, 32, 32, requires_grad=True)

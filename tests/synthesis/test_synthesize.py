@@ -10,6 +10,8 @@ from vitdfq.synthesis import LOSSES, METHODS, Loss, synthesize
 from vitdfq.synthesis.starts import STARTS
 
 KINDS = ("vit", "deit", "swin")
+# A random teacher looks everywhere alike: gradients beside Adam's eps. And three blocks drop a path now and then only.
+ALONE = {"mode_consistency": {"weight": 1e4, "rate": 0.9, "draws": 4}}
 
 
 def steps_of(method, steps):
@@ -23,6 +25,8 @@ def attentions(teacher):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_on_every_family(method, kind):
+    if kind == "swin" and METHODS[method].drop_at:
+        pytest.skip("windows cannot lose patches, see test_sparsity.py")
     teacher = make_tiny(kind)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     random_state = torch.get_rng_state()
@@ -83,7 +87,7 @@ def test_sardfq_lowers_its_objective(kind):
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_loss_alone_is_lowered(name):
     teacher = make_tiny("vit")
-    losses = {other: {"weight": 0} for other in LOSSES} | {name: {"weight": 1.0}}
+    losses = {other: {"weight": 0} for other in LOSSES} | {name: ALONE.get(name, {"weight": 1.0})}
     start = synthesize(teacher, method="noise", num_images=3)
     images = synthesize(teacher, num_images=3, steps=40, max_regions=1, losses=losses)
     before, after = (weighted_total(*make_context(teacher, x, losses)).mean() for x in (start, images))

@@ -58,3 +58,4 @@ class Family:
     units: Callable[[nn.Module], list[Unit]]
     attention_sites: Callable[[nn.Module], list[AttentionSite]]
     norm_readers: Callable[[nn.Module], list[NormReaders]]
+    token_source: str | None = None  # whose output (B, prefix + patches, D) may lose patches: what follows takes any number

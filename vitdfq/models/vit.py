@@ -155,4 +155,5 @@ VIT = Family(
     units=units,
     attention_sites=attention_sites,
     norm_readers=norm_readers,
+    token_source="patch_drop",
 )

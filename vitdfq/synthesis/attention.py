@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from vitdfq.models.family import AttentionSite
@@ -17,3 +18,12 @@ def attention_rows(recorded: Mapping[str, Tensor], site: AttentionSite) -> Tenso
     attention = recorded[rows_name(site)]
     rows = attention if site.class_row else attention.mean(-2)
     return rows.unflatten(0, (-1, site.num_windows))
+
+
+def of_kept(rows: Tensor, kept: Tensor | None, site: AttentionSite) -> Tensor:
+    """Return the part of rows (B, 1, H, N) at the prefix and the kept patches (B, k), these scaled to the mass of all patches."""
+    if kept is None:
+        return rows
+    prefix, patches = rows[..., : site.num_prefix_tokens], rows[..., site.num_prefix_tokens :]
+    shown = patches.gather(-1, kept[:, None, None, :].expand(*patches.shape[:-1], -1))
+    return torch.cat([prefix, shown * patches.sum(-1, keepdim=True) / shown.sum(-1, keepdim=True)], dim=-1)

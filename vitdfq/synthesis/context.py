@@ -61,6 +61,7 @@ class SynthContext(Pass):
     steps: int
     seed: int = 0
     jitter: Jitter = STILL  # what was done to the image (or crop) before it was fed
+    kept: Tensor | None = None  # (B, k) numbers of the patches that were shown, ascending; None: all
     boxes: Tensor | None = None  # (B, 4) top, left, height, width of the crop that was enlarged to the whole size
     passes: dict[str, list[Pass]] = field(default_factory=dict)  # loss name -> the further passes it asked for
 

@@ -25,6 +25,7 @@ def synthesize(
     start: str | None = None,
     canvas: str | None = None,
     precision: str | None = None,
+    drop_at: list[float] | None = None,
 ) -> Tensor:
     """Synthesize calibration images from the teacher alone, without any real image.
 
@@ -49,6 +50,8 @@ def synthesize(
         start: what an image is before the first step, "noise" or "dead_leaves".
         canvas: what the steps move: "pixels", or the weights of a small convolutional "decoder", one a batch.
         precision: of the networks' products, "float32" or "bfloat16" (faster where the hardware has it).
+        drop_at: shares of the run at which 30 % of the remaining patches leave the forward pass, those that the class token
+            looks at least (SMI); the run gets faster, what left keeps its pixels. ViT and DeiT only.
         max_regions: each image gets 1 to this many regions with a class of their own; 1 switches regions off.
 
     Returns:
@@ -58,7 +61,7 @@ def synthesize(
         ValueError: an unknown name or option, a number out of range, or a loss that stopped being finite.
     """
     changes = {"labels": labels, "label_range": label_range, "max_regions": max_regions, "start": start}
-    changes |= {"canvas": canvas, "precision": precision}
+    changes |= {"canvas": canvas, "precision": precision, "drop_at": drop_at}
     resolved = resolve_method(method, losses, steps=steps, lr=lr, **changes)
     if num_images < 1 or batch_size < 1:
         raise ValueError(f"num_images and batch_size must be at least 1, got {num_images} and {batch_size}")

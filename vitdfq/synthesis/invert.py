@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.progress import bar
+from vitdfq.synthesis.attention import attention_rows, rows_name
 from vitdfq.synthesis.augment import Jitter
 from vitdfq.synthesis.canvas import BETAS, CANVASES, Canvas
 from vitdfq.synthesis.context import SynthContext, TeacherFacts
@@ -16,6 +17,7 @@ from vitdfq.synthesis.networks import Networks
 from vitdfq.synthesis.regions import crop_and_resize, sub_crops
 from vitdfq.synthesis.schedule import default_lr
 from vitdfq.synthesis.seeds import generator
+from vitdfq.synthesis.sparsity import Pruning, check_prunable, choose, moved, whole_patches
 from vitdfq.synthesis.starts import STARTS
 from vitdfq.synthesis.terms import Term, listened_names, objective, resolve_terms
 from vitdfq.synthesis.views import Views, draw_views
@@ -24,9 +26,13 @@ from vitdfq.synthesis.views import Views, draw_views
 def invert(teacher: nn.Module, facts: TeacherFacts, method: Method, *, num_images: int, batch_size: int, seed: int) -> Tensor:
     """Optimise images against the frozen teacher, `batch_size` at a time. Returns (num_images, 3, H, W) on the CPU."""
     terms = resolve_terms(method.losses)
+    names = listened_names(terms, facts)
+    if method.drop_at:
+        check_prunable(teacher, facts)
+        names.append(rows_name(facts.sites[-1]))
     images = []
     with (
-        Networks(teacher, listened_names(terms, facts), method.precision) as networks,
+        Networks(teacher, names, method.precision) as networks,
         bar("synthesize", total=num_images * method.steps) as progress,
     ):
         inversion = Inversion(networks, facts, method, terms, batch_size, seed, progress.advance)
@@ -59,12 +65,17 @@ class Inversion:
 
         optimizer = torch.optim.Adam(canvas.groups(method.lr or default_lr(facts.sites)), betas=BETAS)
         peaks = [group["lr"] for group in optimizer.param_groups]
+        pruning, kept = Pruning(tuple(method.drop_at)), None
         for step in range(method.steps):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * method.schedule.lr_factor(step, method.steps)
             roll_limit = method.schedule.roll_limit(step, method.steps, min(facts.image_size))
             jitter = Jitter.draw(self.seed, step, roll_limit)
-            losses = self.update(canvas, optimizer, whole, batch, jitter, step)
+            if method.drop_at:
+                jitter = whole_patches(jitter, facts)
+                if pruning.due(step, method.steps):
+                    kept = self.prune(canvas, kept, pruning)
+            losses = self.update(canvas, optimizer, replace(whole, kept=kept), batch, jitter, step)
             if crops is not None:
                 draws = [torch.rand(len(own) - 1, 4, generator=rng) for own, rng in zip(views, rngs, strict=True)]
                 boxes = sub_crops(crops.regions, torch.cat(draws), facts.image_size)
@@ -83,6 +94,7 @@ class Inversion:
             images = canvas.images()
             shown = torch.stack([images[owner] for owner in chunk.owners])  # (V, 3, H, W); once for each view of an image
             fed = jitter(shown if chunk.boxes is None else crop_and_resize(shown, chunk.boxes))
+            self.networks.kept = None if chunk.kept is None else moved(chunk.kept, jitter, self.facts)
             total, values = objective(self.terms, self.context(fed, chunk, batch, jitter, step), self.networks)
             total.backward(inputs=variables)
             chunk_sums = [value.detach().sum() for value in values.values()]
@@ -107,5 +119,15 @@ class Inversion:
             steps=self.method.steps,
             seed=self.seed,
             jitter=jitter,
+            kept=self.networks.kept,
             boxes=views.boxes,
         )
+
+    @torch.no_grad()
+    def prune(self, canvas: Canvas, kept: Tensor | None, pruning: Pruning) -> Tensor:
+        """The patches (B, k) of each image that stay."""
+        site = self.facts.sites[-1]
+        count = site.grid[0] * site.grid[1] if kept is None else kept.shape[1]
+        self.networks.kept = kept
+        rows = attention_rows(self.networks.run(torch.stack(canvas.images())).recorded, site)
+        return choose(rows, site, kept, pruning.left(count))

@@ -1,6 +1,6 @@
 """Presets: a set of weighted losses, labels, regions and a schedule under the name of a published method."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ class Method:
     canvas: str = "pixels"  # what the steps move
     pairs: bool = False  # images 2i and 2i + 1 get the same classes and draws
     precision: str = "float32"  # of the networks' products
+    drop_at: Sequence[float] = ()  # shares of the run at which 30 % of the patches leave it, those looked at least
 
 
 METHODS: dict[str, Method] = {
@@ -49,6 +50,12 @@ METHODS: dict[str, Method] = {
         },
         labels="hard",
     ),
+    "smi": Method(
+        "SMI-style (ICML 2024): class and smoothness, sparse: patches that are hardly looked at leave the run",
+        losses={"class_confidence": {"weight": 1.0}, "total_variation": {"weight": 0.05}},
+        labels="hard",
+        drop_at=(0.1, 0.2, 0.3, 0.4),
+    ),
     # α1 = 100 is a third-party derivative's; the paper searches 1 to 1e5 for each model.
     "sardfq": Method(
         "SARDFQ (arXiv 2412.16553): attention priors, regions with classes of their own, soft labels",
@@ -60,7 +67,7 @@ METHODS: dict[str, Method] = {
         max_regions=4,
     ),
     "ris": Method(
-        "RIS-style (our reading of the abstract of arXiv 2310.03661): robust to small changes of image and weights, unlike labels",
+        "RIS-style (our reading of the abstract of arXiv 2310.03661): what survives small changes, unlike labels",
         losses={
             "class_confidence": {"weight": 1.0},
             "total_variation": {"weight": 0.05},
@@ -105,6 +112,8 @@ def resolve_method(method: str, losses: dict | None = None, **changes: Any) -> M
         raise ValueError(f"lr must be positive, got {resolved.lr}")
     if not 1 <= resolved.max_regions <= MAX_REGIONS:
         raise ValueError(f"max_regions must be from 1 to {MAX_REGIONS}, got {resolved.max_regions}")
+    if any(not 0 < share < 1 for share in resolved.drop_at):
+        raise ValueError(f"drop_at takes shares of the run between 0 and 1, got {list(resolved.drop_at)}")
     label_range = resolved.label_range
     if label_range is not None and (len(label_range) != 2 or label_range[0] > label_range[1]):
         raise ValueError(f"label_range takes [lower, upper] with lower <= upper, got {label_range}")

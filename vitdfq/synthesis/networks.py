@@ -1,7 +1,7 @@
 """The networks a loss may run: the teacher, the teacher with something changed for one pass, and a fake-quantized student."""
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from vitdfq.models import record
 from vitdfq.synthesis.context import Pass
+from vitdfq.synthesis.sparsity import only_patches
 from vitdfq.synthesis.students import make_student, refresh
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -38,6 +39,7 @@ class Networks:
         self.teacher = teacher
         self.names = list(dict.fromkeys(names))
         self.dtype = PRECISIONS[precision]
+        self.kept: Tensor | None = None  # (B, k) the patches to show, see sparsity.py; None: all
         self._students: dict[str, nn.Module] = {}
         self._refreshed: dict[str, int] = {}
         self._recorded: dict[nn.Module, dict[str, Tensor]] = {}
@@ -57,10 +59,20 @@ class Networks:
         """
         model = self.teacher if network is None else network
         stand_ins = {f"model.{name}": value for name, value in (parameters or {}).items()}
-        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
+        autocast = torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None)
+        with autocast, only_patches(model, self.kept):
             features, logits = functional_call(FeaturesAndLogits(model), stand_ins, (images,))
         recorded = {name: value.to(images.dtype) for name, value in self._recorded[model].items()}  # not autocast's
         return Pass(images, logits.to(images.dtype), features.to(images.dtype), recorded)
+
+    @contextmanager
+    def all_patches(self) -> Iterator[None]:
+        """Within the block, runs show every patch: for images that are not the ones `kept` is about."""
+        kept, self.kept = self.kept, None
+        try:
+            yield
+        finally:
+            self.kept = kept
 
     def student(self, bits: str, images: Tensor, step: int, refresh_every: int) -> nn.Module:
         """A fake-quantized copy of the teacher whose ranges were fitted on `images` at most `refresh_every` steps ago."""

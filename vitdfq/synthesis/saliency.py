@@ -1,12 +1,11 @@
 """Where in the image a block looks, as a map (B, h, w) that is not negative and sums to 1 (ACQ-style)."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from vitdfq.models.family import AttentionSite
 from vitdfq.synthesis.attention import attention_rows, rows_name
+from vitdfq.synthesis.context import Pass
 
 LAST_BLOCKS = 3  # of a model without stages
 TINY = 1e-8
@@ -20,12 +19,18 @@ def saliency_name(site: AttentionSite) -> str:
     return rows_name(site) if site.class_row else site.name.rpartition(".")[0]
 
 
-def saliency(recorded: Mapping[str, Tensor], site: AttentionSite) -> Tensor:
-    """Return the map (B, h, w) of the block of `site`: the class token's attention, or the centred energy of the tokens."""
+def saliency(seen: Pass, site: AttentionSite, kept: Tensor | None = None) -> Tensor:
+    """Return the map (B, h, w) of the block of `site`: the class token's attention, or the centred energy of the tokens.
+
+    Where only the patches `kept` (B, k) were shown, nobody looks at the others.
+    """
     if site.class_row:
-        weights = attention_rows(recorded, site).mean((1, 2))[:, site.num_prefix_tokens :].unflatten(1, site.grid)
+        weights = attention_rows(seen.recorded, site).mean((1, 2))[:, site.num_prefix_tokens :]  # (B, patches)
+        if kept is not None:
+            weights = weights.new_zeros(len(weights), site.grid[0] * site.grid[1]).scatter(1, kept, weights)
+        weights = weights.unflatten(1, site.grid)
     else:
-        tokens = recorded[saliency_name(site)]
+        tokens = seen.recorded[saliency_name(site)]
         if tokens.ndim == 3:  # (B, N, D); Swin keeps (B, h, w, D)
             tokens = tokens[:, site.num_prefix_tokens :].unflatten(1, site.grid)
         weights = centred_energy(tokens)

@@ -41,10 +41,10 @@ def dropped_paths(model: nn.Module, rates: dict[str, float], uniform: Tensor) ->
 
         return hook
 
-    handles = [
-        modules[name].register_forward_hook(scale_by(column)) for name, column in zip(rates, factors.unbind(1), strict=True)
-    ]
+    handles = []
     try:
+        for name, column in zip(rates, factors.unbind(1), strict=True):
+            handles.append(modules[name].register_forward_hook(scale_by(column)))
         yield
     finally:
         for handle in handles:

@@ -34,6 +34,7 @@ class Views:
     regions: Tensor  # (V, 4), on the CPU
     targets: Tensor  # (V, C)
     drawn: dict[str, Draws]  # tensors (V, ...)
+    kept: Tensor | None = None  # (V, k) patches of the image that have not left the run; None: all
     boxes: Tensor | None = None  # (V, 4) what is shown of each image at this step; None: the whole image
 
     @staticmethod
@@ -50,8 +51,8 @@ class Views:
 
     def __getitem__(self, part: slice) -> "Views":
         drawn = {name: {key: draw[part] for key, draw in draws.items()} for name, draws in self.drawn.items()}
-        boxes = None if self.boxes is None else self.boxes[part]
-        return Views(self.owners[part], self.places[part], self.regions[part], self.targets[part], drawn, boxes)
+        kept, boxes = (None if value is None else value[part] for value in (self.kept, self.boxes))
+        return Views(self.owners[part], self.places[part], self.regions[part], self.targets[part], drawn, kept, boxes)
 
     def chunks(self, size: int) -> Iterator["Views"]:
         """Yield runs of at most `size` views, so that the batch size bounds memory whatever the number of crops."""

@@ -25,7 +25,7 @@ def attention_centre(ctx: SynthContext) -> Tensor:
     "attention center". The place is one of the image: where jitter has moved the image, the centre is measured as if it had not,
     so that what a shift wraps around the edge does not pull it to the other side. Returns (B,).
     """
-    maps = saliency(ctx.recorded, ctx.sites[-1])
+    maps = saliency(ctx, ctx.sites[-1], ctx.kept)
     centres = centre(maps, ctx.jitter.offset, ctx.jitter.flip, ctx.facts.image_size)
     distance = (centres - ctx.drawn["attention_centre"]["centre"]).square().sum(1)
     whole = torch.tensor([place == 0 for place in ctx.places], device=distance.device)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vitdfq.models.family import AttentionSite
-from vitdfq.synthesis.attention import attention_rows, rows_name
+from vitdfq.synthesis.attention import attention_rows, of_kept, rows_name
 from vitdfq.synthesis.context import Draws, SynthContext, TeacherFacts
 from vitdfq.synthesis.priors import gaussian_mixture_maps
 
@@ -74,7 +74,7 @@ def attention_prior(ctx: SynthContext, *, include_cls: bool = True) -> Tensor:
     losses = []
     for site in deeper_half(ctx.sites):
         attention = attention_rows(ctx.recorded, site)  # (B, windows, H, N)
-        prior = ctx.drawn["attention_prior"][site.name]
+        prior = of_kept(ctx.drawn["attention_prior"][site.name], ctx.kept, site)
         if not include_cls and site.num_prefix_tokens:
             attention, prior = attention[..., site.num_prefix_tokens :], prior[..., site.num_prefix_tokens :]
             prior = prior * (attention.sum(-1, keepdim=True) / prior.sum(-1, keepdim=True).clamp(min=1e-6)).detach()

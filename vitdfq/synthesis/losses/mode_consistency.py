@@ -42,7 +42,7 @@ def mode_consistency(ctx: SynthContext) -> Tensor:
     three. Where the teacher has BatchNorms, an image depends on its batch. Returns (B,).
     """
     distances = [
-        (saliency(ctx.recorded, site) - saliency(other.recorded, site)).square().sum((1, 2))
+        (saliency(ctx, site, ctx.kept) - saliency(other, site, ctx.kept)).square().sum((1, 2))
         for site in last_of_stages(ctx.sites)
         for other in ctx.passes["mode_consistency"]
     ]

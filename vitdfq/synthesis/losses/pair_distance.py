@@ -39,7 +39,7 @@ def pair_distance(
 
 
 def last_saliency(ctx: SynthContext) -> Tensor:
-    return saliency(ctx.recorded, ctx.sites[-1]).flatten(1)
+    return saliency(ctx, ctx.sites[-1], ctx.kept).flatten(1)
 
 
 def partners(ctx: SynthContext) -> tuple[Tensor, Tensor]:

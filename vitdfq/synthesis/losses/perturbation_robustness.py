@@ -18,8 +18,9 @@ def perturbed_passes(
 ) -> list[Pass]:
     """Run the teacher on `inputs` changed images and with `weights` changed sets of weights.
 
-    `rel` is the deviation of the noise on a weight as a share of the weight's own. The first changed images have white noise added, the others an augmentation chosen at random for each view. Where `epsilon`
-    is not 0, images of noise follow: as they are, then changed alike.
+    The first changed images have white noise added, the others an augmentation chosen at random for each view. `rel` is the
+    deviation of the noise on a weight as a share of the weight's own. Where `epsilon` is not 0, images of noise follow: as they
+    are, then changed alike.
     """
     if inputs < 0 or weights < 0 or inputs + weights == 0:
         raise ValueError(f"perturbation_robustness needs a perturbation, got inputs={inputs} and weights={weights}")
@@ -36,7 +37,7 @@ def perturbed_passes(
     if epsilon:
         rngs = [generator(ctx.seed, "perturbed noise", number) for number in range(NOISE_IMAGES)]
         noise = torch.stack([torch.randn(ctx.images.shape[1:], generator=rng) for rng in rngs]).to(ctx.images)
-        with torch.no_grad():
+        with torch.no_grad(), networks.all_patches():
             found += [networks.run(noise), *passes(noise, rngs)]
     return found
 
@@ -70,10 +71,11 @@ def perturbation_robustness(
     passes = ctx.passes["perturbation_robustness"]
     count = (len(passes) - 1) // 2 if epsilon else len(passes)
     features, predictions = inconsistency(ctx, passes[:count])
+    allowed_f, allowed_p = torch.tensor(tau_f), torch.tensor(tau_p)
     if epsilon:
         of_noise = inconsistency(passes[count], passes[count + 1 :])
-        tau_f, tau_p = (tau + epsilon * value.mean() for tau, value in zip((tau_f, tau_p), of_noise, strict=True))
-    return w_f * (features - tau_f).relu() + w_p * (predictions - tau_p).relu()
+        allowed_f, allowed_p = tau_f + epsilon * of_noise[0].mean(), tau_p + epsilon * of_noise[1].mean()
+    return w_f * (features - allowed_f).relu() + w_p * (predictions - allowed_p).relu()
 
 
 def inconsistency(clean: Pass, changed: list[Pass]) -> tuple[Tensor, Tensor]:
