@@ -98,6 +98,18 @@ def test_passes_are_as_many_as_asked_for(options, count):
     assert term.value(ctx).isfinite().all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_gradient_lowers_it_while_the_distance_between_images_is_held(kind):
+    """Held, because it is without gradient; robustness alone would shrink it."""
+    teacher, images = make_tiny(kind), randn(3, 3, 32, 32).requires_grad_()
+    ctx, (term,) = make_context(teacher, images, {NAME: {}})
+    before = term.value(ctx).sum()
+    (gradient,) = torch.autograd.grad(before, images)
+    after, _ = make_context(teacher, images.detach() - 0.1 * gradient / gradient.norm(), {NAME: {}})
+    features, predictions = inconsistency(after, after.passes[NAME])
+    assert (features * between(after.features) / between(ctx.features) + 0.5 * predictions).sum() < before
+
+
 def test_no_perturbation_is_refused():
     with pytest.raises(ValueError, match="needs a perturbation, got inputs=0 and weights=0"):
         make_context(make_tiny("vit"), randn(2, 3, 32, 32), {NAME: {"inputs": 0, "weights": 0}})

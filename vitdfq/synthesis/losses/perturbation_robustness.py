@@ -57,6 +57,7 @@ def perturbation_robustness(
     the perturbed passes of 1 - cosine, prediction inconsistency that of the L1 distance of probabilities, from 0 to 2. Our
     deviation: the first is divided by the mean 1 - cosine between two images of the batch, without gradient, because a teacher
     to which all images look alike changes little under any perturbation. A batch of one image has no such distance: it is 1.
+    Alone the loss still draws images together; beside it belongs one that keeps them apart, such as class_confidence.
 
     Args:
         w_f: weight of the feature inconsistency.
