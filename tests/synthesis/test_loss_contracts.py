@@ -8,10 +8,14 @@ from tiny import make_tiny
 from vitdfq.synthesis import LOSSES
 
 KINDS = ("vit", "deit", "swin")
+CASES = [(name, kind) for name in LOSSES for kind in KINDS if name != "batch_norm_statistics"]  # test_statistics_losses.py
+ALONE = [(name, kind) for name, kind in CASES if not LOSSES[name].compares]
+COMPARING = [(name, kind) for name, kind in CASES if LOSSES[name].compares]
+OPTIONS = {name: {"hinge": 0.0} for name in ("norm_statistics", "statistics_prior")}  # what hides behind it shall be seen
 
 
 def value_of(name, teacher, images, first=0):
-    ctx, (term,) = make_context(teacher, images, {name: {}}, first)
+    ctx, (term,) = make_context(teacher, images, {name: OPTIONS.get(name, {})}, first)
     return term.value(ctx)
 
 
@@ -19,14 +23,21 @@ def some_images(count=3):
     return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(("name", "kind"), CASES)
 class TestEveryLoss:
     def test_is_one_finite_number_an_image(self, name, kind):
         values = value_of(name, make_tiny(kind), some_images())
         assert values.shape == (3,)
         assert values.isfinite().all()
 
+    def test_gradient_stays_finite_on_a_flat_image(self, name, kind):
+        images = torch.zeros(2, 3, 32, 32, requires_grad=True)
+        value_of(name, make_tiny(kind), images).sum().backward()
+        assert images.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "kind"), ALONE)
+class TestEveryLossOfSingleImages:
     def test_gradient_reaches_its_own_image_and_no_other(self, name, kind):
         images = some_images().requires_grad_()
         value_of(name, make_tiny(kind), images)[1].backward()
@@ -41,10 +52,20 @@ class TestEveryLoss:
         torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-6)
         assert len(set(together.tolist())) == 3  # a constant would pass as well
 
-    def test_gradient_stays_finite_on_a_flat_image(self, name, kind):
-        images = torch.zeros(2, 3, 32, 32, requires_grad=True)
+
+@pytest.mark.parametrize(("name", "kind"), COMPARING)
+class TestEveryLossThatComparesImages:
+    def test_gradient_reaches_the_images(self, name, kind):
+        images = some_images().requires_grad_()
         value_of(name, make_tiny(kind), images).sum().backward()
-        assert images.grad.isfinite().all()
+        assert (images.grad.flatten(1).norm(dim=1) > 0).any()
+
+    def test_image_depends_on_its_batch(self, name, kind):
+        """Else it need not say `compares`."""
+        teacher, images = make_tiny(kind), some_images()
+        together = value_of(name, teacher, images)
+        alone = torch.cat([value_of(name, teacher, images[i : i + 1], first=i) for i in range(3)])
+        assert (alone - together).abs().max() > 1e-4 * together.abs().max()
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -5,14 +5,35 @@ by itself.
 """
 
 from vitdfq.synthesis.context import Loss
+from vitdfq.synthesis.losses.attention_entropy import attention_entropy, draw_patches
 from vitdfq.synthesis.losses.attention_prior import attention_prior, deep_attention, draw_priors
+from vitdfq.synthesis.losses.batch_norm_statistics import batch_norm_inputs, batch_norm_statistics
 from vitdfq.synthesis.losses.class_confidence import class_confidence
+from vitdfq.synthesis.losses.discrepancy import discrepancy
+from vitdfq.synthesis.losses.frequency_consistency import filtered_passes, frequency_consistency
+from vitdfq.synthesis.losses.head_similarity import attention_scores, head_similarity
+from vitdfq.synthesis.losses.input_statistics import input_statistics
+from vitdfq.synthesis.losses.margin_discrepancy import margin_discrepancy
+from vitdfq.synthesis.losses.norm_statistics import norm_statistics, token_norms
 from vitdfq.synthesis.losses.patch_similarity import attention_outputs, patch_similarity
+from vitdfq.synthesis.losses.smoothness import smoothness
+from vitdfq.synthesis.losses.statistics_prior import norm_inputs, statistics_prior
 from vitdfq.synthesis.losses.total_variation import draw_target, total_variation
+from vitdfq.synthesis.student_pass import student_pass
 
 LOSSES: dict[str, Loss] = {
+    "attention_entropy": Loss(attention_entropy, listens=attention_scores, draw=draw_patches),
     "attention_prior": Loss(attention_prior, listens=deep_attention, draw=draw_priors),
+    "batch_norm_statistics": Loss(batch_norm_statistics, listens=batch_norm_inputs, compares=True),
     "class_confidence": Loss(class_confidence),
+    "discrepancy": Loss(discrepancy, passes=student_pass, compares=True),  # the student's ranges are the batch's
+    "frequency_consistency": Loss(frequency_consistency, passes=filtered_passes),
+    "head_similarity": Loss(head_similarity, listens=attention_scores),
+    "input_statistics": Loss(input_statistics, compares=True),
+    "margin_discrepancy": Loss(margin_discrepancy, passes=student_pass, compares=True),
+    "norm_statistics": Loss(norm_statistics, listens=token_norms, compares=True),
     "patch_similarity": Loss(patch_similarity, listens=attention_outputs),
+    "smoothness": Loss(smoothness),
+    "statistics_prior": Loss(statistics_prior, listens=norm_inputs, compares=True),
     "total_variation": Loss(total_variation, draw=draw_target),
 }
