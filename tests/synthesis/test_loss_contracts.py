@@ -7,7 +7,7 @@ from tiny import make_tiny
 
 from vitdfq.synthesis import LOSSES
 
-KINDS = ("vit", "deit", "swin")
+KINDS = ("vit", "deit", "swin", "levit")
 
 
 def value_of(name, teacher, images, first=0):
