@@ -24,9 +24,9 @@ def center(
     """Move the mean over tokens and images of what is quantized into biases; the float function stays, whatever the images.
 
     Keys: softmax does not see a constant added to all keys of a head, so their mean leaves the bias of what writes them. Values:
-    rows of softmax sum to one, so their mean passes to the bias of what reads them, where this reads them as they are. Queries: `QuantMatMul.left_shift`, whose scores are added
-    back. Inputs of linear layers: `QuantLinear.input_shift`, met by the float weight. What remains has a smaller range, so
-    finer steps.
+    rows of softmax sum to one, so their mean passes to the bias of `proj`, if this reads them as they are. Queries:
+    `QuantMatMul.left_shift`, whose scores are added back. Inputs of linear layers: `QuantLinear.input_shift`, met by the float
+    weight. What remains has a smaller range, so finer steps.
 
     That gains much where the mean is the model's own (large pretrained ViTs), and loses much where it is only that of these
     images and others then fall outside the range. Which of the two, noise and painted images tell: both ways are tried, and
