@@ -7,8 +7,9 @@ from tiny import make_tiny
 
 from vitdfq.synthesis import LOSSES
 
-KINDS = ("vit", "deit", "swin")
-CASES = [(name, kind) for name in LOSSES for kind in KINDS if name != "batch_norm_statistics"]  # test_statistics_losses.py
+KINDS = ("vit", "deit", "swin", "levit")
+ONLY = {"norm_statistics": ("vit", "deit", "swin"), "batch_norm_statistics": ("levit",)}  # what has such norms
+CASES = [(name, kind) for name in LOSSES for kind in ONLY.get(name, KINDS)]
 ALONE = [(name, kind) for name, kind in CASES if not LOSSES[name].compares]
 COMPARING = [(name, kind) for name, kind in CASES if LOSSES[name].compares]
 OPTIONS = {name: {"hinge": 0.0} for name in ("norm_statistics", "statistics_prior")}  # what hides behind it shall be seen

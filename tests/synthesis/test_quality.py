@@ -8,7 +8,7 @@ from torch.nn.functional import cosine_similarity
 from vitdfq.synthesis import quality
 
 
-@pytest.mark.parametrize("kind", ["vit", "deit", "swin"])
+@pytest.mark.parametrize("kind", ["vit", "deit", "swin", "levit"])
 def test_quality_against_a_slow_reference(kind):
     teacher = make_tiny(kind)
     images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
