@@ -55,6 +55,7 @@ def plot_comparison(rows: list[dict[str, Any]], columns: dict[str, str], title: 
                 axes.axvline(teacher[key], color="black", linestyle=":")
                 ends.append(teacher[key])
             if min(ends) > 0.7 * max(ends):  # all alike: look closer
+                head = f"{head} (axis cut)"
                 axes.set_xlim(min(ends) - 0.5 * (max(ends) - min(ends)) - 0.01, max(ends) + 0.1 * (max(ends) - min(ends)) + 0.01)
             axes.set_title(head, fontsize=9)
             axes.set_yticks(places, [row["title"] for row in rows], fontsize=8)

@@ -52,8 +52,10 @@ def number(value: float | None, spread: float | None, digits: int) -> str:
 
 
 def title(content: dict[str, Any]) -> str:
-    bits, seeds = content["bits"].upper(), ", ".join(map(str, content["seeds"]))
-    return f"{content['teacher']['name']}: {bits} on {content['teacher']['num_images']:,} images, seeds {seeds}"
+    """What the table is about, in one line."""
+    bits = content["bits"].upper()
+    seeds = f"seed{'s' * (len(content['seeds']) > 1)} {', '.join(map(str, content['seeds']))}"
+    return f"{content['teacher']['name']}: {bits} on {content['teacher']['num_images']:,} images, {seeds}"
 
 
 def notes(content: dict[str, Any]) -> str:
