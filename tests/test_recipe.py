@@ -115,7 +115,7 @@ WRONG_LINES = [  # line of RECIPE, what it becomes, the message after "small.yam
     (4, "  nmae: zoo:vit", "model: name is missing: a timm name such as"),
     (4, "  name: deit_tinny_patch16_224", "model.name: unknown timm model 'deit_tinny_patch16_224', did you mean 'deit_t"),
     (4, "  name: [zoo:vit]", "model.name: ['zoo:vit'] is a list; expected text"),
-    (6, "  method: sardf", "synthesize.method: unknown synthesis method 'sardf', did you mean 'sardfq'?; choices: dead_leaves, "),
+    (6, "  method: sardf", "synthesize.method: unknown synthesis method 'sardf', did you mean 'sardfq'?; choices: acq, "),
     (6, "  method: off", "synthesize.method: 'off' is false to YAML; put it in quotes"),
     (6, "  method: Yes", "synthesize.method: 'Yes' is true to YAML; put it in quotes"),
     (6, "  step: 3", "synthesize.step: unknown key, did you mean 'steps'?; choices: method, num_images, steps, "),

@@ -79,8 +79,8 @@ def _check_synthesize(document: Document, section: dict[str, Any]) -> None:
 def _check_loss(document: Document, keys: Keys) -> None:
     with document.blaming(*keys):
         loss = pick(keys[-1], LOSSES, "loss")
-    drawn_by = keywords(loss.draw) if loss.draw else {}
-    check_keywords(document, keys, {"weight": float} | keywords(loss.function) | drawn_by)
+    options = {name: kind for function, _ in loss.needs() for name, kind in keywords(function).items()}
+    check_keywords(document, keys, {"weight": float, "after": float, "every": int} | options)
 
 
 def _check_prepare(document: Document, section: dict[str, Any]) -> None:

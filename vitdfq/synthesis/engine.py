@@ -44,7 +44,7 @@ def synthesize(
         losses: changes to the preset, `{name: {weight: 1.0, option: value}}`; weight 0 switches a loss off. From Python
             a loss of your own may stand here: `{"mine": {"function": f, "weight": 1.0}}` with
             `f(ctx: SynthContext) -> (B,)`.
-        labels: "soft" or "hard" targets.
+        labels: "soft", "hard" or "low_correlation" targets.
         label_range: lower and upper label logit of the relevant classes in soft targets; by default (5, 10) shifted for
             the number of classes.
         start: what an image is before the first step, "noise" or "dead_leaves".

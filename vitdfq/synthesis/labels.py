@@ -7,10 +7,13 @@ from itertools import cycle, islice
 import torch
 from torch import Tensor
 
+from vitdfq.synthesis.correlation import pearson
 from vitdfq.synthesis.seeds import generator
 
 REFERENCE_RANGE = (5.0, 10.0)  # of the relevant classes' label logits at 1000 classes: arXiv 2412.16553
 REFERENCE_CLASSES = 1000
+CANDIDATES = 8  # of low-correlation labels, for one image
+SMOOTHING = 0.1  # their mass on other classes
 
 
 def image_classes(rng: torch.Generator, seed: int, index: int, count: int, num_classes: int) -> list[int]:
@@ -58,4 +61,26 @@ def hard_target(
     return target / target.sum()
 
 
-LABELS = {"soft": soft_target, "hard": hard_target}
+def low_correlation_target(
+    rng: torch.Generator,
+    classes: Sequence[int],
+    num_classes: int,
+    label_range: Sequence[float] | None = None,
+    earlier: Sequence[Tensor] = (),
+) -> Tensor:
+    """RIS-style soft label: of several smoothed labels the one whose greatest correlation with `earlier` labels is least.
+
+    The paper's equations (arXiv 2310.03661) were not available to us; this is our reading of the abstract. `classes` share .9
+    of the mass, the rest is spread at random, so only the rest can be chosen. Returns (num_classes,).
+    """
+    relevant = hard_target(rng, classes, num_classes)
+    spread = torch.empty(CANDIDATES, num_classes).exponential_(generator=rng) * (relevant == 0)
+    share = SMOOTHING if len(set(classes)) < num_classes else 0.0
+    candidates = (1 - share) * relevant + share * spread / spread.sum(1, keepdim=True).clamp(min=1e-12)
+    if not earlier:
+        return candidates[0]
+    return candidates[pearson(candidates, torch.stack(list(earlier))).amax(1).argmin()]
+
+
+LABELS = {"soft": soft_target, "hard": hard_target, "low_correlation": low_correlation_target}
+BANKS = {"low_correlation": 64}  # how many targets of the images before are given to a label kind as `earlier`

@@ -127,6 +127,27 @@ METHODS: dict[str, Method] = {
         },
         max_regions=4,
     ),
+    "ris": Method(
+        "RIS-style (our reading of the abstract of arXiv 2310.03661): what survives small changes, unlike labels",
+        losses={
+            "class_confidence": {"weight": 1.0},
+            "total_variation": {"weight": 0.05},
+            "perturbation_robustness": {"weight": 1.0, "after": 0.2, "every": 2},
+            "label_correlation": {"weight": 0.1},
+        },
+        labels="low_correlation",
+    ),
+    "acq": Method(
+        "ACQ-style (our reading of the abstract of arXiv 2301.07266): attention centres, pairs that differ, the same in training",
+        losses={
+            "class_confidence": {"weight": 1.0},
+            "total_variation": {"weight": 0.05},
+            "attention_centre": {"weight": 1.0},
+            "pair_distance": {"weight": 0.1, "after": 0.1},
+            "mode_consistency": {"weight": 10.0, "after": 0.1},
+        },
+        pairs=True,
+    ),
 }
 
 

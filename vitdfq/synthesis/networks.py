@@ -1,11 +1,12 @@
 """The networks a loss may run: the teacher, the teacher with something changed for one pass, and a fake-quantized student."""
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from vitdfq.models import record
 from vitdfq.synthesis.context import Pass
@@ -13,6 +14,19 @@ from vitdfq.synthesis.sparsity import only_patches
 from vitdfq.synthesis.students import make_student, refresh
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+
+
+class FeaturesAndLogits(nn.Module):
+    """What a pass keeps of a timm model, as a module: `functional_call` takes nothing else."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) -> (B, D) and (B, C)"""
+        tokens = self.model.forward_features(images)
+        return self.model.forward_head(tokens, pre_logits=True), self.model.forward_head(tokens)
 
 
 class Networks:
@@ -38,15 +52,27 @@ class Networks:
     def __exit__(self, *raised: Any) -> None:
         self._open.close()
 
-    def run(self, images: Tensor, network: nn.Module | None = None) -> Pass:
-        """One pass over (B, 3, H, W), by default of the teacher, with gradients as they stand."""
-        model: Any = self.teacher if network is None else network
+    def run(self, images: Tensor, network: nn.Module | None = None, parameters: Mapping[str, Tensor] | None = None) -> Pass:
+        """One pass over (B, 3, H, W), by default of the teacher, with gradients as they stand.
+
+        `parameters` stand in for the network's own parameters and buffers of these names, which stay as they are.
+        """
+        model = self.teacher if network is None else network
+        stand_ins = {f"model.{name}": value for name, value in (parameters or {}).items()}
         autocast = torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None)
         with autocast, only_patches(model, self.kept):
-            tokens = model.forward_features(images)
-            features, logits = model.forward_head(tokens, pre_logits=True), model.forward_head(tokens)
+            features, logits = functional_call(FeaturesAndLogits(model), stand_ins, (images,))
         recorded = {name: value.to(images.dtype) for name, value in self._recorded[model].items()}  # not autocast's
         return Pass(images, logits.to(images.dtype), features.to(images.dtype), recorded)
+
+    @contextmanager
+    def all_patches(self) -> Iterator[None]:
+        """Within the block, runs show every patch: for images that are not the ones `kept` is about."""
+        kept, self.kept = self.kept, None
+        try:
+            yield
+        finally:
+            self.kept = kept
 
     def student(self, bits: str, images: Tensor, step: int, refresh_every: int) -> nn.Module:
         """A fake-quantized copy of the teacher whose ranges were fitted on `images` at most `refresh_every` steps ago."""

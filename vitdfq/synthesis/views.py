@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from vitdfq.synthesis.context import Draws, TeacherFacts
-from vitdfq.synthesis.labels import LABELS, image_classes
+from vitdfq.synthesis.labels import BANKS, LABELS, image_classes
 from vitdfq.synthesis.methods import Method
 from vitdfq.synthesis.regions import draw_regions
 from vitdfq.synthesis.seeds import generator
@@ -62,19 +63,57 @@ class Views:
 def draw_views(index: int, seed: int, method: Method, terms: list[Term], facts: TeacherFacts) -> list[View]:
     """Draw the views of image `index`: the whole image, then its regions (none when the image is its own only region).
 
-    Everything comes from streams of the image's own, so that it depends on neither batch nor number of images.
+    Everything comes from streams of the image's own, so that it depends on neither batch nor number of images; only labels of a
+    kind in `BANKS` look at those of the images before.
     """
     if method.pairs:
         index = index // 2
-    rng = generator(seed, "views", index)
-    count = int(torch.randint(1, method.max_regions + 1, (), generator=rng))
-    classes = image_classes(rng, seed, index, count, facts.num_classes)
-    regions = draw_regions(rng, count, facts.image_size)
+    labels = Labels(seed, method.labels, tuple(method.label_range or ()), method.max_regions, facts.num_classes, facts.image_size)
+    rng, classes, regions = labels.asked_for(index)
 
     def view(place: int, region: Tensor, asked_for: list[int]) -> View:
-        target = LABELS[method.labels](rng, asked_for, facts.num_classes, method.label_range)
+        target = labels.target(rng, asked_for, index)
         drawn = {term.name: term.draw(generator(seed, term.name, index, place), facts) for term in terms}
         return View(place, region, target, drawn)
 
     whole = view(0, torch.tensor([0, 0, *facts.image_size]), classes)  # asks for the classes of all its regions
     return [whole, *(view(place + 1, region, [classes[place]]) for place, region in enumerate(regions))]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What decides the targets of all images."""
+
+    seed: int
+    kind: str
+    label_range: tuple[float, ...]
+    max_regions: int
+    num_classes: int
+    image_size: tuple[int, int]
+
+    def asked_for(self, index: int) -> tuple[torch.Generator, list[int], Tensor]:
+        """Return the stream of image `index`, its classes, and its regions (count, 4)."""
+        rng = generator(self.seed, "views", index)
+        count = int(torch.randint(1, self.max_regions + 1, (), generator=rng))
+        classes = image_classes(rng, self.seed, index, count, self.num_classes)
+        return rng, classes, draw_regions(rng, count, self.image_size)
+
+    def target(self, rng: torch.Generator, classes: list[int], index: int) -> Tensor:
+        """The target (C,) of a view of image `index` that asks for these classes."""
+        earlier = {"earlier": bank(self, index)} if self.kind in BANKS else {}
+        return LABELS[self.kind](rng, classes, self.num_classes, self.label_range or None, **earlier)
+
+
+def bank(labels: Labels, index: int) -> list[Tensor]:
+    """The targets of the whole images right before image `index`, first in, first out."""
+    kept = history(labels)
+    while len(kept) < index:
+        rng, classes, _ = labels.asked_for(len(kept))
+        kept.append(labels.target(rng, classes, len(kept)))
+    return kept[max(0, index - BANKS[labels.kind]) : index]
+
+
+@lru_cache(maxsize=1)
+def history(labels: Labels) -> list[Tensor]:
+    """The targets found so far, from image 0: each depends on those before, and finding them again would take long."""
+    return []
