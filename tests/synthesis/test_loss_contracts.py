@@ -10,7 +10,11 @@ from vitdfq.synthesis import LOSSES
 KINDS = ("vit", "deit", "swin", "levit")
 ONLY = {"norm_statistics": ("vit", "deit", "swin"), "batch_norm_statistics": ("levit",)}  # what has such norms
 CASES = [(name, kind) for name in LOSSES for kind in ONLY.get(name, KINDS)]
-ALONE = [(name, kind) for name, kind in CASES if not LOSSES[name].compares]
+ALONE = [
+    (name, kind)
+    for name, kind in CASES
+    if not LOSSES[name].compares and (name, kind) != ("mode_consistency", "levit")  # BatchNorm by the batch's statistics
+]
 COMPARING = [(name, kind) for name, kind in CASES if LOSSES[name].compares]
 OPTIONS = {
     "mode_consistency": {"rate": 0.9, "draws": 4},  # so that every image of so small a model loses some path

@@ -14,7 +14,7 @@ def draw_patches(rng: torch.Generator, facts: TeacherFacts, *, num_patches: int 
     if num_patches < 2:
         raise ValueError(f"num_patches must be at least 2, got {num_patches}")
     return {
-        site.name: torch.rand(site.num_windows, math.prod(site.grid), generator=rng).argsort(1)[:, :num_patches]
+        site.name: torch.rand(site.num_windows, math.prod(site.query_grid or site.grid), generator=rng).argsort(1)[:, :num_patches]
         for site in facts.sites
     }
 
