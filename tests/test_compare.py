@@ -1,6 +1,7 @@
 """`vitdfq compare` through the real command, small: a zoo model, few images, few steps."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from vitdfq.compare import REAL, compare
+from vitdfq.compare import REAL, compare, slug_of
 from vitdfq.errors import InputError, RecipeError
+from vitdfq.recipe.comparison import Row
 from vitdfq.tables import COLUMNS
 from vitdfq.tensors import read_tensors
 
@@ -27,6 +29,11 @@ TITLES = ["sardfq", "noise", REAL.title]
 
 def command(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "vitdfq", "compare", *map(str, arguments)], capture_output=True, text=True)
+
+
+def width(path: Path) -> int:
+    with Image.open(path) as image:
+        return image.width
 
 
 def write(path: Path, **changes) -> Path:
@@ -80,10 +87,10 @@ def test_images_are_looked_at(finished):
     page = (finished / "out/compare.md").read_text()
     for name in ("sardfq", "noise", "real"):
         for path in (f"grids/{name}.png", f"attention/{name}.png"):
-            assert f"({path})" in page and Image.open(finished / "out" / path).width > 200
-    with_priors, without = (Image.open(finished / f"out/attention/{name}.png").width for name in ("sardfq", "noise"))
+            assert f"({path})" in page and width(finished / "out" / path) > 200
+    with_priors, without = (width(finished / f"out/attention/{name}.png") for name in ("sardfq", "noise"))
     assert with_priors > without
-    assert Image.open(finished / "out/compare.png").width > 600
+    assert width(finished / "out/compare.png") > 600
     assert f"| {REAL.title} | 2 | 4 |" in page and "uses data" in page.split("|")[-1]
 
 
@@ -98,9 +105,9 @@ def test_second_run_makes_nothing(finished):
     assert all(title in done.stdout for title in ("sardfq", "noise", "uses data", "agreement %"))
 
 
-def test_another_method_joins_and_the_rest_is_kept(finished, content):
+def test_another_method_joins_and_the_rest_is_kept(finished, content, tmp_path):
     """In this process: the cells of before come from the folder, in the order that is asked for now."""
-    out = finished / "out"
+    out = shutil.copytree(finished / "out", tmp_path / "out")
     noise = (out / "stages/noise_1_predictions.safetensors").stat().st_mtime_ns
     changes = ["compare.methods=[dead_leaves, noise]", "compare.seeds=[1]"]
     found = compare([finished / "small.yaml"], out=out, overrides=changes)
@@ -123,6 +130,11 @@ def test_a_method_that_fails_is_a_row_and_the_others_go_on(tmp_path):
     assert broken["pictures"] == [] and broken["mean"]["top1"] is None
     assert fine["error"] is None and fine["mean"]["top1"] > 50
     assert "broken failed: synthesize: loss" in (tmp_path / "out/compare.md").read_text()
+
+
+def test_no_two_rows_share_a_file():
+    rows = [REAL, Row("real", {}), Row("noise (c)", {}), Row("noise_c", {}), Row("noise-c", {})]
+    assert len({slug_of(row) for row in rows}) == len(rows)
 
 
 @pytest.mark.parametrize(

@@ -95,11 +95,12 @@ class Table:
             else:
                 images, summary = self.line.images(row.section | {"seed": seed}, f"stages/{slug}_{seed}_images")
                 seconds = summary["seconds"]
+            key = fingerprint(self.line.teacher_print, images.numpy().tobytes().hex())
             if index == 0:
-                self.look(row, images)
+                self.look(row, images, key)
             predictions, calibration = self.line.judged(images, f"{slug}_{seed}", seed)
             scores = score(predictions, self.teacher.logits)
-            measures = self.measures(images, f"{slug}_{seed}")
+            measures = self.measures(images, key, f"{slug}_{seed}")
         except OSError:  # the disk, not the method
             raise
         except Exception as error:  # one method's failure is a result of the comparison
@@ -124,9 +125,8 @@ class Table:
         key = fingerprint(self.line.teacher_print, asked)
         return self.line.stages.once(f"stages/real_{self.seeds[index]}_images.safetensors", key, make)[0]["images"]
 
-    def measures(self, images: Tensor, name: str) -> dict[str, float | None]:
-        """What the teacher says about the images without labels."""
-        key = self.print_of(images)
+    def measures(self, images: Tensor, key: str, name: str) -> dict[str, float | None]:
+        """What the teacher says about the images without labels; `key` is their fingerprint."""
 
         def make() -> dict[str, Tensor]:
             found = quality(self.line.teacher, images)
@@ -137,10 +137,9 @@ class Table:
         found, _ = self.line.stages.once(f"stages/{name}_quality.safetensors", key, make)
         return {name: None if value.isnan() else value.item() for name, value in sorted(found.items())}
 
-    def look(self, row: Row, images: Tensor) -> None:
+    def look(self, row: Row, images: Tensor, key: str) -> None:
         """Draw the grid of a row's images, and the attention of the first of them beside the priors they followed."""
-        teacher, key = self.line.teacher, self.print_of(images)
-        grid, attention = pictures_of(row)
+        teacher, (grid, attention) = self.line.teacher, pictures_of(row)
         self.drawn(grid, key, lambda path: report.save_grid(teacher, images, path))
 
         def draw(path: Path) -> None:
@@ -159,9 +158,6 @@ class Table:
             draw(path)
             if path.is_file():
                 self.line.stages.finish(name, shaped_by, round(time.monotonic() - start, 2))
-
-    def print_of(self, images: Tensor) -> str:
-        return fingerprint(self.line.teacher_print, images.numpy().tobytes().hex())
 
     def content(self, recipes: list[Recipe], rows: list[Row], cells: list[dict[str, Any]]) -> dict[str, Any]:
         """What compare.json holds."""
@@ -188,8 +184,11 @@ class Table:
 
 
 def slug_of(row: Row) -> str:
-    """A row's name in file names."""
-    return "real" if row.section is None else re.sub(r"[^\w.-]+", "_", row.title).strip("_")
+    """A row's name in file names: no two rows share one, as names of recipes and methods hold no "+"."""
+    if row.section is None:
+        return "real"
+    name = re.sub(r"[^\w.-]+", "+", row.title).strip("+")
+    return "real+" if name == "real" else name  # a recipe may be called so
 
 
 def pictures_of(row: Row) -> list[str]:
