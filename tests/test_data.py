@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PILImage
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 
-from vitdfq.data import batches, check_dataset, load_labelled, transform_of
+from vitdfq.data import batches, check_dataset, load_labelled, transform_of, unseen_images
 from vitdfq.errors import AccessError, InputError, RecipeError
 
 CLASSES = ["ant", "bee", "cat"]
@@ -257,3 +258,44 @@ def test_lost_connection_in_the_middle_is_an_access_error(monkeypatch):
     monkeypatch.setattr("vitdfq.models.fetch.reachable", lambda endpoint: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: stream)
     refused(AccessError, "row 1 cannot be read (connection reset)", "someone/something")
+
+
+class Model:
+    """What `unseen_images` asks of a model: classes and a transform."""
+
+    num_classes = 3
+    pretrained_cfg: ClassVar = {"input_size": (3, 8, 8), "mean": (0, 0, 0), "std": (1, 1, 1), "crop_pct": 1.0}
+
+
+def seen_or_not(dataset, **options):
+    """Which of the pictures the unseen images are, by their pixels."""
+    transform = transform_of(Model())
+    known = {tuple(transform(picture(number)).flatten().tolist()): number for number in range(20)}
+    return [known[tuple(image.flatten().tolist())] for image in unseen_images(Model(), dataset=str(dataset), **options)]
+
+
+def test_unseen_images_are_the_last_or_of_the_train_split(tmp_path):
+    write_parquet(tmp_path / "a/test.parquet")
+    options = {"split": "test", "evaluated": 2, "count": 2}
+    assert seen_or_not(tmp_path / "a", **options) == [5, 6]
+    assert seen_or_not(tmp_path / "a", **options, block=1) == [3, 4]
+    assert seen_or_not(tmp_path / "a", **options | {"count": 5}) == [2, 3, 4, 5, 6]
+    for wrong in ({"block": 2}, {"count": 6}, {"evaluated": None}, {"evaluated": 6}):
+        with pytest.raises(RecipeError, match=r"not evaluated; lower evaluate\.num_images"):
+            seen_or_not(tmp_path / "a", **options | wrong)
+    write_parquet(tmp_path / "a/train.parquet")
+    for evaluated in (2, None):
+        assert seen_or_not(tmp_path / "a", **options | {"evaluated": evaluated}, block=2) == [4, 5]
+    with pytest.raises(RecipeError, match="for each of 4 seeds"):
+        seen_or_not(tmp_path / "a", **options, block=3)
+    write_folders(tmp_path / "b/val")
+    assert seen_or_not(tmp_path / "b", split="val", evaluated=4, count=2) == [4, 5]
+
+
+def test_one_file_without_a_split_has_no_train_split(tmp_path):
+    """Its only rows go by every name of a split: they must not be taken for a train split while they are evaluated."""
+    write_parquet(tmp_path / "a/rows.parquet")
+    for dataset in (tmp_path / "a", tmp_path / "a/rows.parquet"):
+        with pytest.raises(RecipeError, match="not evaluated"):
+            seen_or_not(dataset, split="validation", evaluated=None, count=2)
+        assert seen_or_not(dataset, split="validation", evaluated=5, count=2) == [5, 6]

@@ -14,8 +14,8 @@ LAYERS = [  # lowest first; a module may import from its own layer and those bel
     {"preparation", "quantization", "synthesis", "evaluation"},
     {"calibration"},
     {"recipe", "recipe_check"},
-    {"checkpoint", "report", "plots", "stages"},
-    {"pipeline", "plan", "names"},
+    {"checkpoint", "report", "plots", "stages", "tables"},
+    {"pipeline", "plan", "names", "compare"},
     {"cli", "__main__"},
 ]
 HOMES = {

@@ -272,7 +272,8 @@ def test_recipe_parses_and_has_its_header(path):
     recipe = load_recipe(path)
     lines = path.read_text().splitlines()
     assert [line.split()[:2] for line in lines[:4]] == [["#", word] for word in ("What", "Command", "Expected", "Cost")]
-    assert lines[1].endswith(f"vitdfq run recipes/{path.name}") and recipe.name == path.stem
+    verb = "compare" if recipe.compare else "run"
+    assert lines[1].endswith(f"vitdfq {verb} recipes/{path.name}") and recipe.name == path.stem
     assert load_recipe(recipe.to_dict()) == recipe
     if not recipe.model["name"].startswith("zoo:"):
         import timm
@@ -294,5 +295,5 @@ def test_reference_top1_is_that_of_the_pinned_tag():
         "swin_small_patch4_window7_224.ms_in1k": 83.228,
         "swin_base_patch4_window7_224.ms_in1k": 83.604,
     }
-    found = [load_recipe(path) for path in RECIPES if not path.stem.startswith(("quickstart", "paper"))]
+    found = [load_recipe(path) for path in RECIPES if not path.stem.startswith(("quickstart", "paper", "compare"))]
     assert {recipe.model["name"]: recipe.reference_top1 for recipe in found} == published

@@ -1,4 +1,4 @@
-"""Tiny teachers: built by timm, one-dimensional parameters randomised so that nothing hides behind zeros."""
+"""Tiny teachers: built by timm, one-dimensional parameters randomised so that nothing hides behind zeros and ones."""
 
 import timm
 import torch
@@ -20,6 +20,10 @@ TINY = {
         "swin_tiny_patch4_window7_224",
         {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4]},
     ),
+    "levit": (  # distilled; a stem of stride 8 gives 4 x 4 tokens at 32 pixels, then 2 x 2
+        "levit_128s",
+        {"img_size": 32, "stem_type": "s8", "embed_dim": [32, 48], "key_dim": 8, "depth": [2, 1], "num_heads": [2, 3]},
+    ),
 }
 
 
@@ -30,12 +34,33 @@ def make_tiny(kind: str) -> torch.nn.Module:
         torch.manual_seed(0)
         module = timm.create_model(name, num_classes=10, **kwargs)
         with torch.no_grad():
-            for parameter in module.parameters():
-                if parameter.ndim == 1:
+            for name, parameter in module.named_parameters():
+                if name.endswith("attention_biases"):  # LeViT's: zeros in timm
+                    parameter.normal_()
+                elif parameter.ndim == 1:
                     parameter.add_(0.2 * torch.randn_like(parameter))
                 else:
                     parameter.mul_(2.0)
+            generator = torch.Generator().manual_seed(0)
+            randomise_batch_norms(module, torch.randn(16, 3, 32, 32, generator=generator), generator)
     return load_teacher(module, **kwargs)
+
+
+def randomise_batch_norms(model: torch.nn.Module, images: torch.Tensor, generator: torch.Generator) -> None:
+    """Give every BatchNorm running statistics near those on these images, as in a trained model, but equal to nothing."""
+    norms = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.momentum = 1.0
+    training = model.training
+    model.train()(images)
+    model.train(training)
+    for norm in norms:
+        noise = torch.randn(2, norm.num_features, generator=generator)
+        norm.momentum = 0.1
+        norm.running_mean.add_(0.3 * noise[0] * norm.running_var.sqrt())
+        norm.running_var.mul_((0.3 * noise[1]).exp())
 
 
 def make_student_float(student: torch.nn.Module, teacher: torch.nn.Module) -> torch.nn.Module:

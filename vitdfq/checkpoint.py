@@ -46,7 +46,8 @@ def load(source: str | Path, *, dequantize: bool = False) -> nn.Module:
     Args:
         source: where `save` or `push` put it.
         dequantize: return the float model instead, whose weights are the quantized values; it is a plain timm model unless
-            `prepare` rotated it, or calibration gave a bias to a layer that has none in timm (Swin's `reduction`).
+            `prepare` rotated it or folded BatchNorms, or calibration gave a bias to a layer that has none in timm (Swin's
+            `reduction`).
 
     Raises:
         InputError: files are missing, damaged, or not of this library.

@@ -110,6 +110,24 @@ def evaluate(run: RunArgument, overrides: SetOption = None, format: FormatOption
 
 
 @app.command()
+def compare(
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipes that differ in their images only.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for results [runs/compare_<name>].")] = None,
+    overrides: SetOption = None,
+    fresh: FreshOption = False,
+    format: FormatOption = Format.human,
+) -> None:
+    """Several kinds of images on one model, in one table; `compare.methods` in a recipe names more."""
+    from vitdfq.compare import compare
+    from vitdfq.report import comparison_table
+
+    found = compare(recipes, out=out, overrides=overrides or [], fresh=fresh)
+    show(found, format, lambda: comparison_table(found))
+    if found["failed"]:
+        fail(f"{len(found['failed'])} of {len(found['rows'])} rows failed: {', '.join(found['failed'])}", 1)
+
+
+@app.command()
 def info(run: RunArgument, format: FormatOption = Format.human) -> None:
     """What is inside a saved checkpoint."""
     from vitdfq.checkpoint import describe

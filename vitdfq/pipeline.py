@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -48,14 +49,8 @@ def run(
         RecipeError, InputError, AccessError, GateError: see `vitdfq.errors`.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, list(overrides))
-    device = Accelerator().device
-    with blaming("model"):
-        teacher = load_teacher(**recipe.model).to(device)
-    with blaming("prepare and quantize"):  # now, not after a synthesis: a glob that matches nothing, say
-        prepared = prepare(teacher, **recipe.prepare)
-        quantize(prepared, **recipe.quantize)
-    folder = claim_folder(Path(out) if out else Path("runs") / recipe.name, recipe.name, recipe.to_yaml(), fresh)
-    line = Line(recipe, folder, teacher, prepared)
+    line = open_line(recipe, out, fresh)
+    folder, teacher, prepared = line.folder, line.teacher, line.prepared
     if until == "metrics":
         line.teacher_predictions()  # first: data that cannot be read must not cost a synthesis
     images, synthesis = line.images(recipe.synthesize)
@@ -74,6 +69,17 @@ def run(
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     hub.write_card(folder, metrics, recipe.to_dict(), checkpoint.read_config(folder), recipe.to_yaml())
     return metrics
+
+
+def open_line(recipe: Recipe, out: str | Path | None, fresh: bool) -> "Line":
+    """Load the teacher, try what the recipe does to it, and only then claim the folder."""
+    with blaming("model"):
+        teacher = load_teacher(**recipe.model).to(Accelerator().device)
+    with blaming("prepare and quantize"):  # now, not after a synthesis: a glob that matches nothing, say
+        prepared = prepare(teacher, **recipe.prepare)
+        quantize(prepared, **recipe.quantize)
+    folder = claim_folder(Path(out) if out else Path("runs") / recipe.name, recipe.name, recipe.to_yaml(), fresh)
+    return Line(recipe, folder, teacher, prepared)
 
 
 @contextmanager
@@ -124,10 +130,13 @@ class Line:
             raise GateError(f"the teacher's top-1 is {top1:.2f}, reference_top1 is {reference:.2f}: not the same model or data")
         return predictions
 
-    def images(self, section: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """Synthesise, or read what an earlier run synthesised; with a summary for metrics.json."""
+    def images(self, section: dict[str, Any], name: str | None = None) -> tuple[Tensor, dict[str, Any]]:
+        """Synthesise, or read what an earlier run synthesised; with a summary for metrics.json.
+
+        Only images other than the recipe's and the baselines' need a `name` for their artefact.
+        """
         method = section.get("method", "sardfq")
-        name = "images" if section is self.recipe.synthesize else f"stages/{method}_images"
+        name = name or ("images" if section is self.recipe.synthesize else f"stages/{method}_images")
 
         def make() -> dict[str, Tensor]:
             with blaming("synthesize"):
@@ -171,16 +180,31 @@ class Line:
             "baselines": scores,
         }
 
+    def judged(self, images: Tensor, name: str, seed: int) -> tuple[Predictions, float]:
+        """Predictions of a student calibrated with `seed`, which is not kept; and the seconds that its calibration took."""
+
+        def make() -> dict[str, Tensor]:
+            start = time.monotonic()
+            student = self._calibrated(images, seed=seed)
+            seconds = torch.tensor(round(time.monotonic() - start, 2), dtype=torch.float64)
+            say(f"evaluate: {name}")
+            predictions = predict(student, **self.recipe.evaluate)
+            return {"logits": predictions.logits, "labels": predictions.labels, "calibration_seconds": seconds}
+
+        key = fingerprint(self._student_print(images, seed=seed), self.recipe.evaluate)
+        tensors, _ = self.stages.once(f"stages/{name}_predictions.safetensors", key, make)
+        return Predictions(tensors["logits"], tensors["labels"]), tensors["calibration_seconds"].item()
+
     def _baseline_section(self, method: str, num_images: int) -> dict[str, Any]:
         return {"method": method, "num_images": num_images, "seed": self.recipe.synthesize.get("seed", 0)}
 
-    def _calibrated(self, images: Tensor) -> nn.Module:
+    def _calibrated(self, images: Tensor, **changes: Any) -> nn.Module:
         student = quantize(self.prepared, **self.recipe.quantize)
         with blaming("calibrate"):
-            return calibrate(student, self.prepared, images, **self.recipe.calibrate)
+            return calibrate(student, self.prepared, images, **self.recipe.calibrate | changes)
 
-    def _student_print(self, images: Tensor) -> str:
-        sections = (self.recipe.prepare, self.recipe.quantize, self.recipe.calibrate)
+    def _student_print(self, images: Tensor, **changes: Any) -> str:
+        sections = (self.recipe.prepare, self.recipe.quantize, self.recipe.calibrate | changes)
         return fingerprint(self.teacher_print, *sections, fingerprint(images.numpy().tobytes().hex()))
 
     def _predictions(self, name: str, shaped_by: str, model) -> Predictions:

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 from rich.table import Table
+from rich.text import Text
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from vitdfq import tables
 from vitdfq.files import written_whole
 from vitdfq.models import units
 
@@ -21,22 +23,26 @@ def save_grid(teacher: nn.Module, images: Tensor, path: Path, columns: int = 8, 
     shown = images[:most]
     device = next(teacher.parameters()).device
     confidence, classes = teacher(shown.to(device)).softmax(-1).max(-1)
-    config = resolve_model_data_config(teacher)
-    mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
     names = teacher.pretrained_cfg.get("label_names") or {}
     rows = -(-len(shown) // columns)
     step = CELL + MARGIN
     sheet = Image.new("RGB", (MARGIN + columns * step, MARGIN + rows * (step + CAPTION)), "white")
     draw = ImageDraw.Draw(sheet)
-    for index, image in enumerate(shown.cpu()):
-        pixels = ((image * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    for index, pixels in enumerate(pixels_of(teacher, shown)):
         left, top = MARGIN + (index % columns) * step, MARGIN + (index // columns) * (step + CAPTION)
-        sheet.paste(Image.fromarray(pixels).resize((CELL, CELL), Image.Resampling.BICUBIC), (left, top))
+        sheet.paste(Image.fromarray(pixels.numpy()).resize((CELL, CELL), Image.Resampling.BICUBIC), (left, top))
         label = int(classes[index])
         name = names[label] if len(names) > label else f"class {label}"
         draw.text((left, top + CELL), f"{name[:12]} {confidence[index]:.2f}", fill="black")
     with written_whole(path) as temporary:
         sheet.save(temporary, format="PNG")
+
+
+def pixels_of(teacher: nn.Module, images: Tensor) -> Tensor:
+    """Return images (N, 3, H, W), normalised for the teacher, as bytes to look at (N, H, W, 3), on the CPU."""
+    config = resolve_model_data_config(teacher)
+    mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    return ((images.cpu() * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
 
 
 @torch.inference_mode()
@@ -70,4 +76,15 @@ def summary_table(metrics: dict[str, Any]) -> Table:
     add("(teacher, float32)", metrics["teacher"], size["float_bytes"])
     for name, row in [(metrics["synthesis"]["method"], student), *metrics["baselines"].items()]:
         add(f"{name} images", row, size["packed_bytes"])
+    return table
+
+
+def comparison_table(content: dict[str, Any]) -> Table:
+    """The table of `vitdfq compare`, from what compare.json holds."""
+    heads, *lines = tables.cells(content)
+    table = Table(title=tables.title(content), caption=Text(tables.notes(content)))  # an error's brackets are no markup
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="right" if index else "left")
+    for line in lines:
+        table.add_row(*line)
     return table

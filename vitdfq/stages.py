@@ -15,7 +15,8 @@ from vitdfq.files import write_text
 from vitdfq.progress import say
 
 RECORD = "stages/finished.json"
-OURS = ("recipe.yaml", "metrics.json", "README.md", "config.json", "model.safetensors", "images.safetensors", RECORD)
+RUN = ("recipe.yaml", "metrics.json", "README.md", "config.json", "model.safetensors", "images.safetensors", RECORD)
+OURS = (*RUN, "compare.json", "compare.md", "compare.png")
 
 
 class Stages:

@@ -8,7 +8,7 @@ from vitdfq.calibration import calibrate
 from vitdfq.calibration.center import center
 from vitdfq.calibration.folding import float_inputs
 from vitdfq.checkpoint import load, save
-from vitdfq.models import load_teacher
+from vitdfq.models import load_teacher, projections
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantLinear
@@ -16,12 +16,13 @@ from vitdfq.quantization.modules import QuantLinear
 FLOAT = {"*": {"bits": None}}
 
 
-@pytest.mark.parametrize("kind", ["vit", "deit", "layer_scale", "swin"])
-@pytest.mark.parametrize("rotated", [False, True])
-def test_the_float_function_stays_on_other_images_too(kind, rotated):
+@pytest.mark.parametrize("kind", ["vit", "deit", "layer_scale", "swin", "levit"])
+@pytest.mark.parametrize("prepared", [False, True])
+def test_the_float_function_stays_on_other_images_too(kind, prepared):
     teacher = make_tiny(kind).double()
-    if rotated:
-        teacher = prepare(teacher, steps=["rotate_residual", "rotate_heads"])
+    if prepared:
+        steps = ["fold_batch_norm"] if kind == "levit" else ["rotate_residual", "rotate_heads"]
+        teacher = prepare(teacher, steps=steps)
     size = teacher.pretrained_cfg["input_size"][1:]
     student = quantize(teacher, overrides=FLOAT)
     center(student, teacher, torch.randn(4, 3, *size, dtype=torch.float64), guarded=False)
@@ -38,9 +39,11 @@ def test_what_is_quantized_has_no_mean(teacher, images):
     means = float_inputs(student, {name: (name,) for name in linears}, images, lambda name, inputs: inputs.mean(0))
     for name, mean in means.items():
         torch.testing.assert_close(mean, linears[name].input_shift, rtol=1e-3, atol=1e-4)
-        if name.endswith("qkv"):
-            written = linears[name].weight @ (mean - linears[name].input_shift) + linears[name].bias
-            assert written[len(written) // 3 :].abs().max() < 1e-3  # keys and values
+    for projection in projections(student):
+        for rows in [projection.keys, projection.values] if projection.reader else [projection.keys]:
+            linear = linears[rows.linear]
+            written = linear.weight @ (means[rows.linear] - linear.input_shift) + linear.bias
+            assert written[list(rows.rows)].abs().max() < 1e-3
 
 
 def test_a_second_time_changes_nothing(tiny_vit, images):

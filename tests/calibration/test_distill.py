@@ -16,7 +16,7 @@ def leaves(teacher, count=32, seed=0):
     return synthesize(teacher, method="dead_leaves", num_images=count, seed=seed)
 
 
-@pytest.mark.parametrize("kind", ["vit", "deit", "swin"])
+@pytest.mark.parametrize("kind", ["vit", "deit", "swin", "levit"])
 def test_ending_is_the_models_own(kind):
     teacher = make_tiny(kind)
     images = torch.randn(3, 3, *image_size(teacher))

@@ -26,9 +26,9 @@ def test_float_function_stays(teacher, images, alpha):
     teacher, images = teacher.double(), images.double()
     student = rewritten(teacher, images, alpha=alpha)
     changed = [name for name, value in student.named_parameters() if not torch.equal(value, _of(teacher, name, value))]
-    assert {f"{site.norm}.weight" for site in norm_readers(teacher)} < set(changed)
-    assert {f"{reader}.weight" for site in norm_readers(teacher) for reader in site.readers} < set(changed)
-    assert {name for name in student.state_dict() if name.endswith("proj.weight") and "attn" in name} < set(changed)
+    assert {f"{site.norm}.weight" for site in norm_readers(teacher)} <= set(changed)
+    assert {f"{reader}.weight" for site in norm_readers(teacher) for reader in site.readers} <= set(changed)
+    assert {name for name in student.state_dict() if name.endswith("proj.weight") and "attn" in name} <= set(changed)
     torch.testing.assert_close(make_student_float(student, teacher)(images), teacher(images), rtol=1e-9, atol=1e-9)
 
 

@@ -60,6 +60,26 @@ def test_swin():
     assert not any(site.class_row or site.num_prefix_tokens for site in sites)
 
 
+def test_levit():
+    model = opened("levit_128s", img_size=(80, 48), embed_dim=(32, 48), key_dim=8, depth=(1, 2), num_heads=(2, 3))
+    assert [unit.name for unit in units(model)] == [
+        "embed",
+        "stages.0.blocks.0",
+        "stages.1.downsample",
+        "stages.1.blocks.0",
+        "stages.1.blocks.1",
+        "head",
+    ]
+    sites = attention_sites(model)
+    names = ["0.blocks.0.attn", "1.downsample.attn_downsample", "1.blocks.0.attn", "1.blocks.1.attn"]
+    assert [site.name for site in sites] == [f"stages.{name}" for name in names]
+    assert [site.depth for site in sites] == [0, 1, 2, 3]
+    assert [site.num_heads for site in sites] == [2, 4, 3, 3]  # timm's downsampling has in_dim / key_dim heads
+    assert [site.grid for site in sites] == [(5, 3), (5, 3), (3, 2), (3, 2)]
+    assert [site.query_grid for site in sites] == [None, (3, 2), None, None]
+    assert not any(site.class_row or site.num_prefix_tokens or site.num_windows > 1 for site in sites)
+
+
 def test_units_see_a_module_swapped_in_later():
     model = opened("vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=32, depth=1, num_heads=2)
     chain = units(model)

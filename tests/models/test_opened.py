@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from tiny import randomise_batch_norms
 from torch import nn
 
 from vitdfq.models import attention_sites, image_size, open_model, record, units
@@ -12,6 +13,7 @@ from vitdfq.models import attention_sites, image_size, open_model, record, units
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 7}
 SWIN = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "num_classes": 7}
 TWO_STAGES = {"depths": (2, 2), "num_heads": (2, 4)}
+LEVIT = {"img_size": 64, "embed_dim": (32, 48), "key_dim": 8, "depth": (2, 1), "num_heads": (2, 3), "num_classes": 7}
 ARCHITECTURES = {
     "vit": ("vit_tiny_patch16_224", VIT),
     "vit_wide_images": ("vit_tiny_patch16_224", {**VIT, "img_size": (16, 40)}),
@@ -38,6 +40,9 @@ ARCHITECTURES = {
         {**SWIN, "img_size": 64, "depths": (2, 2, 4, 2), "num_heads": (1, 2, 4, 8)},
     ),
     "swin_s3": ("swin_s3_tiny_224", {**SWIN, **TWO_STAGES}),
+    "levit_distilled": ("levit_128s", LEVIT),
+    "levit_one_head": ("levit_512_s8", {**LEVIT, "img_size": 32}),
+    "levit_odd_grid": ("levit_128s", {**LEVIT, "img_size": (80, 48)}),  # 5 x 3 tokens, then 3 x 2
 }
 
 
@@ -53,6 +58,7 @@ def randomise(model: nn.Module) -> None:
                 parameter.copy_(noise / parameter[0].numel() ** 0.5)
             else:  # position embeddings, class, distillation and register tokens, relative position bias tables
                 parameter.copy_(noise)
+        randomise_batch_norms(model, some_images(model), generator)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -97,6 +103,22 @@ def test_a_wrong_scale_would_be_noticed(pair, listened):
     plain, wrong = pair[0], copy.deepcopy(pair[1])
     for site in attention_sites(wrong):
         wrong.get_submodule(site.name).scale *= 1.1
+    with record(wrong, places(wrong, "softmax") if listened else []):
+        assert difference(plain, wrong) > 1e-3
+
+
+@pytest.mark.parametrize("pair", [name for name in ARCHITECTURES if name.startswith(("swin", "levit"))], indirect=True)
+@pytest.mark.parametrize("listened", [False, True], ids=["fused", "listened"])
+def test_missing_biases_would_be_noticed(pair, listened):
+    plain, wrong = pair[0], copy.deepcopy(pair[1])
+    tables = [
+        parameter
+        for site in attention_sites(wrong)
+        for name, parameter in wrong.get_submodule(site.name).named_parameters(recurse=False)
+    ]
+    assert len(tables) == len(attention_sites(wrong))
+    for table in tables:
+        table.zero_()
     with record(wrong, places(wrong, "softmax") if listened else []):
         assert difference(plain, wrong) > 1e-3
 
@@ -147,8 +169,20 @@ def test_sites_tell_the_shapes_and_rows_sum_to_one(pair):
     for site in sites:
         maps = outputs[f"{site.name}.softmax"]
         tokens = site.num_prefix_tokens + site.grid[0] * site.grid[1]
-        assert maps.shape == (len(images) * site.num_windows, site.num_heads, tokens, tokens)
+        queries = tokens if site.query_grid is None else site.query_grid[0] * site.query_grid[1]
+        assert maps.shape == (len(images) * site.num_windows, site.num_heads, queries, tokens)
         torch.testing.assert_close(maps.sum(-1), torch.ones(maps.shape[:-1]))
+
+
+def test_an_images_gradient_is_its_own(pair):
+    """Beside another and alone. In double precision; torch misreads some strides of a batch of one."""
+    opened = copy.deepcopy(pair[1]).double()
+    images = some_images(opened).double().requires_grad_()
+    (together,) = torch.autograd.grad(opened(images)[0].square().sum(), images)
+    alone = images[:1].detach().requires_grad_()
+    (own,) = torch.autograd.grad(opened(alone).square().sum(), alone)
+    torch.testing.assert_close(own[0], together[0], rtol=1e-8, atol=1e-8 * together.abs().max().item())
+    assert not together[1:].any()
 
 
 @pytest.mark.parametrize("place", ["softmax", "av"])

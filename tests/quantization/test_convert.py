@@ -23,7 +23,7 @@ def test_every_site_is_quantized(teacher, bits):
 
 def test_image_input_and_head_have_eight_bits_all_else_the_recipes(teacher):
     for name, quantizer in quantizers(quantize(teacher, bits="w4a4")).items():
-        eight = name.startswith(("head", "patch_embed.proj"))
+        eight = name.startswith(("head", "patch_embed.proj", "stem."))
         assert quantizer.bits == (8 if eight else 4), name
 
 

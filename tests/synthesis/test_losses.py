@@ -48,7 +48,7 @@ def test_total_variation_target_grows_with_the_side(size):
     assert 442 <= min(targets) < 460 and 512 < max(targets) <= 530
 
 
-@pytest.mark.parametrize("kind", ["vit", "deit", "swin"])
+@pytest.mark.parametrize("kind", ["vit", "deit", "swin", "levit"])
 def test_patch_similarity_against_a_slow_reference(kind):
     # In double precision: the tokens of a random teacher are so alike that float32 rounds their similarities.
     ctx, (term,) = make_context(make_tiny(kind).double(), randn(2, 3, 32, 32).double(), {"patch_similarity": {}})
@@ -88,7 +88,7 @@ def slow_attention_prior(ctx, image, query):
 
 @pytest.mark.parametrize(
     ("kind", "query"),
-    [("vit", lambda m: m[0]), ("deit", lambda m: m[0]), ("swin", lambda m: m.mean(0))],
+    [("vit", lambda m: m[0]), ("deit", lambda m: m[0]), ("swin", lambda m: m.mean(0)), ("levit", lambda m: m.mean(0))],
 )
 def test_attention_prior_against_a_slow_reference(kind, query):
     maps = Loss(class_confidence, listens=lambda facts: [f"{site.name}.softmax" for site in facts.sites])

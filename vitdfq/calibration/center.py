@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq import progress
-from vitdfq.calibration.folding import float_inputs, float_pass, plain_projections, require_unfitted
+from vitdfq.calibration.folding import float_inputs, float_pass, require_unfitted
 from vitdfq.calibration.guard import Guard, worst_ratio
 from vitdfq.calibration.observe import observe
-from vitdfq.models import attention_sites
+from vitdfq.models import Rows, attention_sites, projections
 from vitdfq.quantization.modules import QuantLinear
 from vitdfq.synthesis import synthesize
 
@@ -23,10 +23,10 @@ def center(
 ) -> None:
     """Move the mean over tokens and images of what is quantized into biases; the float function stays, whatever the images.
 
-    Keys: softmax does not see a constant added to all keys of a head, so their mean leaves the bias of `qkv`. Values: rows of
-    softmax sum to one, so their mean passes to the bias of `proj`. Queries: `QuantMatMul.left_shift`, whose scores are added
-    back. Inputs of linear layers: `QuantLinear.input_shift`, met by the float weight. What remains has a smaller range, so
-    finer steps.
+    Keys: softmax does not see a constant added to all keys of a head, so their mean leaves the bias of what writes them. Values:
+    rows of softmax sum to one, so their mean passes to the bias of `proj`, if this reads them as they are. Queries:
+    `QuantMatMul.left_shift`, whose scores are added back. Inputs of linear layers: `QuantLinear.input_shift`, met by the float
+    weight. What remains has a smaller range, so finer steps.
 
     That gains much where the mean is the model's own (large pretrained ViTs), and loses much where it is only that of these
     images and others then fall outside the range. Which of the two, noise and painted images tell: both ways are tried, and
@@ -68,19 +68,23 @@ def _helps(student: nn.Module, before: dict[str, Tensor], teacher: nn.Module, im
 
 
 def _center_keys_and_values(student: nn.Module, images: Tensor) -> None:
-    attentions = {f"{site.name}.qkv": student.get_submodule(site.name) for site in attention_sites(student)}
-    inputs = float_inputs(student, {name: (name,) for name in attentions}, images, _mean)
-    projections = plain_projections(student)
-    for name, attention in attentions.items():
-        qkv = attention.qkv
-        mean = qkv.weight @ (inputs[name] - qkv.input_shift) + qkv.bias  # of what qkv writes: it is linear
-        _, keys, values = mean.chunk(3)
-        _, key_bias, value_bias = qkv.bias.chunk(3)  # views
-        if isinstance(getattr(attention, "k_norm", nn.Identity()), nn.Identity):
-            key_bias.sub_(keys)
-        if f"{name.removesuffix('qkv')}proj" in projections:
-            value_bias.sub_(values)
-            attention.proj.bias.add_(attention.proj.weight @ values)
+    found = projections(student)
+    writers = {rows.linear for projection in found for rows in (projection.keys, projection.values)}
+    inputs = float_inputs(student, {name: (name,) for name in writers}, images, _mean)
+
+    def take_mean(written: Rows) -> Tensor:
+        """Take the mean of what these rows write out of their bias, and return it: a linear layer's is known from its input's."""
+        linear, rows = student.get_submodule(written.linear), list(written.rows)
+        mean = (linear.weight @ (inputs[written.linear] - linear.input_shift) + linear.bias)[rows]
+        linear.bias[rows] -= mean
+        return mean
+
+    for projection in found:
+        if projection.shifts:
+            take_mean(projection.keys)
+        if projection.reader:
+            reader = student.get_submodule(projection.reader)
+            reader.bias.add_(reader.weight @ take_mean(projection.values))
 
 
 def _center_queries(student: nn.Module, images: Tensor) -> None:

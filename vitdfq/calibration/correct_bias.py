@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitdfq.models import attention_sites
+from vitdfq.models import projections
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear
 
 Hook = Callable[[nn.Module, Any, Tensor], Tensor | None]
@@ -34,7 +34,10 @@ def correct_bias(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_
     """
     images = images[:num_images]
     names = [name for name, part in student.named_modules() if isinstance(part, QuantLinear | QuantConv2d)]
-    free = {f"{site.name}.qkv" for site in attention_sites(student)}
+    free: dict[str, list[int]] = {}  # linear -> its rows that write keys and values
+    for projection in projections(student):
+        for written in (projection.keys, projection.values):
+            free.setdefault(written.linear, []).extend(written.rows)
     targets: dict[str, Tensor] = {}
 
     def remember(name: str) -> Hook:
@@ -48,8 +51,7 @@ def correct_bias(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_
             error = targets[name] - _feature_mean(module, output)
             if not error.isfinite().all():
                 raise ValueError(f"correct_bias: the output of {name} is not finite; put correct_bias after observe")
-            if name in free:
-                error[len(error) // 3 :] = 0.0
+            error[free.get(name, [])] = 0.0
             error = error.to(output.dtype)
             module.bias.add_(error)
             return output + (error[:, None, None] if isinstance(module, QuantConv2d) else error)

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitdfq.models import units
+from vitdfq.models import family_of, units
 
 
 class Ending(NamedTuple):
     """The last three stations of a classifier."""
 
-    tokens: Tensor  # (B, N, D) or (B, H, W, D), after the final norm
+    tokens: Tensor  # (B, N, D) or (B, H, W, D), after the final norm, if there is one
     pooled: Tensor  # (B, D), what the head reads
     logits: Tensor  # (B, C)
 
@@ -27,7 +27,8 @@ def ending_of(model: Any, images: Tensor) -> Ending:
 
 def finish(model: Any, x: Tensor) -> Ending:
     """Run what follows the last block on its output."""
-    tokens = model.norm(x)
+    norm = family_of(model).final_norm
+    tokens = x if norm is None else model.get_submodule(norm)(x)
     return Ending(tokens, model.forward_head(tokens, pre_logits=True), model.forward_head(tokens))
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from vitdfq.calibration.folding import float_inputs, foldable_norms, plain_projections
+from vitdfq.calibration.folding import float_inputs, foldable_norms
+from vitdfq.models import projections
 
 SMALLEST = 1e-5  # a channel that is silent in these images, or that nothing reads, must not be scaled without bound
 
@@ -13,7 +14,7 @@ def equalize(student: nn.Module, teacher: nn.Module, images: Tensor, *, alpha: f
     """Divide channel j of what a linear layer reads by s_j = max|X_j|^alpha / max|W_j|^(1 - alpha), and multiply W_j by it.
 
     SmoothQuant (arXiv 2211.10438). The division is folded where it costs nothing: into the affine of the norm before, and for
-    attention's `proj` into the rows of `qkv` that make the values (softmax mixes tokens, not channels). The float function
+    attention's `proj` into the rows that write the values (softmax mixes tokens, not channels). The float function
     stays; the quantizers must be fitted afterwards, by `observe`.
 
     Args:
@@ -29,8 +30,8 @@ def equalize(student: nn.Module, teacher: nn.Module, images: Tensor, *, alpha: f
     if not 0 <= alpha <= 1:
         raise ValueError(f"equalize: alpha is {alpha}; choices: 0 to 1")
     readers = {site.norm: site.readers for site in foldable_norms(student, "equalize")}
-    projections = plain_projections(student)
-    groups = readers | {proj: (proj,) for proj in projections}
+    values = {projection.reader: projection.values for projection in projections(student) if projection.reader}
+    groups = readers | {proj: (proj,) for proj in values}
     peaks = float_inputs(student, groups, images[:num_images], lambda name, inputs: inputs.abs().amax(0).double())
     scales = {}
     for name, peak in peaks.items():
@@ -42,9 +43,11 @@ def equalize(student: nn.Module, teacher: nn.Module, images: Tensor, *, alpha: f
     for name, scale in scales.items():
         if name in readers:
             _divide(student.get_submodule(name), scale)
-        else:  # the values are the last third of what qkv writes
-            queries_keys = torch.ones_like(scale).repeat(2)
-            _divide(student.get_submodule(projections[name]), torch.cat([queries_keys, scale]))
+        else:
+            writer = student.get_submodule(values[name].linear)
+            rows = torch.ones_like(writer.bias, dtype=scale.dtype)
+            rows[list(values[name].rows)] = scale
+            _divide(writer, rows)
 
 
 def _divide(module: nn.Module, scale: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vitdfq.models import NormReaders, attention_sites, norm_readers
+from vitdfq.models import NormReaders, norm_readers
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
 from vitdfq.quantization.quantizers.uniform import Uniform
 
@@ -99,14 +99,3 @@ def float_pass(student: nn.Module, images: Tensor, listeners: Sequence[tuple[str
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def plain_projections(student: nn.Module) -> dict[str, str]:
-    """Return `proj` -> `qkv` of the attentions in which `proj` reads the weighted values as they are: no norm, no gate."""
-    found = {}
-    for site in attention_sites(student):
-        attention = student.get_submodule(site.name)
-        plain = isinstance(getattr(attention, "norm", nn.Identity()), nn.Identity)
-        if plain and getattr(attention, "gate", None) is None:
-            found[f"{site.name}.proj"] = f"{site.name}.qkv"
-    return found

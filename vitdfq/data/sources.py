@@ -69,6 +69,19 @@ def open_source(dataset: str, split: str) -> Source:
     return _hub(dataset, hub_id, split)
 
 
+def has_train_split(dataset: str, split: str) -> bool:
+    """Whether `dataset` has a split "train" beside `split`; of a Hub id only opening it can tell, so it may have one."""
+    path = ZOO / dataset.removeprefix("zoo:") if dataset.startswith("zoo:") else Path(dataset).expanduser()
+    if split == "train" or path.is_file():
+        return False
+    if not path.is_dir():
+        return True
+    files = list(path.rglob("*.parquet"))
+    if files:
+        return any(_split_named_by(file.relative_to(path)) == "train" for file in files)
+    return (path / "train").is_dir()
+
+
 def _parquet(name: str, files: list[Path]) -> Source:
     import pyarrow.parquet
     from datasets import load_dataset

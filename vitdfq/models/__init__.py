@@ -5,8 +5,9 @@ A new family is one file here (see `family.py` for what it states) and two lines
 
 from vitdfq.models.attention import MatMul, Softmax, untouched
 from vitdfq.models.building import build
-from vitdfq.models.families import FAMILIES, attention_sites, family_of, norm_readers, open_model, units
-from vitdfq.models.family import AttentionSite, Family, NormReaders, Unit
+from vitdfq.models.families import FAMILIES, attention_sites, family_of, norm_readers, open_model, projections, units
+from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Rows, Unit
+from vitdfq.models.levit import OpenedLevitAttention, OpenedLevitDownsample
 from vitdfq.models.load import load_teacher, structure
 from vitdfq.models.pixels import image_range, image_size
 from vitdfq.models.record import record
@@ -20,7 +21,11 @@ __all__ = [
     "MatMul",
     "NormReaders",
     "OpenedAttention",
+    "OpenedLevitAttention",
+    "OpenedLevitDownsample",
     "OpenedWindowAttention",
+    "Projections",
+    "Rows",
     "Softmax",
     "Unit",
     "attention_sites",
@@ -31,6 +36,7 @@ __all__ = [
     "load_teacher",
     "norm_readers",
     "open_model",
+    "projections",
     "record",
     "structure",
     "units",

@@ -48,8 +48,8 @@ def attend(site: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> T
 
     Args:
         site: an opened attention; also holds `scale`, `attn_drop` and `class_row`.
-        q, k, v: (B, heads, N, head_dim).
-        bias: added to the scores, broadcastable to (B, heads, N, N); None for none.
+        q, k, v: (B, heads, N, head_dim); there may be fewer queries than keys, and the width of values may be another.
+        bias: added to the scores, broadcastable to (B, heads, queries, keys); None for none.
     """
     if listened_to(site.class_row):
         site.class_row(q * site.scale, k, bias)

@@ -52,8 +52,9 @@ def finish(model: Any, name: str, model_args: dict[str, Any]) -> Any:
     open_model(model)
     if not model.num_classes or not model.global_pool:
         raise ValueError(f"{name} has no classification head (num_classes 0); choose weights with a classifier")
-    if model.patch_embed.proj.in_channels != 3:
-        raise ValueError(f"{name} reads images of {model.patch_embed.proj.in_channels} channels; only RGB is supported")
+    channels = next(part for part in model.modules() if isinstance(part, nn.Conv2d)).in_channels
+    if channels != 3:
+        raise ValueError(f"{name} reads images of {channels} channels; only RGB is supported")
     size = [3, *image_size(model)]
     pretrained_cfg = {key: value for key, value in model.pretrained_cfg.items() if key not in WHERE_FROM}
     if list(pretrained_cfg["input_size"]) != size:  # built for another size than the weights; transforms ask here

@@ -2,13 +2,15 @@
 
 from torch import nn
 
-from vitdfq.models.family import AttentionSite, Family, NormReaders, Unit
+from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Unit
+from vitdfq.models.levit import LEVIT
 from vitdfq.models.swin import SWIN
 from vitdfq.models.vit import VIT
 
 FAMILIES: dict[str, Family] = {
     "vit": VIT,
     "swin": SWIN,
+    "levit": LEVIT,
 }
 
 
@@ -45,6 +47,11 @@ def units(model: nn.Module) -> list[Unit]:
 def attention_sites(model: nn.Module) -> list[AttentionSite]:
     """Return the opened attentions of a model in order of depth."""
     return family_of(model).attention_sites(model)
+
+
+def projections(model: nn.Module) -> list[Projections]:
+    """Return the linear layers around each attention, in the order of `attention_sites`; a teacher's or a student's names."""
+    return family_of(model).projections(model)
 
 
 def norm_readers(model: nn.Module) -> list[NormReaders]:

@@ -1,7 +1,8 @@
-"""What the engines need to know of an architecture: its units, its attention sites, who reads its norms, how to open it."""
+"""What the engines need to know of an architecture: its units, its attention, who reads its norms, how to open it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -21,9 +22,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """One opened attention and the shape of its maps: `(B * num_windows, num_heads, N, N)`.
+    """One opened attention and the shape of its maps: `(B * num_windows, num_heads, N, N)`, queries before keys.
 
-    `N = num_prefix_tokens + grid[0] * grid[1]`; the windows of one image follow each other (batch-major).
+    `N = num_prefix_tokens + grid[0] * grid[1]`; the windows of one image follow each other (batch-major). Where fewer queries
+    than keys are asked, their number is that of `query_grid`, and `.av` has so many tokens.
     """
 
     name: str  # "blocks.3.attn"; its submodules are "blocks.3.attn.qk", ".softmax", ".av"
@@ -33,6 +35,25 @@ class AttentionSite:
     num_prefix_tokens: int  # class, distillation and register tokens in front (0 for Swin)
     num_windows: int  # attention maps per image (1 for ViT)
     class_row: bool  # True: saliency is row 0 (the class token's); False: the mean over all query rows
+    query_grid: tuple[int, int] | None = None  # None: queries are the tokens that keys are, as everywhere but in LeViT
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a linear layer's weight that write the keys, or the values, of all heads."""
+
+    linear: str  # "blocks.0.attn.qkv"
+    rows: tuple[int, ...]  # heads in order
+
+
+@dataclass(frozen=True)
+class Projections:
+    """The linear layers before and behind one attention, so that a change of keys or values can be undone."""
+
+    keys: Rows
+    values: Rows
+    shifts: bool  # softmax does not see a constant added to all keys of a head; False: a norm of the keys does
+    reader: str | None  # "blocks.0.attn.proj" where it reads the weighted values as they are: no norm, gate, activation
 
 
 @dataclass(frozen=True)
@@ -57,5 +78,8 @@ class Family:
     open: Callable[[nn.Module], None]  # swaps attention modules in place, keeps weights
     units: Callable[[nn.Module], list[Unit]]
     attention_sites: Callable[[nn.Module], list[AttentionSite]]
+    projections: Callable[[nn.Module], list[Projections]]
     norm_readers: Callable[[nn.Module], list[NormReaders]]
+    image_size: Callable[[Any], tuple[int, int]]  # (height, width) that the model was built for
+    final_norm: str | None  # between the last block and `forward_head`: "norm"; None where there is none
     token_source: str | None = None  # whose output (B, prefix + patches, D) may lose patches: what follows takes any number

@@ -1,10 +1,10 @@
 """What images a model reads: their size and the range of their normalised pixels."""
 
-from typing import Any
-
 import torch
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
+
+from vitdfq.models.families import family_of
 
 
 def image_range(model: nn.Module) -> tuple[Tensor, Tensor]:
@@ -19,7 +19,6 @@ def image_range(model: nn.Module) -> tuple[Tensor, Tensor]:
     return (0 - mean) / std, (1 - mean) / std
 
 
-def image_size(model: Any) -> tuple[int, int]:
+def image_size(model: nn.Module) -> tuple[int, int]:
     """Return (height, width) of the images the model was built for, whatever size its weights were trained at."""
-    height, width = model.patch_embed.img_size
-    return height, width
+    return family_of(model).image_size(model)

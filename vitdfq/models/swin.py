@@ -8,7 +8,8 @@ from timm.models.swin_transformer import SwinTransformer, WindowAttention
 from torch import Tensor, nn
 
 from vitdfq.models.attention import ClassRow, MatMul, Softmax, attend, swap
-from vitdfq.models.family import AttentionSite, Family, NormReaders, Unit
+from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Unit
+from vitdfq.models.vit import embedded_size, thirds
 
 
 @final
@@ -20,6 +21,7 @@ class OpenedWindowAttention(nn.Module):
     def __init__(self, attention: Any) -> None:
         super().__init__()
         self.num_heads, self.scale = attention.num_heads, attention.scale
+        self.key_dim = attention.qkv.out_features // (3 * attention.num_heads)
         self.window_size = tuple(attention.window_size)
         self.relative_position_bias_table = attention.relative_position_bias_table  # (offsets, heads)
         self.register_buffer("relative_position_index", attention.relative_position_index, persistent=False)  # (N, N)
@@ -77,9 +79,6 @@ def units(model: Any) -> list[Unit]:
 
 def attention_sites(model: Any) -> list[AttentionSite]:
     """Return the attentions in order of depth; windows are counted for the model's own image size."""
-    blocks = [
-        (f"layers.{i}.blocks.{j}.attn", block) for i, stage in enumerate(model.layers) for j, block in enumerate(stage.blocks)
-    ]
     return [
         AttentionSite(
             name=name,
@@ -93,7 +92,22 @@ def attention_sites(model: Any) -> list[AttentionSite]:
             ),
             class_row=False,
         )
-        for depth, (name, block) in enumerate(blocks)
+        for depth, (name, block) in enumerate(_attentions(model))
+    ]
+
+
+def projections(model: Any) -> list[Projections]:
+    """Return what writes keys and values: the second and the last third of `qkv`."""
+    return [
+        Projections(*thirds(f"{name}.qkv", block.attn.num_heads * block.attn.key_dim), shifts=True, reader=f"{name}.proj")
+        for name, block in _attentions(model)
+    ]
+
+
+def _attentions(model: Any) -> list[tuple[str, Any]]:
+    """(name of an attention, its block), in order of depth."""
+    return [
+        (f"layers.{i}.blocks.{j}.attn", block) for i, stage in enumerate(model.layers) for j, block in enumerate(stage.blocks)
     ]
 
 
@@ -122,5 +136,8 @@ SWIN = Family(
     open=partial(swap, kind=WindowAttention, opened=OpenedWindowAttention),
     units=units,
     attention_sites=attention_sites,
+    projections=projections,
     norm_readers=norm_readers,
+    image_size=embedded_size,
+    final_norm="norm",
 )

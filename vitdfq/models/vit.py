@@ -13,7 +13,7 @@ from timm.models.vision_transformer import Block, ParallelThingsBlock, VisionTra
 from torch import Tensor, nn
 
 from vitdfq.models.attention import ClassRow, MatMul, Softmax, attend, swap
-from vitdfq.models.family import AttentionSite, Family, NormReaders, Unit
+from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Rows, Unit
 
 
 @final
@@ -23,6 +23,7 @@ class OpenedAttention(nn.Module):
     def __init__(self, attention: Any) -> None:
         super().__init__()
         self.num_heads, self.head_dim, self.scale = attention.num_heads, attention.head_dim, attention.scale
+        self.key_dim = attention.head_dim
         self.qkv = attention.qkv
         self.q_norm = attention.q_norm
         self.k_norm = attention.k_norm
@@ -86,7 +87,7 @@ def attention_sites(model: Any) -> list[AttentionSite]:
     """Return the attentions in order of depth; a block of parallel attentions has several."""
     return [
         AttentionSite(
-            name=f"blocks.{depth}.{name}",
+            name=name,
             depth=depth,
             num_heads=attention.num_heads,
             grid=tuple(model.patch_embed.grid_size),
@@ -94,10 +95,41 @@ def attention_sites(model: Any) -> list[AttentionSite]:
             num_windows=1,
             class_row=model.global_pool == "token",  # where the head averages, the class token says nothing
         )
+        for depth, name, attention in _attentions(model)
+    ]
+
+
+def projections(model: Any) -> list[Projections]:
+    """Return what writes keys and values: the second and the last third of `qkv`."""
+    return [
+        Projections(
+            *thirds(f"{name}.qkv", attention.num_heads * attention.head_dim),
+            shifts=isinstance(attention.k_norm, nn.Identity),
+            reader=f"{name}.proj" if isinstance(attention.norm, nn.Identity) and attention.gate is None else None,
+        )
+        for _, name, attention in _attentions(model)
+    ]
+
+
+def thirds(qkv: str, width: int) -> tuple[Rows, Rows]:
+    """The rows of keys and of values where queries, keys and values of all heads follow each other."""
+    return Rows(qkv, tuple(range(width, 2 * width))), Rows(qkv, tuple(range(2 * width, 3 * width)))
+
+
+def _attentions(model: Any) -> list[tuple[int, str, Any]]:
+    """(index of the block, name, attention), in order of depth."""
+    return [
+        (depth, f"blocks.{depth}.{name}", attention)
         for depth, block in enumerate(model.blocks)
         for name, attention in block.named_modules()
         if isinstance(attention, OpenedAttention)
     ]
+
+
+def embedded_size(model: Any) -> tuple[int, int]:
+    """Return the image size that the patch embedding was built for."""
+    height, width = model.patch_embed.img_size
+    return height, width
 
 
 def norm_readers(model: Any) -> list[NormReaders]:
@@ -154,6 +186,9 @@ VIT = Family(
     open=partial(swap, kind=Attention, opened=OpenedAttention),
     units=units,
     attention_sites=attention_sites,
+    projections=projections,
     norm_readers=norm_readers,
     token_source="patch_drop",
+    image_size=embedded_size,
+    final_norm="norm",
 )

@@ -5,6 +5,7 @@ from copy import deepcopy
 from torch import nn
 
 from vitdfq.pick import pick
+from vitdfq.preparation.fold_batch_norm import has_batch_norm
 from vitdfq.preparation.rotate import why_not_rotatable
 from vitdfq.preparation.transforms import TRANSFORMS
 
@@ -12,8 +13,9 @@ ROTATIONS = ["rotate_residual", "rotate_heads", "rotate_mlp"]
 
 
 def default_steps(model: nn.Module) -> list[str]:
-    """All rotations where they fit: outlier channels cost most at few bits. Elsewhere LayerScale is folded."""
-    return ["fold_layer_scale"] if why_not_rotatable(model) else ROTATIONS
+    """All rotations where they fit: outlier channels cost most at few bits. Elsewhere LayerScale is folded; BatchNorm always."""
+    folds = ["fold_batch_norm"] if has_batch_norm(model) else []
+    return folds + (["fold_layer_scale"] if why_not_rotatable(model) else ROTATIONS)
 
 
 def prepare(model: nn.Module, *, steps: list[str] | None = None) -> nn.Module:
@@ -22,7 +24,7 @@ def prepare(model: nn.Module, *, steps: list[str] | None = None) -> nn.Module:
     Args:
         model: what `load_teacher` returned; it is not touched.
         steps: names of transforms, applied in order; None means all rotations where they fit (ViTs, Swin) and
-            ["fold_layer_scale"] elsewhere.
+            ["fold_layer_scale"] elsewhere, after "fold_batch_norm" where there are BatchNorms (LeViT).
 
     Raises:
         ValueError: unknown step.

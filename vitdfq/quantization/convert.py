@@ -81,13 +81,12 @@ def _quantized_product(student: Any, name: str, roles: Roles) -> QuantMatMul:
     """q @ k or p @ v of the attention that holds the site `name`."""
     operand = roles["activation"] | {"per_token": False}  # a key's tokens are the columns of the transposed operand
     attention = student.get_submodule(name.rpartition(".")[0])
-    heads, width = attention.num_heads, attention.qkv.out_features // 3
-    shape = (heads, 1, 1) if operand.pop("per_head", False) else ()
+    shape = (attention.num_heads, 1, 1) if operand.pop("per_head", False) else ()
     if name.endswith(".av"):
         softmax = roles["softmax"]
         renormalize = softmax.pop("renormalize", False) and softmax["bits"] is not None
         return QuantMatMul(_build(softmax), _build(operand, shape), renormalize=renormalize)
-    no_shift = attention.qkv.weight.new_zeros(heads, 1, width // heads)
+    no_shift = next(attention.parameters()).new_zeros(attention.num_heads, 1, attention.key_dim)
     return QuantMatMul(_build(operand, shape), _build(operand, shape), left_shift=no_shift)
 
 

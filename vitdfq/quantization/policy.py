@@ -97,7 +97,9 @@ def _psaq_vit(weight_bits: int, activation_bits: int) -> Roles:
     }
 
 
-_ENDS = {"patch_embed.proj": {"bits": 8}, "head*": {"bits": 8}}  # what the rest cannot repair costs little: 8 bits
+# What the rest cannot repair costs little: 8 bits. A stem of convolutions (LeViT) is a patch embedding.
+_ENDS = {"patch_embed.proj": {"bits": 8}, "stem.*": {"bits": 8}, "head*": {"bits": 8}}
+_IMAGE_READERS = ("patch_embed.proj", "stem.conv1.linear")
 POLICIES: dict[str, Policy] = {
     "vitdfq": Policy("uniform by error, log2 softmax with rows renormalised; patch embedding and head at 8 bits", _vitdfq, _ENDS),
     "repq_vit": Policy("RepQ-ViT (arXiv 2212.08254): percentiles, log-sqrt2 softmax, all layers at b bits", _repq_vit),
@@ -105,13 +107,13 @@ POLICIES: dict[str, Policy] = {
     "ptq4vit": Policy(
         "PTQ4ViT (arXiv 2111.12293): symmetric per tensor, twin grids for softmax and GELU, image input in float",
         _ptq4vit,
-        {"patch_embed.proj": {"activation": {"bits": None}}},
+        {name: {"activation": {"bits": None}} for name in _IMAGE_READERS},
     ),
     "fq_vit": Policy("FQ-ViT (arXiv 2111.13824) without its power-of-two factors: min-max, log2 softmax", _fq_vit),
     "adalog": Policy(
         "AdaLog (arXiv 2407.12951) without its GELU quantizer: per-head operands, adaptive base for softmax, image input at 8",
         _adalog,
-        {"patch_embed.proj": {"activation": {"bits": 8}}},
+        {name: {"activation": {"bits": 8}} for name in _IMAGE_READERS},
     ),
     "psaq_vit": Policy("PSAQ-ViT (arXiv 2203.02250): min-max, softmax in float", _psaq_vit),
 }

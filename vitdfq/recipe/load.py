@@ -23,6 +23,7 @@ TOP_LEVEL: dict[str, Any] = {
     "reference_top1": float | None,
     **dict.fromkeys(SECTIONS, dict | None),
     "baselines": list[str] | None,
+    "compare": dict | None,
 }
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # it names a folder
 
@@ -42,6 +43,7 @@ class Recipe:
     calibrate: dict[str, Any] = field(default_factory=dict)
     evaluate: dict[str, Any] = field(default_factory=dict)
     baselines: list[str] = field(default_factory=list)  # synthesis methods; a student is calibrated on the images of each
+    compare: dict[str, Any] = field(default_factory=dict)  # see `vitdfq.recipe.comparison.Comparison`
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `load_recipe` reads back to an equal Recipe."""
@@ -77,7 +79,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     check_plain(document)
     check_keywords(document, (), TOP_LEVEL)
     content = document.content
-    for section in SECTIONS:
+    for section in (*SECTIONS, "compare"):
         content[section] = content.get(section) or {}
     content["baselines"] = content.get("baselines") or []
     content.setdefault("name", "recipe" if isinstance(source, Mapping) else Path(document.name).stem)

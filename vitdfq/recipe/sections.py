@@ -15,6 +15,7 @@ from vitdfq.preparation import TRANSFORMS, prepare
 from vitdfq.quantization import POLICIES, QUANTIZERS, quantize
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.policy import OPTIONS, ROLES, check_bits, parse_bits
+from vitdfq.recipe.comparison import Comparison
 from vitdfq.recipe.document import Document, Keys
 from vitdfq.recipe.signature import check_keywords, check_value, keywords, unknown_key
 from vitdfq.synthesis import LOSSES, METHODS, Method, resolve_method, synthesize
@@ -46,6 +47,7 @@ def check_sections(document: Document) -> None:
     for index, method in enumerate(document.content["baselines"]):
         with document.blaming("baselines", index):
             pick(method, METHODS, "synthesis method")
+    _check_compare(document, document.content["compare"])
 
 
 def takes_seed(section: str) -> bool:
@@ -147,6 +149,25 @@ def _check_evaluate(document: Document, section: dict[str, Any]) -> None:
     if "num_workers" in section:
         with document.blaming("evaluate", "num_workers"):
             check_numbers(num_workers=section["num_workers"])
+
+
+def _check_compare(document: Document, section: dict[str, Any]) -> None:
+    check_keywords(document, ("compare",), keywords(Comparison))
+    for key in ("methods", "seeds"):
+        listed = section.get(key)
+        if listed is not None and (not listed or len(set(listed)) < len(listed)):
+            document.fail(("compare", key), f"{listed} is empty or names something twice")
+    for index, method in enumerate(section.get("methods") or []):
+        if method == "real":
+            document.fail(("compare", "methods", index), "real images are no method; ask for them with compare.real_images: 32")
+        with document.blaming("compare", "methods", index):
+            pick(method, METHODS, "synthesis method")
+    for key, number in [
+        ("real_images", section.get("real_images", 0)),
+        *(("seeds", seed) for seed in section.get("seeds") or []),
+    ]:
+        if number < 0:
+            document.fail(("compare", key), f"{number} is negative")
 
 
 def _check_counts(document: Document, keys: Keys) -> None:

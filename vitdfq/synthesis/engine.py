@@ -35,7 +35,7 @@ def synthesize(
 
     Args:
         teacher: a model of `load_teacher`: in eval mode, attention opened. It is left as it was.
-        method: a preset of `METHODS`: "sardfq", "psaq", "ris", "acq", "dead_leaves" or "noise".
+        method: a preset of `METHODS`, such as "sardfq", "psaq", "mimiq", "dead_leaves" or "noise".
         num_images: how many images to make.
         steps: iterations for each image.
         batch_size: images optimised at a time; bounds memory.

@@ -32,7 +32,7 @@ def saliency(seen: Pass, site: AttentionSite, kept: Tensor | None = None) -> Ten
     else:
         tokens = seen.recorded[saliency_name(site)]
         if tokens.ndim == 3:  # (B, N, D); Swin keeps (B, h, w, D)
-            tokens = tokens[:, site.num_prefix_tokens :].unflatten(1, site.grid)
+            tokens = tokens[:, site.num_prefix_tokens :].unflatten(1, site.query_grid or site.grid)
         weights = centred_energy(tokens)
     return (weights + TINY) / (weights + TINY).sum((1, 2), keepdim=True)
 

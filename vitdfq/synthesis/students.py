@@ -14,6 +14,8 @@ def make_student(teacher: nn.Module, bits: str) -> nn.Module:
     for module in weighted_modules(student):
         module.weight_quantizer.fit(module.weight.flatten(1))
         put_weight_on_grid(module)
+    for module in student.modules():  # a copy of a teacher that is listened to would write into the teacher's record
+        module._forward_hooks.clear()
     return student.eval().requires_grad_(False)
 
 

@@ -6,23 +6,44 @@ by itself.
 
 from vitdfq.synthesis.context import Loss
 from vitdfq.synthesis.losses.attention_centre import attention_centre, draw_centre, last_block
+from vitdfq.synthesis.losses.attention_entropy import attention_entropy, draw_patches
 from vitdfq.synthesis.losses.attention_prior import attention_prior, deep_attention, draw_priors
+from vitdfq.synthesis.losses.batch_norm_statistics import batch_norm_inputs, batch_norm_statistics
 from vitdfq.synthesis.losses.class_confidence import class_confidence
+from vitdfq.synthesis.losses.discrepancy import discrepancy
+from vitdfq.synthesis.losses.frequency_consistency import filtered_passes, frequency_consistency
+from vitdfq.synthesis.losses.head_similarity import attention_scores, head_similarity
+from vitdfq.synthesis.losses.input_statistics import input_statistics
 from vitdfq.synthesis.losses.label_correlation import label_correlation
+from vitdfq.synthesis.losses.margin_discrepancy import margin_discrepancy
 from vitdfq.synthesis.losses.mode_consistency import consistent_blocks, mode_consistency, stochastic_passes
+from vitdfq.synthesis.losses.norm_statistics import norm_statistics, token_norms
 from vitdfq.synthesis.losses.pair_distance import pair_distance
 from vitdfq.synthesis.losses.patch_similarity import attention_outputs, patch_similarity
 from vitdfq.synthesis.losses.perturbation_robustness import perturbation_robustness, perturbed_passes
+from vitdfq.synthesis.losses.smoothness import smoothness
+from vitdfq.synthesis.losses.statistics_prior import norm_inputs, statistics_prior
 from vitdfq.synthesis.losses.total_variation import draw_target, total_variation
+from vitdfq.synthesis.student_pass import student_pass
 
 LOSSES: dict[str, Loss] = {
     "attention_centre": Loss(attention_centre, listens=last_block, draw=draw_centre),
+    "attention_entropy": Loss(attention_entropy, listens=attention_scores, draw=draw_patches),
     "attention_prior": Loss(attention_prior, listens=deep_attention, draw=draw_priors),
+    "batch_norm_statistics": Loss(batch_norm_statistics, listens=batch_norm_inputs, compares=True),
     "class_confidence": Loss(class_confidence),
+    "discrepancy": Loss(discrepancy, passes=student_pass, compares=True),  # the student's ranges are the batch's
+    "frequency_consistency": Loss(frequency_consistency, passes=filtered_passes),
+    "head_similarity": Loss(head_similarity, listens=attention_scores),
+    "input_statistics": Loss(input_statistics, compares=True),
     "label_correlation": Loss(label_correlation, compares=True),
+    "margin_discrepancy": Loss(margin_discrepancy, passes=student_pass, compares=True),
     "mode_consistency": Loss(mode_consistency, listens=consistent_blocks, passes=stochastic_passes),
+    "norm_statistics": Loss(norm_statistics, listens=token_norms, compares=True),
     "pair_distance": Loss(pair_distance, listens=last_block, compares=True),
     "patch_similarity": Loss(patch_similarity, listens=attention_outputs),
     "perturbation_robustness": Loss(perturbation_robustness, passes=perturbed_passes, compares=True),
+    "smoothness": Loss(smoothness),
+    "statistics_prior": Loss(statistics_prior, listens=norm_inputs, compares=True),
     "total_variation": Loss(total_variation, draw=draw_target),
 }

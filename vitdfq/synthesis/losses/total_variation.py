@@ -27,12 +27,15 @@ def total_variation(ctx: SynthContext) -> Tensor:
     PSAQ-ViT takes them over the batch; here each image has its own norms and its own target, so that it does not depend
     on its batch. Returns (B,).
     """
-    x = ctx.images
-    differences = (
+    variation = sum(torch.linalg.vector_norm(part.flatten(1), dim=1) for part in differences(ctx.images))
+    return (variation - ctx.drawn["total_variation"]["target"]).abs()
+
+
+def differences(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Differences of neighbouring pixels of (B, 3, H, W): along rows, columns and both diagonals."""
+    return (
         x[:, :, :, 1:] - x[:, :, :, :-1],
         x[:, :, 1:, :] - x[:, :, :-1, :],
         x[:, :, 1:, 1:] - x[:, :, :-1, :-1],
         x[:, :, 1:, :-1] - x[:, :, :-1, 1:],
     )
-    variation = sum(torch.linalg.vector_norm(difference.flatten(1), dim=1) for difference in differences)
-    return (variation - ctx.drawn["total_variation"]["target"]).abs()

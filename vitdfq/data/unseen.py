@@ -1,0 +1,60 @@
+"""Real images without labels that no evaluation sees: only to say what calibration on real data would reach."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from vitdfq.data.batches import batches, transform_of
+from vitdfq.data.labelled import Labelled, load_labelled
+from vitdfq.data.sources import has_train_split
+from vitdfq.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def unseen_images(model: Any, *, dataset: str, split: str, evaluated: int | None, count: int, block: int = 0) -> "Tensor":
+    """Return images (count, 3, H, W), normalised for the model, on the CPU.
+
+    They are the first of the split "train" if there is one, else the last of `split`; block 1 are the `count` images beside
+    those of block 0, and so on.
+
+    Args:
+        model: a timm model; it says how images are normalised, and how many classes the set must have.
+        dataset: as in `load_labelled`.
+        split: the split that is evaluated.
+        evaluated: how many of its images, from the first; None: all.
+        count: images to return.
+        block: which of the blocks of `count` images.
+
+    Raises:
+        RecipeError: there are not so many images that are not evaluated.
+        InputError, AccessError: as `load_labelled`.
+    """
+    labelled, first = _open(model, dataset, split, evaluated, count, block)
+    rest = replace(labelled, source=replace(labelled.source, rows=labelled.source.rows.skip(first)))
+    for images, _ in batches(rest, transform_of(model), batch_size=count, num_images=count):
+        if len(images) == count:
+            return images
+    raise _too_few(dataset, count, block)
+
+
+def _open(model: Any, dataset: str, split: str, evaluated: int | None, count: int, block: int) -> tuple[Labelled, int]:
+    """The rows, and the first of them to take."""
+    if has_train_split(dataset, split):
+        try:
+            return load_labelled(dataset, "train", model.num_classes), block * count
+        except RecipeError:  # a Hub set without one; what else is wrong with the set comes up again below
+            pass
+    labelled = load_labelled(dataset, split, model.num_classes)
+    num_rows = labelled.num_rows
+    if num_rows is None or evaluated is None or (first := num_rows - (block + 1) * count) < evaluated:
+        raise _too_few(dataset, count, block)
+    return labelled, first
+
+
+def _too_few(dataset: str, count: int, block: int) -> RecipeError:
+    wanted = f"{count} real images" + (f" for each of {block + 1} seeds" if block else "")
+    return RecipeError(
+        f"dataset {dataset}: no {wanted} that are not evaluated; lower evaluate.num_images or compare.real_images, "
+        "or give a dataset with a train split"
+    )

@@ -1,0 +1,111 @@
+"""The recipe section `compare`, and what recipes have to share before they can stand in one table."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vitdfq.errors import RecipeError
+from vitdfq.synthesis import METHODS
+
+if TYPE_CHECKING:
+    from vitdfq.recipe.load import Recipe
+
+SHARED = ("model", "prepare", "quantize", "calibrate", "evaluate")
+KEPT = ("num_images", "batch_size", "precision", "seed")  # of the recipe's synthesis, when another method takes its place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The section `compare`: what `vitdfq compare` puts into one table.
+
+    methods: synthesis methods, a row each; None: the recipe's own and its baselines. The recipe's own method is used with all
+        its options, another one with the same number of images and, if it takes steps, of steps.
+    seeds: every row is made once for each, for synthesis and calibration alike; None: the recipe's.
+    real_images: so many real images, never evaluated and without labels, as one more row; 0: none.
+    """
+
+    methods: list[str] | None = None
+    seeds: list[int] | None = None
+    real_images: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a title, and the keyword arguments of `synthesize`; None: real images."""
+
+    title: str
+    section: dict[str, Any] | None
+
+
+def check_agreement(recipes: Sequence["Recipe"]) -> None:
+    """Check that recipes differ in their images only.
+
+    Raises:
+        RecipeError: naming the first key that differs, or a name that two recipes share.
+    """
+    names = [recipe.name for recipe in recipes]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RecipeError(f"two recipes are called {twice!r}: a row is called by its recipe; give them different names")
+    first = recipes[0]
+    for other in recipes[1:]:
+        for section in SHARED:
+            _agree(section, (first.name, _complete(first, section)), (other.name, _complete(other, section)))
+    said = [recipe for recipe in recipes if recipe.compare]
+    for other in said[1:]:
+        _agree("compare", (said[0].name, _shared_options(said[0])), (other.name, _shared_options(other)))
+
+
+def comparison_of(recipes: Sequence["Recipe"]) -> Comparison:
+    """Seeds and real images that hold for all recipes: those of the first that has a section `compare`."""
+    said = next((recipe.compare for recipe in recipes if recipe.compare), {})
+    return Comparison(**{"seeds": [recipes[0].seed]} | {key: value for key, value in said.items() if value is not None})
+
+
+def rows_of(recipes: Sequence["Recipe"]) -> list[Row]:
+    """The table's rows in the order of the recipes and their methods; the same images never twice.
+
+    A recipe's own images are called by the method if there is one recipe, else by the recipe.
+    """
+    rows: list[Row] = []
+    for recipe in recipes:
+        own = recipe.synthesize.get("method", "sardfq")
+        for method in recipe.compare.get("methods") or list(dict.fromkeys([own, *recipe.baselines])):
+            section = recipe.synthesize | {"method": own} if method == own else _section(recipe, method)
+            title = recipe.name if method == own and len(recipes) > 1 else method
+            if any(row.title == title and row.section != section for row in rows):
+                title = f"{method} ({recipe.name})"
+            if all(row.section != section for row in rows):
+                rows.append(Row(title, section))
+    return rows
+
+
+def _section(recipe: "Recipe", method: str) -> dict[str, Any]:
+    kept = (*KEPT, "steps") if METHODS[method].losses else KEPT
+    return {key: value for key, value in recipe.synthesize.items() if key in kept} | {"method": method}
+
+
+def _shared_options(recipe: "Recipe") -> dict[str, Any]:
+    return {key: getattr(Comparison(**recipe.compare), key) for key in ("seeds", "real_images")}
+
+
+def _complete(recipe: "Recipe", section: str) -> dict[str, Any]:
+    """A section with the defaults it leaves out, without the seed: every row gets the comparison's."""
+    from vitdfq.recipe.sections import CALLS
+
+    parameters = inspect.signature(CALLS[section]).parameters.values()
+    defaults = {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+    return {key: value for key, value in (defaults | getattr(recipe, section)).items() if key != "seed"}
+
+
+def _agree(path: str, ours: tuple[str, Any], theirs: tuple[str, Any]) -> None:
+    """Raise RecipeError at the deepest key that differs."""
+    (name, value), (other_name, other) = ours, theirs
+    if isinstance(value, dict) and isinstance(other, dict):
+        for key in [*value, *(key for key in other if key not in value)]:
+            _agree(f"{path}.{key}", (name, value.get(key)), (other_name, other.get(key)))
+    elif value != other:
+        raise RecipeError(
+            f"{path} is {value!r} in {name} and {other!r} in {other_name}; recipes compared may differ in images only"
+        )
