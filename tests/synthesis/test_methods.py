@@ -24,6 +24,19 @@ def test_published_weights():
     assert (METHODS["psaq"].max_regions, METHODS["psaq"].labels, METHODS["psaq"].steps) == (1, "hard", 1000)
 
 
+def test_what_the_presets_of_other_papers_ask_for():
+    losses = {name: {loss: spec["weight"] for loss, spec in METHODS[name].losses.items()} for name in METHODS}
+    base = {"class_confidence": 1, "total_variation": 0.05}
+    mimiq = {"head_similarity": 1, "class_confidence": 1, "smoothness": 2.5e-5}
+    assert losses["agm"] == base | {"margin_discrepancy": 0.5}
+    assert METHODS["agm"].losses["margin_discrepancy"]["after"] == 0.3
+    assert losses["gznq"] == {"class_confidence": 1, "input_statistics": 1, "statistics_prior": 0.1}
+    assert losses["mimiq"] == mimiq
+    assert losses["maskaq"] == mimiq | {"attention_entropy": 1}
+    assert losses["fdd"] == {"patch_similarity": 1, "total_variation": 0.05, "frequency_consistency": 1}
+    assert losses["psaq_v2"] == {"patch_similarity": 1, "total_variation": 0.05, "discrepancy": 1}  # asks for no class
+
+
 def test_changes_merge_and_leave_the_preset():
     changed = resolve_method(
         "sardfq",

@@ -41,7 +41,7 @@ class Networks:
         self.dtype = PRECISIONS[precision]
         self.kept: Tensor | None = None  # (B, k) the patches to show, see sparsity.py; None: all
         self._students: dict[str, nn.Module] = {}
-        self._refreshed: dict[str, int] = {}
+        self._asked: dict[str, int] = {}  # the step at which each student was last asked for
         self._recorded: dict[nn.Module, dict[str, Tensor]] = {}
         self._open = ExitStack()
 
@@ -79,10 +79,10 @@ class Networks:
         if bits not in self._students:
             self._students[bits] = make_student(self.teacher, bits)
             self._listen(self._students[bits])
-        student, last = self._students[bits], self._refreshed.get(bits)
-        if last is None or step // refresh_every != last // refresh_every or step < last:
+        student, last = self._students[bits], self._asked.get(bits)
+        self._asked[bits] = step
+        if last is None or step // refresh_every != last // refresh_every or step < last:  # an earlier step: a new batch
             refresh(student, images)
-            self._refreshed[bits] = step
         return student
 
     def _listen(self, model: nn.Module) -> None:
