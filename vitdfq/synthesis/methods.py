@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vitdfq.pick import pick
+from vitdfq.quantization.policy import parse_bits
 from vitdfq.synthesis.canvas import CANVASES
 from vitdfq.synthesis.labels import LABELS
+from vitdfq.synthesis.lessons import Lessons
 from vitdfq.synthesis.networks import PRECISIONS
 from vitdfq.synthesis.regions import MAX_REGIONS
 from vitdfq.synthesis.schedule import Schedule
@@ -30,7 +32,13 @@ class Method:
     canvas: str = "pixels"  # what the steps move
     pairs: bool = False  # images 2i and 2i + 1 get the same classes and draws
     precision: str = "float32"  # of the networks' products
+    engine: str = "images"  # what learns: each image by itself, or a generator that paints any number of them
+    student: str | None = None  # bits of a student that learns from the teacher in turn with the generator; None: none does
+    lessons: Lessons = field(default_factory=Lessons)  # how it learns
 
+
+ENGINES = {"images": "pixels, one batch after the other", "generator": "a conditional generator"}
+OF_PIXELS = ("max_regions", "start", "canvas")  # what says nothing to a generator: it paints whole images of one class
 
 METHODS: dict[str, Method] = {
     "noise": Method("Gaussian noise, the baseline that costs nothing", losses={}, steps=0),
@@ -59,6 +67,17 @@ METHODS: dict[str, Method] = {
         },
         max_regions=4,
     ),
+    # GDFQ's other term matches the statistics in a teacher's BatchNorms; LayerNorms keep none.
+    "gdfq": Method(
+        "GDFQ's form (arXiv 2003.03603): a generator conditioned on the class, one-hot classes",
+        losses={
+            "class_confidence": {"weight": 1.0},
+            "total_variation": {"weight": 0.05},
+        },
+        labels="hard",
+        schedule=Schedule(rolls=(15,), warmup=0.1),
+        engine="generator",
+    ),
 }
 
 
@@ -70,7 +89,21 @@ def resolve_method(method: str, losses: dict | None = None, **changes: Any) -> M
     """
     preset = pick(method, METHODS, "synthesis method")
     given = {name: value for name, value in changes.items() if value is not None}
-    resolved = replace(preset, losses=merge(preset.losses, losses), **given)
+    engine = given.get("engine", preset.engine)
+    pick(engine, ENGINES, "engine")
+    base = replace(preset, lr=preset.lr if engine == preset.engine else None)  # a rate of pixels is none of a generator
+    if engine == "generator":
+        base = replace(base, max_regions=1)
+        for name in OF_PIXELS:
+            if given.get(name, 1) != 1:
+                raise ValueError(
+                    f"{name} {given[name]!r} goes with engine 'images'; a generator paints whole images of one class"
+                )
+    resolved = replace(base, losses=merge(preset.losses, losses), **given)
+    if resolved.student is not None:
+        parse_bits(resolved.student)
+        if engine != "generator":
+            raise ValueError(f"student {resolved.student!r} goes with engine 'generator': it learns in turn with a generator")
     pick(resolved.labels, LABELS, "label kind")
     pick(resolved.start, STARTS, "start")
     pick(resolved.canvas, CANVASES, "canvas")

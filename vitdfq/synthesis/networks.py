@@ -26,6 +26,7 @@ class Networks:
         self.dtype = PRECISIONS[precision]
         self._students: dict[str, nn.Module] = {}
         self._refreshed: dict[str, int] = {}
+        self._adopted: Any = None
         self._recorded: dict[nn.Module, dict[str, Tensor]] = {}
         self._open = ExitStack()
 
@@ -46,7 +47,18 @@ class Networks:
         return Pass(images, logits.to(images.dtype), features.to(images.dtype), recorded)
 
     def student(self, bits: str, images: Tensor, step: int, refresh_every: int) -> nn.Module:
-        """A fake-quantized copy of the teacher whose ranges were fitted on `images` at most `refresh_every` steps ago."""
+        """A fake-quantized copy of the teacher whose ranges were fitted on `images` at most `refresh_every` steps ago.
+
+        Where a student was adopted, it is that one, as it is.
+
+        Raises:
+            ValueError: the adopted student has other bits.
+        """
+        if self._adopted is not None:
+            own = self._adopted.vitdfq["quantize"]["bits"]
+            if own != bits:
+                raise ValueError(f"a loss compares with a student of bits {bits!r}, but the one that learns here has {own!r}")
+            return self._adopted
         if bits not in self._students:
             self._students[bits] = make_student(self.teacher, bits)
             self._listen(self._students[bits])
@@ -55,6 +67,11 @@ class Networks:
             refresh(student, images)
             self._refreshed[bits] = step
         return student
+
+    def adopt(self, student: nn.Module) -> None:
+        """Let every loss that asks for a student see this one: whoever hands it in fits its ranges and may teach it."""
+        self._listen(student)
+        self._adopted = student
 
     def _listen(self, model: nn.Module) -> None:
         self._recorded[model] = self._open.enter_context(record(model, self.names))
