@@ -94,7 +94,7 @@ def test_images_show_the_class_asked_for():
 def test_a_generator_of_full_width_gets_most_classes_right(monkeypatch):
     monkeypatch.undo()
     teacher = load_teacher("zoo:vit")
-    assert following(teacher, train(teacher, 200, batch_size=32)) > 0.6
+    assert following(teacher, train(teacher, 200, batch_size=32)) > 0.5
 
 
 def test_a_student_learns_in_turn():

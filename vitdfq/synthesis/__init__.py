@@ -1,6 +1,7 @@
 """Images out of a teacher alone.
 
-`synthesize` (engine.py) names a preset of `METHODS`; invert.py optimises pixels against the preset's `LOSSES`. Every
+`synthesize` (engine.py) names a preset of `METHODS`; invert.py optimises pixels against the preset's `LOSSES`,
+generate.py a conditional generator, and a student in turn with it where one is asked for (lessons.py). Every
 image has random streams of its own (seeds.py), from which come its classes (labels.py), regions (regions.py) and
 attention priors (priors.py), collected as views (views.py).
 """
