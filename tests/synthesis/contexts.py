@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vitdfq.synthesis import SynthContext, TeacherFacts
-from vitdfq.synthesis.methods import Method
+from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.networks import Networks
 from vitdfq.synthesis.terms import Term, listened_names, resolve_terms
 from vitdfq.synthesis.views import Views, draw_views

@@ -56,6 +56,13 @@ def test_changes_merge_and_leave_the_preset():
     assert METHODS["sardfq"].losses["attention_prior"] == {"weight": 100.0}
 
 
+def test_another_engine_takes_what_is_its_own():
+    painted = resolve_method("sardfq", engine="generator")
+    assert (painted.engine, painted.max_regions, painted.lr) == ("generator", 1, None)
+    assert painted.losses == METHODS["sardfq"].losses
+    assert resolve_method("gdfq", engine="images").engine == "images"
+
+
 def test_options_reach_both_the_loss_and_its_draw():
     resolve_method("sardfq", {"attention_prior": {"mixture": "sum", "include_cls": True}})
 
@@ -83,6 +90,11 @@ def test_options_reach_both_the_loss_and_its_draw():
         ({"steps": -1}, "steps must not be negative"),
         ({"lr": 0.0}, "lr must be positive"),
         ({"method": "noise", "steps": 5}, "method 'noise' has no loss"),
+        ({"engine": "generater"}, "unknown engine 'generater', did you mean 'generator'"),
+        ({"student": "w4a4"}, "student 'w4a4' goes with engine 'generator'"),
+        ({"engine": "generator", "student": "w9a4"}, "unknown bits preset 'w9a4'"),
+        ({"engine": "generator", "max_regions": 2}, "max_regions 2 goes with engine 'images'"),
+        ({"engine": "generator", "canvas": "decoder"}, "canvas 'decoder' goes with engine 'images'"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vitdfq.models import family_of, units
+from vitdfq.quantization.learning import divergence
 
 
 class Ending(NamedTuple):
@@ -45,9 +45,3 @@ def relative_error(x: Tensor, target: Tensor) -> Tensor:
     """|x - target|^2 / |target|^2, 0-d, in float32 also under autocast."""
     x, target = x.float(), target.float()
     return (x - target).square().sum() / target.square().sum().clamp(min=torch.finfo(torch.float32).tiny)
-
-
-def divergence(logits: Tensor, target: Tensor) -> Tensor:
-    """KL divergence from the teacher's to the student's class probabilities; logits (B, C), mean over the batch."""
-    logits, target = logits.float(), target.float()
-    return F.kl_div(logits.log_softmax(-1), target.log_softmax(-1), log_target=True, reduction="batchmean")

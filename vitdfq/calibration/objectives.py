@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vitdfq.calibration.distance import divergence, finish, relative_error
+from vitdfq.calibration.distance import finish, relative_error
 from vitdfq.models import units
+from vitdfq.quantization.learning import divergence
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(the unit's output, the float unit's output), both (B, ...) -> 0-d."""

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from vitdfq import progress
 from vitdfq.calibration.guard import Guard, hold_out, worst_ratio
-from vitdfq.calibration.learning import Learners, half_cosine, learning
 from vitdfq.calibration.objectives import OBJECTIVES, Loss
 from vitdfq.calibration.rounding import SoftRounding, learned_rounding
 from vitdfq.models import Unit, units
 from vitdfq.pick import pick
+from vitdfq.quantization.learning import Learners, half_cosine, learning
 from vitdfq.quantization.modules import weighted_modules
 
 ROUNDINGS = {"straight_through": False, "adaround": True}  # name -> whether rounding has parameters of its own

@@ -73,7 +73,7 @@ def _check_synthesize(document: Document, section: dict[str, Any]) -> None:
         resolve_method(method, losses, steps=0)
     for key in [field.name for field in fields(Method) if field.name in section and field.name != "losses"]:
         with document.blaming("synthesize", key):
-            resolve_method(method, losses, **{key: section[key]})
+            resolve_method(method, losses, **{"engine": section.get("engine"), key: section[key]})
 
 
 def _check_loss(document: Document, keys: Keys) -> None:

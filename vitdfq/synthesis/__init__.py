@@ -1,6 +1,7 @@
 """Images out of a teacher alone.
 
-`synthesize` (engine.py) names a preset of `METHODS`; invert.py optimises pixels against the preset's `LOSSES`. Every
+`synthesize` (engine.py) names a preset of `METHODS`; invert.py optimises pixels against the preset's `LOSSES`,
+generate.py a conditional generator, and a student in turn with it where one is asked for (lessons.py). Every
 image has random streams of its own (seeds.py), from which come its classes (labels.py), regions (regions.py) and
 attention priors (priors.py), collected as views (views.py).
 """
@@ -8,7 +9,9 @@ attention priors (priors.py), collected as views (views.py).
 from vitdfq.synthesis.context import Loss, SynthContext, TeacherFacts
 from vitdfq.synthesis.engine import synthesize
 from vitdfq.synthesis.losses import LOSSES
-from vitdfq.synthesis.methods import METHODS, Method, resolve_method
+from vitdfq.synthesis.method import Method
+from vitdfq.synthesis.methods import resolve_method
+from vitdfq.synthesis.presets import METHODS
 from vitdfq.synthesis.quality import quality
 
 __all__ = [

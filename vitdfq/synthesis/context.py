@@ -64,6 +64,7 @@ class SynthContext(Pass):
     kept: Tensor | None = None  # (B, k) numbers of the patches that were shown, ascending; None: all
     boxes: Tensor | None = None  # (B, 4) top, left, height, width of the crop that was enlarged to the whole size
     passes: dict[str, list[Pass]] = field(default_factory=dict)  # loss name -> the further passes it asked for
+    codes: Tensor | None = None  # (B, 100) the random codes that a generator painted the images from; None: it is no generator
 
     @property
     def sites(self) -> list[AttentionSite]:
@@ -94,6 +95,7 @@ class Loss:
     see `vitdfq.models.record`; all other attention runs fused.
     `draw(rng, facts, **options) -> dict of tensors` draws what stays fixed for one view through the run.
     `passes(ctx, networks, **options) -> list of Pass` runs the networks again; the loss finds the result in `ctx.passes`.
+    `condition` names one of its draws that a generator is told beside the class, so that it can do as the loss asks.
     """
 
     function: Callable[..., Tensor]
@@ -101,6 +103,7 @@ class Loss:
     draw: Callable[..., Draws] | None = None
     passes: Callable[..., list[Pass]] | None = None
     compares: bool = False
+    condition: str | None = None
 
     def needs(self) -> list[tuple[Callable[..., Any], int]]:
         """The functions that share the loss's options, each with the number of arguments that the engine gives."""

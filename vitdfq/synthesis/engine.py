@@ -4,9 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.synthesis.context import TeacherFacts
+from vitdfq.synthesis.generate import generate
 from vitdfq.synthesis.invert import invert
 from vitdfq.synthesis.methods import resolve_method
 from vitdfq.synthesis.starts import STARTS
+
+ENGINES = {"images": invert, "generator": generate}
 
 
 def synthesize(
@@ -26,21 +29,24 @@ def synthesize(
     canvas: str | None = None,
     precision: str | None = None,
     drop_at: list[float] | None = None,
+    engine: str | None = None,
+    student: str | None = None,
 ) -> Tensor:
     """Synthesize calibration images from the teacher alone, without any real image.
 
     Image i depends on the teacher, the method and its options, `seed` and i; beyond rounding it does not depend on
-    `batch_size` or `num_images`, unless a loss compares images or the canvas is a decoder. The global random state is neither
-    read nor changed. Keywords left at None are the method's own.
+    `batch_size` or `num_images`, unless a loss compares images, the canvas is a decoder, or a generator learns on batches of that
+    size. The global random state is neither read nor changed. Keywords left at None are the method's own.
 
     Args:
         teacher: a model of `load_teacher`: in eval mode, attention opened. It is left as it was.
-        method: a preset of `METHODS`, such as "sardfq", "psaq", "mimiq", "dead_leaves" or "noise".
+        method: a preset of `METHODS`, such as "sardfq", "psaq", "mimiq", "gdfq", "dead_leaves" or "noise".
         num_images: how many images to make.
-        steps: iterations for each image.
+        steps: iterations for each image, or updates of the generator.
         batch_size: images optimised at a time; bounds memory.
         seed: seed of everything random.
-        lr: peak learning rate of Adam on pixels; by default .20, or .25 for models without a class token.
+        lr: peak learning rate of Adam on pixels, by default .20, or .25 for models without a class token; or on a generator's
+            weights, by default .01.
         losses: changes to the preset, `{name: {weight: 1.0, option: value}}`; weight 0 switches a loss off. From Python
             a loss of your own may stand here: `{"mine": {"function": f, "weight": 1.0}}` with
             `f(ctx: SynthContext) -> (B,)`.
@@ -52,6 +58,9 @@ def synthesize(
         precision: of the networks' products, "float32" or "bfloat16" (faster where the hardware has it).
         drop_at: shares of the run at which 30 % of the remaining patches leave the forward pass, those that the class token
             looks at least (SMI); the run gets faster, what left keeps its pixels. ViT and DeiT only.
+        engine: what learns: "images", each by itself, or a "generator" that is trained against the teacher and then paints them.
+        student: bits of a quantized student that learns from the teacher in turn with the generator, "w4a4" for example; losses
+            that compare with a student see this one.
         max_regions: each image gets 1 to this many regions with a class of their own; 1 switches regions off.
 
     Returns:
@@ -62,6 +71,7 @@ def synthesize(
     """
     changes = {"labels": labels, "label_range": label_range, "max_regions": max_regions, "start": start}
     changes |= {"canvas": canvas, "precision": precision, "drop_at": drop_at}
+    changes |= {"engine": engine, "student": student}
     resolved = resolve_method(method, losses, steps=steps, lr=lr, **changes)
     if num_images < 1 or batch_size < 1:
         raise ValueError(f"num_images and batch_size must be at least 1, got {num_images} and {batch_size}")
@@ -71,7 +81,7 @@ def synthesize(
     if resolved.steps == 0:
         return torch.stack([STARTS[resolved.start](index, seed, facts) for index in range(num_images)])
     with torch.enable_grad():
-        images = invert(teacher, facts, resolved, num_images=num_images, batch_size=batch_size, seed=seed)
+        images = ENGINES[resolved.engine](teacher, facts, resolved, num_images=num_images, batch_size=batch_size, seed=seed)
     if not images.isfinite().all():
         raise ValueError("synthesis ended in images that are not finite; try a smaller lr")
     return images

@@ -12,7 +12,7 @@ from vitdfq.synthesis.attention import attention_rows, rows_name
 from vitdfq.synthesis.augment import Jitter
 from vitdfq.synthesis.canvas import BETAS, CANVASES, Canvas
 from vitdfq.synthesis.context import SynthContext, TeacherFacts
-from vitdfq.synthesis.methods import Method
+from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.networks import Networks
 from vitdfq.synthesis.regions import crop_and_resize, sub_crops
 from vitdfq.synthesis.schedule import default_lr

@@ -10,7 +10,8 @@ from vitdfq.models import attention_sites, record
 from vitdfq.models.family import AttentionSite
 from vitdfq.synthesis.attention import attention_rows, rows_name
 from vitdfq.synthesis.context import TeacherFacts
-from vitdfq.synthesis.methods import Method, resolve_method
+from vitdfq.synthesis.method import Method
+from vitdfq.synthesis.methods import resolve_method
 from vitdfq.synthesis.terms import resolve_terms
 from vitdfq.synthesis.views import draw_views
 

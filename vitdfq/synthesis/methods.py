@@ -1,154 +1,21 @@
-"""Presets: a set of weighted losses, labels, regions and a schedule under the name of a published method."""
+"""From a preset's name and changes to it to a checked `Method`."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from vitdfq.pick import pick
+from vitdfq.quantization.policy import parse_bits
 from vitdfq.synthesis.canvas import CANVASES
 from vitdfq.synthesis.labels import LABELS
+from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.networks import PRECISIONS
+from vitdfq.synthesis.presets import METHODS
 from vitdfq.synthesis.regions import MAX_REGIONS
-from vitdfq.synthesis.schedule import Schedule
 from vitdfq.synthesis.starts import STARTS
 from vitdfq.synthesis.terms import merge, resolve_terms
 
-
-@dataclass(frozen=True)
-class Method:
-    """What `synthesize(method=...)` names. Each field but the first can be changed by a keyword of `synthesize`."""
-
-    summary: str
-    losses: Mapping[str, Mapping[str, Any]]  # name -> {"weight": ..., option: ...}
-    steps: int = 1000
-    lr: float | None = None  # None: schedule.default_lr of the teacher
-    labels: str = "soft"
-    label_range: list[float] | None = None  # None: labels.default_label_range of the number of classes
-    max_regions: int = 1  # 1: whole images only
-    schedule: Schedule = field(default_factory=Schedule)
-    start: str = "noise"  # what images are before the first step
-    canvas: str = "pixels"  # what the steps move
-    pairs: bool = False  # images 2i and 2i + 1 get the same classes and draws
-    precision: str = "float32"  # of the networks' products
-    drop_at: Sequence[float] = ()  # shares of the run at which 30 % of the patches leave it, those looked at least
-
-
-METHODS: dict[str, Method] = {
-    "agm": Method(
-        "AGM-style (10.1109/TCSVT.2024.3399311, our reading of the abstract): student and teacher differ by a random margin",
-        losses={
-            "class_confidence": {"weight": 1.0},
-            "total_variation": {"weight": 0.05},
-            "margin_discrepancy": {"weight": 0.5, "after": 0.3},
-        },
-    ),
-    "noise": Method("Gaussian noise, the baseline that costs nothing", losses={}, steps=0),
-    "dead_leaves": Method(
-        "Overlapping coloured shapes (occlusion model of natural images), painted without the model; the best that costs nothing",
-        losses={},
-        steps=0,
-        start="dead_leaves",
-    ),
-    "fdd": Method(
-        "FDD (code ngrxmu/FDD-DFQ-ViT): diverse patches, classes seen in low frequencies first, then in higher ones",
-        losses={
-            "patch_similarity": {"weight": 1.0},
-            "total_variation": {"weight": 0.05},
-            "frequency_consistency": {"weight": 1.0},
-        },
-        labels="hard",
-        schedule=Schedule(rolls=(0, 6, 13, 20, 26)),
-    ),
-    "gznq": Method(
-        "GZNQ-style (arXiv 2101.08430, our reading of the abstract): a decoder's images that match the statistics of norms",
-        losses={
-            "class_confidence": {"weight": 1.0},
-            "input_statistics": {"weight": 1.0},
-            "statistics_prior": {"weight": 0.1},
-        },
-        labels="hard",
-        canvas="decoder",
-    ),
-    "maskaq": Method(
-        "MaskAQ (arXiv 2606.04373) without its student: heads that agree, patches that attend differently, one-hot classes",
-        losses={
-            "head_similarity": {"weight": 1.0},
-            "attention_entropy": {"weight": 1.0},
-            "class_confidence": {"weight": 1.0},
-            "smoothness": {"weight": 2.5e-5},
-        },
-        steps=2000,
-        lr=0.1,
-        labels="hard",
-        schedule=Schedule(rolls=(8, 16), warmup=0.0),
-    ),
-    "mimiq": Method(
-        "MimiQ (arXiv 2407.20021): heads of an attention that agree, one-hot classes",
-        losses={
-            "head_similarity": {"weight": 1.0},
-            "class_confidence": {"weight": 1.0},
-            "smoothness": {"weight": 2.5e-5},
-        },
-        steps=2000,
-        lr=0.1,
-        labels="hard",
-        schedule=Schedule(rolls=(8, 16), warmup=0.0),
-    ),
-    "psaq": Method(
-        "PSAQ-ViT (arXiv 2203.02250): diverse patches, one-hot classes",
-        losses={
-            "patch_similarity": {"weight": 1.0},
-            "class_confidence": {"weight": 1.0},
-            "total_variation": {"weight": 0.05},
-        },
-        labels="hard",
-    ),
-    "smi": Method(
-        "SMI-style (ICML 2024): class and smoothness, sparse: patches that are hardly looked at leave the run",
-        losses={"class_confidence": {"weight": 1.0}, "total_variation": {"weight": 0.05}},
-        labels="hard",
-        drop_at=(0.1, 0.2, 0.3, 0.4),
-    ),
-    "psaq_v2": Method(
-        "PSAQ-ViT V2-style (arXiv 2209.05687, our reading of the abstract, low confidence): diverse patches, against a student",
-        losses={
-            "patch_similarity": {"weight": 1.0},
-            "total_variation": {"weight": 0.05},
-            "discrepancy": {"weight": 1.0},
-        },
-    ),
-    # α1 = 100 is a third-party derivative's; the paper searches 1 to 1e5 for each model.
-    "sardfq": Method(
-        "SARDFQ (arXiv 2412.16553): attention priors, regions with classes of their own, soft labels",
-        losses={
-            "attention_prior": {"weight": 100.0},
-            "class_confidence": {"weight": 1.0},
-            "total_variation": {"weight": 0.05},
-        },
-        max_regions=4,
-    ),
-    "ris": Method(
-        "RIS-style (our reading of the abstract of arXiv 2310.03661): what survives small changes, unlike labels",
-        losses={
-            "class_confidence": {"weight": 1.0},
-            "total_variation": {"weight": 0.05},
-            "perturbation_robustness": {"weight": 1.0, "after": 0.2, "every": 2},
-            "label_correlation": {"weight": 0.1},
-        },
-        labels="low_correlation",
-    ),
-    "acq": Method(
-        "ACQ-style (our reading of the abstract of arXiv 2301.07266): attention centres, pairs that differ, the same in training",
-        losses={
-            "class_confidence": {"weight": 1.0},
-            "total_variation": {"weight": 0.05},
-            "attention_centre": {"weight": 1.0},
-            "pair_distance": {"weight": 0.1, "after": 0.1},
-            "mode_consistency": {"weight": 10.0, "after": 0.1},
-        },
-        pairs=True,
-    ),
-}
+ENGINES = {"images": "pixels, one batch after the other", "generator": "a conditional generator"}
+OF_PIXELS = ("max_regions", "start", "canvas")  # what says nothing to a generator: it paints whole images of one class
 
 
 def resolve_method(method: str, losses: dict | None = None, **changes: Any) -> Method:
@@ -159,7 +26,21 @@ def resolve_method(method: str, losses: dict | None = None, **changes: Any) -> M
     """
     preset = pick(method, METHODS, "synthesis method")
     given = {name: value for name, value in changes.items() if value is not None}
-    resolved = replace(preset, losses=merge(preset.losses, losses), **given)
+    engine = given.get("engine", preset.engine)
+    pick(engine, ENGINES, "engine")
+    base = replace(preset, lr=preset.lr if engine == preset.engine else None)  # a rate of pixels is none of a generator
+    if engine == "generator":
+        base = replace(base, max_regions=1)
+        for name in OF_PIXELS:
+            if given.get(name, 1) != 1:
+                raise ValueError(
+                    f"{name} {given[name]!r} goes with engine 'images'; a generator paints whole images of one class"
+                )
+    resolved = replace(base, losses=merge(preset.losses, losses), **given)
+    if resolved.student is not None:
+        parse_bits(resolved.student)
+        if engine != "generator":
+            raise ValueError(f"student {resolved.student!r} goes with engine 'generator': it learns in turn with a generator")
     pick(resolved.labels, LABELS, "label kind")
     pick(resolved.start, STARTS, "start")
     pick(resolved.canvas, CANVASES, "canvas")

@@ -42,6 +42,7 @@ class Networks:
         self.kept: Tensor | None = None  # (B, k) the patches to show, see sparsity.py; None: all
         self._students: dict[str, nn.Module] = {}
         self._asked: dict[str, int] = {}  # the step at which each student was last asked for
+        self._adopted: Any = None
         self._recorded: dict[nn.Module, dict[str, Tensor]] = {}
         self._open = ExitStack()
 
@@ -75,7 +76,18 @@ class Networks:
             self.kept = kept
 
     def student(self, bits: str, images: Tensor, step: int, refresh_every: int) -> nn.Module:
-        """A fake-quantized copy of the teacher whose ranges were fitted on `images` at most `refresh_every` steps ago."""
+        """A fake-quantized copy of the teacher whose ranges were fitted on `images` at most `refresh_every` steps ago.
+
+        Where a student was adopted, it is that one, as it is.
+
+        Raises:
+            ValueError: the adopted student has other bits.
+        """
+        if self._adopted is not None:
+            own = self._adopted.vitdfq["quantize"]["bits"]
+            if own != bits:
+                raise ValueError(f"a loss compares with a student of bits {bits!r}, but the one that learns here has {own!r}")
+            return self._adopted
         if bits not in self._students:
             self._students[bits] = make_student(self.teacher, bits)
             self._listen(self._students[bits])
@@ -84,6 +96,11 @@ class Networks:
         if last is None or step // refresh_every != last // refresh_every or step < last:  # an earlier step: a new batch
             refresh(student, images)
         return student
+
+    def adopt(self, student: nn.Module) -> None:
+        """Let every loss that asks for a student see this one: whoever hands it in fits its ranges and may teach it."""
+        self._listen(student)
+        self._adopted = student
 
     def _listen(self, model: nn.Module) -> None:
         self._recorded[model] = self._open.enter_context(record(model, self.names))

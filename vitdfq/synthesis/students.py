@@ -1,4 +1,4 @@
-"""A fake-quantized student for losses that compare it with the teacher: ranges from one look at the images, nothing learned."""
+"""Fake-quantized students for losses that compare them with the teacher; ranges come from one look at the images."""
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,17 @@ from vitdfq.quantization.modules import activation_quantizers, put_weight_on_gri
 
 def make_student(teacher: nn.Module, bits: str) -> nn.Module:
     """Return a rotated copy of the teacher with its weights on their grids; `refresh` fits the ranges of activations."""
+    student = make_learner(teacher, bits)
+    for module in weighted_modules(student):
+        put_weight_on_grid(module)
+    return student
+
+
+def make_learner(teacher: nn.Module, bits: str) -> nn.Module:
+    """The same student with weights that may still move: they are rounded at every pass, by quantizers that are fitted."""
     student = quantize(prepare(teacher), bits=bits, activation={"observer": "min_max"})
     for module in weighted_modules(student):
         module.weight_quantizer.fit(module.weight.flatten(1))
-        put_weight_on_grid(module)
     for module in student.modules():  # a copy of a teacher that is listened to would write into the teacher's record
         module._forward_hooks.clear()
     return student.eval().requires_grad_(False)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitdfq.synthesis.context import Draws, TeacherFacts
 from vitdfq.synthesis.labels import BANKS, LABELS, image_classes
-from vitdfq.synthesis.methods import Method
+from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.regions import draw_regions
 from vitdfq.synthesis.seeds import generator
 from vitdfq.synthesis.terms import Term
@@ -20,6 +20,7 @@ class View:
     """What is fixed of one view through the run."""
 
     place: int  # 0: the whole image, k: its k-th region
+    classes: list[int]  # that it asks for, its main class first
     region: Tensor  # (4,) top, left, height, width
     target: Tensor  # (C,)
     drawn: dict[str, Draws]  # loss name -> what its `draw` returned
@@ -74,7 +75,7 @@ def draw_views(index: int, seed: int, method: Method, terms: list[Term], facts: 
     def view(place: int, region: Tensor, asked_for: list[int]) -> View:
         target = labels.target(rng, asked_for, index)
         drawn = {term.name: term.draw(generator(seed, term.name, index, place), facts) for term in terms}
-        return View(place, region, target, drawn)
+        return View(place, asked_for, region, target, drawn)
 
     whole = view(0, torch.tensor([0, 0, *facts.image_size]), classes)  # asks for the classes of all its regions
     return [whole, *(view(place + 1, region, [classes[place]]) for place, region in enumerate(regions))]

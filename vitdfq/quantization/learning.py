@@ -1,4 +1,4 @@
-"""What learns during calibration: weights, biases and steps of activations, and how they are put back."""
+"""What learns in a student: weights, biases and steps of activations, how they are put back, and what distillation minimises."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vitdfq.quantization.modules import QuantWeighted, activation_quantizers, weighted_modules
 from vitdfq.quantization.quantizers.uniform import Uniform
@@ -88,3 +89,12 @@ def half_cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_
         return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def divergence(logits: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL divergence from the teacher's to the student's class probabilities; logits (B, C), mean over the batch.
+
+    Logits are divided by the temperature and the result is multiplied by its square, so that gradients keep their size.
+    """
+    logits, target = (x.float().div(temperature).log_softmax(-1) for x in (logits, target))
+    return F.kl_div(logits, target, log_target=True, reduction="batchmean") * temperature**2

@@ -1,0 +1,79 @@
+"""A quantized student that learns from the teacher in turn with the generator (GDFQ's loop, arXiv 2003.03603)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vitdfq.quantization.learning import Learners, divergence, half_cosine
+from vitdfq.synthesis.networks import Networks
+from vitdfq.synthesis.seeds import generator
+from vitdfq.synthesis.students import refresh
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """How a student learns; `Method.lessons`.
+
+    Rates are relative to each layer's quantization step (see `quantization.learning`): .001 of a 4-bit step of a ViT's weights
+    is about 2e-5, the size of the rates that papers give.
+    """
+
+    after: float = 0.1  # share of the run before the first: a generator's first images teach nothing
+    lr: float = 1e-3  # of weights, in quantization steps
+    scale_lr: float = 1e-4  # of activation scales, relative to each
+    temperature: float = 1.0  # GDFQ takes 20 and weighs the divergence by its square, as here
+    interpolate: float = 0.0  # share of the images shown that are mixtures of two ("AGM-style": .5)
+    refresh_every: int = 20  # steps between two fits of the ranges in the first half of the run; later they only learn
+
+
+class Pupil:
+    """A student in its lessons. Its parameters take gradients for as long as `learning` is open around it."""
+
+    def __init__(self, student: nn.Module, learners: Learners, lessons: Lessons, steps: int, seed: int, fitted: bool) -> None:
+        self.student, self.lessons, self.steps, self.seed, self.fitted = student, lessons, steps, seed, fitted
+        self.first = math.ceil(lessons.after * steps)
+        self.learners, self.optimizer = learners, None
+
+    def look(self, images: Tensor, step: int) -> None:
+        """Fit the ranges to images (B, 3, H, W) where it is time; a student that came with ranges keeps them."""
+        due = step == 0 or (step < self.steps / 2 and step % self.lessons.refresh_every == 0)
+        if due and not self.fitted:
+            refresh(self.student, images.detach())
+
+    def learn(self, networks: Networks, images: Tensor, logits: Tensor, step: int) -> dict[str, float]:
+        """Take one step towards the teacher's logits (B, C) on images (B, 3, H, W)."""
+        if step < self.first:
+            return {}
+        if self.optimizer is None:  # rates are relative to scales, which the first look has set
+            self.optimizer = torch.optim.AdamW(
+                self.learners.groups(self.lessons.lr, self.lessons.scale_lr), betas=(0.9, 0.99), weight_decay=0.0
+            )
+            self.schedule = half_cosine(self.optimizer, self.steps - self.first)
+        images, logits = images.detach(), logits.detach()
+        if self.lessons.interpolate:
+            images = interpolated(images, self.lessons.interpolate, generator(self.seed, "interpolate", step))
+            with torch.no_grad():
+                logits = networks.run(images).logits  # the teacher's answer to the mixture, never a mixture of answers
+        loss = divergence(networks.run(images, self.student).logits, logits, self.lessons.temperature)
+        if not loss.isfinite():
+            raise ValueError(f"the student's divergence is {loss.item()} at step {step}; try a smaller lr of its lessons")
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        return {"student": loss.item()}
+
+
+def interpolated(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Mix each of a random share of the images (B, 3, H, W) with another one of the batch.
+
+    Interpolation is of AGM (Luo et al., IEEE TCSVT 2024); the paper's equations were not available to us; this is our reading of
+    the abstract. The weight follows the arcsine law, Beta(1/2, 1/2): most mixtures are nearly one of the two.
+    """
+    count = len(images)
+    weight = (torch.rand(count, generator=rng) * (math.pi / 2)).sin().square()
+    weight = torch.where(torch.rand(count, generator=rng) < share, weight, 1.0).to(images)[:, None, None, None]
+    other = images[torch.randperm(count, generator=rng).to(images.device)]
+    return weight * images + (1 - weight) * other

@@ -1,0 +1,132 @@
+"""The presets by name: what costs nothing, and published methods; "X-style" where a paper's equations were not available."""
+
+from vitdfq.synthesis.method import Method
+from vitdfq.synthesis.schedule import Schedule
+
+METHODS: dict[str, Method] = {
+    "noise": Method("Gaussian noise, the baseline that costs nothing", losses={}, steps=0),
+    "dead_leaves": Method(
+        "Overlapping coloured shapes (occlusion model of natural images), painted without the model; the best that costs nothing",
+        losses={},
+        steps=0,
+        start="dead_leaves",
+    ),
+    "psaq": Method(
+        "PSAQ-ViT (arXiv 2203.02250): diverse patches, one-hot classes",
+        losses={
+            "patch_similarity": {"weight": 1.0},
+            "class_confidence": {"weight": 1.0},
+            "total_variation": {"weight": 0.05},
+        },
+        labels="hard",
+    ),
+    "psaq_v2": Method(
+        "PSAQ-ViT V2-style (arXiv 2209.05687, our reading of the abstract, low confidence): diverse patches, against a student",
+        losses={
+            "patch_similarity": {"weight": 1.0},
+            "total_variation": {"weight": 0.05},
+            "discrepancy": {"weight": 1.0},
+        },
+    ),
+    # α1 = 100 is a third-party derivative's; the paper searches 1 to 1e5 for each model.
+    "sardfq": Method(
+        "SARDFQ (arXiv 2412.16553): attention priors, regions with classes of their own, soft labels",
+        losses={
+            "attention_prior": {"weight": 100.0},
+            "class_confidence": {"weight": 1.0},
+            "total_variation": {"weight": 0.05},
+        },
+        max_regions=4,
+    ),
+    "mimiq": Method(
+        "MimiQ (arXiv 2407.20021): heads of an attention that agree, one-hot classes",
+        losses={
+            "head_similarity": {"weight": 1.0},
+            "class_confidence": {"weight": 1.0},
+            "smoothness": {"weight": 2.5e-5},
+        },
+        steps=2000,
+        lr=0.1,
+        labels="hard",
+        schedule=Schedule(rolls=(8, 16), warmup=0.0),
+    ),
+    "maskaq": Method(
+        "MaskAQ (arXiv 2606.04373) without its student: heads that agree, patches that attend differently, one-hot classes",
+        losses={
+            "head_similarity": {"weight": 1.0},
+            "attention_entropy": {"weight": 1.0},
+            "class_confidence": {"weight": 1.0},
+            "smoothness": {"weight": 2.5e-5},
+        },
+        steps=2000,
+        lr=0.1,
+        labels="hard",
+        schedule=Schedule(rolls=(8, 16), warmup=0.0),
+    ),
+    "fdd": Method(
+        "FDD (code ngrxmu/FDD-DFQ-ViT): diverse patches, classes seen in low frequencies first, then in higher ones",
+        losses={
+            "patch_similarity": {"weight": 1.0},
+            "total_variation": {"weight": 0.05},
+            "frequency_consistency": {"weight": 1.0},
+        },
+        labels="hard",
+        schedule=Schedule(rolls=(0, 6, 13, 20, 26)),
+    ),
+    "smi": Method(
+        "SMI-style (ICML 2024): class and smoothness, sparse: patches that are hardly looked at leave the run",
+        losses={"class_confidence": {"weight": 1.0}, "total_variation": {"weight": 0.05}},
+        labels="hard",
+        drop_at=(0.1, 0.2, 0.3, 0.4),
+    ),
+    "ris": Method(
+        "RIS-style (our reading of the abstract of arXiv 2310.03661): what survives small changes, unlike labels",
+        losses={
+            "class_confidence": {"weight": 1.0},
+            "total_variation": {"weight": 0.05},
+            "perturbation_robustness": {"weight": 1.0, "after": 0.2, "every": 2},
+            "label_correlation": {"weight": 0.1},
+        },
+        labels="low_correlation",
+    ),
+    "acq": Method(
+        "ACQ-style (our reading of the abstract of arXiv 2301.07266): attention centres, pairs that differ, the same in training",
+        losses={
+            "class_confidence": {"weight": 1.0},
+            "total_variation": {"weight": 0.05},
+            "attention_centre": {"weight": 1.0},
+            "pair_distance": {"weight": 0.1, "after": 0.1},
+            "mode_consistency": {"weight": 10.0, "after": 0.1},
+        },
+        pairs=True,
+    ),
+    "agm": Method(
+        "AGM-style (10.1109/TCSVT.2024.3399311, our reading of the abstract): student and teacher differ by a random margin",
+        losses={
+            "class_confidence": {"weight": 1.0},
+            "total_variation": {"weight": 0.05},
+            "margin_discrepancy": {"weight": 0.5, "after": 0.3},
+        },
+    ),
+    "gznq": Method(
+        "GZNQ-style (arXiv 2101.08430, our reading of the abstract): a decoder's images that match the statistics of norms",
+        losses={
+            "class_confidence": {"weight": 1.0},
+            "input_statistics": {"weight": 1.0},
+            "statistics_prior": {"weight": 0.1},
+        },
+        labels="hard",
+        canvas="decoder",
+    ),
+    # GDFQ's other term matches the statistics in a teacher's BatchNorms; LayerNorms keep none.
+    "gdfq": Method(
+        "GDFQ's form (arXiv 2003.03603): a generator conditioned on the class, one-hot classes",
+        losses={
+            "class_confidence": {"weight": 1.0},
+            "total_variation": {"weight": 0.05},
+        },
+        labels="hard",
+        schedule=Schedule(rolls=(15,), warmup=0.1),
+        engine="generator",
+    ),
+}
