@@ -20,7 +20,7 @@ def leaves(teacher, count=32, seed=0):
     return synthesize(teacher, method="dead_leaves", num_images=count, seed=seed)
 
 
-@pytest.mark.parametrize("kind", ["vit", "swin", "levit"])
+@pytest.mark.parametrize("kind", ["vit", "swin"])
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_every_objective_brings_the_student_nearer(objective, kind):
     teacher = make_tiny(kind)
