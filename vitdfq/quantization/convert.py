@@ -34,8 +34,8 @@ def quantize(
     Args:
         model: what `load_teacher` or `prepare` returned.
         bits: of weights and activations, "w4a4" for example, 2 to 8 each.
-        policy: which quantizers, one of `POLICIES`. "vitdfq": weights per output channel, activations static per tensor, log2
-            softmax output with renormalised rows below 8 bits; patch embedding and head stay at 8 bits.
+        policy: which quantizers, one of `POLICIES`. "vitdfq": weights per output channel, activations static per tensor,
+            logarithmic softmax output with renormalised rows below 8 bits; patch embedding and head stay at 8 bits.
         weight, activation, gelu, softmax: change the policy for a role: `{"bits": 6}`, `{"quantizer": "log_sqrt2"}`,
             `{"observer": "percentile"}`; weights also `per_channel` and `group_size`; activations `per_token` (dynamic, inputs
             of linear layers) and `per_head` (operands of attention). "gelu" changes "activation" for what reads GELU's output.

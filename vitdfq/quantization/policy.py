@@ -39,14 +39,16 @@ def _uniform(bits: int, **options: Any) -> dict[str, Any]:
 
 def _vitdfq(weight_bits: int, activation_bits: int) -> Roles:
     # Row sums of symmetric weights vanish from the integer product, which is worth more than half a step at 8 bits. Softmax
-    # rows average 1/N: a uniform grid of fewer than 8 bits rounds most of them to zero, log2 reaches 2^-14 with 4 bits.
+    # rows average 1/N: a uniform grid of fewer than 8 bits rounds most of them to zero. A logarithmic one reaches 2^-14 with 4 bits
+    # in whole octaves, and from 5 bits on with half octaves too, so half the relative error.
     logarithmic = activation_bits < 8
+    octaves = "log2" if activation_bits < 5 else "log_sqrt2"
     return {
         "weight": _uniform(weight_bits, symmetric=weight_bits == 8),
         "activation": _uniform(activation_bits),
         "softmax": {
             "bits": activation_bits,
-            "quantizer": "log2" if logarithmic else "uniform",
+            "quantizer": octaves if logarithmic else "uniform",
             "renormalize": logarithmic,
         },
     }
@@ -101,7 +103,9 @@ def _psaq_vit(weight_bits: int, activation_bits: int) -> Roles:
 _ENDS = {"patch_embed.proj": {"bits": 8}, "stem.*": {"bits": 8}, "head*": {"bits": 8}}
 _IMAGE_READERS = ("patch_embed.proj", "stem.conv1.linear")
 POLICIES: dict[str, Policy] = {
-    "vitdfq": Policy("uniform by error, log2 softmax with rows renormalised; patch embedding and head at 8 bits", _vitdfq, _ENDS),
+    "vitdfq": Policy(
+        "uniform by error, logarithmic softmax with rows renormalised; patch embedding and head at 8 bits", _vitdfq, _ENDS
+    ),
     "repq_vit": Policy("RepQ-ViT (arXiv 2212.08254): percentiles, log-sqrt2 softmax, all layers at b bits", _repq_vit),
     "sardfq": Policy("SARDFQ (arXiv 2412.16553): percentiles, log2 softmax, all layers at b bits", _sardfq),
     "ptq4vit": Policy(
