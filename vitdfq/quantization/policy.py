@@ -39,8 +39,8 @@ def _uniform(bits: int, **options: Any) -> dict[str, Any]:
 
 def _vitdfq(weight_bits: int, activation_bits: int) -> Roles:
     # Row sums of symmetric weights vanish from the integer product, which is worth more than half a step at 8 bits. Softmax
-    # rows average 1/N: a uniform grid of fewer than 8 bits rounds most of them to zero. A logarithmic one reaches 2^-14 with 4 bits
-    # in whole octaves, and from 5 bits on with half octaves too, so half the relative error.
+    # rows average 1/N: a uniform grid of fewer than 8 bits rounds most of them to zero. A logarithmic one reaches
+    # 2^-14 with 4 bits in whole octaves, and from 5 bits on in half octaves too, with half the relative error.
     logarithmic = activation_bits < 8
     octaves = "log2" if activation_bits < 5 else "log_sqrt2"
     return {
