@@ -16,7 +16,7 @@ MEASURES = {"values": False, "outputs": True}  # name -> whether errors are judg
 
 
 @torch.no_grad()
-def observe(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_images: int = 64, measure: str = "outputs") -> None:
+def observe(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_images: int = 256, measure: str = "outputs") -> None:
     """Set all scales by error-minimising search, in one forward pass.
 
     Every activation quantizer is fitted on its input the moment it arrives and quantizes it at once, so that each site sees
@@ -26,7 +26,7 @@ def observe(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_image
         student: changed in place.
         teacher: not used; ranges need no targets.
         images: (N, 3, H, W).
-        num_images: at most so many of the images are used; ranges need few.
+        num_images: at most so many of the images are used, in one pass; fewer bound memory.
         measure: what makes one range better than another. "values": the squared error of the values. "outputs": for softmax the
             error of its product with the values; for inputs of linear layers the squared error weighted by the energy of the
             column that reads each channel, which is the error of the layer's output if errors of channels are uncorrelated.
