@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.quantization.learning import Learners, divergence, half_cosine
+from vitdfq.synthesis.interpolation import interpolate
 from vitdfq.synthesis.networks import Networks
 from vitdfq.synthesis.seeds import generator
 from vitdfq.synthesis.students import refresh
@@ -24,7 +25,7 @@ class Lessons:
     lr: float = 1e-3  # of weights, in quantization steps
     scale_lr: float = 1e-4  # of activation scales, relative to each
     temperature: float = 1.0  # GDFQ takes 20 and weighs the divergence by its square, as here
-    interpolate: float = 0.0  # share of the images shown that are mixtures of two ("AGM-style": .5)
+    interpolate: float = 0.0  # share of the images shown that are mixtures of two (AGM-style: .5)
     refresh_every: int = 20  # steps between two fits of the ranges in the first half of the run; later they only learn
 
 
@@ -53,7 +54,7 @@ class Pupil:
             self.schedule = half_cosine(self.optimizer, self.steps - self.first)
         images, logits = images.detach(), logits.detach()
         if self.lessons.interpolate:
-            images = interpolated(images, self.lessons.interpolate, generator(self.seed, "interpolate", step))
+            images = interpolate(images, generator(self.seed, "interpolate", step), probability=self.lessons.interpolate)
             with torch.no_grad():
                 logits = networks.run(images).logits  # the teacher's answer to the mixture, never a mixture of answers
         loss = divergence(networks.run(images, self.student).logits, logits, self.lessons.temperature)
@@ -64,16 +65,3 @@ class Pupil:
         self.optimizer.step()
         self.schedule.step()
         return {"student": loss.item()}
-
-
-def interpolated(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """Mix each of a random share of the images (B, 3, H, W) with another one of the batch.
-
-    Interpolation is of AGM (Luo et al., IEEE TCSVT 2024); the paper's equations were not available to us; this is our reading of
-    the abstract. The weight follows the arcsine law, Beta(1/2, 1/2): most mixtures are nearly one of the two.
-    """
-    count = len(images)
-    weight = (torch.rand(count, generator=rng) * (math.pi / 2)).sin().square()
-    weight = torch.where(torch.rand(count, generator=rng) < share, weight, 1.0).to(images)[:, None, None, None]
-    other = images[torch.randperm(count, generator=rng).to(images.device)]
-    return weight * images + (1 - weight) * other

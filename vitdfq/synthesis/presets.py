@@ -1,7 +1,10 @@
 """The presets by name: what costs nothing, and published methods; "X-style" where a paper's equations were not available."""
 
+from vitdfq.synthesis.lessons import Lessons
 from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.schedule import Schedule
+
+CLASSES = {"class_confidence": {"weight": 1.0}, "total_variation": {"weight": 0.05}}  # what nearly all of them share
 
 METHODS: dict[str, Method] = {
     "noise": Method("Gaussian noise, the baseline that costs nothing", losses={}, steps=0),
@@ -15,8 +18,7 @@ METHODS: dict[str, Method] = {
         "PSAQ-ViT (arXiv 2203.02250): diverse patches, one-hot classes",
         losses={
             "patch_similarity": {"weight": 1.0},
-            "class_confidence": {"weight": 1.0},
-            "total_variation": {"weight": 0.05},
+            **CLASSES,
         },
         labels="hard",
     ),
@@ -33,8 +35,7 @@ METHODS: dict[str, Method] = {
         "SARDFQ (arXiv 2412.16553): attention priors, regions with classes of their own, soft labels",
         losses={
             "attention_prior": {"weight": 100.0},
-            "class_confidence": {"weight": 1.0},
-            "total_variation": {"weight": 0.05},
+            **CLASSES,
         },
         max_regions=4,
     ),
@@ -75,15 +76,14 @@ METHODS: dict[str, Method] = {
     ),
     "smi": Method(
         "SMI-style (ICML 2024): class and smoothness, sparse: patches that are hardly looked at leave the run",
-        losses={"class_confidence": {"weight": 1.0}, "total_variation": {"weight": 0.05}},
+        losses=CLASSES,
         labels="hard",
         drop_at=(0.1, 0.2, 0.3, 0.4),
     ),
     "ris": Method(
         "RIS-style (our reading of the abstract of arXiv 2310.03661): what survives small changes, unlike labels",
         losses={
-            "class_confidence": {"weight": 1.0},
-            "total_variation": {"weight": 0.05},
+            **CLASSES,
             "perturbation_robustness": {"weight": 1.0, "after": 0.2, "every": 2},
             "label_correlation": {"weight": 0.1},
         },
@@ -92,8 +92,7 @@ METHODS: dict[str, Method] = {
     "acq": Method(
         "ACQ-style (our reading of the abstract of arXiv 2301.07266): attention centres, pairs that differ, the same in training",
         losses={
-            "class_confidence": {"weight": 1.0},
-            "total_variation": {"weight": 0.05},
+            **CLASSES,
             "attention_centre": {"weight": 1.0},
             "pair_distance": {"weight": 0.1, "after": 0.1},
             "mode_consistency": {"weight": 10.0, "after": 0.1},
@@ -103,10 +102,10 @@ METHODS: dict[str, Method] = {
     "agm": Method(
         "AGM-style (10.1109/TCSVT.2024.3399311, our reading of the abstract): student and teacher differ by a random margin",
         losses={
-            "class_confidence": {"weight": 1.0},
-            "total_variation": {"weight": 0.05},
+            **CLASSES,
             "margin_discrepancy": {"weight": 0.5, "after": 0.3},
         },
+        lessons=Lessons(interpolate=0.5),  # with engine "generator" and a student
     ),
     "gznq": Method(
         "GZNQ-style (arXiv 2101.08430, our reading of the abstract): a decoder's images that match the statistics of norms",
@@ -121,10 +120,7 @@ METHODS: dict[str, Method] = {
     # GDFQ's other term matches the statistics in a teacher's BatchNorms; LayerNorms keep none.
     "gdfq": Method(
         "GDFQ's form (arXiv 2003.03603): a generator conditioned on the class, one-hot classes",
-        losses={
-            "class_confidence": {"weight": 1.0},
-            "total_variation": {"weight": 0.05},
-        },
+        losses=CLASSES,
         labels="hard",
         schedule=Schedule(rolls=(15,), warmup=0.1),
         engine="generator",
