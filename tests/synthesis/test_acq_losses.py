@@ -114,7 +114,7 @@ class TestPairDistance:
 
     def test_ratio_takes_the_distance_of_the_codes(self):
         ctx, (term,) = make_context(make_tiny("vit"), randn(2, 3, 32, 32), {"pair_distance": {"form": "ratio", "of": "features"}})
-        far = dataclasses.replace(ctx, drawn={"pair_distance": {"z": torch.tensor([4.0, 4.0])}})
+        far = dataclasses.replace(ctx, codes=torch.tensor([[5.0, 1.0], [-1.0, 3.0]]))  # 4 apart on average
         distance = (ctx.features[0] - ctx.features[1]).abs().mean().item()
         assert term.value(far).tolist() == pytest.approx([1 / (distance / 4 + 0.01)] * 2)
         assert (term.value(far) > term.value(ctx)).all()

@@ -7,9 +7,10 @@ from tiny import make_tiny
 
 from vitdfq.models import image_range, image_size, load_teacher
 from vitdfq.quantization.learning import divergence
-from vitdfq.synthesis import METHODS, Loss, conditional, resolve_method, synthesize
-from vitdfq.synthesis.generate import train_generator
+from vitdfq.synthesis import METHODS, Loss, TeacherFacts, conditional, resolve_method, synthesize
+from vitdfq.synthesis.generate import Source, train_generator
 from vitdfq.synthesis.students import make_learner, refresh
+from vitdfq.synthesis.terms import resolve_terms
 
 KINDS = ("vit", "deit", "swin")
 
@@ -178,3 +179,16 @@ def test_a_gpu_gives_the_images_of_the_cpu():
     on_cpu = train(teacher, 2).draw(4)
     on_gpu = train(teacher.cuda(), 2, student="w4a4").draw(4)
     assert (on_cpu - on_gpu).abs().mean() < 0.01
+
+
+def test_acq_tells_the_generator_the_class_and_where_to_look():
+    """Pairs share class and centre, never the code: what the ratio form of the pair loss is about."""
+    facts = TeacherFacts.of(make_tiny("vit"))
+    method = resolve_method("acq", engine="generator", losses={"pair_distance": {"form": "ratio"}})
+    samples = Source(facts, method, resolve_terms(method.losses), 0).samples(range(4))
+    assert samples.inputs.shape == (4, 102)
+    assert samples.classes[0] == samples.classes[1] and samples.inputs[0, 100:].equal(samples.inputs[1, 100:])
+    assert not samples.inputs[0, 100:].equal(samples.inputs[2, 100:])
+    assert not samples.codes[0].equal(samples.codes[1])
+    images = synthesize(make_tiny("vit"), method="acq", engine="generator", num_images=3, batch_size=3, steps=2)
+    assert images.isfinite().all()  # the third of a batch has no partner

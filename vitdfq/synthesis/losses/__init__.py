@@ -27,7 +27,7 @@ from vitdfq.synthesis.losses.total_variation import draw_target, total_variation
 from vitdfq.synthesis.student_pass import student_pass
 
 LOSSES: dict[str, Loss] = {
-    "attention_centre": Loss(attention_centre, listens=last_block, draw=draw_centre),
+    "attention_centre": Loss(attention_centre, listens=last_block, draw=draw_centre, condition="centre"),
     "attention_entropy": Loss(attention_entropy, listens=attention_scores, draw=draw_patches),
     "attention_prior": Loss(attention_prior, listens=deep_attention, draw=draw_priors),
     "batch_norm_statistics": Loss(batch_norm_statistics, listens=batch_norm_inputs, compares=True),

@@ -18,8 +18,8 @@ def pair_distance(
     adversarial loss of paired samples under one condition.
 
     Args:
-        form: "hinge", or "ratio" for images made of codes, whose distances to their partners' are in
-            `ctx.drawn["pair_distance"]["z"]` (B,), else taken as 1.
+        form: "hinge", or "ratio" for images that a generator makes of codes: what matters is how far two images are apart for
+            codes so far apart; without codes their distance counts as 1.
         of: what is compared, "saliency" of the last block or "features".
         margin: of the hinge; a cosine below 1 - margin costs nothing.
         epsilon: of the ratio, bounds it by 1 / epsilon.
@@ -33,8 +33,10 @@ def pair_distance(
     if measure is hinge:
         alike = hinge(shown, shown[partner], margin)
     else:
-        codes = ctx.drawn.get("pair_distance", {}).get("z", shown.new_ones(len(shown)))
-        alike = ratio((shown - shown[partner]).abs().mean(1), codes, epsilon)
+        apart = (
+            shown.new_ones(len(shown)) if ctx.codes is None else (ctx.codes - ctx.codes[partner]).abs().mean(1).clamp(min=epsilon)
+        )
+        alike = ratio((shown - shown[partner]).abs().mean(1), apart, epsilon)
     return alike * found
 
 
