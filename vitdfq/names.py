@@ -10,6 +10,8 @@ from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.policy import BITS
 from vitdfq.recipe import packaged_recipes
 from vitdfq.synthesis import LOSSES, METHODS
+from vitdfq.synthesis.canvas import CANVASES
+from vitdfq.synthesis.starts import STARTS
 
 
 def names(kind: str | None = None) -> dict[str, list[str]]:
@@ -23,6 +25,8 @@ def names(kind: str | None = None) -> dict[str, list[str]]:
         "zoo": sorted(f"zoo:{path.parent.name}" for path in ZOO.glob("*/config.json")),
         "methods": sorted(METHODS),
         "losses": sorted(LOSSES),
+        "starts": list(STARTS),
+        "canvases": list(CANVASES),
         "transforms": sorted(TRANSFORMS),
         "bits": list(BITS),
         "policies": list(POLICIES),

@@ -19,7 +19,7 @@ from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
 from vitdfq.recipe import Recipe
-from vitdfq.synthesis import resolve_method
+from vitdfq.synthesis import Method, resolve_method
 
 # Seconds are floating-point operations divided by this machine's rate of matrix products, times how far each stage falls short
 # of that rate; the three factors were measured on 2 CPU cores with the zoo's models.
@@ -68,9 +68,8 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     model = load_teacher(**recipe.model | {"pretrained": False})
     student = quantize(prepare(model, **recipe.prepare), **recipe.quantize)
     options = {"num_images": 32, "method": "sardfq"} | recipe.synthesize
-    steps = resolve_method(
-        options["method"], options.get("losses"), steps=options.get("steps"), max_regions=options.get("max_regions")
-    ).steps
+    chosen = {key: options[key] for key in ("steps", "max_regions", "engine") if key in options}
+    method = resolve_method(options["method"], options.get("losses"), **chosen)
     height, width = image_size(model)
     dataset = recipe.evaluate.get("dataset", "imagenet-1k")
     sites = [_site(name, part) for name, part in student.named_modules() if _is_site(part)]
@@ -86,13 +85,13 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
             "height": height,
             "width": width,
             "method": options["method"],
-            "steps": steps,
+            "steps": method.steps,
             "evaluated_on": f"{recipe.evaluate.get('num_images') or 'all'} images of {dataset}",
         },
         sites=sites,
         folder=out or f"runs/{recipe.name}",
         files=FILES,
-        seconds=_seconds(recipe, model, student, options["num_images"], steps, dataset),
+        seconds=_seconds(recipe, model, student, options, method, dataset),
     )
 
 
@@ -120,16 +119,21 @@ def _packed_bytes(student: nn.Module) -> int:
     return packed + 4 * sum(parameter.numel() for parameter in student.parameters())
 
 
-def _seconds(recipe: Recipe, model: nn.Module, student: nn.Module, num_images: int, steps: int, dataset: str) -> dict[str, float]:
+def _seconds(
+    recipe: Recipe, model: nn.Module, student: nn.Module, options: dict[str, Any], method: Method, dataset: str
+) -> dict[str, float]:
     """Rough seconds a stage: counted operations over the measured rate of a matrix product."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 3, *image_size(model)))
     forward = counter.get_total_flops() / _flops_per_second()
-    crops = 1 + 2.25 * (recipe.synthesize.get("method", "sardfq") == "sardfq")  # mean number of views an image and step
+    num_images = options["num_images"]
+    # A generator paints a batch a step; an image is shown whole and, on average, in so many crops.
+    painted = options.get("batch_size", 32) if method.engine == "generator" else num_images
+    views = 1 + sum(range(2, method.max_regions + 1)) / method.max_regions
     students = 1 + len(recipe.baselines)
     evaluated = recipe.evaluate.get("num_images") or IMAGES_OF.get(dataset, 50_000)
     return {
-        "synthesize": forward * num_images * steps * crops * 2 * SHORTFALL["synthesize"],
+        "synthesize": forward * painted * method.steps * views * 2 * SHORTFALL["synthesize"],
         "calibrate": forward * _passes(recipe, student, num_images) * students * SHORTFALL["calibrate"],
         "evaluate": forward * evaluated * (1 + students) * SHORTFALL["evaluate"],
     }
