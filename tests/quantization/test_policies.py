@@ -97,3 +97,11 @@ def test_bad_bits(bits):
 def test_bad_policies(change, message):
     with pytest.raises(ValueError, match=message):
         quantize(make_tiny("vit"), **change)
+
+
+@pytest.mark.parametrize(("bits", "steps_per_octave"), [("w3a3", 1), ("w4a4", 1), ("w5a5", 2), ("w6a6", 2), ("w8a8", None)])
+def test_softmax_grid_of_the_default_policy(bits, steps_per_octave):
+    """Whole octaves where bits are few, half octaves where these reach far enough, even steps where those suffice."""
+    product = quantize(make_tiny("vit"), bits=bits).blocks[0].attn.av
+    assert getattr(product.left_quantizer, "steps_per_octave", None) == steps_per_octave
+    assert product.renormalize == (steps_per_octave is not None)
