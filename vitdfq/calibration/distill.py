@@ -9,9 +9,9 @@ from vitdfq.calibration.distance import distance, ending_of
 from vitdfq.calibration.guard import Guard, hold_out, worst_ratio
 from vitdfq.pick import pick
 from vitdfq.quantization.learning import half_cosine, learning
+from vitdfq.synthesis.networks import PRECISIONS
 
 CHECKS = 4  # looks at the guard's images during the training
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 def distill(

@@ -4,12 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.synthesis.context import TeacherFacts
-from vitdfq.synthesis.generate import generate
-from vitdfq.synthesis.invert import invert
-from vitdfq.synthesis.methods import resolve_method
+from vitdfq.synthesis.methods import ENGINES, resolve_method
 from vitdfq.synthesis.starts import STARTS
-
-ENGINES = {"images": invert, "generator": generate}
 
 
 def synthesize(

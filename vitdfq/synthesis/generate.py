@@ -1,6 +1,5 @@
 """The generator engine: a conditional generator is the variable, the teacher stays as it is."""
 
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.networks import Networks
 from vitdfq.synthesis.seeds import generator
 from vitdfq.synthesis.students import make_learner
-from vitdfq.synthesis.terms import Term, listened_names, objective, resolve_terms
+from vitdfq.synthesis.terms import Term, finite_sums, listened_names, objective, resolve_terms
 from vitdfq.synthesis.views import Views, draw_views
 
 # Of Adam on the generator. GDFQ (arXiv 2003.03603) takes a rate of .001 for 80,000 steps; after 60 steps at that rate the
@@ -142,10 +141,7 @@ def _train(painter: ConditionalGenerator, source: Source, networks: Networks, pu
             total, values = objective(source.terms, ctx, networks)
             optimizer.zero_grad(set_to_none=True)
             total.backward(inputs=parameters)
-            means = {name: value.mean().item() for name, value in values.items()}
-            for name, value in means.items():
-                if not math.isfinite(value):
-                    raise ValueError(f"loss {name!r} is {value} at step {step}; try a smaller lr or weight")
+            means = {name: value / batch_size for name, value in finite_sums(values, step).items()}
             optimizer.step()
             if pupil is not None:
                 means |= pupil.learn(networks, fed, ctx.logits, step)

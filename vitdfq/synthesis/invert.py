@@ -1,6 +1,5 @@
 """The image engine: what makes the pixels is the variable, the teacher stays as it is."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -19,7 +18,7 @@ from vitdfq.synthesis.schedule import default_lr
 from vitdfq.synthesis.seeds import generator
 from vitdfq.synthesis.sparsity import Pruning, check_prunable, choose, moved, whole_patches
 from vitdfq.synthesis.starts import STARTS
-from vitdfq.synthesis.terms import Term, listened_names, objective, resolve_terms
+from vitdfq.synthesis.terms import Term, finite_sums, listened_names, objective, resolve_terms
 from vitdfq.synthesis.views import Views, draw_views
 
 
@@ -97,10 +96,7 @@ class Inversion:
             self.networks.kept = None if chunk.kept is None else moved(chunk.kept, jitter, self.facts)
             total, values = objective(self.terms, self.context(fed, chunk, batch, jitter, step), self.networks)
             total.backward(inputs=variables)
-            chunk_sums = [value.detach().sum() for value in values.values()]
-            for name, value in zip(values, torch.stack(chunk_sums).tolist() if values else [], strict=True):  # the one wait
-                if not math.isfinite(value):
-                    raise ValueError(f"loss {name!r} is {value} at step {step}; try a smaller lr or weight")
+            for name, value in finite_sums(values, step).items():
                 sums[name] = sums.get(name, 0.0) + value
         optimizer.step()
         canvas.settle()

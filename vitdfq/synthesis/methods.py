@@ -6,6 +6,8 @@ from typing import Any
 from vitdfq.pick import pick
 from vitdfq.quantization.policy import parse_bits
 from vitdfq.synthesis.canvas import CANVASES
+from vitdfq.synthesis.generate import generate
+from vitdfq.synthesis.invert import invert
 from vitdfq.synthesis.labels import LABELS
 from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.networks import PRECISIONS
@@ -14,7 +16,7 @@ from vitdfq.synthesis.regions import MAX_REGIONS
 from vitdfq.synthesis.starts import STARTS
 from vitdfq.synthesis.terms import merge, resolve_terms
 
-ENGINES = {"images": "pixels, one batch after the other", "generator": "a conditional generator"}
+ENGINES = {"images": invert, "generator": generate}
 OF_PIXELS = ("max_regions", "start", "canvas")  # what says nothing to a generator: it paints whole images of one class
 
 

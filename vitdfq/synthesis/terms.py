@@ -64,6 +64,19 @@ def objective(terms: list[Term], ctx: SynthContext, networks: Networks) -> tuple
     return torch.stack([term.weight * term.every * values[term.name].sum() for term in due]).sum(), values
 
 
+def finite_sums(values: Mapping[str, Tensor], step: int) -> dict[str, float]:
+    """The sum over views of each loss's values (B,), in one wait for the device.
+
+    Raises:
+        ValueError: a loss is NaN or infinite.
+    """
+    sums = torch.stack([value.detach().sum() for value in values.values()]).tolist() if values else []
+    for name, value in zip(values, sums, strict=True):
+        if not math.isfinite(value):
+            raise ValueError(f"loss {name!r} is {value} at step {step}; try a smaller lr or weight")
+    return dict(zip(values, sums, strict=True))
+
+
 def resolve_terms(losses: Mapping[str, Any]) -> list[Term]:
     """Check names, weights and options before any work; terms of weight 0 are left out.
 
