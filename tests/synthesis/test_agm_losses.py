@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from tiny import make_tiny
 
 from vitdfq.models import load_teacher
-from vitdfq.synthesis import LOSSES, synthesize
+from vitdfq.synthesis import synthesize
 from vitdfq.synthesis.interpolation import interpolate
 from vitdfq.synthesis.losses.discrepancy import discrepancy
 from vitdfq.synthesis.losses.margin_discrepancy import DISTANCES, jensen_shannon, margin_discrepancy, total_variation_distance
+from vitdfq.synthesis.networks import Networks
 from vitdfq.synthesis.student_pass import student_pass
 
 FIXED = {"margin": "fixed", "mean": 0.3, "deviation": 0.0}
@@ -121,12 +122,20 @@ def test_discrepancy_by_hand():
 
 
 def test_a_real_teacher_and_its_student_are_driven_apart():
+    """One student whose ranges stay: with fresh ones, as the engine has them, a few images say little."""
     teacher = load_teacher("zoo:vit")
-    losses = {name: {"weight": 0} for name in LOSSES} | {"discrepancy": {"weight": 1.0, "refresh_every": 1}}
-    start = synthesize(teacher, method="noise", num_images=4)
-    images = synthesize(teacher, num_images=4, steps=30, max_regions=1, losses=losses)
-    before, after = (make_context(teacher, x, {"discrepancy": {}}) for x in (start, images))
-    assert after[1][0].value(after[0]).mean() < 1.1 * before[1][0].value(before[0]).mean()  # both are below 0
+    images = synthesize(teacher, method="noise", num_images=8).requires_grad_()
+    optimizer, values = torch.optim.Adam([images], lr=0.1), []
+    with Networks(teacher, []) as networks:
+        student = networks.student("w4a4", images.detach(), step=0, refresh_every=1000)
+        for step in range(20):
+            passed = networks.run(images)
+            ctx = disagreeing(passed.logits, networks.run(images, student).logits, step)
+            loss = discrepancy(ctx).mean()
+            [images.grad] = torch.autograd.grad(loss, images)
+            optimizer.step()
+            values.append(-loss.item())
+    assert values[-1] > 4 * values[0]  # 12 to 17 times over six seeds
 
 
 @pytest.mark.parametrize("name", ["margin_discrepancy", "discrepancy"])
