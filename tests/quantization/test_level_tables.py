@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitdfq.quantization import QUANTIZERS
-from vitdfq.quantization.quantizers import levels as levels_module
+from vitdfq.quantization import sample as sample_module
 from vitdfq.quantization.quantizers.adalog import AdaLog
 from vitdfq.quantization.quantizers.levels import Levels, squared_errors
 from vitdfq.quantization.quantizers.twin import GELU_MINIMUM
@@ -87,10 +87,10 @@ def test_squared_errors_from_running_sums_equal_rounding_every_value(seed, bits,
 @pytest.mark.parametrize("name", NAMES)
 def test_large_tensors_are_searched_by_a_sample_that_keeps_the_extremes(name, monkeypatch):
     x = sample(0, 6.0, 0.5, count=20_000)
-    x[12_345] = 4.0  # between the values that a sample of 997 takes
+    x[12_345] = 4.0  # not among the 997 drawn
     exact = QUANTIZERS[name](8)
     exact.fit(x)
-    monkeypatch.setattr(levels_module, "VALUES_SEARCHED", 997)
+    monkeypatch.setattr(sample_module, "VALUES", 997)
     sampled = QUANTIZERS[name](8)
     seen = []
     monkeypatch.setattr(sampled, "candidates", lambda values: seen.append(values) or type(sampled).candidates(sampled, values))

@@ -186,3 +186,12 @@ def test_per_channel_rows_are_independent():
         alone = QUANTIZERS["uniform"](4, shape=(1, 1))
         alone.fit(weight[row : row + 1])
         assert torch.equal(alone.scale[0], quantizer.scale[row])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sixteen_bit_values_get_the_codes_of_the_same_values_in_float32(name):
+    x = values(name, 5).bfloat16()
+    quantizer = fitted(name, 4, x.float())
+    assert quantizer(x).dtype == torch.bfloat16
+    assert torch.equal(quantizer.codes(x), quantizer.codes(x.float()))
+    assert torch.equal(quantizer(x), quantizer(x.float()).bfloat16())

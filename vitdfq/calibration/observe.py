@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdfq.pick import pick
+from vitdfq.quantization.clip_search import Cost
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, weighted_modules
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers.uniform import Uniform
@@ -81,24 +82,25 @@ def _patches(conv: QuantConv2d, x: Tensor) -> Tensor:
 
 
 def _fit_product(by_outputs: bool) -> Callable[[nn.Module, Any], None]:
-    """Right operand first; then the left, if there is anything to choose, by the error of the product."""
+    """Each operand by its values or, where asked, by the error of the product with the other as it is."""
 
     def fit(product: Any, operands: tuple[Tensor, Tensor]) -> None:
         left, right = operands
         left = left if product.left_shift is None else left - product.left_shift
-        wanted = left @ right
 
-        def right_cost(rounded: Tensor) -> Tensor:
-            return (left @ rounded - wanted).square().sum()
+        def error_of(multiplied: Callable[[Tensor], Tensor]) -> Cost:
+            wanted = left @ right
+            return lambda rounded: (multiplied(rounded) - wanted).square().sum()
 
-        def left_cost(rounded: Tensor) -> Tensor:
-            return (product.multiply(rounded, right) - wanted).square().sum()
-
-        for quantizer, x, cost in ((product.right_quantizer, right, right_cost), (product.left_quantizer, left, left_cost)):
+        choices = (
+            (product.right_quantizer, right, lambda rounded: left @ rounded),
+            (product.left_quantizer, left, lambda rounded: product.multiply(rounded, right)),
+        )
+        for quantizer, x, multiplied in choices:
             if isinstance(quantizer, nn.Identity):
                 continue
             # A uniform grid is fitted on values unless it asks for more; what the values do to the product differs little.
             guided = _is_guided(quantizer) if isinstance(quantizer, Uniform) else by_outputs
-            quantizer.fit(x, cost=cost if guided else None)
+            quantizer.fit(x, cost=error_of(multiplied) if guided else None)
 
     return fit

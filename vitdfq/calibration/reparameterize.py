@@ -1,7 +1,5 @@
 """Scale reparameterisation: give all channels of a norm's output one range, and undo that in the linears that read it."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +7,7 @@ from vitdfq.calibration.folding import float_inputs, foldable_norms
 from vitdfq.models import NormReaders
 from vitdfq.pick import pick
 from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.quantization.sample import sampled
 
 REDUCTIONS = {"median": torch.median, "mean": torch.mean}
 SMALLEST = 1e-2  # of the median scale: a channel silent in these images is not blown up without bound
@@ -81,7 +80,7 @@ def _per_channel(x: Tensor, quantizer: nn.Module, tight: bool) -> tuple[Tensor, 
 
     A tight grid need not hold zero: its zero point may lie outside the codes, and is no integer. It is meant to be shifted.
     """
-    channels = x[:: math.ceil(len(x) / ROWS)].T.contiguous()
+    channels = sampled(x, ROWS).T.contiguous()
     middle = (channels.amin(1, keepdim=True) + channels.amax(1, keepdim=True)) / 2
     middle = middle if tight else torch.zeros_like(middle)
     grid = Uniform(quantizer.bits, shape=middle.shape, symmetric=getattr(quantizer, "symmetric", False)).to(x.device)

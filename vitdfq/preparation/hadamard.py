@@ -67,8 +67,9 @@ class HadamardTransform(nn.Module):
         super().__init__()
         left, right = orthogonal_factors(size, seed)
         signs = torch.randint(0, 2, (size,), generator=torch.Generator().manual_seed(seed)).double() * 2 - 1
-        self.register_buffer("left", left, persistent=False)
-        self.register_buffer("right", right, persistent=False)
+        for name, factor in (("left", left), ("right", right)):
+            drawn = (factor.abs() != factor.abs()[0, 0]).any()  # its last bits depend on the machine's QR: saved, not rebuilt
+            self.register_buffer(name, factor, persistent=bool(drawn))
         self.register_buffer("signs", signs, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

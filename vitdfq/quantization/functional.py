@@ -7,6 +7,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
+def widened(x: Tensor) -> Tensor:
+    """`x` in at least float32: dividing by a 0-dimensional float32 scale would stay in 16 bits."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def choose_qparams(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
     """Return (scale, zero_point) that cover [low, high]; both have the shape of `low`.
 
@@ -26,7 +31,7 @@ def choose_qparams(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tup
 
 def quantize_affine(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
     """Return the integer codes of `x` as a float tensor; `x / scale`, not `x * (1 / scale)`, as exporters compute it."""
-    return ((_wide(x) / scale).round() + zero_point).clamp(0, 2**bits - 1)
+    return ((widened(x) / scale).round() + zero_point).clamp(0, 2**bits - 1)
 
 
 def dequantize_affine(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
@@ -49,7 +54,7 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Te
     if torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad):
         return _FakeQuantize.apply(x, scale, zero_point, bits)
     low, high = -zero_point, 2**bits - 1 - zero_point
-    return (_wide(x) / scale).round_().clamp_(low, high).mul_(scale).to(x.dtype)
+    return (widened(x) / scale).round_().clamp_(low, high).mul_(scale).to(x.dtype)
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -58,7 +63,7 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
-        steps = _wide(x) / scale
+        steps = widened(x) / scale
         rounded = steps.round()
         clipped = rounded.clamp(-zero_point, 2**bits - 1 - zero_point)
         inside = clipped == rounded
@@ -74,8 +79,3 @@ class _FakeQuantize(torch.autograd.Function):
         grad_x = torch.where(inside, grad, 0.0) if ctx.needs_input_grad[0] else None
         grad_scale = None if slope is None else (slope * grad).sum_to_size(ctx.scale_shape)
         return grad_x, grad_scale, None, None
-
-
-def _wide(x: Tensor) -> Tensor:
-    """`x` in at least float32: dividing by a 0-dimensional float32 scale would stay in 16 bits."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

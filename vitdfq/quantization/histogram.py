@@ -27,7 +27,7 @@ def _counts(rows: Tensor, low: Tensor, high: Tensor, importance: Tensor | None) 
     first_bin = BINS * torch.arange(len(rows), device=rows.device)[:, None]
     channels = 1 if importance is None else len(importance)
     at_once = max(1, VALUES_AT_ONCE // (len(rows) * channels)) * channels  # whole tokens
-    counts = rows.new_zeros(len(rows) * BINS, dtype=torch.float64)  # float64: the sum does not depend on the order of values
+    counts = rows.new_zeros(len(rows) * BINS, dtype=torch.float64)  # float64: the order of values does not show
     for part in rows.split(at_once, 1):
         bins = ((part - low) / span * BINS).long().clamp_(0, BINS - 1) + first_bin
         weights = None if importance is None else importance.double().repeat(len(rows), part.shape[1] // channels).flatten()

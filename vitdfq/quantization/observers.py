@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vitdfq.quantization.functional import choose_qparams
+from vitdfq.quantization.sample import sampled
 
 Grids = tuple[Tensor, Tensor]
 Propose = Callable[[Tensor, int, bool], Grids]  # (rows, bits, symmetric)
@@ -94,10 +95,7 @@ def _shrunk(rows: Tensor, bits: int, symmetric: bool, factors: int) -> Grids:
 
 
 def _percentiles(rows: Tensor, bits: int, symmetric: bool, shares: tuple[float, ...]) -> Grids:
-    values = rows
-    if rows.shape[1] > SAMPLE:  # every n-th value would see few of the channels when n divides their number
-        rng = torch.Generator().manual_seed(0)
-        values = rows[:, torch.randint(rows.shape[1], (SAMPLE,), generator=rng).to(rows.device)]
+    values = sampled(rows, SAMPLE, dim=1)
     upper = torch.tensor(shares, device=rows.device, dtype=rows.dtype)
     highs, lows = torch.quantile(values, upper, dim=1).T, torch.quantile(values, 1 - upper, dim=1).T
     lows = torch.cat([lows, rows.amin(1, keepdim=True)], 1)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from vitdfq.quantization.quantizers.levels import Levels
+from vitdfq.quantization.quantizers.logarithmic import PERCENTILES
 
 DENOMINATOR = 37
 NUMERATORS = range(10, 75)  # steps of a fifth of an octave to two octaves
-PERCENTILES = (0.999, 0.9999, 0.99999, 1.0)
 SMALLEST = torch.finfo(torch.float32).tiny  # levels below are zero: some devices flush them
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from vitdfq.quantization.functional import choose_qparams, dequantize_affine, fake_quantize, quantize_affine
+from vitdfq.quantization.functional import choose_qparams, dequantize_affine, fake_quantize, quantize_affine, widened
 
 
 class TokenUniform(nn.Module):
@@ -37,9 +37,8 @@ class TokenUniform(nn.Module):
     @torch.no_grad()
     def qparams(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point of each token of `x` (..., C), both (..., 1), in at least float32; constants to the gradient."""
-        low, high = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        return choose_qparams(low.to(dtype), high.to(dtype), self.bits, self.symmetric)
+        low, high = (widened(end) for end in torch.aminmax(x, dim=-1, keepdim=True))
+        return choose_qparams(low, high, self.bits, self.symmetric)
 
     def forward(self, x: Tensor) -> Tensor:
         """Fake quantization, same shape; straight-through gradient."""

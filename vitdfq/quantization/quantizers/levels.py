@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdfq.quantization.clip_search import Cost
-
-VALUES_SEARCHED = 999_983  # prime, so that no stride through an attention map falls in step with its rows
+from vitdfq.quantization.sample import sampled_values
 
 
 class Levels(nn.Module, ABC):
@@ -71,7 +70,7 @@ class Levels(nn.Module, ABC):
         if not x.isfinite().all() or (not self.signed and (x < 0).any()):
             kind = "NaN or infinite" if self.signed else "negative, NaN or infinite"
             raise ValueError(f"cannot fit a {type(self).__name__} quantizer on values that are {kind}")
-        values = _sorted_sample(x.detach().float().flatten())
+        values = sampled_values(x.detach().float()).sort().values
         candidates = self.candidates(values)
         levels, boundaries = (table.float() for table in self.tables(*candidates.split(1, dim=1)))
         if cost is None:
@@ -142,10 +141,3 @@ def _round(x: Tensor, levels: Tensor, boundaries: Tensor) -> Tensor:
 def _ranks(x: Tensor, boundaries: Tensor) -> Tensor:
     edges = F.pad(boundaries, (0, 1), value=torch.inf)
     return torch.bucketize(x.to(edges.dtype).contiguous(), edges)
-
-
-def _sorted_sample(x: Tensor) -> Tensor:
-    if x.numel() > VALUES_SEARCHED:
-        spread = torch.arange(VALUES_SEARCHED, device=x.device) * x.numel() // VALUES_SEARCHED
-        x = torch.cat([x[spread], torch.stack(x.aminmax())])
-    return x.sort().values

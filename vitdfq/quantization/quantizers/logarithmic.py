@@ -10,7 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.quantization.clip_search import Cost
+from vitdfq.quantization.functional import widened
 from vitdfq.quantization.quantizers.levels import least
+from vitdfq.quantization.sample import sampled_values
+
+PERCENTILES = (0.999, 0.9999, 0.99999, 1.0)  # candidates of the scale
 
 
 class Logarithmic(nn.Module):
@@ -49,9 +53,8 @@ class Logarithmic(nn.Module):
             raise ValueError("cannot fit a logarithmic quantizer on values that are negative, NaN or infinite")
         if self.steps_per_octave == 1:
             return
-        values = _sample(x.detach().float().flatten())
-        percentiles = values.new_tensor([0.999, 0.9999, 0.99999, 1.0])
-        candidates = torch.quantile(values, percentiles).clamp(min=torch.finfo(values.dtype).tiny)
+        values = sampled_values(x.detach().float())
+        candidates = torch.quantile(values, values.new_tensor(PERCENTILES)).clamp(min=torch.finfo(values.dtype).tiny)
         if cost is None:
             errors = [((self._round(values, scale) - values) ** 2).sum() for scale in candidates]
         else:
@@ -73,18 +76,13 @@ class Logarithmic(nn.Module):
         return torch.where(codes == 2**self.bits - 1, 0.0, levels)
 
     def _codes(self, x: Tensor, scale: Tensor) -> Tensor:
-        exponent = torch.log2(x / scale)  # of zero: minus infinity, which ends in the last code
+        exponent = torch.log2(widened(x) / scale)  # of zero: minus infinity, which ends in the last code
         return exponent.mul_(-self.steps_per_octave).round_().clamp_(0, 2**self.bits - 1)
 
     def _round(self, x: Tensor, scale: Tensor) -> Tensor:
         codes = self._codes(x, scale)
         zero = codes == 2**self.bits - 1
-        return codes.mul_(-1 / self.steps_per_octave).exp2_().mul_(scale).masked_fill_(zero, 0.0)
+        return codes.mul_(-1 / self.steps_per_octave).exp2_().mul_(scale).masked_fill_(zero, 0.0).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, steps_per_octave={self.steps_per_octave}"
-
-
-def _sample(x: Tensor, most: int = 2**22) -> Tensor:
-    """Every n-th value, so that at most `most` remain: torch.quantile takes 16 million."""
-    return x[:: math.ceil(x.numel() / most)]
