@@ -17,8 +17,6 @@ def histogram(rows: Tensor, importance: Tensor | None = None) -> tuple[Tensor, T
     low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
     width = (high - low) / BINS
     centres = low + width * (torch.arange(BINS, device=rows.device) + 0.5)
-    if importance is None and len(rows) == 1:
-        return centres, torch.histc(rows, BINS, low.item(), high.item())[None]
     return centres, _counts(rows, low, high, importance)
 
 
