@@ -37,12 +37,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="of one run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="also the bare loop under torch.compile: does it pay here?")
     args = parser.parse_args()
     torch.manual_seed(0)
     model = timm.create_model(args.model).eval().requires_grad_(False)
     teacher = vitdfq.load_teacher(args.model, pretrained=False)
     teacher.load_state_dict(model.state_dict())
     runs = {"bare timm": partial(bare, model.to(args.device), image_size(teacher), args)}
+    if args.compile:
+        runs["bare timm, compiled"] = partial(bare, torch.compile(model), image_size(teacher), args)
     for name, options in contenders(args.methods, teacher).items():
         runs[name] = partial(ours, teacher.to(args.device), args, options)
     seconds: dict[str, list[float]] = {name: [] for name in runs}

@@ -68,7 +68,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     model = load_teacher(**recipe.model | {"pretrained": False})
     student = quantize(prepare(model, **recipe.prepare), **recipe.quantize)
     options = {"num_images": 32, "method": "sardfq"} | recipe.synthesize
-    chosen = {key: options[key] for key in ("steps", "max_regions", "engine") if key in options}
+    chosen = {key: options[key] for key in ("steps", "max_regions", "engine", "painted") if key in options}
     method = resolve_method(options["method"], options.get("losses"), **chosen)
     height, width = image_size(model)
     dataset = recipe.evaluate.get("dataset", "imagenet-1k")
@@ -128,12 +128,12 @@ def _seconds(
     forward = counter.get_total_flops() / _flops_per_second()
     num_images = options["num_images"]
     # A generator paints a batch a step; an image is shown whole and, on average, in so many crops.
-    painted = options.get("batch_size", 32) if method.engine == "generator" else num_images
+    moved = options.get("batch_size", 32) if method.engine == "generator" else num_images * (1 - method.painted)
     views = 1 + sum(range(2, method.max_regions + 1)) / method.max_regions
     students = 1 + len(recipe.baselines)
     evaluated = recipe.evaluate.get("num_images") or IMAGES_OF.get(dataset, 50_000)
     return {
-        "synthesize": forward * painted * method.steps * views * 2 * SHORTFALL["synthesize"],
+        "synthesize": forward * moved * method.steps * views * 2 * SHORTFALL["synthesize"],
         "calibrate": forward * _passes(recipe, student, num_images) * students * SHORTFALL["calibrate"],
         "evaluate": forward * evaluated * (1 + students) * SHORTFALL["evaluate"],
     }

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from vitdfq.synthesis.context import TeacherFacts
 from vitdfq.synthesis.methods import ENGINES, resolve_method
+from vitdfq.synthesis.mixture import among_painted
 from vitdfq.synthesis.starts import STARTS
 
 
@@ -22,6 +23,7 @@ def synthesize(
     label_range: list[float] | None = None,
     max_regions: int | None = None,
     start: str | None = None,
+    painted: float | None = None,
     canvas: str | None = None,
     precision: str | None = None,
     drop_at: list[float] | None = None,
@@ -50,6 +52,7 @@ def synthesize(
         label_range: lower and upper label logit of the relevant classes in soft targets; by default (5, 10) shifted for
             the number of classes.
         start: what an image is before the first step, "noise" or "dead_leaves".
+        painted: share of the images that are painted "dead_leaves" and take no step, evenly spread: 0.5 is every second one.
         canvas: what the steps move: "pixels", or the weights of a small convolutional "decoder", one a batch.
         precision: of the networks' products, "float32" or "bfloat16" (faster where the hardware has it).
         drop_at: shares of the run at which 30 % of the remaining patches leave the forward pass, those that the class token
@@ -65,8 +68,8 @@ def synthesize(
     Raises:
         ValueError: an unknown name or option, a number out of range, or a loss that stopped being finite.
     """
-    changes = {"labels": labels, "label_range": label_range, "max_regions": max_regions, "start": start}
-    changes |= {"canvas": canvas, "precision": precision, "drop_at": drop_at}
+    changes = {"labels": labels, "label_range": label_range, "max_regions": max_regions}
+    changes |= {"start": start, "painted": painted, "canvas": canvas, "precision": precision, "drop_at": drop_at}
     changes |= {"engine": engine, "student": student}
     resolved = resolve_method(method, losses, steps=steps, lr=lr, **changes)
     if num_images < 1 or batch_size < 1:
@@ -76,8 +79,12 @@ def synthesize(
     facts = TeacherFacts.of(teacher)
     if resolved.steps == 0:
         return torch.stack([STARTS[resolved.start](index, seed, facts) for index in range(num_images)])
-    with torch.enable_grad():
-        images = ENGINES[resolved.engine](teacher, facts, resolved, num_images=num_images, batch_size=batch_size, seed=seed)
+
+    def learn(count: int) -> Tensor:
+        with torch.enable_grad():
+            return ENGINES[resolved.engine](teacher, facts, resolved, num_images=count, batch_size=batch_size, seed=seed)
+
+    images = among_painted(learn, num_images, resolved.painted, seed, facts)
     if not images.isfinite().all():
         raise ValueError("synthesis ended in images that are not finite; try a smaller lr")
     return images

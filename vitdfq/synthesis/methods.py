@@ -58,6 +58,8 @@ def resolve_method(method: str, losses: dict | None = None, **changes: Any) -> M
         raise ValueError(f"max_regions must be from 1 to {MAX_REGIONS}, got {resolved.max_regions}")
     if any(not 0 < share < 1 for share in resolved.drop_at):
         raise ValueError(f"drop_at takes shares of the run between 0 and 1, got {list(resolved.drop_at)}")
+    if not 0 <= resolved.painted < 1:
+        raise ValueError(f"painted must be a share from 0 to below 1 (method dead_leaves paints all), got {resolved.painted}")
     label_range = resolved.label_range
     if label_range is not None and (len(label_range) != 2 or label_range[0] > label_range[1]):
         raise ValueError(f"label_range takes [lower, upper] with lower <= upper, got {label_range}")
