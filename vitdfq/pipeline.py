@@ -145,9 +145,10 @@ class Line:
         tensors, seconds = self.stages.once(f"{name}.safetensors", fingerprint(self.teacher_print, section), make)
         images = tensors["images"]
         steps = section.get("steps", METHODS[method].steps)
-        painted = section.get("engine", METHODS[method].engine) == "generator"  # its steps see other images each
+        # Steps of a generator see other images each; those of a mixture some of the images.
+        alike = section.get("engine", METHODS[method].engine) == "images" and not section.get("among", METHODS[method].among)
         summary = {"method": method, "num_images": len(images), "steps": steps, "seconds": seconds}
-        summary["image_steps_per_second"] = round(len(images) * steps / seconds, 1) if steps and not painted else None
+        summary["image_steps_per_second"] = round(len(images) * steps / seconds, 1) if steps and alike else None
         return images, summary
 
     def student(self, images: Tensor) -> tuple[nn.Module, float]:

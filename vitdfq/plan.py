@@ -20,6 +20,8 @@ from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
 from vitdfq.recipe import Recipe
 from vitdfq.synthesis import Method, resolve_method
+from vitdfq.synthesis.methods import parts_of
+from vitdfq.synthesis.mixture import kinds
 
 # Seconds are floating-point operations divided by this machine's rate of matrix products, times how far each stage falls short
 # of that rate; the three factors were measured on 2 CPU cores with the zoo's models.
@@ -68,7 +70,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     model = load_teacher(**recipe.model | {"pretrained": False})
     student = quantize(prepare(model, **recipe.prepare), **recipe.quantize)
     options = {"num_images": 32, "method": "sardfq"} | recipe.synthesize
-    chosen = {key: options[key] for key in ("steps", "max_regions", "engine", "painted") if key in options}
+    chosen = {key: options[key] for key in ("steps", "max_regions", "engine", "among") if key in options}
     method = resolve_method(options["method"], options.get("losses"), **chosen)
     height, width = image_size(model)
     dataset = recipe.evaluate.get("dataset", "imagenet-1k")
@@ -127,16 +129,23 @@ def _seconds(
         model(torch.zeros(1, 3, *image_size(model)))
     forward = counter.get_total_flops() / _flops_per_second()
     num_images = options["num_images"]
-    # A generator paints a batch a step; an image is shown whole and, on average, in so many crops.
-    moved = options.get("batch_size", 32) if method.engine == "generator" else num_images * (1 - method.painted)
-    views = 1 + sum(range(2, method.max_regions + 1)) / method.max_regions
     students = 1 + len(recipe.baselines)
     evaluated = recipe.evaluate.get("num_images") or IMAGES_OF.get(dataset, 50_000)
     return {
-        "synthesize": forward * moved * method.steps * views * 2 * SHORTFALL["synthesize"],
+        "synthesize": forward * _views(method, num_images, options.get("batch_size", 32)) * 2 * SHORTFALL["synthesize"],
         "calibrate": forward * _passes(recipe, student, num_images) * students * SHORTFALL["calibrate"],
         "evaluate": forward * evaluated * (1 + students) * SHORTFALL["evaluate"],
     }
+
+
+def _views(method: Method, num_images: int, batch_size: int) -> float:
+    """How many images go forward and back in a synthesis."""
+    order, seen = kinds(num_images, method.among), 0.0
+    for kind, part in parts_of(method).items():
+        # A generator paints a batch a step; an image is shown whole and, on average, in so many crops.
+        moved = batch_size if part.engine == "generator" else order.count(kind)
+        seen += moved * part.steps * (1 + sum(range(2, part.max_regions + 1)) / part.max_regions)
+    return seen
 
 
 def _passes(recipe: Recipe, student: nn.Module, num_images: int) -> int:

@@ -1,4 +1,4 @@
-"""Painted images among learned ones."""
+"""Images of several presets in one set."""
 
 import pytest
 import torch
@@ -6,39 +6,53 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import make_tiny
 
-from vitdfq.synthesis import synthesize
-from vitdfq.synthesis.context import TeacherFacts
-from vitdfq.synthesis.mixture import among_painted
-from vitdfq.synthesis.starts import dead_leaves
+from vitdfq.synthesis import METHODS, synthesize
+from vitdfq.synthesis.methods import parts_of, resolve_method
+from vitdfq.synthesis.mixture import OWN, kinds
 
-FACTS = TeacherFacts.of(make_tiny("vit"))
-
-
-def white(count: int) -> torch.Tensor:
-    """Image i is i everywhere."""
-    return torch.arange(float(count)).view(-1, 1, 1, 1).expand(count, 3, *FACTS.image_size) + 100
+SHARES = st.dictionaries(st.sampled_from("abc"), st.floats(0.01, 0.3))
 
 
-@given(st.integers(1, 12), st.floats(0, 1, exclude_max=True))
-def test_share_order_and_independence_of_the_number(count, share):
-    images = among_painted(white, count, share, 0, FACTS)
-    learned = [index for index in range(count) if images[index].min() >= 100]
-    assert learned[0] == 0
-    assert abs(count - len(learned) - share * count) <= 1
-    assert [images[index, 0, 0, 0].item() - 100 for index in learned] == list(range(len(learned)))
-    fewer = among_painted(white, max(1, count - 1), share, 0, FACTS)
-    assert torch.equal(fewer, images[: len(fewer)])
+@given(st.integers(1, 60), SHARES)
+def test_every_prefix_has_the_shares(count, among):
+    order = kinds(count, among)
+    assert kinds(count + 5, among)[:count] == order
+    shares = {OWN: 1 - sum(among.values()), **among}
+    for length in range(1, count + 1):
+        for kind, share in shares.items():
+            assert abs(order[:length].count(kind) - share * length) < len(shares)
 
 
 @pytest.mark.parametrize("engine", ["images", "generator"])
-def test_both_engines_leave_the_painted_ones_alone(engine):
-    teacher = make_tiny("vit")
-    images = synthesize(teacher, method="gdfq", engine=engine, num_images=5, steps=2, painted=0.5, seed=3)
-    for index in range(5):
-        assert torch.equal(images[index], dead_leaves(index, 3, FACTS)) == (index % 2 == 1)
+def test_images_are_those_of_the_presets_in_turn(engine):
+    teacher, options = make_tiny("vit"), {"steps": 2, "seed": 3}
+    among = {"dead_leaves": 0.5, "psaq": 0.2}
+    images = synthesize(teacher, method="gdfq", engine=engine, num_images=7, among=among, **options)
+    order = kinds(7, among)
+    assert set(order) == {OWN, "dead_leaves", "psaq"}
+    for kind in order:
+        made = images[[index for index, name in enumerate(order) if name == kind]]
+        alone = {"method": "gdfq", "engine": engine} if kind == OWN else {"method": kind}
+        steps = {"seed": 3} if kind == "dead_leaves" else options
+        torch.testing.assert_close(made, synthesize(teacher, num_images=len(made), **alone, **steps), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("painted", [-0.1, 1.0])
-def test_a_share_out_of_range_is_refused(painted):
-    with pytest.raises(ValueError, match="painted must be a share"):
-        synthesize(make_tiny("vit"), method="psaq", num_images=1, steps=1, painted=painted)
+def test_parts_take_the_methods_steps_and_precision_and_have_no_parts():
+    parts = parts_of(resolve_method("vitdfq", steps=7, precision="bfloat16"))
+    assert {kind: part.steps for kind, part in parts.items()} == {OWN: 7, "dead_leaves": 0, "sardfq": 7}
+    assert {part.precision for part in parts.values()} == {"bfloat16"}
+    assert parts["sardfq"].losses == METHODS["sardfq"].losses and not parts["sardfq"].among
+
+
+@pytest.mark.parametrize(
+    ("among", "message"),
+    [
+        ({"psak": 0.5}, "psaq"),
+        ({"psaq": 1.0}, "leave some"),
+        ({"psaq": 0.0}, "above 0"),
+        ({"psaq": 0.6, "smi": 0.5}, "leave some"),
+    ],
+)
+def test_bad_shares_are_refused(among, message):
+    with pytest.raises(ValueError, match=message):
+        synthesize(make_tiny("vit"), method="noise", num_images=1, among=among)

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.synthesis.context import TeacherFacts
-from vitdfq.synthesis.methods import ENGINES, resolve_method
-from vitdfq.synthesis.mixture import among_painted
+from vitdfq.synthesis.method import Method
+from vitdfq.synthesis.methods import ENGINES, parts_of, resolve_method
+from vitdfq.synthesis.mixture import kinds
 from vitdfq.synthesis.starts import STARTS
 
 
@@ -23,12 +24,12 @@ def synthesize(
     label_range: list[float] | None = None,
     max_regions: int | None = None,
     start: str | None = None,
-    painted: float | None = None,
     canvas: str | None = None,
     precision: str | None = None,
     drop_at: list[float] | None = None,
     engine: str | None = None,
     student: str | None = None,
+    among: dict[str, float] | None = None,
 ) -> Tensor:
     """Synthesize calibration images from the teacher alone, without any real image.
 
@@ -52,7 +53,6 @@ def synthesize(
         label_range: lower and upper label logit of the relevant classes in soft targets; by default (5, 10) shifted for
             the number of classes.
         start: what an image is before the first step, "noise" or "dead_leaves".
-        painted: share of the images that are painted "dead_leaves" and take no step, evenly spread: 0.5 is every second one.
         canvas: what the steps move: "pixels", or the weights of a small convolutional "decoder", one a batch.
         precision: of the networks' products, "float32" or "bfloat16" (faster where the hardware has it).
         drop_at: shares of the run at which 30 % of the remaining patches leave the forward pass, those that the class token
@@ -60,6 +60,8 @@ def synthesize(
         engine: what learns: "images", each by itself, or a "generator" that is trained against the teacher and then paints them.
         student: bits of a quantized student that learns from the teacher in turn with the generator, "w4a4" for example; losses
             that compare with a student see this one.
+        among: shares of the images that other presets make, evenly spread, in as many steps: `{"dead_leaves": 0.5}` makes every
+            second one a painted one.
         max_regions: each image gets 1 to this many regions with a class of their own; 1 switches regions off.
 
     Returns:
@@ -69,22 +71,24 @@ def synthesize(
         ValueError: an unknown name or option, a number out of range, or a loss that stopped being finite.
     """
     changes = {"labels": labels, "label_range": label_range, "max_regions": max_regions}
-    changes |= {"start": start, "painted": painted, "canvas": canvas, "precision": precision, "drop_at": drop_at}
-    changes |= {"engine": engine, "student": student}
+    changes |= {"start": start, "canvas": canvas, "precision": precision, "drop_at": drop_at}
+    changes |= {"engine": engine, "student": student, "among": among}
     resolved = resolve_method(method, losses, steps=steps, lr=lr, **changes)
     if num_images < 1 or batch_size < 1:
         raise ValueError(f"num_images and batch_size must be at least 1, got {num_images} and {batch_size}")
     if teacher.training:
         raise ValueError("the teacher is in training mode: call teacher.eval() first")
     facts = TeacherFacts.of(teacher)
-    if resolved.steps == 0:
-        return torch.stack([STARTS[resolved.start](index, seed, facts) for index in range(num_images)])
+    order, parts = kinds(num_images, resolved.among), parts_of(resolved)
 
-    def learn(count: int) -> Tensor:
+    def make(part: Method, count: int) -> Tensor:
+        if part.steps == 0:
+            return torch.stack([STARTS[part.start](index, seed, facts) for index in range(count)])
         with torch.enable_grad():
-            return ENGINES[resolved.engine](teacher, facts, resolved, num_images=count, batch_size=batch_size, seed=seed)
+            return ENGINES[part.engine](teacher, facts, part, num_images=count, batch_size=batch_size, seed=seed)
 
-    images = among_painted(learn, num_images, resolved.painted, seed, facts)
+    made = {kind: iter(make(part, order.count(kind))) for kind, part in parts.items() if kind in order}
+    images = torch.stack([next(made[kind]) for kind in order])
     if not images.isfinite().all():
         raise ValueError("synthesis ended in images that are not finite; try a smaller lr")
     return images

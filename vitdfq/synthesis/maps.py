@@ -30,12 +30,12 @@ def attention_maps(teacher: nn.Module, images: Tensor) -> Tensor:
 def attention_priors(teacher: nn.Module, count: int, section: dict[str, Any]) -> Tensor | None:
     """Return (count, num_heads, h, w): the priors that images 0 to count - 1 of `synthesize(teacher, **section)` followed.
 
-    None if the method has no attention priors, takes no step, or mixes painted images in.
+    None if the method has no attention priors, takes no step, or mixes other images in.
     """
     options = {key: value for key, value in section.items() if key in Method.__dataclass_fields__ and key != "losses"}
     method = resolve_method(section.get("method", "sardfq"), section.get("losses"), **options)
     terms = resolve_terms(method.losses)
-    if method.steps == 0 or method.painted or PRIOR not in [term.name for term in terms]:
+    if method.steps == 0 or method.among or PRIOR not in [term.name for term in terms]:
         return None
     facts = TeacherFacts.of(teacher)
     site = facts.sites[-1]

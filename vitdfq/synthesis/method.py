@@ -21,7 +21,6 @@ class Method:
     max_regions: int = 1  # 1: whole images only
     schedule: Schedule = field(default_factory=Schedule)
     start: str = "noise"  # what images are before the first step
-    painted: float = 0.0  # share of the images that are painted dead leaves and take no step, spread over the others
     canvas: str = "pixels"  # what the steps move
     pairs: bool = False  # images 2i and 2i + 1 get the same classes and draws
     precision: str = "float32"  # of the networks' products
@@ -29,3 +28,4 @@ class Method:
     engine: str = "images"  # what learns: each image by itself, or a generator that paints any number of them
     student: str | None = None  # bits of a student that learns from the teacher in turn with the generator; None: none does
     lessons: Lessons = field(default_factory=Lessons)  # how it learns
+    among: Mapping[str, float] = field(default_factory=dict)  # preset -> share of the images that it makes instead

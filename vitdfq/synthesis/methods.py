@@ -10,6 +10,7 @@ from vitdfq.synthesis.generate import generate
 from vitdfq.synthesis.invert import invert
 from vitdfq.synthesis.labels import LABELS
 from vitdfq.synthesis.method import Method
+from vitdfq.synthesis.mixture import OWN
 from vitdfq.synthesis.networks import PRECISIONS
 from vitdfq.synthesis.presets import METHODS
 from vitdfq.synthesis.regions import MAX_REGIONS
@@ -58,9 +59,21 @@ def resolve_method(method: str, losses: dict | None = None, **changes: Any) -> M
         raise ValueError(f"max_regions must be from 1 to {MAX_REGIONS}, got {resolved.max_regions}")
     if any(not 0 < share < 1 for share in resolved.drop_at):
         raise ValueError(f"drop_at takes shares of the run between 0 and 1, got {list(resolved.drop_at)}")
-    if not 0 <= resolved.painted < 1:
-        raise ValueError(f"painted must be a share from 0 to below 1 (method dead_leaves paints all), got {resolved.painted}")
+    for name in resolved.among:
+        pick(name, METHODS, "synthesis method")
+    if not all(share > 0 for share in resolved.among.values()) or sum(resolved.among.values()) >= 1:
+        raise ValueError(f"among takes shares above 0 that leave some for {method!r} itself, got {dict(resolved.among)}")
     label_range = resolved.label_range
     if label_range is not None and (len(label_range) != 2 or label_range[0] > label_range[1]):
         raise ValueError(f"label_range takes [lower, upper] with lower <= upper, got {label_range}")
     return resolved
+
+
+def parts_of(method: Method) -> dict[str, Method]:
+    """Return who makes the images: OWN -> `method`, and each preset it is among, in the method's steps and precision."""
+    parts = {OWN: method}
+    for name in method.among:
+        preset = METHODS[name]
+        steps = method.steps if method.steps and preset.steps else preset.steps
+        parts[name] = replace(preset, steps=steps, precision=method.precision, among={})
+    return parts

@@ -1,20 +1,21 @@
-"""Painted images among learned ones: each kind shows a student what the other lacks."""
+"""Images of several kinds in one set: each shows a student what the others lack."""
 
-from collections.abc import Callable
-from math import floor
+from collections import Counter
+from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-
-from vitdfq.synthesis.context import TeacherFacts
-from vitdfq.synthesis.starts import dead_leaves
+OWN = ""  # the kind of an image that is the method's own
 
 
-def among_painted(learn: Callable[[int], Tensor], num_images: int, share: float, seed: int, facts: TeacherFacts) -> Tensor:
-    """Return (num_images, 3, H, W), on the CPU: a share of dead leaves, evenly spread, among what `learn(count)` returns.
+def kinds(num_images: int, among: Mapping[str, float]) -> list[str]:
+    """Return what each image is: OWN or a name of `among`, shares evenly spread; what is left of the shares is OWN's.
 
-    Which images are painted does not depend on `num_images`; with a share below 1 the first is not.
+    A kind falls due when it is furthest behind its share, so image i is the same kind in a set of any size.
     """
-    painted = [floor((index + 1) * share) > floor(index * share) for index in range(num_images)]
-    learned = iter(learn(num_images - sum(painted)))
-    return torch.stack([dead_leaves(index, seed, facts) if here else next(learned) for index, here in enumerate(painted)])
+    shares = {OWN: 1 - sum(among.values()), **among}
+    order: list[str] = []
+    made = Counter(order)
+    for index in range(num_images):
+        due = max(shares, key=lambda kind: shares[kind] * (index + 1) - made[kind])
+        made[due] += 1
+        order.append(due)
+    return order
