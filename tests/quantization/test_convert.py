@@ -74,3 +74,9 @@ def test_bad_arguments_are_one_line_with_the_choices(tiny_vit, kwargs, message):
     with pytest.raises(ValueError, match=message) as caught:
         quantize(tiny_vit, **kwargs)
     assert "\n" not in str(caught.value)
+
+
+def test_the_student_is_where_its_model_is(teacher):
+    """On the meta device here, which stands for a GPU: what a quantizer registers itself is born on the CPU."""
+    student = quantize(teacher.to("meta"))
+    assert {value.device.type for value in student.state_dict().values()} == {"meta"}

@@ -69,7 +69,7 @@ def quantize(
         "softmax": softmax,
         "overrides": overrides,
     }
-    return student
+    return student.to(next(model.parameters()).device)  # quantizers are built on the CPU
 
 
 def sites(model: nn.Module) -> dict[str, nn.Module]:
