@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vitdfq.calibration.steps import STEPS
 from vitdfq.pick import did_you_mean, pick
-from vitdfq.quantization.modules import put_weight_on_grid, weighted_modules
+from vitdfq.quantization.modules import put_weight_on_grid, take_weight_off_grid, weighted_modules
 from vitdfq.quantization.policy import parse_bits
 
 Step = str | dict[str, Any]
@@ -49,6 +49,8 @@ def calibrate(
     if not images.isfinite().all():
         raise ValueError("images hold NaN or infinite values")
     device = next(student.parameters()).device
+    for module in weighted_modules(student):
+        take_weight_off_grid(module)  # one that was calibrated before: what a step moves must be rounded again
     for name, options in parse_steps(default_steps(student) if steps is None else steps):
         step = STEPS[name]
         if "seed" in inspect.signature(step).parameters:

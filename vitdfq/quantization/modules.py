@@ -94,9 +94,14 @@ def quantized_weight(module: QuantWeighted) -> Tensor:
 
 @torch.no_grad()
 def put_weight_on_grid(module: QuantWeighted) -> None:
-    """Replace the weight by its quantized values, for good: after calibration nothing moves it any more."""
+    """Replace the weight by its quantized values: from now on it is read as it is, until `take_weight_off_grid`."""
     module.weight.copy_(quantized_weight(module))
     module.weight_on_grid = True
+
+
+def take_weight_off_grid(module: QuantWeighted) -> None:
+    """Quantize the weight on the fly again, as whatever moves it must: a value on the grid stays where it is."""
+    module.weight_on_grid = False
 
 
 def activation_quantizers(module: nn.Module) -> list[nn.Module]:
