@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
 from vitdfq.models.attention import MatMul
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
-from vitdfq.quantization.policy import Roles, check_override, resolve, site_roles
+from vitdfq.quantization.policy import Roles, check_override, matches, resolve, site_roles
 from vitdfq.quantization.quantizers import QUANTIZERS
 from vitdfq.quantization.quantizers.dynamic import TokenUniform
 from vitdfq.quantization.quantizers.uniform import weight_shape
@@ -39,8 +38,8 @@ def quantize(
         weight, activation, gelu, softmax: change the policy for a role: `{"bits": 6}`, `{"quantizer": "log_sqrt2"}`,
             `{"observer": "percentile"}`; weights also `per_channel` and `group_size`; activations `per_token` (dynamic, inputs
             of linear layers) and `per_head` (operands of attention). "gelu" changes "activation" for what reads GELU's output.
-        overrides: change it for sites by glob, in order: `{"blocks.0.*": {"bits": 8}}`, `{"*.fc2": {"activation": {"bits": 6}}}`;
-            bits None leaves a role in float.
+        overrides: change it for sites by glob, in order, after the policy's own: `{"blocks.0.*": {"bits": 8}}`,
+            `{"*.fc2": {"activation": {"bits": 6}}}`; "head.*" means `head` too; bits None leaves a role in float.
 
     Raises:
         ValueError: unknown preset, option or quantizer; bits outside 2..8; a glob that matches no site.
@@ -51,10 +50,10 @@ def quantize(
     found = sites(student)
     for glob, change in overrides.items():
         check_override(glob, change)
-        if not any(fnmatchcase(name, glob) for name in found):
+        if not any(matches(name, glob) for name in found):
             raise ValueError(f"overrides: {glob!r} matches no site; sites look like {', '.join(_examples(found))}")
     for name, module in found.items():
-        roles = site_roles(name, base, own_overrides | overrides)
+        roles = site_roles(name, base, [*own_overrides, *overrides.items()])
         with _naming(name):
             quantized = (
                 _quantized_product(student, name, roles) if isinstance(module, MatMul) else _quantized_layer(module, roles)

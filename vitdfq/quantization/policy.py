@@ -1,7 +1,7 @@
 """Which quantizer sits where: policies by name, a number of bits, changes by role, and overrides by glob on site names."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -12,6 +12,7 @@ from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers import QUANTIZERS
 
 Roles = dict[str, dict[str, Any]]  # role -> {"bits", "quantizer", options of that quantizer or of its place}
+Override = tuple[str, dict[str, Any]]  # (glob, what changes where it matches)
 ROLES = ("weight", "activation", "gelu", "softmax")
 _GRID = ("bits", "quantizer", "symmetric", "observer")
 OPTIONS = {  # role -> what may be said about it
@@ -133,7 +134,7 @@ def parse_bits(bits: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else pick(bits, BITS, "bits preset")
 
 
-def resolve(bits: str, policy: str, **changes: dict[str, Any] | None) -> tuple[Roles, dict[str, dict[str, Any]]]:
+def resolve(bits: str, policy: str, **changes: dict[str, Any] | None) -> tuple[Roles, list[Override]]:
     """Return the roles of `policy` at `bits`, those in `changes` updated, and the policy's own overrides.
 
     Raises:
@@ -145,16 +146,21 @@ def resolve(bits: str, policy: str, **changes: dict[str, Any] | None) -> tuple[R
         change = changes.get(role) or {}
         check_role(role, change, where=role)
         roles.setdefault(role, {}).update(change)
-    return roles, dict(named.overrides)
+    return roles, list(named.overrides.items())
 
 
-def site_roles(site: str, base: Roles, overrides: Mapping[str, dict[str, Any]]) -> Roles:
-    """Return the roles at one site: `base`, then every override whose glob matches, in order."""
+def matches(site: str, glob: str) -> bool:
+    """Whether a glob means a site; "head.*" means also a `head` that is no container but the site itself."""
+    return fnmatchcase(site, glob) or (glob.endswith(".*") and fnmatchcase(site, glob.removesuffix(".*")))
+
+
+def site_roles(site: str, base: Roles, overrides: Sequence[Override]) -> Roles:
+    """Return the roles at one site: `base`, then every override whose glob matches, in order; a glob may come twice."""
     roles = deepcopy(base)
     if fnmatchcase(site, GELU_SITES):
         roles["activation"].update(roles["gelu"])
-    for glob, change in overrides.items():
-        if not fnmatchcase(site, glob):
+    for glob, change in overrides:
+        if not matches(site, glob):
             continue
         for role in ROLES:
             if "bits" in change:
