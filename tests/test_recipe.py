@@ -297,3 +297,9 @@ def test_reference_top1_is_that_of_the_pinned_tag():
     }
     found = [load_recipe(path) for path in RECIPES if not path.stem.startswith(("quickstart", "paper", "compare"))]
     assert {recipe.model["name"]: recipe.reference_top1 for recipe in found} == published
+
+
+@pytest.mark.parametrize("steps", [[], ["center", {"reconstruct": {"iterations": 3}}]])
+def test_steps_that_fit_nothing_are_refused_before_any_work(steps):
+    said = refused(RecipeError, {"model": {"name": "zoo:vit"}, "calibrate": {"steps": steps}})
+    assert "calibrate.steps: [" in said and "lacks observe, which fits the quantizers; leave steps out" in said

@@ -142,7 +142,8 @@ def _seconds(
 def _passes(recipe: Recipe, student: nn.Module, num_images: int) -> int:
     """Forward passes of one image that calibration costs; a backward pass counts two."""
     passes = 0
-    for name, given in parse_steps(recipe.calibrate.get("steps") or default_steps(student)):
+    steps = recipe.calibrate.get("steps")
+    for name, given in parse_steps(default_steps(student) if steps is None else steps):
         defaults = {key: value.default for key, value in inspect.signature(STEPS[name]).parameters.items()}
         options = defaults | given
         if "iterations" in options:

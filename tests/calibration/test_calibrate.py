@@ -1,8 +1,12 @@
 """calibrate(): what it takes, in what state it leaves a student, and what it refuses."""
 
+import math
+
+import pytest
 import torch
 
 from vitdfq.calibration import calibrate
+from vitdfq.calibration.guard import worst_ratio
 from vitdfq.checkpoint import load, save
 from vitdfq.quantization import quantize
 from vitdfq.quantization.learning import learning
@@ -32,3 +36,46 @@ def test_what_learns_is_rounded(tiny_vit, images):
         module.weight.add_(0.3 * module.weight_quantizer.scale.view(-1, *[1] * (module.weight.ndim - 1)))
         put_weight_on_grid(module)
         assert on_grid(module)
+
+
+@pytest.mark.parametrize("step", ["reconstruct", "distill"])
+def test_training_before_observe_is_refused(tiny_vit, images, step):
+    with pytest.raises(ValueError, match=f"^{step}: patch_embed.proj.weight_quantizer is not fitted; put {step} after observe$"):
+        calibrate(quantize(tiny_vit), tiny_vit, images, steps=[{step: {"iterations": 1}}])
+
+
+@pytest.mark.parametrize("steps", [[], ["center"]])
+def test_steps_that_fit_nothing_are_refused(tiny_vit, images, steps):
+    """None means the default steps; an empty list means no step, and leaves nothing to put on a grid."""
+    student = quantize(tiny_vit)
+    with pytest.raises(ValueError, match=r"^calibrate: patch_embed.proj.weight_quantizer is not fitted; steps lack observe$"):
+        calibrate(student, tiny_vit, images, steps=steps)
+    assert student.blocks[0].mlp.fc1.weight.isfinite().all()
+
+
+def test_no_steps_leave_a_fitted_student_as_it_is(tiny_vit, images):
+    student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
+    before = student(images)
+    assert torch.equal(calibrate(student, tiny_vit, images, steps=[])(images), before)
+
+
+def test_the_first_site_that_is_not_fitted_is_named(tiny_vit, images):
+    student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
+    student.blocks[1].attn.av.right_quantizer.scale.fill_(math.nan)
+    with pytest.raises(ValueError, match=r"blocks\.1\.attn\.av\.right_quantizer is not fitted"):
+        calibrate(student, tiny_vit, images, steps=["distill"])
+
+
+@pytest.mark.parametrize("step", ["reconstruct", "distill"])
+def test_a_loss_that_is_not_finite_stops_the_training(tiny_vit, images, step):
+    student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
+    broken = quantize(tiny_vit, overrides={"*": {"bits": None}})  # of the student's structure, and writes NaN
+    broken.head.bias.fill_(math.nan)
+    with pytest.raises(ValueError, match=f"^{step}: the loss is nan at step 0; try a smaller lr$"):
+        calibrate(student, broken, images, steps=[{step: {"iterations": 3}}])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_is_worse_than_anything(bad):
+    assert worst_ratio([bad, 0.5], [1.0, 1.0]) == worst_ratio([0.5, bad], [1.0, 1.0]) == math.inf
+    assert worst_ratio([0.5, 0.5], [bad, 1.0]) == math.inf

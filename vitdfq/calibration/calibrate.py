@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vitdfq.calibration.folding import require_fitted
 from vitdfq.calibration.steps import STEPS
 from vitdfq.pick import did_you_mean, pick
 from vitdfq.quantization.modules import put_weight_on_grid, take_weight_off_grid, weighted_modules
@@ -38,11 +39,12 @@ def calibrate(
         student: what `quantize` returned.
         teacher: the float model `quantize` was given; its blocks give the targets. It is not touched.
         images: (N, 3, H, W), normalised as the teacher expects.
-        steps: names, or `{name: {option: value}}`, in order; None means `default_steps(student)`.
+        steps: names, or `{name: {option: value}}`, in order; None means `default_steps(student)`, an empty list no step.
         seed: of every random draw; the same seed gives the same student.
 
     Raises:
-        ValueError: unknown step or option; images that are not finite or not (N, 3, H, W).
+        ValueError: unknown step or option; images that are not finite or not (N, 3, H, W); steps after which a quantizer is
+            not fitted.
     """
     if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
         raise ValueError(f"images must be (N, 3, H, W) with N > 0, not {tuple(images.shape)}")
@@ -56,6 +58,7 @@ def calibrate(
         if "seed" in inspect.signature(step).parameters:
             options = {"seed": seed} | options
         step(student, teacher, images.to(device), **options)
+    require_fitted(student, "calibrate", "steps lack observe")
     for module in weighted_modules(student):
         put_weight_on_grid(module)
     return student

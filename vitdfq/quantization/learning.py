@@ -87,6 +87,18 @@ def learning(owners: Sequence[nn.Module]) -> Iterator[Learners]:
             quantizer.register_buffer("scale", scale)
 
 
+def finite(loss: Tensor, what: str, step: int) -> float:
+    """Return a loss, 0-d, as a number; waits for the device.
+
+    Raises:
+        ValueError: it is NaN or infinite, with `what` and the step.
+    """
+    value = loss.item()
+    if not math.isfinite(value):
+        raise ValueError(f"{what} is {value} at step {step}; try a smaller lr")
+    return value
+
+
 def half_cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
     """A short rise, then a half cosine to zero."""
 

@@ -131,6 +131,7 @@ def _check_bits(document: Document, keys: Keys) -> None:
 
 
 def _check_calibrate(document: Document, section: dict[str, Any]) -> None:
+    names = []
     for index, entry in enumerate(section.get("steps") or []):
         keys = ("calibrate", "steps", index)
         if isinstance(entry, dict) and len(entry) != 1:
@@ -141,6 +142,10 @@ def _check_calibrate(document: Document, section: dict[str, Any]) -> None:
         if isinstance(entry, dict) and entry[name] is not None:
             check_keywords(document, (*keys, name), keywords(step))
             _check_counts(document, (*keys, name))
+        names.append(name)
+    if section.get("steps") is not None and "observe" not in names:
+        usual = "leave steps out for those that the bits need"
+        document.fail(("calibrate", "steps"), f"[{', '.join(names)}] lacks observe, which fits the quantizers; {usual}")
 
 
 def _check_evaluate(document: Document, section: dict[str, Any]) -> None:
