@@ -13,6 +13,7 @@ from vitdfq.quantization.policy import Roles, check_override, matches, resolve, 
 from vitdfq.quantization.quantizers import QUANTIZERS
 from vitdfq.quantization.quantizers.dynamic import TokenUniform
 from vitdfq.quantization.quantizers.uniform import weight_shape
+from vitdfq.quantization.role_check import check_layer, check_product
 
 
 def quantize(
@@ -42,7 +43,8 @@ def quantize(
             `{"*.fc2": {"activation": {"bits": 6}}}`; "head.*" means `head` too; bits None leaves a role in float.
 
     Raises:
-        ValueError: unknown preset, option or quantizer; bits outside 2..8; a glob that matches no site.
+        ValueError: unknown preset, option or quantizer; bits outside 2..8; a glob that matches no site; options that do not go
+            together, with the site.
     """
     base, own_overrides = resolve(bits, policy, weight=weight, activation=activation, gelu=gelu, softmax=softmax)
     overrides = overrides or {}
@@ -56,7 +58,7 @@ def quantize(
         roles = site_roles(name, base, [*own_overrides, *overrides.items()])
         with _naming(name):
             quantized = (
-                _quantized_product(student, name, roles) if isinstance(module, MatMul) else _quantized_layer(module, roles)
+                _quantized_product(student, name, roles) if isinstance(module, MatMul) else _quantized_layer(module, name, roles)
             )
         student.set_submodule(name, quantized)
     student.vitdfq["quantize"] = {
@@ -78,6 +80,7 @@ def sites(model: nn.Module) -> dict[str, nn.Module]:
 
 def _quantized_product(student: Any, name: str, roles: Roles) -> QuantMatMul:
     """q @ k or p @ v of the attention that holds the site `name`."""
+    check_product(name, roles)
     operand = roles["activation"] | {"per_token": False}  # a key's tokens are the columns of the transposed operand
     attention = student.get_submodule(name.rpartition(".")[0])
     shape = (attention.num_heads, 1, 1) if operand.pop("per_head", False) else ()
@@ -89,7 +92,8 @@ def _quantized_product(student: Any, name: str, roles: Roles) -> QuantMatMul:
     return QuantMatMul(_build(operand, shape), _build(operand, shape), left_shift=no_shift)
 
 
-def _quantized_layer(layer: nn.Linear | nn.Conv2d, roles: Roles) -> QuantLinear | QuantConv2d:
+def _quantized_layer(layer: nn.Linear | nn.Conv2d, name: str, roles: Roles) -> QuantLinear | QuantConv2d:
+    check_layer(name, roles)
     if layer.bias is None:  # calibration moves biases, and needs one to move
         layer.bias = nn.Parameter(layer.weight.new_zeros(len(layer.weight)), requires_grad=False)
     weight, rows = roles["weight"], layer.weight.flatten(1)
@@ -109,9 +113,6 @@ def _build(options: dict[str, Any], shape: tuple[int, ...] = ()) -> nn.Module:
     bits, name, per_token = options.pop("bits"), options.pop("quantizer"), options.pop("per_token", False)
     if bits is None:
         return nn.Identity()
-    if name != "uniform":  # a preset's options of the uniform grid, replaced by name
-        options.pop("symmetric", None)
-        options.pop("observer", None)
     if per_token:
         return TokenUniform(bits, symmetric=options.get("symmetric", False))
     return QUANTIZERS[name](bits, shape=shape, **options)

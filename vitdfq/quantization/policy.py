@@ -21,6 +21,7 @@ OPTIONS = {  # role -> what may be said about it
     "gelu": (*_GRID, "per_token"),
     "softmax": (*_GRID, "renormalize"),
 }
+UNIFORM_ONLY = ("symmetric", "observer")  # options that other grids do not have
 GELU_SITES = "*.fc2"  # what reads GELU's output; the role "gelu" changes the role "activation" there
 BITS = {"w8a8": (8, 8), "w6a6": (6, 6), "w4a8": (4, 8), "w4a4": (4, 4), "w3a3": (3, 3)}
 
@@ -145,7 +146,7 @@ def resolve(bits: str, policy: str, **changes: dict[str, Any] | None) -> tuple[R
     for role in ROLES:
         change = changes.get(role) or {}
         check_role(role, change, where=role)
-        roles.setdefault(role, {}).update(change)
+        _change(roles.setdefault(role, {}), change)
     return roles, list(named.overrides.items())
 
 
@@ -158,17 +159,25 @@ def site_roles(site: str, base: Roles, overrides: Sequence[Override]) -> Roles:
     """Return the roles at one site: `base`, then every override whose glob matches, in order; a glob may come twice."""
     roles = deepcopy(base)
     if fnmatchcase(site, GELU_SITES):
-        roles["activation"].update(roles["gelu"])
+        _change(roles["activation"], roles["gelu"])
     for glob, change in overrides:
         if not matches(site, glob):
             continue
         for role in ROLES:
             if "bits" in change:
                 roles[role]["bits"] = change["bits"]
-            roles[role].update(change.get(role, {}))
+            _change(roles[role], change.get(role, {}))
         if fnmatchcase(site, GELU_SITES):
-            roles["activation"].update(change.get("gelu", {}))
+            _change(roles["activation"], change.get("gelu", {}))
     return roles
+
+
+def _change(options: dict[str, Any], change: dict[str, Any]) -> None:
+    """Update a role's options. Another quantizer by name drops what was said of the uniform grid in its place."""
+    if change.get("quantizer", "uniform") != "uniform":
+        for key in UNIFORM_ONLY:
+            options.pop(key, None)
+    options.update(change)
 
 
 def check_override(glob: str, change: dict[str, Any]) -> None:
