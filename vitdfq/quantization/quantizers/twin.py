@@ -11,6 +11,7 @@ from torch import Tensor
 from vitdfq.quantization.quantizers.levels import Levels
 
 GELU_MINIMUM = -0.16997
+TOLERANCE = 1.1  # how far below, as a factor, a value may lie that is still GELU's, in whatever precision
 LARGEST_SHIFT = 19
 
 
@@ -42,7 +43,8 @@ class TwinGelu(Levels):
     """A fine uniform grid for the negative outputs of GELU and a coarse one for the positive.
 
     With h = 2^(bits-1), codes 0..h-1 are the levels -h..-1 in steps of 0.16997/h, which end at GELU's minimum; codes h..2h-1 are
-    the levels 0..h-1 in steps 2^shift as large. shift is fitted, from 0 up to where the largest value is covered.
+    the levels 0..h-1 in steps 2^shift as large. shift is fitted, from 0 up to where the largest value is covered. Values below
+    GELU's minimum would be clipped to it, so `fit` refuses them.
     """
 
     settings = ("shift",)
@@ -50,6 +52,9 @@ class TwinGelu(Levels):
     shift: Tensor
 
     def candidates(self, values: Tensor) -> Tensor:
+        if values[0] < TOLERANCE * GELU_MINIMUM:  # a gated or rotated MLP, or one whose input is shifted
+            said = f"values down to {values[0].item():.3g} are no output of GELU, which ends at -0.17"
+            raise ValueError(f"twin_gelu: {said}; prepare without rotate_mlp, or change gelu.quantizer; choices: uniform")
         half = 2 ** (self.bits - 1)
         reach = -GELU_MINIMUM / half * (half - 1)
         covering = (values[-1].double() / reach).clamp(min=1.0).log2().ceil().long().item()
