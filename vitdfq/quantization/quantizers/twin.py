@@ -8,6 +8,7 @@ rounding is not monotone (with four bits and the split 1/16 the values from 1/16
 import torch
 from torch import Tensor
 
+from vitdfq.quantization.clip_search import Cost
 from vitdfq.quantization.quantizers.levels import Levels
 
 GELU_MINIMUM = -0.16997
@@ -51,10 +52,18 @@ class TwinGelu(Levels):
     signed = True
     shift: Tensor
 
-    def candidates(self, values: Tensor) -> Tensor:
-        if values[0] < TOLERANCE * GELU_MINIMUM:  # a gated or rotated MLP, or one whose input is shifted
-            said = f"values down to {values[0].item():.3g} are no output of GELU, which ends at -0.17"
+    def fit(self, x: Tensor, *, cost: Cost | None = None) -> None:
+        """Choose the shift, see `Levels.fit`.
+
+        Raises:
+            ValueError: also values clearly below GELU's minimum, as a gated MLP, a rotated one or a shift make them.
+        """
+        if x.numel() and x.min() < TOLERANCE * GELU_MINIMUM:
+            said = f"values down to {x.min().item():.3g} are no output of GELU, which ends at -0.17"
             raise ValueError(f"twin_gelu: {said}; prepare without rotate_mlp, or change gelu.quantizer; choices: uniform")
+        super().fit(x, cost=cost)
+
+    def candidates(self, values: Tensor) -> Tensor:
         half = 2 ** (self.bits - 1)
         reach = -GELU_MINIMUM / half * (half - 1)
         covering = (values[-1].double() / reach).clamp(min=1.0).log2().ceil().long().item()
