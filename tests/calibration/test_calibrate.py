@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vitdfq.calibration import calibrate
+from vitdfq.calibration.calibrate import default_steps
 from vitdfq.calibration.guard import worst_ratio
 from vitdfq.checkpoint import load, save
 from vitdfq.quantization import quantize
@@ -79,3 +80,42 @@ def test_a_loss_that_is_not_finite_stops_the_training(tiny_vit, images, step):
 def test_what_is_not_finite_is_worse_than_anything(bad):
     assert worst_ratio([bad, 0.5], [1.0, 1.0]) == worst_ratio([0.5, bad], [1.0, 1.0]) == math.inf
     assert worst_ratio([0.5, 0.5], [bad, 1.0]) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "steps"),
+    [
+        ({"bits": "w8a8"}, ["center", "observe"]),
+        ({"bits": "w8a8", "weight": {"bits": 3}}, ["center", "observe", "gptq", "distill"]),
+        ({"bits": "w4a4", "weight": {"bits": 6}, "activation": {"bits": 6}}, ["center", "observe", "gptq"]),
+        ({"bits": "w4a4", "overrides": {"*": {"weight": {"bits": None}}}}, ["center", "observe", "distill"]),
+        ({"bits": "w4a4", "overrides": {"*": {"bits": None}}}, ["center", "observe"]),
+    ],
+)
+def test_default_steps_follow_the_bits_that_the_student_has(tiny_vit, kwargs, steps):
+    assert default_steps(quantize(tiny_vit, **kwargs)) == steps
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ("observe", "steps is 'observe'; expected a list such as ['observe']"),
+        ([{"gptq": 3}], "step 'gptq': options is 3; expected a mapping {option: value}"),
+        ([{"gptq": {"num_images": 0}}], "step 'gptq': num_images 0 is not a whole number of at least 1"),
+        ([{"distill": {"batch_size": 2.0}}], "step 'distill': batch_size 2.0 is not a whole number of at least 1"),
+        ([{"reconstruct": {"iterations": True}}], "step 'reconstruct': iterations True is not a whole number of at least 1"),
+    ],
+)
+def test_steps_are_checked_before_any_of_them_runs(tiny_vit, images, steps, message):
+    with pytest.raises(ValueError) as caught:
+        calibrate(quantize(tiny_vit), tiny_vit, images, steps=steps)
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+def test_adaround_knows_no_groups(tiny_vit, images):
+    student, steps = quantize(tiny_vit, weight={"group_size": 16}), ["observe", {"reconstruct": {"rounding": "adaround"}}]
+    with pytest.raises(
+        ValueError, match=r"^step 'reconstruct': rounding 'adaround' does not go with weight\.group_size 16; choices"
+    ):
+        calibrate(student, tiny_vit, images, steps=steps)
+    assert student.patch_embed.proj.weight_quantizer.scale.isnan().all()  # said before the first step

@@ -118,3 +118,13 @@ def activation_quantizers(module: nn.Module) -> list[nn.Module]:
 def weighted_modules(module: nn.Module) -> list[QuantWeighted]:
     """Every QuantLinear and QuantConv2d inside `module`."""
     return [part for part in module.modules() if isinstance(part, QuantLinear | QuantConv2d)]
+
+
+def bits_of(student: nn.Module) -> dict[str, int | None]:
+    """The bits most weights and activations have: what the student is called by. None where all of them stay in float."""
+    weights = [q.bits for module in weighted_modules(student) if not isinstance(q := module.weight_quantizer, nn.Identity)]
+    activations = [quantizer.bits for quantizer in activation_quantizers(student)]
+    return {
+        "weight_bits": max(weights, key=weights.count, default=None),
+        "activation_bits": max(activations, key=activations.count, default=None),
+    }

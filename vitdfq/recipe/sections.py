@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from vitdfq.calibration import STEPS, calibrate
+from vitdfq.calibration.calibrate import COUNTS, check_count
 from vitdfq.data import check_dataset
 from vitdfq.evaluation import check_numbers, evaluate
 from vitdfq.models import load_teacher
@@ -29,7 +30,6 @@ CALLS: dict[str, Callable] = {
     "calibrate": calibrate,
     "evaluate": evaluate,
 }
-COUNTS = ("num_images", "batch_size", "iterations")  # at least 1 wherever they stand
 SWITCHES = ("symmetric", "renormalize", "per_channel", "per_head", "per_token")
 ROLE_TYPES = {"bits": int | None, "quantizer": str, "observer": str, "group_size": int | None} | dict.fromkeys(SWITCHES, bool)
 
@@ -178,8 +178,9 @@ def _check_compare(document: Document, section: dict[str, Any]) -> None:
 def _check_counts(document: Document, keys: Keys) -> None:
     for key in COUNTS:
         value = document.value((*keys, key))
-        if isinstance(value, int) and value < 1:
-            document.fail((*keys, key), f"{value} is too small; it must be at least 1")
+        if value is not None:
+            with document.blaming(*keys, key):
+                check_count(value)
 
 
 CHECKS: dict[str, Callable[[Document, dict[str, Any]], None]] = {
