@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vitdfq.calibration.folding import require_fitted
 from vitdfq.calibration.steps import STEPS
+from vitdfq.models.kinds import require_student
 from vitdfq.pick import did_you_mean, pick
 from vitdfq.quantization.modules import bits_of, put_weight_on_grid, take_weight_off_grid, weighted_modules
 
@@ -45,9 +46,10 @@ def calibrate(
         seed: of every random draw; the same seed gives the same student.
 
     Raises:
-        ValueError: unknown step or option; images that are not finite or not (N, 3, H, W); steps after which a quantizer is
-            not fitted.
+        ValueError: a model that `quantize` did not return; unknown step or option; images that are not finite or not (N, 3, H, W);
+            steps after which a quantizer is not fitted.
     """
+    require_student(student, "calibrate")
     if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
         raise ValueError(f"images must be (N, 3, H, W) with N > 0, not {tuple(images.shape)}")
     if not images.isfinite().all():

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from vitdfq.models.attention import MatMul
+from vitdfq.models.kinds import require_float
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
 from vitdfq.quantization.policy import Roles, check_override, matches, resolve, site_roles
 from vitdfq.quantization.quantizers import QUANTIZERS
@@ -43,9 +44,10 @@ def quantize(
             `{"*.fc2": {"activation": {"bits": 6}}}`; "head.*" means `head` too; bits None leaves a role in float.
 
     Raises:
-        ValueError: unknown preset, option or quantizer; bits outside 2..8; a glob that matches no site; options that do not go
-            together, with the site.
+        ValueError: a model not loaded by this library, or quantized already; unknown preset, option or quantizer; bits outside
+            2..8; a glob that matches no site; options that do not go together, with the site.
     """
+    require_float(model, "quantize")
     base, own_overrides = resolve(bits, policy, weight=weight, activation=activation, gelu=gelu, softmax=softmax)
     overrides = overrides or {}
     student = deepcopy(model)
@@ -61,7 +63,7 @@ def quantize(
                 _quantized_product(student, name, roles) if isinstance(module, MatMul) else _quantized_layer(module, name, roles)
             )
         student.set_submodule(name, quantized)
-    student.vitdfq["quantize"] = {
+    record = {
         "bits": bits,
         "policy": policy,
         "weight": weight,
@@ -70,6 +72,7 @@ def quantize(
         "softmax": softmax,
         "overrides": overrides,
     }
+    student.vitdfq["quantize"] = deepcopy(record)  # the caller's mappings stay the caller's
     return student.to(next(model.parameters()).device)  # quantizers are built on the CPU
 
 
