@@ -46,8 +46,8 @@ def calibrate(
         seed: of every random draw; the same seed gives the same student.
 
     Raises:
-        ValueError: a model that `quantize` did not return; unknown step or option; images that are not finite or not (N, 3, H, W);
-            steps after which a quantizer is not fitted.
+        ValueError: a model that `quantize` did not return; unknown step or option; images that are not finite or not
+            (N, 3, H, W); steps after which a quantizer is not fitted.
     """
     require_student(student, "calibrate")
     if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
