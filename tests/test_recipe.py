@@ -130,7 +130,7 @@ WRONG_LINES = [  # line of RECIPE, what it becomes, the message after "small.yam
     (6, "  lr: -1", "synthesize.lr: lr must be positive"),
     (6, "  labels: sft", "synthesize.labels: unknown label kind 'sft', did you mean 'soft'?"),
     (6, "  label_range: [1, a]", "synthesize.label_range.1: 'a' is text; expected a number"),
-    (7, "  num_images: 0", "synthesize.num_images: 0 is too small; it must be at least 1"),
+    (7, "  num_images: 0", "synthesize.num_images: 0 is not a whole number of at least 1"),
     (9, "    attention: {weight: 3}", "synthesize.losses.attention: unknown loss 'attention', did you mean 'attention_prior'"),
     (9, "    attention_prior: {wieght: 3}", "synthesize.losses.attention_prior.wieght: unknown key, did you mean 'weight'"),
     (9, "    attention_prior: {weight: 1e2}", "synthesize.losses.attention_prior.weight: '1e2' is text to YAML; write 100"),
@@ -154,10 +154,10 @@ WRONG_LINES = [  # line of RECIPE, what it becomes, the message after "small.yam
     (16, "    - {observe: null, reconstruct: null}", "calibrate.steps.0: a step is a name or {name: {option: value}}"),
     (17, "    - reconstruct: {iterrations: 3}", "calibrate.steps.1.reconstruct.iterrations: unknown key, did you mean 'it"),
     (17, "    - reconstruct: {lr: 1e-3}", "calibrate.steps.1.reconstruct.lr: '1e-3' is text to YAML; write 0.001"),
-    (17, "    - reconstruct: {iterations: 0}", "calibrate.steps.1.reconstruct.iterations: 0 is too small"),
+    (17, "    - reconstruct: {iterations: 0}", "calibrate.steps.1.reconstruct.iterations: 0 is not a whole number of at least 1"),
     (18, "evaluate: {dataset: zoo:mnist}", "evaluate.dataset: unknown dataset 'zoo:mnist', did you mean 'zoo:fashion"),
     (18, "evaluate: {dataset: imagenet1k}", "evaluate.dataset: unknown dataset 'imagenet1k', did you mean 'imagenet-1k'"),
-    (18, "evaluate: {num_images: 0}", "evaluate.num_images: 0 is too small"),
+    (18, "evaluate: {num_images: 0}", "evaluate.num_images: 0 is not a whole number of at least 1"),
     (18, "evaluate: {num_workers: -1}", "evaluate.num_workers: num_workers is -1; it must be at least 0"),
     (18, "evaluate: {teacher: zoo:vit}", "evaluate.teacher: unknown key; choices: dataset, split, "),
     (18, "prepare: {steps: [fold]}", "prepare.steps.0: unknown preparation step 'fold'"),
@@ -297,3 +297,9 @@ def test_reference_top1_is_that_of_the_pinned_tag():
     }
     found = [load_recipe(path) for path in RECIPES if not path.stem.startswith(("quickstart", "paper", "compare"))]
     assert {recipe.model["name"]: recipe.reference_top1 for recipe in found} == published
+
+
+@pytest.mark.parametrize("steps", [[], ["center", {"reconstruct": {"iterations": 3}}]])
+def test_steps_that_fit_nothing_are_refused_before_any_work(steps):
+    said = refused(RecipeError, {"model": {"name": "zoo:vit"}, "calibrate": {"steps": steps}})
+    assert "calibrate.steps: [" in said and "lacks observe, which fits the quantizers; leave steps out" in said

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import vitdfq
 from vitdfq import checkpoint, hub, report
 from vitdfq.calibration import calibrate
+from vitdfq.calibration.calibrate import check_steps
 from vitdfq.errors import GateError, RecipeError, VitdfqError
 from vitdfq.evaluation import Predictions, evaluate, predict, score
 from vitdfq.files import fingerprint, write_text
@@ -22,7 +23,7 @@ from vitdfq.plots import plot_unit_sqnr
 from vitdfq.preparation import prepare
 from vitdfq.progress import say
 from vitdfq.quantization import quantize
-from vitdfq.quantization.modules import activation_quantizers, weighted_modules
+from vitdfq.quantization.modules import bits_of
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.stages import Stages, claim_folder, weights_fingerprint
 from vitdfq.synthesis import METHODS, synthesize
@@ -77,7 +78,9 @@ def open_line(recipe: Recipe, out: str | Path | None, fresh: bool) -> "Line":
         teacher = load_teacher(**recipe.model).to(Accelerator().device)
     with blaming("prepare and quantize"):  # now, not after a synthesis: a glob that matches nothing, say
         prepared = prepare(teacher, **recipe.prepare)
-        quantize(prepared, **recipe.quantize)
+        student = quantize(prepared, **recipe.quantize)
+    with blaming("calibrate"):
+        check_steps(student, recipe.calibrate.get("steps"))
     folder = claim_folder(Path(out) if out else Path("runs") / recipe.name, recipe.name, recipe.to_yaml(), fresh)
     return Line(recipe, folder, teacher, prepared)
 
@@ -218,13 +221,3 @@ class Line:
         key = fingerprint(shaped_by, self.recipe.evaluate)
         tensors, _ = self.stages.once(f"stages/{name}_predictions.safetensors", key, make)
         return Predictions(tensors["logits"], tensors["labels"])
-
-
-def bits_of(student: nn.Module) -> dict[str, int]:
-    """The bits most weights and activations have: what the student is called by."""
-    weights = [q.bits for module in weighted_modules(student) if not isinstance(q := module.weight_quantizer, nn.Identity)]
-    activations = [quantizer.bits for quantizer in activation_quantizers(student)]
-    return {
-        "weight_bits": max(weights, key=weights.count),
-        "activation_bits": max(activations, key=activations.count),
-    }

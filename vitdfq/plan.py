@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitdfq.calibration import STEPS
-from vitdfq.calibration.calibrate import default_steps, parse_steps
+from vitdfq.calibration.calibrate import check_steps
 from vitdfq.models import image_size, load_teacher
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
@@ -151,7 +151,7 @@ def _views(method: Method, num_images: int, batch_size: int) -> float:
 def _passes(recipe: Recipe, student: nn.Module, num_images: int) -> int:
     """Forward passes of one image that calibration costs; a backward pass counts two."""
     passes = 0
-    for name, given in parse_steps(recipe.calibrate.get("steps") or default_steps(student)):
+    for name, given in check_steps(student, recipe.calibrate.get("steps")):
         defaults = {key: value.default for key, value in inspect.signature(STEPS[name]).parameters.items()}
         options = defaults | given
         if "iterations" in options:

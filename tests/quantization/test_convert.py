@@ -74,3 +74,36 @@ def test_bad_arguments_are_one_line_with_the_choices(tiny_vit, kwargs, message):
     with pytest.raises(ValueError, match=message) as caught:
         quantize(tiny_vit, **kwargs)
     assert "\n" not in str(caught.value)
+
+
+def test_the_student_is_where_its_model_is(teacher):
+    """On the meta device here, which stands for a GPU: what a quantizer registers itself is born on the CPU."""
+    student = quantize(teacher.to("meta"))
+    assert {value.device.type for value in student.state_dict().values()} == {"meta"}
+
+
+def test_overrides_change_the_policys_own(tiny_vit):
+    """They follow the policy's, entry by entry: what the user does not say stays, also under a glob that the policy has."""
+    student = quantize(
+        tiny_vit,
+        overrides={
+            "patch_embed.proj": {"activation": {"bits": None}},
+            "*": {"weight": {"bits": 5}},
+            "head*": {"activation": {"bits": 6}},
+        },
+    )
+    assert isinstance(student.patch_embed.proj.input_quantizer, nn.Identity)
+    assert student.patch_embed.proj.weight_quantizer.bits == 5
+    assert (student.head.weight_quantizer.bits, student.head.input_quantizer.bits) == (5, 6)
+    student = quantize(tiny_vit, overrides={"patch_embed.proj": {"activation": {"bits": None}}})
+    assert student.patch_embed.proj.weight_quantizer.bits == 8  # the policy's
+    student = quantize(tiny_vit, overrides={"*": {"bits": 5}, "head*": {"bits": 6}})
+    assert (student.head.weight_quantizer.bits, student.blocks[0].mlp.fc1.weight_quantizer.bits) == (6, 5)
+
+
+def test_a_glob_of_what_is_inside_means_the_site_itself_too(tiny_vit):
+    student = quantize(tiny_vit, overrides={"head.*": {"bits": 7}, "*.fc1.*": {"bits": 3}})
+    assert student.head.weight_quantizer.bits == 7
+    assert student.blocks[1].mlp.fc1.input_quantizer.bits == 3
+    with pytest.raises(ValueError, match=r"'heads\.\*' matches no site"):
+        quantize(tiny_vit, overrides={"heads.*": {"bits": 7}})

@@ -11,6 +11,8 @@ from vitdfq.calibration.guard import Guard, worst_ratio
 from vitdfq.calibration.observe import observe
 from vitdfq.models import Rows, attention_sites, projections
 from vitdfq.quantization.modules import QuantLinear
+from vitdfq.quantization.quantizers.dynamic import TokenUniform
+from vitdfq.quantization.quantizers.uniform import Uniform
 from vitdfq.synthesis import synthesize
 
 PROBES = 16  # images of noise, beside the guard's painted ones
@@ -96,7 +98,12 @@ def _center_queries(student: nn.Module, images: Tensor) -> None:
 
 
 def _center_inputs(student: nn.Module, images: Tensor) -> None:
-    linears = {name: part for name, part in student.named_modules() if isinstance(part, QuantLinear)}
+    """Only where a grid of equal steps is to be fitted: others are made for values as they are, GELU's outputs for example."""
+    linears = {
+        name: part
+        for name, part in student.named_modules()
+        if isinstance(part, QuantLinear) and isinstance(part.input_quantizer, Uniform | TokenUniform)
+    }
     means = float_inputs(student, {name: (name,) for name in linears}, images, _mean)
     for name, linear in linears.items():
         linear.bias.add_(linear.weight @ (means[name] - linear.input_shift))  # by the float weight: the mean pays no rounding

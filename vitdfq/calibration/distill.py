@@ -6,9 +6,10 @@ from torch import Tensor, nn
 from vitdfq import progress
 from vitdfq.calibration.augment import augmented
 from vitdfq.calibration.distance import distance, ending_of
+from vitdfq.calibration.folding import require_fitted
 from vitdfq.calibration.guard import Guard, hold_out, worst_ratio
 from vitdfq.pick import pick
-from vitdfq.quantization.learning import half_cosine, learning
+from vitdfq.quantization.learning import finite, half_cosine, learning
 from vitdfq.synthesis.networks import PRECISIONS
 
 CHECKS = 4  # looks at the guard's images during the training
@@ -44,8 +45,9 @@ def distill(
         seed: of batches and views, and of the guard's images.
 
     Raises:
-        ValueError: an unknown precision.
+        ValueError: an unknown precision; quantizers that are not fitted; a loss that stopped being finite.
     """
+    require_fitted(student, "distill")
     dtype = pick(precision, PRECISIONS, "precision")
     train, held_out = hold_out(images)
     guard = Guard(teacher, held_out, seed)
@@ -62,11 +64,12 @@ def distill(
                     target = ending_of(teacher, views)
                 with torch.enable_grad():
                     loss = distance(ending_of(student, views), target)
+            value = finite(loss, "distill: the loss", step - 1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-            bar.advance(loss=loss.item())
+            bar.advance(loss=value)
             if step % max(1, iterations // CHECKS) == 0 or step == iterations:
                 left = worst_ratio(guard.errors(student), before)
                 if left < best:

@@ -1,5 +1,7 @@
 """Training on poor images can make a student worse while its loss falls. The guard looks at images that were not trained on."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +34,12 @@ class Guard:
 
 
 def worst_ratio(errors: list[float], before: list[float]) -> float:
-    """How much of its error is left on the set where least was gained; above 1: a set on which the student got worse."""
+    """How much of its error is left on the set where least was gained; above 1: a set on which the student got worse.
+
+    Infinity where an error, now or before, is not finite: a student that cannot be measured is not better than another.
+    """
+    if not all(map(math.isfinite, (*errors, *before))):
+        return math.inf  # max would pass over NaN
     return max(now / max(then, 1e-12) for now, then in zip(errors, before, strict=True))
 
 

@@ -64,8 +64,9 @@ def _fit_layer(by_outputs: bool) -> Callable[[nn.Module, Any], None]:
         if by_outputs and isinstance(quantizer, Uniform) and isinstance(layer, QuantLinear):
             quantizer.fit(x, importance=layer.weight.square().sum(0))
         elif _is_guided(quantizer):
-            wanted = layer.convolve(x, layer.weight)
-            quantizer.fit(x, cost=lambda rounded: (layer.convolve(rounded, layer.weight) - wanted).square().sum())
+            multiply = F.linear if isinstance(layer, QuantLinear) else layer.convolve
+            wanted = multiply(x, layer.weight)
+            quantizer.fit(x, cost=lambda rounded: (multiply(rounded, layer.weight) - wanted).square().sum())
         elif not isinstance(quantizer, nn.Identity):
             quantizer.fit(x)
         if _is_guided(layer.weight_quantizer):

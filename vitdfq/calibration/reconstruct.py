@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq import progress
+from vitdfq.calibration.folding import require_fitted
 from vitdfq.calibration.guard import Guard, hold_out, worst_ratio
 from vitdfq.calibration.objectives import OBJECTIVES, Loss
 from vitdfq.calibration.rounding import SoftRounding, learned_rounding
 from vitdfq.models import Unit, units
 from vitdfq.pick import pick
-from vitdfq.quantization.learning import Learners, half_cosine, learning
+from vitdfq.quantization.learning import Learners, finite, half_cosine, learning
 from vitdfq.quantization.modules import weighted_modules
 
 ROUNDINGS = {"straight_through": False, "adaround": True}  # name -> whether rounding has parameters of its own
@@ -58,8 +59,9 @@ def reconstruct(
         seed: of the batches and the mixing, and of the guard's images.
 
     Raises:
-        ValueError: an unknown objective or rounding.
+        ValueError: an unknown objective or rounding; quantizers that are not fitted; a loss that stopped being finite.
     """
+    require_fitted(student, "reconstruct")
     build = pick(objective, OBJECTIVES, "objective")
     gates = pick(rounding, ROUNDINGS, "rounding")
     train, held_out = hold_out(images) if guarded else (images, images[:0])
@@ -116,11 +118,12 @@ def _train(
                 first, last = SHARPNESS
                 sharpness = last + (first - last) * (1 - done) / (1 - FREE_SHARE)
                 loss = loss + sum(ROUNDING_WEIGHT * rounding.undecided(sharpness) for rounding in soft)
+        value = finite(loss, "reconstruct: the loss", step)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        bar.advance(loss=loss.item())
+        bar.advance(loss=value)
 
 
 def _mixed(

@@ -4,6 +4,7 @@ from copy import deepcopy
 
 from torch import nn
 
+from vitdfq.models.kinds import require_float
 from vitdfq.pick import pick
 from vitdfq.preparation.fold_batch_norm import has_batch_norm
 from vitdfq.preparation.rotate import why_not_rotatable
@@ -27,8 +28,12 @@ def prepare(model: nn.Module, *, steps: list[str] | None = None) -> nn.Module:
             ["fold_layer_scale"] elsewhere, after "fold_batch_norm" where there are BatchNorms (LeViT).
 
     Raises:
-        ValueError: unknown step.
+        ValueError: a model not loaded by this library, or quantized already; `steps` that are no list; an unknown step, or one
+            that does not fit the model.
     """
+    require_float(model, "prepare")
+    if isinstance(steps, str):
+        raise ValueError(f"steps is {steps!r}; expected a list such as [{steps!r}]")
     steps = default_steps(model) if steps is None else steps
     prepared = deepcopy(model)
     for name in steps:

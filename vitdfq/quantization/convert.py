@@ -3,17 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
 from vitdfq.models.attention import MatMul
+from vitdfq.models.kinds import require_float
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
-from vitdfq.quantization.policy import Roles, check_override, resolve, site_roles
+from vitdfq.quantization.policy import Roles, check_override, matches, resolve, site_roles
 from vitdfq.quantization.quantizers import QUANTIZERS
 from vitdfq.quantization.quantizers.dynamic import TokenUniform
 from vitdfq.quantization.quantizers.uniform import weight_shape
+from vitdfq.quantization.role_check import check_layer, check_product
 
 
 def quantize(
@@ -39,28 +40,30 @@ def quantize(
         weight, activation, gelu, softmax: change the policy for a role: `{"bits": 6}`, `{"quantizer": "log_sqrt2"}`,
             `{"observer": "percentile"}`; weights also `per_channel` and `group_size`; activations `per_token` (dynamic, inputs
             of linear layers) and `per_head` (operands of attention). "gelu" changes "activation" for what reads GELU's output.
-        overrides: change it for sites by glob, in order: `{"blocks.0.*": {"bits": 8}}`, `{"*.fc2": {"activation": {"bits": 6}}}`;
-            bits None leaves a role in float.
+        overrides: change it for sites by glob, in order, after the policy's own: `{"blocks.0.*": {"bits": 8}}`,
+            `{"*.fc2": {"activation": {"bits": 6}}}`; "head.*" means `head` too; bits None leaves a role in float.
 
     Raises:
-        ValueError: unknown preset, option or quantizer; bits outside 2..8; a glob that matches no site.
+        ValueError: a model not loaded by this library, or quantized already; unknown preset, option or quantizer; bits outside
+            2..8; a glob that matches no site; options that do not go together, with the site.
     """
+    require_float(model, "quantize")
     base, own_overrides = resolve(bits, policy, weight=weight, activation=activation, gelu=gelu, softmax=softmax)
     overrides = overrides or {}
     student = deepcopy(model)
     found = sites(student)
     for glob, change in overrides.items():
         check_override(glob, change)
-        if not any(fnmatchcase(name, glob) for name in found):
+        if not any(matches(name, glob) for name in found):
             raise ValueError(f"overrides: {glob!r} matches no site; sites look like {', '.join(_examples(found))}")
     for name, module in found.items():
-        roles = site_roles(name, base, own_overrides | overrides)
+        roles = site_roles(name, base, [*own_overrides, *overrides.items()])
         with _naming(name):
             quantized = (
-                _quantized_product(student, name, roles) if isinstance(module, MatMul) else _quantized_layer(module, roles)
+                _quantized_product(student, name, roles) if isinstance(module, MatMul) else _quantized_layer(module, name, roles)
             )
         student.set_submodule(name, quantized)
-    student.vitdfq["quantize"] = {
+    record = {
         "bits": bits,
         "policy": policy,
         "weight": weight,
@@ -69,7 +72,8 @@ def quantize(
         "softmax": softmax,
         "overrides": overrides,
     }
-    return student
+    student.vitdfq["quantize"] = deepcopy(record)  # the caller's mappings stay the caller's
+    return student.to(next(model.parameters()).device)  # quantizers are built on the CPU
 
 
 def sites(model: nn.Module) -> dict[str, nn.Module]:
@@ -79,6 +83,7 @@ def sites(model: nn.Module) -> dict[str, nn.Module]:
 
 def _quantized_product(student: Any, name: str, roles: Roles) -> QuantMatMul:
     """q @ k or p @ v of the attention that holds the site `name`."""
+    check_product(name, roles)
     operand = roles["activation"] | {"per_token": False}  # a key's tokens are the columns of the transposed operand
     attention = student.get_submodule(name.rpartition(".")[0])
     shape = (attention.num_heads, 1, 1) if operand.pop("per_head", False) else ()
@@ -90,7 +95,8 @@ def _quantized_product(student: Any, name: str, roles: Roles) -> QuantMatMul:
     return QuantMatMul(_build(operand, shape), _build(operand, shape), left_shift=no_shift)
 
 
-def _quantized_layer(layer: nn.Linear | nn.Conv2d, roles: Roles) -> QuantLinear | QuantConv2d:
+def _quantized_layer(layer: nn.Linear | nn.Conv2d, name: str, roles: Roles) -> QuantLinear | QuantConv2d:
+    check_layer(name, roles)
     if layer.bias is None:  # calibration moves biases, and needs one to move
         layer.bias = nn.Parameter(layer.weight.new_zeros(len(layer.weight)), requires_grad=False)
     weight, rows = roles["weight"], layer.weight.flatten(1)
@@ -110,9 +116,6 @@ def _build(options: dict[str, Any], shape: tuple[int, ...] = ()) -> nn.Module:
     bits, name, per_token = options.pop("bits"), options.pop("quantizer"), options.pop("per_token", False)
     if bits is None:
         return nn.Identity()
-    if name != "uniform":  # a preset's options of the uniform grid, replaced by name
-        options.pop("symmetric", None)
-        options.pop("observer", None)
     if per_token:
         return TokenUniform(bits, symmetric=options.get("symmetric", False))
     return QUANTIZERS[name](bits, shape=shape, **options)

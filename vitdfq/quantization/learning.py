@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitdfq.quantization.modules import QuantWeighted, activation_quantizers, weighted_modules
+from vitdfq.quantization.modules import QuantWeighted, activation_quantizers, take_weight_off_grid, weighted_modules
 from vitdfq.quantization.quantizers.uniform import Uniform
 
 WARMUP = 20  # steps in which the rate rises: Adam's first moments are noise
@@ -54,7 +54,11 @@ class Learners:
 
 @contextmanager
 def learning(owners: Sequence[nn.Module]) -> Iterator[Learners]:
-    """Let weights, biases and per-tensor activation scales inside `owners` take gradients in the block; frozen again after it."""
+    """Let weights, biases and per-tensor activation scales inside `owners` take gradients in the block; frozen again after it.
+
+    Weights are rounded at every pass, also those of a student that was calibrated before, and after the block until
+    `put_weight_on_grid`.
+    """
     modules = [module for owner in owners for module in weighted_modules(owner)]
     quantizers = [
         quantizer
@@ -63,6 +67,8 @@ def learning(owners: Sequence[nn.Module]) -> Iterator[Learners]:
         if isinstance(quantizer, Uniform) and quantizer.scale.ndim == 0
     ]
     learners = Learners(modules, quantizers)
+    for module in modules:
+        take_weight_off_grid(module)
     for parameter in learners.weights:
         parameter.requires_grad_(True)
     for quantizer in quantizers:  # a buffer by nature, a parameter for now: state_dict has it under one name
@@ -79,6 +85,18 @@ def learning(owners: Sequence[nn.Module]) -> Iterator[Learners]:
             scale = quantizer.scale.detach()
             del quantizer.scale
             quantizer.register_buffer("scale", scale)
+
+
+def finite(loss: Tensor, what: str, step: int) -> float:
+    """Return a loss, 0-d, as a number; waits for the device.
+
+    Raises:
+        ValueError: it is NaN or infinite, with `what` and the step.
+    """
+    value = loss.item()
+    if not math.isfinite(value):
+        raise ValueError(f"{what} is {value} at step {step}; try a smaller lr")
+    return value
 
 
 def half_cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:

@@ -94,9 +94,14 @@ def quantized_weight(module: QuantWeighted) -> Tensor:
 
 @torch.no_grad()
 def put_weight_on_grid(module: QuantWeighted) -> None:
-    """Replace the weight by its quantized values, for good: after calibration nothing moves it any more."""
+    """Replace the weight by its quantized values: from now on it is read as it is, until `take_weight_off_grid`."""
     module.weight.copy_(quantized_weight(module))
     module.weight_on_grid = True
+
+
+def take_weight_off_grid(module: QuantWeighted) -> None:
+    """Quantize the weight on the fly again, as whatever moves it must: a value on the grid stays where it is."""
+    module.weight_on_grid = False
 
 
 def activation_quantizers(module: nn.Module) -> list[nn.Module]:
@@ -113,3 +118,13 @@ def activation_quantizers(module: nn.Module) -> list[nn.Module]:
 def weighted_modules(module: nn.Module) -> list[QuantWeighted]:
     """Every QuantLinear and QuantConv2d inside `module`."""
     return [part for part in module.modules() if isinstance(part, QuantLinear | QuantConv2d)]
+
+
+def bits_of(student: nn.Module) -> dict[str, int | None]:
+    """The bits most weights and activations have: what the student is called by. None where all of them stay in float."""
+    weights = [q.bits for module in weighted_modules(student) if not isinstance(q := module.weight_quantizer, nn.Identity)]
+    activations = [quantizer.bits for quantizer in activation_quantizers(student)]
+    return {
+        "weight_bits": max(weights, key=weights.count, default=None),
+        "activation_bits": max(activations, key=activations.count, default=None),
+    }

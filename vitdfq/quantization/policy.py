@@ -1,7 +1,7 @@
 """Which quantizer sits where: policies by name, a number of bits, changes by role, and overrides by glob on site names."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -12,6 +12,7 @@ from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers import QUANTIZERS
 
 Roles = dict[str, dict[str, Any]]  # role -> {"bits", "quantizer", options of that quantizer or of its place}
+Override = tuple[str, dict[str, Any]]  # (glob, what changes where it matches)
 ROLES = ("weight", "activation", "gelu", "softmax")
 _GRID = ("bits", "quantizer", "symmetric", "observer")
 OPTIONS = {  # role -> what may be said about it
@@ -20,6 +21,7 @@ OPTIONS = {  # role -> what may be said about it
     "gelu": (*_GRID, "per_token"),
     "softmax": (*_GRID, "renormalize"),
 }
+UNIFORM_ONLY = ("symmetric", "observer")  # options that other grids do not have
 GELU_SITES = "*.fc2"  # what reads GELU's output; the role "gelu" changes the role "activation" there
 BITS = {"w8a8": (8, 8), "w6a6": (6, 6), "w4a8": (4, 8), "w4a4": (4, 4), "w3a3": (3, 3)}
 
@@ -133,7 +135,7 @@ def parse_bits(bits: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else pick(bits, BITS, "bits preset")
 
 
-def resolve(bits: str, policy: str, **changes: dict[str, Any] | None) -> tuple[Roles, dict[str, dict[str, Any]]]:
+def resolve(bits: str, policy: str, **changes: dict[str, Any] | None) -> tuple[Roles, list[Override]]:
     """Return the roles of `policy` at `bits`, those in `changes` updated, and the policy's own overrides.
 
     Raises:
@@ -144,25 +146,38 @@ def resolve(bits: str, policy: str, **changes: dict[str, Any] | None) -> tuple[R
     for role in ROLES:
         change = changes.get(role) or {}
         check_role(role, change, where=role)
-        roles.setdefault(role, {}).update(change)
-    return roles, dict(named.overrides)
+        _change(roles.setdefault(role, {}), change)
+    return roles, list(named.overrides.items())
 
 
-def site_roles(site: str, base: Roles, overrides: Mapping[str, dict[str, Any]]) -> Roles:
-    """Return the roles at one site: `base`, then every override whose glob matches, in order."""
+def matches(site: str, glob: str) -> bool:
+    """Whether a glob means a site; "head.*" means also a `head` that is no container but the site itself."""
+    return fnmatchcase(site, glob) or (glob.endswith(".*") and fnmatchcase(site, glob.removesuffix(".*")))
+
+
+def site_roles(site: str, base: Roles, overrides: Sequence[Override]) -> Roles:
+    """Return the roles at one site: `base`, then every override whose glob matches, in order; a glob may come twice."""
     roles = deepcopy(base)
     if fnmatchcase(site, GELU_SITES):
-        roles["activation"].update(roles["gelu"])
-    for glob, change in overrides.items():
-        if not fnmatchcase(site, glob):
+        _change(roles["activation"], roles["gelu"])
+    for glob, change in overrides:
+        if not matches(site, glob):
             continue
         for role in ROLES:
             if "bits" in change:
                 roles[role]["bits"] = change["bits"]
-            roles[role].update(change.get(role, {}))
+            _change(roles[role], change.get(role, {}))
         if fnmatchcase(site, GELU_SITES):
-            roles["activation"].update(change.get("gelu", {}))
+            _change(roles["activation"], change.get("gelu", {}))
     return roles
+
+
+def _change(options: dict[str, Any], change: dict[str, Any]) -> None:
+    """Update a role's options. Another quantizer by name drops what was said of the uniform grid in its place."""
+    if change.get("quantizer", "uniform") != "uniform":
+        for key in UNIFORM_ONLY:
+            options.pop(key, None)
+    options.update(change)
 
 
 def check_override(glob: str, change: dict[str, Any]) -> None:

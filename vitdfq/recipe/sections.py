@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from vitdfq.calibration import STEPS, calibrate
+from vitdfq.calibration.calibrate import COUNTS, check_count
 from vitdfq.data import check_dataset
 from vitdfq.evaluation import check_numbers, evaluate
 from vitdfq.models import load_teacher
@@ -29,7 +30,6 @@ CALLS: dict[str, Callable] = {
     "calibrate": calibrate,
     "evaluate": evaluate,
 }
-COUNTS = ("num_images", "batch_size", "iterations")  # at least 1 wherever they stand
 SWITCHES = ("symmetric", "renormalize", "per_channel", "per_head", "per_token")
 ROLE_TYPES = {"bits": int | None, "quantizer": str, "observer": str, "group_size": int | None} | dict.fromkeys(SWITCHES, bool)
 
@@ -131,6 +131,7 @@ def _check_bits(document: Document, keys: Keys) -> None:
 
 
 def _check_calibrate(document: Document, section: dict[str, Any]) -> None:
+    names = []
     for index, entry in enumerate(section.get("steps") or []):
         keys = ("calibrate", "steps", index)
         if isinstance(entry, dict) and len(entry) != 1:
@@ -141,6 +142,10 @@ def _check_calibrate(document: Document, section: dict[str, Any]) -> None:
         if isinstance(entry, dict) and entry[name] is not None:
             check_keywords(document, (*keys, name), keywords(step))
             _check_counts(document, (*keys, name))
+        names.append(name)
+    if section.get("steps") is not None and "observe" not in names:
+        usual = "leave steps out for those that the bits need"
+        document.fail(("calibrate", "steps"), f"[{', '.join(names)}] lacks observe, which fits the quantizers; {usual}")
 
 
 def _check_evaluate(document: Document, section: dict[str, Any]) -> None:
@@ -173,8 +178,9 @@ def _check_compare(document: Document, section: dict[str, Any]) -> None:
 def _check_counts(document: Document, keys: Keys) -> None:
     for key in COUNTS:
         value = document.value((*keys, key))
-        if isinstance(value, int) and value < 1:
-            document.fail((*keys, key), f"{value} is too small; it must be at least 1")
+        if value is not None:
+            with document.blaming(*keys, key):
+                check_count(value)
 
 
 CHECKS: dict[str, Callable[[Document, dict[str, Any]], None]] = {

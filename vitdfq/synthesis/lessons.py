@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitdfq.quantization.learning import Learners, divergence, half_cosine
+from vitdfq.quantization.learning import Learners, divergence, finite, half_cosine
 from vitdfq.synthesis.interpolation import interpolate
 from vitdfq.synthesis.networks import Networks
 from vitdfq.synthesis.seeds import generator
@@ -58,10 +58,9 @@ class Pupil:
             with torch.no_grad():
                 logits = networks.run(images).logits  # the teacher's answer to the mixture, never a mixture of answers
         loss = divergence(networks.run(images, self.student).logits, logits, self.lessons.temperature)
-        if not loss.isfinite():
-            raise ValueError(f"the student's divergence is {loss.item()} at step {step}; try a smaller lr of its lessons")
+        value = finite(loss, "lessons: the student's divergence", step)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        return {"student": loss.item()}
+        return {"student": value}

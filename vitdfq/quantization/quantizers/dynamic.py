@@ -14,14 +14,11 @@ class TokenUniform(nn.Module):
 
     Args:
         bits: 2 to 8.
-        shape: of the scale; only `()`, as the tokens decide.
         symmetric: put zero on the middle code.
     """
 
-    def __init__(self, bits: int, *, shape: tuple[int, ...] = (), symmetric: bool = False) -> None:
+    def __init__(self, bits: int, *, symmetric: bool = False) -> None:
         super().__init__()
-        if shape != ():
-            raise ValueError("a dynamic quantizer stores no scale; its shape is ()")
         self.bits, self.symmetric = bits, symmetric
 
     @torch.no_grad()

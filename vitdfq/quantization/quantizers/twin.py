@@ -8,9 +8,11 @@ rounding is not monotone (with four bits and the split 1/16 the values from 1/16
 import torch
 from torch import Tensor
 
+from vitdfq.quantization.clip_search import Cost
 from vitdfq.quantization.quantizers.levels import Levels
 
 GELU_MINIMUM = -0.16997
+TOLERANCE = 1.1  # how far below, as a factor, a value may lie that is still GELU's, in whatever precision
 LARGEST_SHIFT = 19
 
 
@@ -42,12 +44,24 @@ class TwinGelu(Levels):
     """A fine uniform grid for the negative outputs of GELU and a coarse one for the positive.
 
     With h = 2^(bits-1), codes 0..h-1 are the levels -h..-1 in steps of 0.16997/h, which end at GELU's minimum; codes h..2h-1 are
-    the levels 0..h-1 in steps 2^shift as large. shift is fitted, from 0 up to where the largest value is covered.
+    the levels 0..h-1 in steps 2^shift as large. shift is fitted, from 0 up to where the largest value is covered. Values below
+    GELU's minimum would be clipped to it, so `fit` refuses them.
     """
 
     settings = ("shift",)
     signed = True
     shift: Tensor
+
+    def fit(self, x: Tensor, *, cost: Cost | None = None) -> None:
+        """Choose the shift, see `Levels.fit`.
+
+        Raises:
+            ValueError: also values clearly below GELU's minimum, as a gated MLP, a rotated one or a shift make them.
+        """
+        if x.numel() and x.min() < TOLERANCE * GELU_MINIMUM:
+            said = f"values down to {x.min().item():.3g} are no output of GELU, which ends at -0.17"
+            raise ValueError(f"twin_gelu: {said}; prepare without rotate_mlp, or change gelu.quantizer; choices: uniform")
+        super().fit(x, cost=cost)
 
     def candidates(self, values: Tensor) -> Tensor:
         half = 2 ** (self.bits - 1)

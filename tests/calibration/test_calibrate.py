@@ -1,0 +1,121 @@
+"""calibrate(): what it takes, in what state it leaves a student, and what it refuses."""
+
+import math
+
+import pytest
+import torch
+
+from vitdfq.calibration import calibrate
+from vitdfq.calibration.calibrate import default_steps
+from vitdfq.calibration.guard import worst_ratio
+from vitdfq.checkpoint import load, save
+from vitdfq.quantization import quantize
+from vitdfq.quantization.learning import learning
+from vitdfq.quantization.modules import put_weight_on_grid, weighted_modules
+
+
+def on_grid(module) -> bool:
+    rows = module.weight.flatten(1)
+    return torch.equal(module.weight_quantizer(rows), rows)
+
+
+def test_a_loaded_student_calibrated_again_ends_on_its_grids(tiny_vit, images, tmp_path):
+    """Once on their grids weights are no longer rounded; a step that trains must round them again, or they stay in float."""
+    student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
+    again = load(save(student, tmp_path))
+    calibrate(again, tiny_vit, images, steps=[{"reconstruct": {"iterations": 3, "lr": 0.5, "guarded": False}}])
+    assert all(on_grid(module) for module in weighted_modules(again))
+    assert not torch.equal(again.blocks[0].mlp.fc1.weight, student.blocks[0].mlp.fc1.weight)
+    assert torch.equal(load(save(again, tmp_path))(images), again(images))
+
+
+def test_what_learns_is_rounded(tiny_vit, images):
+    student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
+    with learning([student]):
+        assert not any(module.weight_on_grid for module in weighted_modules(student))
+    for module in weighted_modules(student):
+        module.weight.add_(0.3 * module.weight_quantizer.scale.view(-1, *[1] * (module.weight.ndim - 1)))
+        put_weight_on_grid(module)
+        assert on_grid(module)
+
+
+@pytest.mark.parametrize("step", ["reconstruct", "distill"])
+def test_training_before_observe_is_refused(tiny_vit, images, step):
+    with pytest.raises(ValueError, match=f"^{step}: patch_embed.proj.weight_quantizer is not fitted; put {step} after observe$"):
+        calibrate(quantize(tiny_vit), tiny_vit, images, steps=[{step: {"iterations": 1}}])
+
+
+@pytest.mark.parametrize("steps", [[], ["center"]])
+def test_steps_that_fit_nothing_are_refused(tiny_vit, images, steps):
+    """None means the default steps; an empty list means no step, and leaves nothing to put on a grid."""
+    student = quantize(tiny_vit)
+    with pytest.raises(ValueError, match=r"^calibrate: patch_embed.proj.weight_quantizer is not fitted; steps lack observe$"):
+        calibrate(student, tiny_vit, images, steps=steps)
+    assert student.blocks[0].mlp.fc1.weight.isfinite().all()
+
+
+def test_no_steps_leave_a_fitted_student_as_it_is(tiny_vit, images):
+    student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
+    before = student(images)
+    assert torch.equal(calibrate(student, tiny_vit, images, steps=[])(images), before)
+
+
+def test_the_first_site_that_is_not_fitted_is_named(tiny_vit, images):
+    student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
+    student.blocks[1].attn.av.right_quantizer.scale.fill_(math.nan)
+    with pytest.raises(ValueError, match=r"blocks\.1\.attn\.av\.right_quantizer is not fitted"):
+        calibrate(student, tiny_vit, images, steps=["distill"])
+
+
+@pytest.mark.parametrize("step", ["reconstruct", "distill"])
+def test_a_loss_that_is_not_finite_stops_the_training(tiny_vit, images, step):
+    student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
+    broken = quantize(tiny_vit, overrides={"*": {"bits": None}})  # of the student's structure, and writes NaN
+    broken.head.bias.fill_(math.nan)
+    with pytest.raises(ValueError, match=f"^{step}: the loss is nan at step 0; try a smaller lr$"):
+        calibrate(student, broken, images, steps=[{step: {"iterations": 3}}])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_is_worse_than_anything(bad):
+    assert worst_ratio([bad, 0.5], [1.0, 1.0]) == worst_ratio([0.5, bad], [1.0, 1.0]) == math.inf
+    assert worst_ratio([0.5, 0.5], [bad, 1.0]) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "steps"),
+    [
+        ({"bits": "w8a8"}, ["center", "observe"]),
+        ({"bits": "w8a8", "weight": {"bits": 3}}, ["center", "observe", "gptq", "distill"]),
+        ({"bits": "w4a4", "weight": {"bits": 6}, "activation": {"bits": 6}}, ["center", "observe", "gptq"]),
+        ({"bits": "w4a4", "overrides": {"*": {"weight": {"bits": None}}}}, ["center", "observe", "distill"]),
+        ({"bits": "w4a4", "overrides": {"*": {"bits": None}}}, ["center", "observe"]),
+    ],
+)
+def test_default_steps_follow_the_bits_that_the_student_has(tiny_vit, kwargs, steps):
+    assert default_steps(quantize(tiny_vit, **kwargs)) == steps
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ("observe", "steps is 'observe'; expected a list such as ['observe']"),
+        ([{"gptq": 3}], "step 'gptq': options is 3; expected a mapping {option: value}"),
+        ([{"gptq": {"num_images": 0}}], "step 'gptq': num_images 0 is not a whole number of at least 1"),
+        ([{"distill": {"batch_size": 2.0}}], "step 'distill': batch_size 2.0 is not a whole number of at least 1"),
+        ([{"reconstruct": {"iterations": True}}], "step 'reconstruct': iterations True is not a whole number of at least 1"),
+    ],
+)
+def test_steps_are_checked_before_any_of_them_runs(tiny_vit, images, steps, message):
+    with pytest.raises(ValueError) as caught:
+        calibrate(quantize(tiny_vit), tiny_vit, images, steps=steps)
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+def test_adaround_knows_no_groups(tiny_vit, images):
+    student, steps = quantize(tiny_vit, weight={"group_size": 16}), ["observe", {"reconstruct": {"rounding": "adaround"}}]
+    with pytest.raises(
+        ValueError, match=r"^step 'reconstruct': rounding 'adaround' does not go with weight\.group_size 16; choices"
+    ):
+        calibrate(student, tiny_vit, images, steps=steps)
+    assert student.patch_embed.proj.weight_quantizer.scale.isnan().all()  # said before the first step
