@@ -1,12 +1,14 @@
 """Bias correction: quantization errors that do not cancel over tokens are taken out through the biases."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vitdfq.models import projections
+from vitdfq.models.hooks import hooked
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear
 
 Hook = Callable[[nn.Module, Any, Tensor], Tensor | None]
@@ -39,32 +41,31 @@ def correct_bias(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_
         for written in (projection.keys, projection.values):
             free.setdefault(written.linear, []).extend(written.rows)
     targets: dict[str, Tensor] = {}
-
-    def remember(name: str) -> Hook:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            targets[name] = _feature_mean(module, output)
-
-        return hook
-
-    def correct(name: str) -> Hook:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-            error = targets[name] - _feature_mean(module, output)
-            if not error.isfinite().all():
-                raise ValueError(f"correct_bias: the output of {name} is not finite; put correct_bias after observe")
-            error[free.get(name, [])] = 0.0
-            error = error.to(output.dtype)
-            module.bias.add_(error)
-            return output + (error[:, None, None] if isinstance(module, QuantConv2d) else error)
-
-        return hook
-
-    for model, hook_of in ((teacher, remember), (student, correct)):
-        hooks = [model.get_submodule(name).register_forward_hook(hook_of(name)) for name in names]
-        try:
+    for model, hook_of in ((teacher, partial(_remember, targets)), (student, partial(_correct, targets, free))):
+        with hooked(model.get_submodule(name).register_forward_hook(hook_of(name)) for name in names):
             model(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
+
+
+def _remember(targets: dict[str, Tensor], name: str) -> Hook:
+    def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+        targets[name] = _feature_mean(module, output)
+
+    return hook
+
+
+def _correct(targets: dict[str, Tensor], free: dict[str, list[int]], name: str) -> Hook:
+    """Correct the module and its output, but for its `free` rows."""
+
+    def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        error = targets[name] - _feature_mean(module, output)
+        if not error.isfinite().all():
+            raise ValueError(f"correct_bias: the output of {name} is not finite; put correct_bias after observe")
+        error[free.get(name, [])] = 0.0
+        error = error.to(output.dtype)
+        module.bias.add_(error)
+        return output + (error[:, None, None] if isinstance(module, QuantConv2d) else error)
+
+    return hook
 
 
 def _feature_mean(module: nn.Module, output: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def distill(
 
     Steps block by block cannot make up for errors of later blocks; this one can. Every step sees new views of the images (see
     `augmented`). Of the states looked at, the one that is best on images not trained on is kept, the first included: on images
-    that teach nothing, nothing changes (see `Guard`).
+    that teach nothing, nothing changes (see `Guard`). Losses and guard are this library's own.
 
     Args:
         student: changed in place; its quantizers must have been fitted, its weights are best rounded by `gptq` before.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.models import NormReaders, norm_readers
+from vitdfq.models.hooks import hooked
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
 from vitdfq.quantization.quantizers.uniform import Uniform
 
@@ -101,10 +102,6 @@ def float_inputs(
 @torch.no_grad()
 def float_pass(student: nn.Module, images: Tensor, listeners: Sequence[tuple[str, Listener]]) -> None:
     """Run the student without quantizers; each listener gets the named module and its inputs before it runs."""
-    hooks = [student.get_submodule(name).register_forward_pre_hook(listener) for name, listener in listeners]
-    try:
-        with float_function(student):
-            student(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    hooks = (student.get_submodule(name).register_forward_pre_hook(listener) for name, listener in listeners)
+    with hooked(hooks), float_function(student):
+        student(images)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vitdfq import progress
 from vitdfq.models import Unit, units
+from vitdfq.models.hooks import hooked
 from vitdfq.quantization.functional import fake_quantize
 from vitdfq.quantization.modules import QuantLinear
 from vitdfq.quantization.quantizers.uniform import Uniform
@@ -136,13 +137,10 @@ def _second_moments(unit: Unit, linear: QuantLinear, streams: list[Tensor]) -> T
         tokens += len(rows)
         raise _Seen
 
-    hook = linear.input_quantizer.register_forward_hook(collect)
-    try:
+    with hooked([linear.input_quantizer.register_forward_hook(collect)]):
         for stream in streams:
             with suppress(_Seen):
                 unit.forward(stream)
-    finally:
-        hook.remove()
     return total / max(tokens, 1)
 
 

@@ -18,6 +18,8 @@ class Guard:
 
     A student that improves on both has learned about the network; one that improves on its own images alone has learned about
     these images. No label is needed: what is measured is the distance to the teacher at the end of the network.
+
+    This library's own.
     """
 
     def __init__(self, teacher: nn.Module, held_out: Tensor, seed: int) -> None:

@@ -19,7 +19,7 @@ PROBES = 2
 
 
 def mse(teacher: nn.Module, images: Tensor) -> Objective:
-    """Squared error of the unit's output, relative to the output's size."""
+    """Squared error of the unit's output, relative to the output's size; images (N, 3, H, W) are not looked at."""
     return _last_by_divergence(teacher, lambda position: relative_error)
 
 
@@ -28,7 +28,7 @@ def fisher(teacher: nn.Module, images: Tensor) -> Objective:
 
     The weights are the diagonal of the Fisher information of the softmax, estimated with random probes: u = sqrt(p) v -
     p (sqrt(p) . v) with v ~ N(0, I) has E[u u^T] = diag(p) - p p^T, and the square of the gradient of u . logits is averaged over
-    images. Needs no labels.
+    images. Needs no labels, but images (N, 3, H, W).
     """
     weights = _fisher_weights(teacher, images)
 
@@ -41,7 +41,8 @@ def fisher(teacher: nn.Module, images: Tensor) -> Objective:
 def through_rest(teacher: nn.Module, images: Tensor) -> Objective:
     """Error of the pooled features after the rest of the float network has run on the unit's output, plus the unit's own.
 
-    The global feature loss of GLF-Q: what survives images of the wrong kind. Costs a pass through the rest of the network.
+    The global feature loss of GLF-Q (its arXiv id is not known to us): what survives images of the wrong kind.
+    Costs a pass through the rest of the network. Images (N, 3, H, W) are not looked at.
     """
     rest = units(teacher)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitdfq.models.hooks import hooked
 from vitdfq.pick import pick
 from vitdfq.quantization.clip_search import Cost
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, weighted_modules
@@ -39,16 +40,10 @@ def observe(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_image
     for module in weighted_modules(student):
         if not isinstance(module.weight_quantizer, nn.Identity) and not _is_guided(module.weight_quantizer):
             module.weight_quantizer.fit(module.weight.flatten(1))
-    hooks = [
-        part.register_forward_pre_hook(_fit_product(by_outputs) if isinstance(part, QuantMatMul) else _fit_layer(by_outputs))
-        for part in student.modules()
-        if isinstance(part, QuantMatMul | QuantLinear | QuantConv2d)
-    ]
-    try:
+    parts = [part for part in student.modules() if isinstance(part, QuantMatMul | QuantLinear | QuantConv2d)]
+    fits = [_fit_product(by_outputs) if isinstance(part, QuantMatMul) else _fit_layer(by_outputs) for part in parts]
+    with hooked(part.register_forward_pre_hook(fit) for part, fit in zip(parts, fits, strict=True)):
         student(images[:num_images])
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _is_guided(quantizer: nn.Module) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from vitdfq.models.hooks import hooked
 from vitdfq.pick import did_you_mean
 
 INPUT = ":input"
@@ -36,9 +37,5 @@ def record(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Any]]:
 
         return hook
 
-    handles = [modules[name.removesuffix(INPUT)].register_forward_hook(keep(name)) for name in names]
-    try:
+    with hooked(modules[name.removesuffix(INPUT)].register_forward_hook(keep(name)) for name in names):
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from vitdfq.models.hooks import hooked
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import activation_quantizers, put_weight_on_grid, weighted_modules
@@ -33,9 +34,5 @@ def refresh(student: nn.Module, images: Tensor) -> None:
     def fit(quantizer: nn.Module, args: tuple[Tensor]) -> None:
         quantizer.fit(args[0])
 
-    handles = [quantizer.register_forward_pre_hook(fit) for quantizer in activation_quantizers(student)]
-    try:
+    with hooked(quantizer.register_forward_pre_hook(fit) for quantizer in activation_quantizers(student)):
         student(images)
-    finally:
-        for handle in handles:
-            handle.remove()
