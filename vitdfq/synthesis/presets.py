@@ -15,14 +15,14 @@ METHODS: dict[str, Method] = {
         start="dead_leaves",
     ),
     "vitdfq": Method(
-        "Ours: half painted dead leaves, a quarter PSAQ-ViT's images, a quarter SARDFQ's; each kind lacks what the others show",
+        "Ours: a third painted dead leaves, a third PSAQ-ViT's images, a third SARDFQ's; each kind lacks what the others show",
         losses={
             "patch_similarity": {"weight": 1.0},
             **CLASSES,
         },
         steps=100,
         labels="hard",
-        among={"dead_leaves": 0.5, "sardfq": 0.25},
+        among={"dead_leaves": 1 / 3, "sardfq": 1 / 3},
     ),
     "psaq": Method(
         "PSAQ-ViT (arXiv 2203.02250): diverse patches, one-hot classes",
