@@ -98,11 +98,11 @@ def _center_queries(student: nn.Module, images: Tensor) -> None:
 
 
 def _center_inputs(student: nn.Module, images: Tensor) -> None:
-    """Only where a grid of equal steps is to be fitted: others are made for values as they are, GELU's outputs for example."""
+    """But for what has a grid of unequal steps: those are made for values as they are, GELU's outputs for example."""
     linears = {
         name: part
         for name, part in student.named_modules()
-        if isinstance(part, QuantLinear) and isinstance(part.input_quantizer, Uniform | TokenUniform)
+        if isinstance(part, QuantLinear) and isinstance(part.input_quantizer, Uniform | TokenUniform | nn.Identity)
     }
     means = float_inputs(student, {name: (name,) for name in linears}, images, _mean)
     for name, linear in linears.items():
