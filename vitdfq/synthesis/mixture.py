@@ -13,7 +13,7 @@ def kinds(num_images: int, among: Mapping[str, float]) -> list[str]:
     """
     shares = {OWN: 1 - sum(among.values()), **among}
     order: list[str] = []
-    made = Counter(order)
+    made: Counter[str] = Counter()
     for index in range(num_images):
         due = max(shares, key=lambda kind: shares[kind] * (index + 1) - made[kind])
         made[due] += 1
