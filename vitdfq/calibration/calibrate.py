@@ -19,11 +19,11 @@ FLOAT_BITS = 32
 
 def default_steps(student: nn.Module) -> list[Step]:
     """What the student's bits need: at 8 bits ranges, below 8 well rounded weights, at 4 and fewer also training."""
-    weight_bits, activation_bits = (FLOAT_BITS if bits is None else bits for bits in bits_of(student).values())
+    bits = {kind: FLOAT_BITS if found is None else found for kind, found in bits_of(student).items()}
     steps: list[Step] = ["center", "observe"]
-    if weight_bits < 8:
+    if bits["weight_bits"] < 8:
         steps.append("gptq")
-    if min(weight_bits, activation_bits) <= 4:
+    if min(bits.values()) <= 4:
         steps.append("distill")
     return steps
 

@@ -43,16 +43,15 @@ def require_unfitted(student: nn.Module, step: str) -> None:
 
 def require_fitted(student: nn.Module, step: str, remedy: str | None = None) -> None:
     """Raise ValueError, naming the first quantizer that is not fitted, when `step` is about to compute with it."""
-    for part, child in _quantizers(student):
+    for name, part, child in _quantizers(student):
         if not all(bool(value.isfinite().all()) for value in part.get_submodule(child).buffers()):
-            name = next(name for name, module in student.named_modules() if module is part)
             raise ValueError(f"{step}: {name}.{child} is not fitted; {remedy or f'put {step} after observe'}")
 
 
 @contextmanager
 def float_function(student: nn.Module) -> Iterator[None]:
     """Let the student compute without quantizers inside the block; they are back after it, however it ends."""
-    taken = [(part, child, part.get_submodule(child)) for part, child in _quantizers(student)]
+    taken = [(part, child, part.get_submodule(child)) for _, part, child in _quantizers(student)]
     try:
         for part, name, _ in taken:
             setattr(part, name, nn.Identity())
@@ -62,11 +61,11 @@ def float_function(student: nn.Module) -> Iterator[None]:
             setattr(part, name, quantizer)
 
 
-def _quantizers(student: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """Every site of a student and the name that a quantizer has there, in the order of registration."""
-    for part in student.modules():
+def _quantizers(student: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Every site of a student, (name, module), and the name that a quantizer has there, in the order of registration."""
+    for name, part in student.named_modules():
         if isinstance(part, QuantLinear | QuantConv2d | QuantMatMul):
-            yield from ((part, name) for name, _ in part.named_children() if name.endswith("_quantizer"))
+            yield from ((name, part, child) for child, _ in part.named_children() if child.endswith("_quantizer"))
 
 
 @torch.no_grad()
