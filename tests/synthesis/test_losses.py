@@ -87,12 +87,21 @@ def slow_attention_prior(ctx, image, query):
 
 
 @pytest.mark.parametrize(
-    ("kind", "query"),
-    [("vit", lambda m: m[0]), ("deit", lambda m: m[0]), ("swin", lambda m: m.mean(0)), ("levit", lambda m: m.mean(0))],
+    ("kind", "query", "options"),
+    [
+        ("vit", lambda m: m[0], {}),
+        ("vit", lambda m: m[0], {"every_query": True}),  # the class token's is the only query
+        ("deit", lambda m: m[0], {}),
+        ("swin", lambda m: m.mean(0), {}),
+        ("swin", lambda m: m, {"every_query": True}),
+        ("levit", lambda m: m.mean(0), {}),
+        ("levit", lambda m: m, {"every_query": True}),
+    ],
 )
-def test_attention_prior_against_a_slow_reference(kind, query):
+def test_attention_prior_against_a_slow_reference(kind, query, options):
     maps = Loss(class_confidence, listens=lambda facts: [f"{site.name}.softmax" for site in facts.sites])
-    losses = {"attention_prior": {}, "maps": {"function": maps}}  # the loss itself looks at one row beside fused attention
+    # The loss itself looks at one row beside fused attention.
+    losses = {"attention_prior": options, "maps": {"function": maps}}
     ctx, (term, _) = make_context(make_tiny(kind), randn(2, 3, 32, 32), losses)
     expected = [slow_attention_prior(ctx, image, query) for image in range(2)]
     assert term.value(ctx).tolist() == pytest.approx(expected, rel=1e-4)

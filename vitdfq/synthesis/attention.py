@@ -20,6 +20,11 @@ def attention_rows(recorded: Mapping[str, Tensor], site: AttentionSite) -> Tenso
     return rows.unflatten(0, (-1, site.num_windows))
 
 
+def spread_of_rows(recorded: Mapping[str, Tensor], site: AttentionSite) -> Tensor:
+    """Return (B, num_windows, H, N): the variance of the rows whose mean `attention_rows` returns."""
+    return recorded[rows_name(site)].var(-2, correction=0).unflatten(0, (-1, site.num_windows))
+
+
 def of_kept(rows: Tensor, kept: Tensor | None, site: AttentionSite) -> Tensor:
     """Return the part of rows (B, 1, H, N) at the prefix and the kept patches (B, k), these scaled to the mass of all patches."""
     if kept is None:

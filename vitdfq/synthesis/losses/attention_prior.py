@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vitdfq.models.family import AttentionSite
-from vitdfq.synthesis.attention import attention_rows, of_kept, rows_name
+from vitdfq.synthesis.attention import attention_rows, of_kept, rows_name, spread_of_rows
 from vitdfq.synthesis.context import Draws, SynthContext, TeacherFacts
 from vitdfq.synthesis.priors import gaussian_mixture_maps
 
@@ -56,7 +56,7 @@ def _with_prefix(rng: torch.Generator, patches: Tensor, num_prefix_tokens: int) 
     return torch.cat([share * parts / parts.sum(1, keepdim=True), (1 - share) * patches], dim=1)
 
 
-def attention_prior(ctx: SynthContext, *, include_cls: bool = True) -> Tensor:
+def attention_prior(ctx: SynthContext, *, include_cls: bool = True, every_query: bool = False) -> Tensor:
     """Mean squared distance of each head's attention to its prior, summed over the deeper half of the L blocks.
 
     The attention is the class token's row, or the mean over query rows where no class token reads the image (Swin,
@@ -67,17 +67,22 @@ def attention_prior(ctx: SynthContext, *, include_cls: bool = True) -> Tensor:
     Args:
         include_cls: compare the prefix tokens too, as the derivative does; False compares patches only, as the paper
             says, with the prior scaled to the attention that patches get.
+        every_query: where no class token reads the image, compare the attention of each query, as the derivative does on Swin;
+            False compares its mean, as the paper says.
 
     Returns:
         (B,)
     """
     losses = []
     for site in deeper_half(ctx.sites):
-        attention = attention_rows(ctx.recorded, site)  # (B, windows, H, N)
-        prior = of_kept(ctx.drawn["attention_prior"][site.name], ctx.kept, site)
-        if not include_cls and site.num_prefix_tokens:
-            attention, prior = attention[..., site.num_prefix_tokens :], prior[..., site.num_prefix_tokens :]
+        first = 0 if include_cls else site.num_prefix_tokens
+        attention = attention_rows(ctx.recorded, site)[..., first:]  # (B, windows, H, N), as all below
+        prior = of_kept(ctx.drawn["attention_prior"][site.name], ctx.kept, site)[..., first:]
+        if first:
             prior = prior * (attention.sum(-1, keepdim=True) / prior.sum(-1, keepdim=True).clamp(min=1e-6)).detach()
-        distance = (attention - prior).square().mean((1, 2, 3))
+        distance = (attention - prior).square()
+        if every_query and not site.class_row:  # rows are near a prior if their mean is near it and they are near their mean
+            distance = distance + spread_of_rows(ctx.recorded, site)[..., first:]
+        distance = distance.mean((1, 2, 3))
         losses.append(distance * (site.depth + 1) / ctx.num_blocks)
     return torch.stack(losses).sum(0)
