@@ -59,7 +59,9 @@ def main() -> None:
     prepared = vitdfq.prepare(teacher)
     reference = predict(teacher, dataset=args.dataset, split="test", num_images=args.num_test)
     probes = {
-        name: vitdfq.synthesize(teacher, method=name, num_images=64, seed=PROBE_SEED, steps=args.steps if name == "psaq" else None)
+        name: vitdfq.synthesize(
+            teacher, method=name, num_images=64, seed=PROBE_SEED, steps=args.steps if name == "psaq" else None
+        )
         for name in PROBES
     }
 

@@ -20,6 +20,7 @@ from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
 from vitdfq.recipe import Recipe
 from vitdfq.synthesis import Method, resolve_method
+from vitdfq.synthesis.generate import GROUP_SIZE
 from vitdfq.synthesis.methods import parts_of
 from vitdfq.synthesis.mixture import kinds
 
@@ -132,18 +133,18 @@ def _seconds(
     students = 1 + len(recipe.baselines)
     evaluated = recipe.evaluate.get("num_images") or IMAGES_OF.get(dataset, 50_000)
     return {
-        "synthesize": forward * _views(method, num_images, options.get("batch_size", 32)) * 2 * SHORTFALL["synthesize"],
+        "synthesize": forward * _views(method, num_images) * 2 * SHORTFALL["synthesize"],
         "calibrate": forward * _passes(recipe, student, num_images) * students * SHORTFALL["calibrate"],
         "evaluate": forward * evaluated * (1 + students) * SHORTFALL["evaluate"],
     }
 
 
-def _views(method: Method, num_images: int, batch_size: int) -> float:
+def _views(method: Method, num_images: int) -> float:
     """How many images go forward and back in a synthesis."""
     order, seen = kinds(num_images, method.among), 0.0
     for kind, part in parts_of(method).items():
         # A generator paints a batch a step; an image is shown whole and, on average, in so many crops.
-        moved = batch_size if part.engine == "generator" else order.count(kind)
+        moved = part.group_size or GROUP_SIZE if part.engine == "generator" else order.count(kind)
         seen += moved * part.steps * (1 + sum(range(2, part.max_regions + 1)) / part.max_regions)
     return seen
 

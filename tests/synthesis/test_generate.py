@@ -42,7 +42,7 @@ def test_every_preset_with_a_generator(method, kind):
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     random_state = torch.get_rng_state()
     steps = {"steps": 0 if METHODS[method].steps == 0 else 2}
-    images = synthesize(teacher, method=method, engine="generator", num_images=3, batch_size=4, **steps)
+    images = synthesize(teacher, method=method, engine="generator", num_images=3, group_size=4, **steps)
     low, high = image_range(teacher)
     assert images.shape == (3, 3, *image_size(teacher))
     assert (images.dtype, images.device.type, images.requires_grad) == (torch.float32, "cpu", False)
@@ -59,7 +59,7 @@ def test_the_seed_decides_generator_and_student():
     first, again, other = (train(teacher, 4, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.draw(2), again.draw(2))
     assert (first.draw(2) - other.draw(2)).abs().mean() > 0.1
-    pupils = [synthesize(teacher, method="gdfq", num_images=2, steps=3, batch_size=4, student="w4a4") for _ in range(2)]
+    pupils = [synthesize(teacher, method="gdfq", num_images=2, steps=3, group_size=4, student="w4a4") for _ in range(2)]
     assert torch.equal(*pupils)
 
 
@@ -190,5 +190,5 @@ def test_acq_tells_the_generator_the_class_and_where_to_look():
     assert samples.classes[0] == samples.classes[1] and samples.inputs[0, 100:].equal(samples.inputs[1, 100:])
     assert not samples.inputs[0, 100:].equal(samples.inputs[2, 100:])
     assert not samples.codes[0].equal(samples.codes[1])
-    images = synthesize(make_tiny("vit"), method="acq", engine="generator", num_images=3, batch_size=3, steps=2)
+    images = synthesize(make_tiny("vit"), method="acq", engine="generator", num_images=3, group_size=3, steps=2)
     assert images.isfinite().all()  # the third of a batch has no partner

@@ -1,5 +1,7 @@
 """The whole call, on tiny teachers."""
 
+from functools import partial
+
 import pytest
 import torch
 from contexts import make_context, weighted_total
@@ -53,6 +55,16 @@ def test_an_image_depends_on_neither_batch_size_nor_number_of_images(method, kin
     fewer = synthesize(teacher, method=method, num_images=3, batch_size=1, steps=4)
     torch.testing.assert_close(in_twos, together, rtol=0, atol=1e-7)
     torch.testing.assert_close(fewer, together[:3], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("changes", [{"method": "ris"}, {"method": "agm"}, {"method": "psaq", "canvas": "decoder"}], ids=str)
+def test_images_that_depend_on_each_other_do_so_in_groups_of_a_fixed_size(changes):
+    teacher = make_tiny("vit")
+    make = partial(synthesize, teacher, steps=3, **changes)
+    together = make(num_images=6, batch_size=6, group_size=4)
+    assert torch.equal(make(num_images=6, batch_size=1, group_size=4), together)
+    assert torch.equal(make(num_images=4, batch_size=4, group_size=4), together[:4])
+    assert (make(num_images=6, group_size=6) - together).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", SMOOTH)

@@ -1,6 +1,6 @@
 """What the image engine moves: pixels, or the weights of a small decoder that paints all images of a batch."""
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ DECODER_LR = 0.005  # of its weights, where pixels take 1.0
 class Canvas(Protocol):
     """The images of one batch as functions of something that learns."""
 
+    shared: ClassVar[bool]  # whether the images of a batch depend on each other
+
     def images(self) -> list[Tensor]:
         """The images (3, H, W) as they are now, with their gradient history."""
         ...
@@ -32,6 +34,8 @@ class Canvas(Protocol):
 
 class Pixels:
     """Every pixel is free; clamped to the range of valid images."""
+
+    shared = False
 
     def __init__(self, starts: list[Tensor], indices: range, seed: int, facts: TeacherFacts) -> None:
         # A tensor each: Adam skips those without gradient, so an image without crops takes no part in their step.
@@ -56,6 +60,8 @@ class Decoder:
     The "deep image prior" (Ulyanov, Vedaldi and Lempitsky, arXiv 1711.10925). Images of a batch share it, so an image depends on
     its batch. The start is not painted: an image begins as the decoder's own.
     """
+
+    shared = True
 
     def __init__(self, starts: list[Tensor], indices: range, seed: int, facts: TeacherFacts) -> None:
         device, (height, width) = facts.low.device, facts.image_size

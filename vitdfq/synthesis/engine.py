@@ -16,7 +16,7 @@ def synthesize(
     method: str = "sardfq",
     num_images: int = 32,
     steps: int | None = None,
-    batch_size: int = 32,
+    batch_size: int = 16,
     seed: int = 0,
     lr: float | None = None,
     losses: dict | None = None,
@@ -29,20 +29,22 @@ def synthesize(
     drop_at: list[float] | None = None,
     engine: str | None = None,
     student: str | None = None,
+    group_size: int | None = None,
     among: dict[str, float] | None = None,
 ) -> Tensor:
     """Synthesize calibration images from the teacher alone, without any real image.
 
     Image i depends on the teacher, the method and its options, `seed` and i; beyond rounding it does not depend on
-    `batch_size` or `num_images`, unless a loss compares images, the canvas is a decoder, or a generator learns on batches of that
-    size. The global random state is neither read nor changed. Keywords left at None are the method's own.
+    `batch_size` or `num_images`. Where a loss compares images or a decoder paints them, it depends on the others of its group
+    too: images 0 to 15, 16 to 31 and so on. The global random state is neither read nor changed. Keywords left at None are the
+    method's own.
 
     Args:
         teacher: a model of `load_teacher`: in eval mode, attention opened. It is left as it was.
         method: a preset of `METHODS`, such as "sardfq", "psaq", "mimiq", "gdfq", "dead_leaves" or "noise".
         num_images: how many images to make.
         steps: iterations for each image, or updates of the generator.
-        batch_size: images optimised at a time; bounds memory.
+        batch_size: images optimised at a time; a matter of speed and memory.
         seed: seed of everything random.
         lr: peak learning rate of Adam on pixels, by default .20, or .25 for models without a class token; or on a generator's
             weights, by default .01.
@@ -60,6 +62,8 @@ def synthesize(
         engine: what learns: "images", each by itself, or a "generator" that is trained against the teacher and then paints them.
         student: bits of a quantized student that learns from the teacher in turn with the generator, "w4a4" for example; losses
             that compare with a student see this one.
+        group_size: images that depend on each other where they do, by default 16, never split; or that a generator learns from at
+            a time, by default 32.
         among: shares of the images that other presets make, evenly spread, in as many steps: `{"dead_leaves": 0.5}` makes every
             second one a painted one.
         max_regions: each image gets 1 to this many regions with a class of their own; 1 switches regions off.
@@ -72,7 +76,7 @@ def synthesize(
     """
     changes = {"labels": labels, "label_range": label_range, "max_regions": max_regions}
     changes |= {"start": start, "canvas": canvas, "precision": precision, "drop_at": drop_at}
-    changes |= {"engine": engine, "student": student, "among": among}
+    changes |= {"engine": engine, "student": student, "group_size": group_size, "among": among}
     resolved = resolve_method(method, losses, steps=steps, lr=lr, **changes)
     if num_images < 1 or batch_size < 1:
         raise ValueError(f"num_images and batch_size must be at least 1, got {num_images} and {batch_size}")

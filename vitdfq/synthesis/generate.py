@@ -23,6 +23,7 @@ from vitdfq.synthesis.views import Views, draw_views
 # Of Adam on the generator. GDFQ (arXiv 2003.03603) takes a rate of .001 for 80,000 steps; after 60 steps at that rate the
 # classifier zoo:vit sees the class asked for in 22 % of the images, at this one in 47 %.
 LR, BETAS = 0.01, (0.5, 0.999)
+GROUP_SIZE = 32  # images a step
 SETTLE_BATCHES, SETTLE_SIZE = 8, 64  # images over which the norms' final statistics are taken
 
 
@@ -83,7 +84,8 @@ class Trained:
 
 def generate(teacher: nn.Module, facts: TeacherFacts, method: Method, *, num_images: int, batch_size: int, seed: int) -> Tensor:
     """Train a generator against the frozen teacher and draw from it. Returns (num_images, 3, H, W) on the CPU."""
-    return train_generator(teacher, method, batch_size=batch_size, seed=seed).draw(num_images, batch_size)
+    trained = train_generator(teacher, method, batch_size=method.group_size or GROUP_SIZE, seed=seed)
+    return trained.draw(num_images, batch_size)
 
 
 def train_generator(

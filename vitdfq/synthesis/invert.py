@@ -21,10 +21,14 @@ from vitdfq.synthesis.starts import STARTS
 from vitdfq.synthesis.terms import Term, finite_sums, listened_names, objective, resolve_terms
 from vitdfq.synthesis.views import Views, draw_views
 
+GROUP_SIZE = 16  # images that depend on each other where they do
+
 
 def invert(teacher: nn.Module, facts: TeacherFacts, method: Method, *, num_images: int, batch_size: int, seed: int) -> Tensor:
     """Optimise images against the frozen teacher, `batch_size` at a time. Returns (num_images, 3, H, W) on the CPU."""
     terms = resolve_terms(method.losses)
+    if coupled(method, terms):  # then who is in a batch is part of the method, not of how it is run
+        batch_size = method.group_size or GROUP_SIZE
     names = listened_names(terms, facts)
     if method.drop_at:
         check_prunable(teacher, facts)
@@ -38,6 +42,11 @@ def invert(teacher: nn.Module, facts: TeacherFacts, method: Method, *, num_image
         for first in range(0, num_images, batch_size):
             images.append(inversion.run(range(first, min(first + batch_size, num_images))))
     return torch.cat(images)
+
+
+def coupled(method: Method, terms: list[Term]) -> bool:
+    """Whether the images of a batch depend on each other."""
+    return CANVASES[method.canvas].shared or any(term.loss.compares for term in terms)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ def resolve_method(method: str, losses: dict | None = None, **changes: Any) -> M
         raise ValueError(f"method {method!r} has no loss, so {resolved.steps} steps would change nothing")
     if resolved.lr is not None and not resolved.lr > 0:
         raise ValueError(f"lr must be positive, got {resolved.lr}")
+    if resolved.group_size is not None and resolved.group_size < 1:
+        raise ValueError(f"group_size must be at least 1, got {resolved.group_size}")
     if not 1 <= resolved.max_regions <= MAX_REGIONS:
         raise ValueError(f"max_regions must be from 1 to {MAX_REGIONS}, got {resolved.max_regions}")
     if any(not 0 < share < 1 for share in resolved.drop_at):
@@ -75,5 +77,5 @@ def parts_of(method: Method) -> dict[str, Method]:
     for name in method.among:
         preset = METHODS[name]
         steps = method.steps if method.steps and preset.steps else preset.steps
-        parts[name] = replace(preset, steps=steps, precision=method.precision, among={})
+        parts[name] = replace(preset, steps=steps, precision=method.precision, group_size=method.group_size, among={})
     return parts
