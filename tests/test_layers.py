@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vitdfq"
 LAYERS = [  # lowest first; a module may import from its own layer and those below
-    {"pick", "errors", "files", "progress", "tensors"},
+    {"pick", "errors", "files", "processes", "progress", "shelf", "tensors"},
     {"models", "data", "hub"},
     {"preparation", "quantization", "synthesis", "evaluation"},
     {"calibration"},
@@ -25,7 +25,8 @@ HOMES = {
     "yaml": {"recipe", "recipe_check"},
     "datasets": {"data"},
     "huggingface_hub": {"hub", "models"},
-    "accelerate": {"pipeline", "plan", "evaluation"},
+    "accelerate": {"processes"},
+    "filelock": {"stages"},
     "safetensors": {"tensors"},
     "matplotlib": {"plots"},
 }

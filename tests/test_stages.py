@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from vitdfq.errors import InputError
-from vitdfq.stages import Stages, claim_folder, weights_fingerprint
+from vitdfq.stages import Stages, claimed, weights_fingerprint
 
 
 def test_made_once_then_read_until_what_shaped_it_changes(tmp_path):
     made = []
 
-    def make():
+    def make(shelf):
         made.append(1)
         return {"x": torch.full((2,), float(len(made)))}
 
@@ -22,7 +22,7 @@ def test_made_once_then_read_until_what_shaped_it_changes(tmp_path):
 
 def test_a_damaged_or_missing_artefact_is_made_again(tmp_path, capsys):
     stages = Stages(tmp_path)
-    make = lambda: {"x": torch.ones(3)}  # noqa: E731
+    make = lambda shelf: {"x": torch.ones(3)}  # noqa: E731
     stages.once("x.safetensors", "shape", make)
     (tmp_path / "x.safetensors").write_bytes(b"damaged")
     assert stages.seconds("x.safetensors", "shape") is None
@@ -32,18 +32,41 @@ def test_a_damaged_or_missing_artefact_is_made_again(tmp_path, capsys):
     assert stages.seconds("x.safetensors", "shape") is None
 
 
+def test_what_an_interrupted_stage_shelved_serves_the_same_stage_and_no_other(tmp_path):
+    stages, seen = Stages(tmp_path), []
+
+    def killed(shelf):
+        shelf.put("part", {"x": torch.ones(1)})
+        raise KeyboardInterrupt
+
+    def make(shelf):
+        seen.append(shelf.get("part"))
+        return {"x": torch.ones(2)}
+
+    for name, shaped_by in (("x.safetensors", "shape"), ("y.safetensors", "another")):
+        with pytest.raises(KeyboardInterrupt):
+            stages.once(name, "shape", killed)
+        stages.once(name, shaped_by, make)
+    assert seen[0] is not None and seen[1:] == [None]
+    assert not any((tmp_path / "stages/parts").rglob("*.safetensors"))
+
+
 def test_claiming(tmp_path):
-    folder = claim_folder(tmp_path / "run", "a", "name: a\n", fresh=False)
-    (folder / "metrics.json").write_text("{}")
-    (folder / "notes.txt").write_text("mine")
-    claim_folder(folder, "a", "name: a\nseed: 1\n", fresh=False)
-    with pytest.raises(InputError, match=r"holds another run \(a\)"):
-        claim_folder(folder, "b", "name: b\n", fresh=False)
+    folder = tmp_path / "run"
+    with claimed(folder, "a", "name: a\n", fresh=False):
+        (folder / "metrics.json").write_text("{}")
+        (folder / "notes.txt").write_text("mine")
+        with pytest.raises(InputError, match="another run is writing there"), claimed(folder, "a", "name: a\n", fresh=True):
+            pass
+    with claimed(folder, "a", "name: a\nseed: 1\n", fresh=False):
+        pass
+    with pytest.raises(InputError, match=r"holds another run \(a\)"), claimed(folder, "b", "name: b\n", fresh=False):
+        pass
     assert (folder / "metrics.json").exists()
-    claim_folder(folder, "b", "name: b\n", fresh=True)
-    assert not (folder / "metrics.json").exists() and (folder / "notes.txt").read_text() == "mine"
-    with pytest.raises(InputError, match="not a folder"):
-        claim_folder(folder / "notes.txt", "a", "name: a\n", fresh=False)
+    with claimed(folder, "b", "name: b\n", fresh=True):
+        assert not (folder / "metrics.json").exists() and (folder / "notes.txt").read_text() == "mine"
+    with pytest.raises(InputError, match="not a folder"), claimed(folder / "notes.txt", "a", "name: a\n", fresh=False):
+        pass
 
 
 def test_weights_fingerprint_sees_one_changed_weight():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import vitdfq
-from vitdfq import report, tables
+from vitdfq import processes, report, tables
 from vitdfq.data import unseen_images
 from vitdfq.evaluation import Predictions, score
 from vitdfq.files import fingerprint, write_text
@@ -22,6 +22,7 @@ from vitdfq.plots import plot_attention, plot_comparison
 from vitdfq.progress import say
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.recipe.comparison import Comparison, Row, check_agreement, comparison_of, rows_of
+from vitdfq.shelf import Shelf
 from vitdfq.synthesis import quality
 from vitdfq.synthesis.maps import attention_maps, attention_priors
 
@@ -55,8 +56,13 @@ def compare(
     options, rows = comparison_of(loaded), rows_of(loaded)
     names = "_".join(recipe.name for recipe in loaded)
     name = names if names.startswith("compare_") else f"compare_{names}"
-    table = Table(open_line(replace(loaded[0], name=name), out, fresh), options)
-    if options.real_images:
+    with open_line(replace(loaded[0], name=name), out, fresh) as line:
+        return _table(Table(line, options), loaded, rows)
+
+
+def _table(table: "Table", loaded: list[Recipe], rows: list[Row]) -> dict[str, Any]:
+    """Fill the table, write and draw it."""
+    if table.options.real_images:
         table.real_images(len(table.seeds) - 1)  # now, not after the syntheses: the set may have too few
         rows = [*rows, REAL]
     cells = [table.cell(row, seed) for row in rows for seed in range(len(table.seeds))]
@@ -118,7 +124,7 @@ class Table:
         asked = {"dataset": said["dataset"], "split": said["split"], "evaluated": said.get("num_images")}
         asked |= {"count": self.options.real_images, "block": index}
 
-        def make() -> dict[str, Tensor]:
+        def make(shelf: Shelf) -> dict[str, Tensor]:
             with blaming("compare.real_images"):
                 return {"images": unseen_images(self.line.teacher, **asked)}
 
@@ -128,7 +134,7 @@ class Table:
     def measures(self, images: Tensor, key: str, name: str) -> dict[str, float | None]:
         """What the teacher says about the images without labels; `key` is their fingerprint."""
 
-        def make() -> dict[str, Tensor]:
+        def make(shelf: Shelf) -> dict[str, Tensor]:
             found = quality(self.line.teacher, images)
             return {
                 name: torch.tensor(float("nan") if value is None else value, dtype=torch.float64) for name, value in found.items()
@@ -154,7 +160,8 @@ class Table:
         """Draw a picture unless it is there and shaped by the same things; without matplotlib there may be none."""
         if self.line.stages.seconds(name, shaped_by) is None:
             path, start = self.line.folder / name, time.monotonic()
-            path.unlink(missing_ok=True)
+            if processes.is_main():
+                path.unlink(missing_ok=True)
             draw(path)
             if path.is_file():
                 self.line.stages.finish(name, shaped_by, round(time.monotonic() - start, 2))

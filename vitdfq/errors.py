@@ -29,3 +29,9 @@ class GateError(VitdfqError):
     """An accuracy gate failed."""
 
     exit_code = 5
+
+
+class LaunchError(VitdfqError):
+    """Several processes were started in a way that cannot work."""
+
+    exit_code = 2

@@ -2,15 +2,20 @@
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitdfq import progress
+from vitdfq import processes, progress
 from vitdfq.data import batches, load_labelled, transform_of
 from vitdfq.errors import InputError, RecipeError
+from vitdfq.shelf import Shelf
+
+BATCHES_IN_SHARD = 8  # rows are kept, and shared out over processes, so many batches at a time
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,13 @@ def predict(
     num_images: int | None = None,
     batch_size: int = 128,
     num_workers: int | None = None,
+    shelf: Shelf | None = None,
 ) -> Predictions:
-    """Return what `model` says about every image; arguments and errors are those of `evaluate`."""
-    return _predict([model], dataset, split, num_images, batch_size, num_workers)[0]
+    """Return what `model` says about every image; arguments and errors are those of `evaluate`.
+
+    Shards of the images are shared out over the processes; `shelf` keeps those that are finished.
+    """
+    return _predict([model], dataset, split, num_images, batch_size, num_workers, shelf)[0]
 
 
 def score(predictions: Predictions, teacher_logits: Tensor | None = None) -> dict[str, Any]:
@@ -99,7 +108,13 @@ def check_numbers(num_images: int | None = None, batch_size: int = 1, num_worker
 
 @torch.inference_mode()
 def _predict(
-    models: list[nn.Module], dataset: str, split: str, num_images: int | None, batch_size: int, num_workers: int | None
+    models: list[nn.Module],
+    dataset: str,
+    split: str,
+    num_images: int | None,
+    batch_size: int,
+    num_workers: int | None,
+    shelf: Shelf | None = None,
 ) -> list[Predictions]:
     """One pass over the images for all models, which share the first one's transform and device."""
     check_numbers(num_images, batch_size, num_workers)
@@ -110,30 +125,55 @@ def _predict(
     device = next((parameter.device for parameter in models[0].parameters()), torch.device("cpu"))
     labelled = load_labelled(dataset, split, _num_classes(models[0]))
     expected = _expected(dataset, labelled.num_rows, num_images)
-    logits, labels, hits, total = [[] for _ in models], [], 0, 0
-    with progress.bar("evaluate", total=expected) as bar:
-        for images, truth in batches(
-            labelled,
-            transform_of(models[0]),
-            batch_size=batch_size,
-            num_images=num_images,
-            num_workers=num_workers,
-        ):
-            images = images.to(device, non_blocking=True)
-            for model, collected in zip(models, logits, strict=True):
-                collected.append(model(images).float().cpu())
-            labels.append(truth)
-            hits += int((logits[0][-1].argmax(dim=1) == truth).sum())
-            total += len(truth)
-            bar.advance(len(truth), top1=100 * hits / total)
-    if total != expected:
-        raise InputError(f"dataset {dataset}: {total} images read, {expected} expected; is a file missing?")
-    found = [Predictions(torch.cat(collected), torch.cat(labels)) for collected in logits]
+    size = BATCHES_IN_SHARD * batch_size
+    shards = {f"rows_{first}": range(first, min(first + size, expected)) for first in range(0, expected, size)}
+    shelf = shelf or Shelf()
+    own = processes.share(shelf.missing(shards))
+    firsts = {shards[name].start for name in own}
+    read = batches(
+        labelled,
+        transform_of(models[0]),
+        batch_size=batch_size,
+        num_images=expected,
+        wanted=lambda row: row // size * size in firsts,
+        num_workers=num_workers,
+    )
+    with progress.bar("evaluate", total=sum(len(shards[name]) for name in own)) as bar, closing(read):
+        reading = _Reading(models, read, device, bar)
+        made = shelf.all(shards, lambda name: reading.next(len(shards[name])))
+    labels = torch.cat([part["labels"] for part in made])
+    if len(labels) != expected:
+        raise InputError(f"dataset {dataset}: {len(labels)} images read, {expected} expected; is a file missing?")
+    found = [Predictions(torch.cat([part[f"logits_{place}"] for part in made]), labels) for place in range(len(models))]
     for predictions in found:
         broken = int((~predictions.logits.isfinite().all(dim=1)).sum())
         if broken:
-            raise ValueError(f"the model's logits are not finite for {broken} of {total} images")
+            raise ValueError(f"the model's logits are not finite for {broken} of {expected} images")
     return found
+
+
+class _Reading:
+    """Rows in their order, and what the models say about them."""
+
+    def __init__(
+        self, models: list[nn.Module], read: Iterator[tuple[Tensor, Tensor]], device: torch.device, bar: progress.Bar
+    ) -> None:
+        self.models, self.read, self.device, self.bar = models, read, device, bar
+        self.hits = 0
+
+    def next(self, num_rows: int) -> dict[str, Tensor]:
+        """The next rows: fewer, and none at last, where the set has fewer than it says."""
+        logits, labels, left = [[] for _ in self.models], [torch.empty(0, dtype=torch.long)], num_rows
+        while left and (batch := next(self.read, None)) is not None:
+            images, truth = batch[0].to(self.device, non_blocking=True), batch[1]
+            for model, collected in zip(self.models, logits, strict=True):
+                collected.append(model(images).float().cpu())
+            labels.append(truth)
+            left -= len(truth)
+            self.hits += int((logits[0][-1].argmax(dim=1) == truth).sum())
+            self.bar.advance(len(truth), top1=100 * self.hits / (self.bar.done + len(truth)))
+        said = {f"logits_{place}": torch.cat(collected) for place, collected in enumerate(logits) if collected}
+        return said | {"labels": torch.cat(labels)}
 
 
 def _expected(dataset: str, num_rows: int | None, num_images: int | None) -> int:

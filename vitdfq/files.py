@@ -6,11 +6,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vitdfq import processes
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it over `path` when the block ends without an exception."""
+    """Yield a temporary path beside `path`; rename it over `path` when the block ends without an exception.
+
+    Of several processes only the main one writes: what another puts there is dropped.
+    """
+    if not processes.is_main():
+        with TemporaryDirectory() as nowhere:
+            yield Path(nowhere) / path.name
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

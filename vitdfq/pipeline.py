@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 import vitdfq
-from vitdfq import checkpoint, hub, report
+from vitdfq import checkpoint, hub, processes, report
 from vitdfq.calibration import calibrate
 from vitdfq.calibration.calibrate import check_steps
 from vitdfq.errors import GateError, RecipeError, VitdfqError
@@ -25,7 +24,8 @@ from vitdfq.progress import say
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import bits_of
 from vitdfq.recipe import Recipe, load_recipe
-from vitdfq.stages import Stages, claim_folder, weights_fingerprint
+from vitdfq.shelf import Shelf
+from vitdfq.stages import Stages, claimed, weights_fingerprint
 from vitdfq.synthesis import METHODS, synthesize
 
 
@@ -50,8 +50,13 @@ def run(
         RecipeError, InputError, AccessError, GateError: see `vitdfq.errors`.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, list(overrides))
-    line = open_line(recipe, out, fresh)
-    folder, teacher, prepared = line.folder, line.teacher, line.prepared
+    with open_line(recipe, out, fresh) as line:
+        return _along(line, until)
+
+
+def _along(line: "Line", until: str) -> dict[str, Any]:
+    """The straight line."""
+    recipe, folder, teacher, prepared = line.recipe, line.folder, line.teacher, line.prepared
     if until == "metrics":
         line.teacher_predictions()  # first: data that cannot be read must not cost a synthesis
     images, synthesis = line.images(recipe.synthesize)
@@ -72,17 +77,19 @@ def run(
     return metrics
 
 
-def open_line(recipe: Recipe, out: str | Path | None, fresh: bool) -> "Line":
-    """Load the teacher, try what the recipe does to it, and only then claim the folder."""
+@contextmanager
+def open_line(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator["Line"]:
+    """Load the teacher, try what the recipe does to it, and only then claim the folder, for as long as the block lasts."""
+    device = processes.start()
     with blaming("model"):
-        teacher = load_teacher(**recipe.model).to(Accelerator().device)
+        teacher = load_teacher(**recipe.model).to(device)
     with blaming("prepare and quantize"):  # now, not after a synthesis: a glob that matches nothing, say
         prepared = prepare(teacher, **recipe.prepare)
         student = quantize(prepared, **recipe.quantize)
     with blaming("calibrate"):
         check_steps(student, recipe.calibrate.get("steps"))
-    folder = claim_folder(Path(out) if out else Path("runs") / recipe.name, recipe.name, recipe.to_yaml(), fresh)
-    return Line(recipe, folder, teacher, prepared)
+    with claimed(Path(out) if out else Path("runs") / recipe.name, recipe.name, recipe.to_yaml(), fresh) as folder:
+        yield Line(recipe, folder, teacher, prepared)
 
 
 @contextmanager
@@ -98,7 +105,7 @@ def blaming(section: str) -> Iterator[None]:
 
 def evaluate_run(folder: str | Path, overrides: list[str]) -> dict[str, Any]:
     """Load the checkpoint in `folder` and evaluate it as its recipe says, changed by `overrides`."""
-    student = checkpoint.load(folder).to(Accelerator().device)
+    student = checkpoint.load(folder).to(processes.start())
     recipe = load_recipe(Path(folder) / "recipe.yaml", overrides)
     return evaluate(student, **recipe.evaluate)
 
@@ -118,7 +125,7 @@ class Line:
             "vitdfq": vitdfq.__version__,
             "seed": self.recipe.seed,
             "device": self.device.type,
-            "num_processes": 1,
+            "num_processes": processes.count(),
         }
 
     def teacher_predictions(self) -> Predictions:
@@ -127,7 +134,7 @@ class Line:
         Raises:
             GateError: its top-1 on the full set is not the recipe's `reference_top1`, to 0.1: other weights, data or transform.
         """
-        predictions = self._predictions("teacher", self.teacher_print, lambda: self.teacher)
+        predictions = self._predictions("teacher", self.teacher_print, lambda shelf: self.teacher)
         top1, reference = score(predictions)["top1"], self.recipe.reference_top1
         if reference is not None and self.recipe.evaluate.get("num_images") is None and abs(top1 - reference) > 0.1:
             raise GateError(f"the teacher's top-1 is {top1:.2f}, reference_top1 is {reference:.2f}: not the same model or data")
@@ -141,9 +148,9 @@ class Line:
         method = section.get("method", "sardfq")
         name = name or ("images" if section is self.recipe.synthesize else f"stages/{method}_images")
 
-        def make() -> dict[str, Tensor]:
+        def make(shelf: Shelf) -> dict[str, Tensor]:
             with blaming("synthesize"):
-                return {"images": synthesize(self.teacher, **section)}
+                return {"images": synthesize(self.teacher, **section, shelf=shelf)}
 
         tensors, seconds = self.stages.once(f"{name}.safetensors", fingerprint(self.teacher_print, section), make)
         images = tensors["images"]
@@ -160,11 +167,12 @@ class Line:
         done = self.stages.seconds(checkpoint.WEIGHTS, shaped_by)
         if done is not None:
             return checkpoint.load(self.folder).to(self.device), done
-        start = time.monotonic()
-        student = self._calibrated(images)
+        start, shelf = time.monotonic(), self.stages.shelf(checkpoint.WEIGHTS, shaped_by)
+        student = self._calibrated(images, shelf)
         seconds = round(time.monotonic() - start, 2)
         checkpoint.save(student, self.folder)
         self.stages.finish(checkpoint.WEIGHTS, shaped_by, seconds)
+        shelf.clear()
         return student, seconds
 
     def size(self) -> dict[str, int]:
@@ -174,10 +182,12 @@ class Line:
     def evaluated(self, student: nn.Module, images: Tensor) -> dict[str, Any]:
         """Top-1 and the rest of teacher, student and the students of the baselines."""
         teacher = self.teacher_predictions()
-        rows = {"student": self._predictions("student", self._student_print(images), lambda: student)}
+        rows = {"student": self._predictions("student", self._student_print(images), lambda shelf: student)}
         for method in self.recipe.baselines:
             other, _ = self.images(self._baseline_section(method, len(images)))
-            rows[method] = self._predictions(method, self._student_print(other), lambda other=other: self._calibrated(other))
+            rows[method] = self._predictions(
+                method, self._student_print(other), lambda shelf, other=other: self._calibrated(other, shelf)
+            )
         scores = {name: score(predictions, teacher.logits) for name, predictions in rows.items()}
         return {
             "teacher": {"name": self.recipe.model["name"]} | score(teacher),
@@ -188,12 +198,12 @@ class Line:
     def judged(self, images: Tensor, name: str, seed: int) -> tuple[Predictions, float]:
         """Predictions of a student calibrated with `seed`, which is not kept; and the seconds that its calibration took."""
 
-        def make() -> dict[str, Tensor]:
+        def make(shelf: Shelf) -> dict[str, Tensor]:
             start = time.monotonic()
-            student = self._calibrated(images, seed=seed)
+            student = self._calibrated(images, shelf.part("student"), seed=seed)
             seconds = torch.tensor(round(time.monotonic() - start, 2), dtype=torch.float64)
             say(f"evaluate: {name}")
-            predictions = predict(student, **self.recipe.evaluate)
+            predictions = predict(student, **self.recipe.evaluate, shelf=shelf.part("predictions"))
             return {"logits": predictions.logits, "labels": predictions.labels, "calibration_seconds": seconds}
 
         key = fingerprint(self._student_print(images, seed=seed), self.recipe.evaluate)
@@ -203,19 +213,20 @@ class Line:
     def _baseline_section(self, method: str, num_images: int) -> dict[str, Any]:
         return {"method": method, "num_images": num_images, "seed": self.recipe.synthesize.get("seed", 0)}
 
-    def _calibrated(self, images: Tensor, **changes: Any) -> nn.Module:
+    def _calibrated(self, images: Tensor, shelf: Shelf, **changes: Any) -> nn.Module:
         student = quantize(self.prepared, **self.recipe.quantize)
         with blaming("calibrate"):
-            return calibrate(student, self.prepared, images, **self.recipe.calibrate | changes)
+            return calibrate(student, self.prepared, images, **self.recipe.calibrate | changes, shelf=shelf)
 
     def _student_print(self, images: Tensor, **changes: Any) -> str:
         sections = (self.recipe.prepare, self.recipe.quantize, self.recipe.calibrate | changes)
         return fingerprint(self.teacher_print, *sections, fingerprint(images.numpy().tobytes().hex()))
 
     def _predictions(self, name: str, shaped_by: str, model) -> Predictions:
-        def make() -> dict[str, Tensor]:
+        def make(shelf: Shelf) -> dict[str, Tensor]:
+            student = model(shelf.part("student"))
             say(f"evaluate: {name}")
-            predictions = predict(model(), **self.recipe.evaluate)
+            predictions = predict(student, **self.recipe.evaluate, shelf=shelf.part("predictions"))
             return {"logits": predictions.logits, "labels": predictions.labels}
 
         key = fingerprint(shaped_by, self.recipe.evaluate)

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from rich.console import Group
 from rich.table import Table
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from vitdfq import processes
 from vitdfq.calibration import STEPS
 from vitdfq.calibration.calibrate import check_steps
 from vitdfq.models import image_size, load_teacher
@@ -166,7 +166,7 @@ def _passes(recipe: Recipe, student: nn.Module, num_images: int) -> int:
 
 def _flops_per_second() -> float:
     """Rate of a float32 matrix product of this machine: the fastest of a few, since other work may be running."""
-    device = Accelerator().device
+    device = processes.start()
     a = torch.randn(512, 512, device=device)
     seconds = []
     for _ in range(20):

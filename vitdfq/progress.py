@@ -8,21 +8,23 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vitdfq import processes
+
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 SECONDS_BETWEEN_LINES = 10.0
 quiet = False  # set by the command line's --quiet
 
 
 def say(message: str) -> None:
-    """Print one line about what happens."""
-    if not quiet:
+    """Print one line about what happens; of several processes the main one speaks."""
+    if not quiet and processes.is_main():
         console.print(message, markup=False)
 
 
 @contextmanager
 def bar(title: str, total: int) -> Iterator["Bar"]:
     """Show the progress of `total` steps; call the yielded bar's `advance(amount, **numbers)` after each."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or not sys.stderr.isatty() or not processes.is_main():
         yield Bar(title, total, live=None)
         return
     columns = (

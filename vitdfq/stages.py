@@ -3,18 +3,21 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from vitdfq import tensors
+from vitdfq import processes, tensors
 from vitdfq.errors import InputError
-from vitdfq.files import write_text
+from vitdfq.files import fingerprint, write_text
 from vitdfq.progress import say
+from vitdfq.shelf import Shelf
 
-RECORD = "stages/finished.json"
+RECORD, PARTS, LOCK = "stages/finished.json", "stages/parts", ".vitdfq.lock"
 RUN = ("recipe.yaml", "metrics.json", "README.md", "config.json", "model.safetensors", "images.safetensors", RECORD)
 OURS = (*RUN, "compare.json", "compare.md", "compare.png")
 
@@ -25,20 +28,36 @@ class Stages:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def once(self, name: str, shaped_by: str, make: Callable[[], dict[str, Tensor]]) -> tuple[dict[str, Tensor], float]:
-        """Return (tensors, seconds) of artefact `name`: read when its fingerprint matches, else made and written."""
+    def once(self, name: str, shaped_by: str, make: Callable[[Shelf], dict[str, Tensor]]) -> tuple[dict[str, Tensor], float]:
+        """Return (tensors, seconds) of artefact `name`: read when its fingerprint matches, else made and written.
+
+        `make(shelf)` is called in every process, and finds on the shelf what it put there before it was interrupted.
+        """
         seconds = self.seconds(name, shaped_by)
         if seconds is not None:
-            return tensors.read_tensors(self.folder / name), seconds
-        start = time.monotonic()
-        made = make()
+            return processes.from_main(lambda: tensors.read_tensors(self.folder / name)), seconds
+        start, shelf = time.monotonic(), self.shelf(name, shaped_by)
+        made = make(shelf)
         seconds = round(time.monotonic() - start, 2)
         tensors.write_tensors(self.folder / name, made)
         self.finish(name, shaped_by, seconds)
+        shelf.clear()
         return made, seconds
+
+    def shelf(self, name: str, shaped_by: str) -> Shelf:
+        """Where parts of artefact `name` wait for the others. Parts of one that was shaped by other things are forgotten."""
+        folder = self.folder / PARTS / fingerprint(name)
+        if processes.is_main() and folder.is_dir():
+            for other in folder.iterdir():
+                if other.name != shaped_by:
+                    Shelf(other).clear()
+        return Shelf(folder / shaped_by)
 
     def seconds(self, name: str, shaped_by: str) -> float | None:
         """How long the artefact took, if it is there, whole, and shaped by the same things; else None."""
+        return processes.from_main(lambda: self._seconds(name, shaped_by))
+
+    def _seconds(self, name: str, shaped_by: str) -> float | None:
         entry, path = self._record().get(name), self.folder / name
         if entry is None or entry["shaped_by"] != shaped_by or not path.is_file():
             return None
@@ -50,6 +69,8 @@ class Stages:
 
     def finish(self, name: str, shaped_by: str, seconds: float) -> None:
         """Record that the artefact is complete."""
+        if not processes.is_main():
+            return
         entry = {"shaped_by": shaped_by, "sha256": _sha256(self.folder / name), "seconds": seconds}
         write_text(self.folder / RECORD, json.dumps(self._record() | {name: entry}, indent=2) + "\n")
 
@@ -58,26 +79,45 @@ class Stages:
         return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def claim_folder(folder: Path, name: str, recipe_yaml: str, fresh: bool) -> Path:
-    """Make `folder` the place of this run; write recipe.yaml into it.
+@contextmanager
+def claimed(folder: Path, name: str, recipe_yaml: str, fresh: bool) -> Iterator[Path]:
+    """Make `folder` the place of this run, and of no other while the block lasts; write recipe.yaml into it.
 
     Raises:
-        InputError: it is not a folder, or holds another run or somebody's files.
+        InputError: it is not a folder, holds another run or somebody's files, or a run is writing there now.
     """
+    lock = FileLock(folder / LOCK, timeout=0)
+
+    def claim() -> None:
+        _check_owner(folder, name, fresh)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(f"{folder}: another run is writing there; wait for it, or choose another --out") from error
+        if fresh:
+            for ours in OURS:
+                (folder / ours).unlink(missing_ok=True)
+            Shelf(folder / PARTS).clear()
+        write_text(folder / "recipe.yaml", recipe_yaml)
+
+    processes.from_main(claim)
+    try:
+        yield folder
+    finally:
+        lock.release()  # the system does it where a process is killed
+
+
+def _check_owner(folder: Path, name: str, fresh: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: not a folder")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
         marker = folder / "recipe.yaml"
         if not marker.is_file():
             raise InputError(f"{folder}: not empty and not a vitdfq run; choose another --out")
         owner = marker.read_text().partition("\n")[0].removeprefix("name: ").strip()
         if owner != name and not fresh:
             raise InputError(f"{folder}: holds another run ({owner}); choose another --out, or --fresh to replace it")
-        if fresh:
-            for ours in OURS:
-                (folder / ours).unlink(missing_ok=True)
-    write_text(folder / "recipe.yaml", recipe_yaml)
-    return folder
 
 
 def weights_fingerprint(model: nn.Module) -> str:

@@ -11,6 +11,7 @@ from vitdfq.calibration.steps import STEPS
 from vitdfq.models.kinds import require_student
 from vitdfq.pick import did_you_mean, pick
 from vitdfq.quantization.modules import bits_of, put_weight_on_grid, take_weight_off_grid, weighted_modules
+from vitdfq.shelf import Shelf
 
 Step = str | dict[str, Any]
 COUNTS = ("num_images", "batch_size", "iterations")  # options of steps: at least 1 wherever they stand
@@ -35,6 +36,7 @@ def calibrate(
     *,
     steps: list[Step] | None = None,
     seed: int = 0,
+    shelf: Shelf | None = None,
 ) -> nn.Module:
     """Calibrate `student` in place (and return it): scales set, weights on the grid.
 
@@ -44,6 +46,7 @@ def calibrate(
         images: (N, 3, H, W), normalised as the teacher expects.
         steps: names, or `{name: {option: value}}`, in order; None means `default_steps(student)`, an empty list no step.
         seed: of every random draw; the same seed gives the same student.
+        shelf: where what is finished waits, so that an interrupted call goes on.
 
     Raises:
         ValueError: a model that `quantize` did not return; unknown step or option; images that are not finite or not
@@ -58,11 +61,16 @@ def calibrate(
     parsed = check_steps(student, steps)
     for module in weighted_modules(student):
         take_weight_off_grid(module)  # one that was calibrated before: what a step moves must be rounded again
-    for name, options in parsed:
-        step = STEPS[name]
-        if "seed" in inspect.signature(step).parameters:
-            options = {"seed": seed} | options
-        step(student, teacher, images.to(device), **options)
+    shelf = shelf or Shelf()
+    for number, (name, options) in enumerate(parsed):
+        step, title = STEPS[name], f"{number}_{name}"
+        if (state := shelf.get(title)) is not None:
+            student.load_state_dict(state)
+            continue
+        known = inspect.signature(step).parameters
+        own = {"seed": seed, "shelf": shelf.part(f"{title}_parts")}
+        step(student, teacher, images.to(device), **{key: value for key, value in own.items() if key in known} | options)
+        shelf.put(title, student.state_dict())
     require_fitted(student, "calibrate", "steps lack observe")
     for module in weighted_modules(student):
         put_weight_on_grid(module)
@@ -108,7 +116,7 @@ def parse_steps(steps: list[Step]) -> list[tuple[str, dict[str, Any]]]:
             name, options = entry, {}
         else:
             raise ValueError(f"a step is a name or {{name: {{option: value}}}}, not {entry!r}")
-        known = list(inspect.signature(pick(name, STEPS, "calibration step")).parameters)[3:]
+        known = [key for key in list(inspect.signature(pick(name, STEPS, "calibration step")).parameters)[3:] if key != "shelf"]
         if not isinstance(options, Mapping):
             raise ValueError(f"step {name!r}: options is {options!r}; expected a mapping {{option: value}}")
         for option in options:

@@ -29,6 +29,7 @@ def batches(
     *,
     batch_size: int,
     num_images: int | None = None,
+    wanted: Callable[[int], bool] = lambda row: True,
     num_workers: int = 0,
 ) -> Iterator[tuple["Tensor", "Tensor"]]:
     """Yield (images (B, 3, H, W), labels (B,)), the last batch smaller; the first `num_images` rows, or all.
@@ -38,6 +39,7 @@ def batches(
         transform: PIL image -> tensor.
         batch_size: rows in a batch.
         num_images: stop after so many rows.
+        wanted: which rows, by number; others are not decoded.
         num_workers: threads that decode ahead. Threads, not processes: decoding and resizing release the interpreter
             lock, the order of rows stays that of the set, and a streamed reader is never forked.
 
@@ -51,7 +53,8 @@ def batches(
         return transform(_picture(labelled.name, index, row["image"])), row["label"]
 
     with closing(iter(labelled)) as rows:  # a reader left in the middle holds threads until the process ends
-        loaded = _in_order(load, enumerate(islice(rows, num_images)), num_workers, ahead=2 * batch_size)
+        numbered = (pair for pair in enumerate(islice(rows, num_images)) if wanted(pair[0]))
+        loaded = _in_order(load, numbered, num_workers, ahead=2 * batch_size)
         with closing(loaded):
             while batch := list(islice(loaded, batch_size)):
                 images, labels = zip(*batch, strict=True)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from vitdfq.shelf import Shelf
 from vitdfq.synthesis.context import TeacherFacts
 from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.methods import ENGINES, parts_of, resolve_method
@@ -31,6 +32,7 @@ def synthesize(
     student: str | None = None,
     group_size: int | None = None,
     among: dict[str, float] | None = None,
+    shelf: Shelf | None = None,
 ) -> Tensor:
     """Synthesize calibration images from the teacher alone, without any real image.
 
@@ -66,6 +68,7 @@ def synthesize(
             a time, by default 32.
         among: shares of the images that other presets make, evenly spread, in as many steps: `{"dead_leaves": 0.5}` makes every
             second one a painted one.
+        shelf: where finished batches wait for the others, so that an interrupted call goes on.
         max_regions: each image gets 1 to this many regions with a class of their own; 1 switches regions off.
 
     Returns:
@@ -85,13 +88,15 @@ def synthesize(
     facts = TeacherFacts.of(teacher)
     order, parts = kinds(num_images, resolved.among), parts_of(resolved)
 
-    def make(part: Method, count: int) -> Tensor:
+    def make(kind: str, part: Method) -> Tensor:
+        count = order.count(kind)
         if part.steps == 0:
             return torch.stack([STARTS[part.start](index, seed, facts) for index in range(count)])
+        own = (shelf or Shelf()).part(kind)
         with torch.enable_grad():
-            return ENGINES[part.engine](teacher, facts, part, num_images=count, batch_size=batch_size, seed=seed)
+            return ENGINES[part.engine](teacher, facts, part, num_images=count, batch_size=batch_size, seed=seed, shelf=own)
 
-    made = {kind: iter(make(part, order.count(kind))) for kind, part in parts.items() if kind in order}
+    made = {kind: iter(make(kind, part)) for kind, part in parts.items() if kind in order}
     images = torch.stack([next(made[kind]) for kind in order])
     if not images.isfinite().all():
         raise ValueError("synthesis ended in images that are not finite; try a smaller lr")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vitdfq.progress import bar
 from vitdfq.quantization.learning import learning
+from vitdfq.shelf import Shelf
 from vitdfq.synthesis.augment import Jitter
 from vitdfq.synthesis.conditional import CODE_SIZE, CONDITION_SCALE, ConditionalGenerator, settle
 from vitdfq.synthesis.context import SynthContext, TeacherFacts
@@ -82,8 +83,13 @@ class Trained:
         return torch.cat([self.generator(*batch).clamp(facts.low, facts.high).cpu() for batch in batches])
 
 
-def generate(teacher: nn.Module, facts: TeacherFacts, method: Method, *, num_images: int, batch_size: int, seed: int) -> Tensor:
-    """Train a generator against the frozen teacher and draw from it. Returns (num_images, 3, H, W) on the CPU."""
+def generate(
+    teacher: nn.Module, facts: TeacherFacts, method: Method, *, num_images: int, batch_size: int, seed: int, shelf: Shelf
+) -> Tensor:
+    """Train a generator against the frozen teacher and draw from it. Returns (num_images, 3, H, W) on the CPU.
+
+    Every process does the same: what one step leaves the next one needs. Nothing is shelved.
+    """
     trained = train_generator(teacher, method, batch_size=method.group_size or GROUP_SIZE, seed=seed)
     return trained.draw(num_images, batch_size)
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from vitdfq import processes
 from vitdfq.progress import bar
+from vitdfq.shelf import Shelf
 from vitdfq.synthesis.attention import attention_rows, rows_name
 from vitdfq.synthesis.augment import Jitter
 from vitdfq.synthesis.canvas import BETAS, CANVASES, Canvas
@@ -24,8 +26,14 @@ from vitdfq.synthesis.views import Views, draw_views
 GROUP_SIZE = 16  # images that depend on each other where they do
 
 
-def invert(teacher: nn.Module, facts: TeacherFacts, method: Method, *, num_images: int, batch_size: int, seed: int) -> Tensor:
-    """Optimise images against the frozen teacher, `batch_size` at a time. Returns (num_images, 3, H, W) on the CPU."""
+def invert(
+    teacher: nn.Module, facts: TeacherFacts, method: Method, *, num_images: int, batch_size: int, seed: int, shelf: Shelf
+) -> Tensor:
+    """Optimise images against the frozen teacher, `batch_size` at a time, batches shared out over the processes.
+
+    Returns:
+        (num_images, 3, H, W) on the CPU, in every process.
+    """
     terms = resolve_terms(method.losses)
     if coupled(method, terms):  # then who is in a batch is part of the method, not of how it is run
         batch_size = method.group_size or GROUP_SIZE
@@ -33,15 +41,13 @@ def invert(teacher: nn.Module, facts: TeacherFacts, method: Method, *, num_image
     if method.drop_at:
         check_prunable(teacher, facts)
         names.append(rows_name(facts.sites[-1]))
-    images = []
-    with (
-        Networks(teacher, names, method.precision) as networks,
-        bar("synthesize", total=num_images * method.steps) as progress,
-    ):
+    starts = range(0, num_images, batch_size)
+    batches = {f"images_{first}": range(first, min(first + batch_size, num_images)) for first in starts}
+    own = sum(len(batches[name]) for name in processes.share(shelf.missing(batches)))
+    with Networks(teacher, names, method.precision) as networks, bar("synthesize", total=own * method.steps) as progress:
         inversion = Inversion(networks, facts, method, terms, batch_size, seed, progress.advance)
-        for first in range(0, num_images, batch_size):
-            images.append(inversion.run(range(first, min(first + batch_size, num_images))))
-    return torch.cat(images)
+        made = shelf.all(batches, lambda name: {"images": inversion.run(batches[name])})
+    return torch.cat([part["images"] for part in made])
 
 
 def coupled(method: Method, terms: list[Term]) -> bool:

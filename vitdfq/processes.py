@@ -1,0 +1,105 @@
+"""Several processes that do one run together: which of them this is, what its share is, what all of them found (accelerate).
+
+Nothing here needs a launcher: a process by itself has every share, and hears only from itself. Work is cut into parts in a way
+that does not depend on how many processes there are, and what the parts give is put together in their order, so that the result
+does not depend on it either.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from vitdfq.errors import LaunchError
+
+T, R = TypeVar("T"), TypeVar("R")
+
+
+def start() -> torch.device:
+    """Meet the other processes of this launch, if there are any; return the device of this one.
+
+    Raises:
+        LaunchError: the launcher started several processes that do not see each other; each would write the same files.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator()
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != launched:
+        raise LaunchError(
+            f"the launcher started {launched} processes, but each sees {accelerator.num_processes}: they would write the same "
+            "files; on CPUs set ACCELERATE_USE_CPU=true and launch with --multi_gpu, or use torchrun"
+        )
+    return accelerator.device
+
+
+def count() -> int:
+    """How many processes there are."""
+    return torch.distributed.get_world_size() if _met() else 1
+
+
+def index() -> int:
+    """Which of them this is, from 0; also before `start`, by the launcher's word."""
+    return torch.distributed.get_rank() if _met() else int(os.environ.get("RANK", 0))
+
+
+def is_main() -> bool:
+    """Whether this process writes files and speaks."""
+    return index() == 0
+
+
+def gathered(mine: T) -> list[T]:
+    """What each process has, in the order of the processes; every process gets all of it. Tensors must be on the CPU."""
+    if count() == 1:
+        return [mine]
+    found: list[Any] = [None] * count()
+    torch.distributed.all_gather_object(found, mine)
+    return found
+
+
+def from_main(make: Callable[[], T]) -> T:
+    """What `make` returns, or raises, in the main process; it is called in no other."""
+    if count() == 1:
+        return make()
+    said: list[Any] = [None]
+    if is_main():
+        try:
+            said = [make()]
+        except Exception as error:
+            said = [error]
+    torch.distributed.broadcast_object_list(said, src=0)
+    if isinstance(said[0], Exception):
+        raise said[0]
+    return said[0]
+
+
+def share(parts: Sequence[T]) -> Sequence[T]:
+    """The parts that this process does."""
+    return parts[index() :: count()]
+
+
+def shared_out(parts: Sequence[T], do: Callable[[T], R], done: Callable[[T, R], None]) -> list[R]:
+    """Do all parts, each in one process; return the results in the order of the parts, to every process.
+
+    In a round, every process does one part; when it is over, `done(part, result)` is called for each of them in every process.
+    """
+    results = []
+    for first in range(0, len(parts), count()):
+        turn = parts[first : first + count()]
+        result = do(turn[index()]) if index() < len(turn) else None
+        for part, found in zip(turn, gathered(result), strict=False):
+            done(part, found)
+            results.append(found)
+    return results
+
+
+def summed(value: torch.Tensor) -> torch.Tensor:
+    """The sum of each process's tensor, in place; exact for integers, to the last digits of float64 otherwise."""
+    if count() > 1:
+        torch.distributed.all_reduce(value)
+    return value
+
+
+def _met() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -1,0 +1,88 @@
+"""What is finished of a stage that is not: parts on disk, so that the same command goes on where it was killed."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vitdfq import processes
+from vitdfq.errors import InputError
+from vitdfq.progress import say
+from vitdfq.tensors import read_metadata, read_tensors, write_tensors
+
+Tensors = dict[str, Tensor]
+
+
+class Shelf:
+    """Parts by name. Without a folder nothing is kept, and nothing is found: calls from Python need no folder.
+
+    Only the main process writes and reads; what it finds, all processes get.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+
+    def part(self, name: str) -> "Shelf":
+        """A shelf of its own in this one."""
+        return self if self.folder is None or not name else Shelf(self.folder / name)
+
+    def get(self, name: str) -> Tensors | None:
+        """The part, or None if it is not there or was changed since it was written."""
+        return None if self.folder is None else processes.from_main(lambda: self._read(name))
+
+    def put(self, name: str, part: Tensors) -> None:
+        """Keep a part; every process that calls it has the same one."""
+        if self.folder is not None and processes.is_main():
+            write_tensors(self._path(name), part, {"sha256": _digest(part)})
+
+    def once(self, name: str, make: Callable[[], Tensors]) -> Tensors:
+        """The part that is there, or the one that `make` returns, which is kept."""
+        found = self.get(name)
+        if found is None:
+            found = make()
+            self.put(name, found)
+        return found
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Those of the parts that are not there."""
+        return [name for name in names if self.get(name) is None]
+
+    def all(self, names: Iterable[str], make: Callable[[str], Tensors]) -> list[Tensors]:
+        """The parts of these names, in their order, in every process; those missing are shared out over the processes."""
+        found = {name: self.get(name) for name in names}
+        missing = [name for name, part in found.items() if part is None]
+        found |= dict(zip(missing, processes.shared_out(missing, make, done=self.put), strict=True))
+        return [part for part in found.values() if part is not None]
+
+    def clear(self) -> None:
+        """Forget all parts: the stage they belong to is finished, or was begun otherwise."""
+        if self.folder is not None and processes.is_main():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, name: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{name}.safetensors"
+
+    def _read(self, name: str) -> Tensors | None:
+        path = self._path(name)
+        if not path.is_file():
+            return None
+        try:
+            part = read_tensors(path)
+            if read_metadata(path).get("sha256") == _digest(part):
+                return part
+        except InputError:  # damaged
+            pass
+        say(f"{path}: changed since it was written; made again")
+        return None
+
+
+def _digest(part: Tensors) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(part.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
