@@ -106,7 +106,9 @@ def test_zoo_model_on_the_zoo_set():
 def test_too_few_images_are_noticed(folder, monkeypatch):
     with pytest.raises(RecipeError, match=r"num_images is 6, but .* has only 5"):
         evaluate(Reader(), dataset=folder, num_images=6)
-    monkeypatch.setattr("vitdfq.evaluation.batches", lambda *args, **kwargs: (pair for pair in list(batches(*args, **kwargs))[:-1]))
+    monkeypatch.setattr(
+        "vitdfq.evaluation.batches", lambda *args, **kwargs: (pair for pair in list(batches(*args, **kwargs))[:-1])
+    )
     with pytest.raises(InputError, match="4 images read, 5 expected"):
         evaluate(Reader(), dataset=folder, batch_size=2)
 

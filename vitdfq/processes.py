@@ -6,14 +6,15 @@ does not depend on it either.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
 
 from vitdfq.errors import LaunchError
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def start() -> torch.device:
@@ -99,6 +100,17 @@ def summed(value: torch.Tensor) -> torch.Tensor:
     if count() > 1:
         torch.distributed.all_reduce(value)
     return value
+
+
+def sum_gradients(parameters: Iterable[torch.Tensor]) -> None:
+    """Replace each parameter's gradient by the sum over the processes; one without a gradient counts as zero."""
+    if count() == 1:
+        return
+    parameters = list(parameters)
+    flat = [torch.zeros_like(own).flatten() if own.grad is None else own.grad.flatten() for own in parameters]
+    sums = summed(torch.cat(flat)).split([own.numel() for own in parameters])  # one message instead of hundreds
+    for own, total in zip(parameters, sums, strict=True):
+        own.grad = total.view_as(own).clone()
 
 
 def _met() -> bool:

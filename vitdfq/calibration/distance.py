@@ -32,16 +32,29 @@ def finish(model: Any, x: Tensor) -> Ending:
     return Ending(tokens, model.forward_head(tokens, pre_logits=True), model.forward_head(tokens))
 
 
-def distance(student: Ending, teacher: Ending) -> Tensor:
-    """Relative squared error of tokens and of pooled features, plus the divergence of the class probabilities; 0-d."""
+def sizes(teacher: Ending) -> Tensor:
+    """What `distance` divides by: squared sizes of tokens and of pooled features, and the number of images; (3,) float64."""
+    energies = [values.double().square().sum() for values in (teacher.tokens, teacher.pooled)]
+    return torch.stack([*energies, energies[0].new_tensor(len(teacher.logits))])
+
+
+def distance(student: Ending, teacher: Ending, whole: Tensor | None = None) -> Tensor:
+    """Relative squared error of tokens and of pooled features, plus the divergence of the class probabilities; 0-d.
+
+    Args:
+        student, teacher: on the same images.
+        whole: sum of the `sizes` of all parts of a batch; the distances of the parts then add up to the batch's.
+    """
+    tokens, pooled, count = sizes(teacher) if whole is None else whole
     return (
-        relative_error(student.tokens, teacher.tokens)
-        + relative_error(student.pooled, teacher.pooled)
-        + divergence(student.logits, teacher.logits)
+        relative_error(student.tokens, teacher.tokens, tokens)
+        + relative_error(student.pooled, teacher.pooled, pooled)
+        + divergence(student.logits, teacher.logits) * (len(teacher.logits) / count).float()
     )
 
 
-def relative_error(x: Tensor, target: Tensor) -> Tensor:
-    """|x - target|^2 / |target|^2, 0-d, in float32 also under autocast."""
+def relative_error(x: Tensor, target: Tensor, size: Tensor | None = None) -> Tensor:
+    """|x - target|^2 / |target|^2, 0-d, in float32 also under autocast; `size` in place of |target|^2."""
     x, target = x.float(), target.float()
-    return (x - target).square().sum() / target.square().sum().clamp(min=torch.finfo(torch.float32).tiny)
+    size = target.square().sum() if size is None else size.float()
+    return (x - target).square().sum() / size.clamp(min=torch.finfo(torch.float32).tiny)

@@ -3,16 +3,20 @@
 import torch
 from torch import Tensor, nn
 
-from vitdfq import progress
+from vitdfq import processes, progress
 from vitdfq.calibration.augment import augmented
-from vitdfq.calibration.distance import distance, ending_of
+from vitdfq.calibration.distance import distance, ending_of, sizes
 from vitdfq.calibration.folding import require_fitted
 from vitdfq.calibration.guard import Guard, hold_out, worst_ratio
 from vitdfq.pick import pick
-from vitdfq.quantization.learning import finite, half_cosine, learning
+from vitdfq.quantization.descent import Descent
+from vitdfq.quantization.learning import Learners, finite, learning
+from vitdfq.shelf import Shelf
 from vitdfq.synthesis.networks import PRECISIONS
 
 CHECKS = 4  # looks at the guard's images during the training
+SHARDS = 2  # of a batch, see `_gradients`
+STATE = "state"
 
 
 def distill(
@@ -26,6 +30,7 @@ def distill(
     batch_size: int = 32,
     precision: str = "bfloat16",
     seed: int = 0,
+    shelf: Shelf | None = None,
 ) -> None:
     """Train weights, biases and activation scales of the whole student at once, through the rounding (straight-through).
 
@@ -43,6 +48,7 @@ def distill(
         batch_size: images a step.
         precision: of the products; "bfloat16" or "float32". Weights, scales and rounding are float32 in both.
         seed: of batches and views, and of the guard's images.
+        shelf: keeps the state at every look at the guard's images.
 
     Raises:
         ValueError: an unknown precision; quantizers that are not fitted; a loss that stopped being finite.
@@ -52,27 +58,78 @@ def distill(
     train, held_out = hold_out(images)
     guard = Guard(teacher, held_out, seed)
     rng = torch.Generator().manual_seed(seed)
+    shelf = shelf or Shelf()
     with learning([student]) as learners, progress.bar("distill", total=iterations) as bar:
-        optimizer = torch.optim.Adam(learners.groups(lr, scale_lr), betas=(0.9, 0.99))
-        schedule = half_cosine(optimizer, iterations)
-        before = guard.errors(student)
-        best, kept = 1.0, learners.snapshot()
-        for step in range(1, iterations + 1):
-            views = augmented(train[torch.randperm(len(train), generator=rng)[:batch_size].to(train.device)], rng)
-            with torch.autocast(views.device.type, dtype, enabled=dtype is not None):
-                with torch.no_grad():
-                    target = ending_of(teacher, views)
-                with torch.enable_grad():
-                    loss = distance(ending_of(student, views), target)
-            value = finite(loss, "distill: the loss", step - 1)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        descent = Descent(learners.groups(lr, scale_lr), iterations, betas=(0.9, 0.99))
+        kept = Kept(guard, student, learners)
+        if (part := shelf.get(STATE)) is not None:
+            rng.set_state(part["rng"])
+            descent.restore(part)
+            kept.restore(part)
+            bar.advance(descent.done)
+        while descent.done < iterations:
+            batch = torch.randperm(len(train), generator=rng)[:batch_size].to(train.device)
+            loss = _gradients(student, teacher, augmented(train[batch], rng), descent.parameters, dtype)
+            value = finite(loss, "distill: the loss", descent.done)
+            descent.step()
             bar.advance(loss=value)
-            if step % max(1, iterations // CHECKS) == 0 or step == iterations:
-                left = worst_ratio(guard.errors(student), before)
-                if left < best:
-                    best, kept = left, learners.snapshot()
-        learners.restore(kept)
+            if descent.done % max(1, iterations // CHECKS) == 0 or descent.done == iterations:
+                kept.look()
+                shelf.put(STATE, {"rng": rng.get_state()} | descent.state() | kept.state())
+        learners.restore(kept.values)
+    best = kept.ratio
     progress.say(f"distill: {best:.2f} of the error on images not trained on is left" + (" (nothing kept)" if best == 1 else ""))
+
+
+def _gradients(
+    student: nn.Module, teacher: nn.Module, views: Tensor, parameters: list[Tensor], dtype: torch.dtype | None
+) -> Tensor:
+    """Give the parameters the gradients of the distance on views (B, 3, H, W); return it, 0-d.
+
+    The batch is cut into shards whether or not there are several processes to share them out to, so that one and two processes
+    add up the same numbers.
+    """
+    shards = processes.share(views.split(-(-len(views) // max(SHARDS, processes.count()))))
+    with torch.autocast(views.device.type, dtype, enabled=dtype is not None):
+        with torch.no_grad():
+            targets = [ending_of(teacher, shard) for shard in shards]
+        whole = processes.summed(
+            sum((sizes(target) for target in targets), torch.zeros(3, dtype=torch.float64, device=views.device))
+        )
+        total = torch.zeros((), device=views.device)
+        for shard, target in zip(shards, targets, strict=True):
+            with torch.enable_grad():
+                loss = distance(ending_of(student, shard), target, whole)
+            loss.backward()
+            total += loss.detach()
+    processes.sum_gradients(parameters)
+    return processes.summed(total)
+
+
+class Kept:
+    """The best state so far on images not trained on, the first one included."""
+
+    def __init__(self, guard: Guard, student: nn.Module, learners: Learners) -> None:
+        self.guard, self.student, self.learners = guard, student, learners
+        self.before = guard.errors(student)
+        self.ratio, self.values = 1.0, learners.snapshot()
+
+    def look(self) -> None:
+        """Keep the student as it is now, if it is better."""
+        left = worst_ratio(self.guard.errors(self.student), self.before)
+        if left < self.ratio:
+            self.ratio, self.values = left, self.learners.snapshot()
+
+    def state(self) -> dict[str, Tensor]:
+        """What is kept, and the student as it is now."""
+        numbers = {
+            "ratio": torch.tensor(self.ratio, dtype=torch.float64),
+            "before": torch.tensor(self.before, dtype=torch.float64),
+        }
+        named = {f"kept_{number}": value for number, value in enumerate(self.values)}
+        return numbers | named | {f"now_{number}": value for number, value in enumerate(self.learners.snapshot())}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.ratio, self.before = state["ratio"].item(), state["before"].tolist()
+        self.values = [state[f"kept_{number}"] for number in range(len(self.values))]
+        self.learners.restore([state[f"now_{number}"] for number in range(len(self.values))])

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitdfq import progress
+from vitdfq import processes, progress
 from vitdfq.models import Unit, units
 from vitdfq.models.hooks import hooked
 from vitdfq.quantization.functional import fake_quantize
-from vitdfq.quantization.modules import QuantLinear
+from vitdfq.quantization.modules import QuantLinear, restore_state, state_of
 from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.shelf import Shelf
 
 COLUMNS_AT_ONCE = 128
 
@@ -26,6 +27,7 @@ def gptq(
     num_images: int = 128,
     damping: float = 0.01,
     batch_size: int = 32,
+    shelf: Shelf | None = None,
 ) -> None:
     """Move the weights of every linear layer so that, once rounded, the layer's output on its quantized inputs changes least.
 
@@ -38,7 +40,8 @@ def gptq(
         images: (N, 3, H, W).
         num_images: at most so many of the images are used.
         damping: added to the diagonal of the second moments, as a share of its mean.
-        batch_size: images in one forward pass; bounds memory.
+        batch_size: images in one forward pass, each in one of the processes; bounds memory.
+        shelf: keeps finished units.
 
     Raises:
         ValueError: damping is not positive, or the inputs of a layer are not finite because `observe` has not run.
@@ -46,15 +49,20 @@ def gptq(
     if not damping > 0:
         raise ValueError(f"gptq: damping is {damping}; it must be positive")
     names = {part: name for name, part in student.named_modules()}
-    streams = list(images[:num_images].split(batch_size))
-    chain = units(student)
+    streams = list(processes.share(images[:num_images].split(batch_size)))
+    chain, shelf = units(student), shelf or Shelf()
     with progress.bar("gptq", total=len(chain)) as bar:
         for unit in chain:
-            for linear in _quantized_linears(unit):
-                moments = _second_moments(unit, linear, streams)
-                if not moments.isfinite().all():
-                    raise ValueError(f"gptq: the inputs of {names[linear]} are not finite; put gptq after observe")
-                _fit_and_round(linear, moments, damping)
+            part = shelf.get(unit.name)
+            if part is None:
+                for linear in _quantized_linears(unit):
+                    moments = _second_moments(unit, linear, streams)
+                    if not moments.isfinite().all():
+                        raise ValueError(f"gptq: the inputs of {names[linear]} are not finite; put gptq after observe")
+                    _fit_and_round(linear, moments, damping)
+                shelf.put(unit.name, state_of(unit.modules))
+            else:
+                restore_state(unit.modules, part)
             streams = [unit.forward(stream) for stream in streams]
             bar.advance()
 
@@ -126,22 +134,25 @@ class _Seen(Exception):  # noqa: N818 - nothing went wrong
 
 
 def _second_moments(unit: Unit, linear: QuantLinear, streams: list[Tensor]) -> Tensor:
-    """E[x xᵀ] (in, in) of the quantized, shifted inputs of `linear` over all tokens."""
-    total = torch.zeros(linear.in_features, linear.in_features, device=linear.weight.device)
-    tokens = 0
+    """E[x xᵀ] (in, in) of the quantized, shifted inputs of `linear` over all tokens of all processes.
+
+    Batches are summed in float64, where the order, and so who has which, does not show.
+    """
+    device = linear.weight.device
+    total = torch.zeros(linear.in_features, linear.in_features, dtype=torch.float64, device=device)
+    tokens = torch.zeros((), dtype=torch.long, device=device)
 
     def collect(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
-        nonlocal tokens
         rows = output.flatten(0, -2)
-        total.addmm_(rows.T, rows)
-        tokens += len(rows)
+        total.add_(rows.T @ rows)
+        tokens.add_(len(rows))
         raise _Seen
 
     with hooked([linear.input_quantizer.register_forward_hook(collect)]):
         for stream in streams:
             with suppress(_Seen):
                 unit.forward(stream)
-    return total / max(tokens, 1)
+    return (processes.summed(total) / processes.summed(tokens).clamp(min=1)).to(linear.weight.dtype)
 
 
 def _upper_factor_of_inverse(moments: Tensor) -> Tensor:

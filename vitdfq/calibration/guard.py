@@ -24,9 +24,22 @@ class Guard:
 
     def __init__(self, teacher: nn.Module, held_out: Tensor, seed: int) -> None:
         painted = synthesize(teacher, method="dead_leaves", num_images=PAINTED, seed=seed + SEED_OFFSET).to(held_out)
+        self.before: list[float] | None = None
         self.sets = [images for images in (held_out, painted) if len(images)]
         with torch.no_grad():
             self.targets = [ending_of(teacher, images) for images in self.sets]
+
+    def start(self, student: nn.Module) -> None:
+        """Measure the student that later ones are compared with, unless one was."""
+        if self.before is None:
+            self.before = self.errors(student)
+
+    def accepts(self, student: nn.Module) -> bool:
+        """Whether the student is worse on no set than the last one accepted; if so, it is what the next is compared with."""
+        after = self.errors(student)
+        better = worst_ratio(after, self.before or after) <= 1
+        self.before = after if better else self.before
+        return better
 
     def errors(self, student: nn.Module) -> list[float]:
         """Distance to the teacher on each set."""

@@ -8,13 +8,15 @@ from torch import Tensor, nn
 
 from vitdfq import progress
 from vitdfq.calibration.folding import require_fitted
-from vitdfq.calibration.guard import Guard, hold_out, worst_ratio
+from vitdfq.calibration.guard import Guard, hold_out
 from vitdfq.calibration.objectives import OBJECTIVES, Loss
 from vitdfq.calibration.rounding import SoftRounding, learned_rounding
 from vitdfq.models import Unit, units
 from vitdfq.pick import pick
-from vitdfq.quantization.learning import Learners, finite, half_cosine, learning
-from vitdfq.quantization.modules import weighted_modules
+from vitdfq.quantization.descent import Descent
+from vitdfq.quantization.learning import Learners, finite, learning
+from vitdfq.quantization.modules import restore_state, state_of, weighted_modules
+from vitdfq.shelf import Shelf
 
 ROUNDINGS = {"straight_through": False, "adaround": True}  # name -> whether rounding has parameters of its own
 FREE_SHARE = 0.2  # of the iterations in which AdaRound's gates may stay undecided
@@ -36,6 +38,7 @@ def reconstruct(
     rounding: str = "straight_through",
     guarded: bool = True,
     seed: int = 0,
+    shelf: Shelf | None = None,
 ) -> None:
     """Train each unit of the quantized student, in order, against the float unit (BRECQ, arXiv 2102.05426).
 
@@ -57,6 +60,7 @@ def reconstruct(
             (arXiv 2004.10568), which takes thousands of iterations.
         guarded: put a unit back when the guard's images say so.
         seed: of the batches and the mixing, and of the guard's images.
+        shelf: keeps finished units.
 
     Raises:
         ValueError: an unknown objective or rounding; quantizers that are not fitted; a loss that stopped being finite.
@@ -66,28 +70,33 @@ def reconstruct(
     gates = pick(rounding, ROUNDINGS, "rounding")
     train, held_out = hold_out(images) if guarded else (images, images[:0])
     guard = Guard(teacher, held_out, seed) if guarded else None
-    before = guard.errors(student) if guard else []
     losses = build(teacher, train)
     rng = torch.Generator(device=images.device).manual_seed(seed)
-    quantized, real = train, train
+    quantized, real, shelf, put_back = train, train, shelf or Shelf(), 0
     pairs = list(zip(units(student), units(teacher), strict=True))
-    put_back = 0
     with progress.bar("reconstruct", total=len(pairs) * iterations) as bar:
         for position, (unit, float_unit) in enumerate(pairs):
             with torch.no_grad():
                 target = float_unit.forward(real)
-            with learning(unit.modules) as learners:
-                old = learners.snapshot()
-                with _rounding(unit, gates) as soft:
-                    batches = _mixed(quantized, real, target, iterations, batch_size, keep, rng)
-                    _train(unit, learners, soft, losses(position), batches, iterations, lr, scale_lr, bar)
+            part = shelf.get(unit.name)
+            if part is None:
                 if guard:
-                    after = guard.errors(student)
-                    if worst_ratio(after, before) > 1:
+                    guard.start(student)
+                with learning(unit.modules) as learners:
+                    old = learners.snapshot()
+                    with _rounding(unit, gates) as soft:
+                        batches = _mixed(quantized, real, target, iterations, batch_size, keep, rng)
+                        _train(unit, learners, soft, losses(position), batches, iterations, lr, scale_lr, bar)
+                    worse = guard is not None and not guard.accepts(student)
+                    if worse:
                         learners.restore(old)
-                        put_back += 1
-                    else:
-                        before = after
+                part = state_of(unit.modules) | {"rng": rng.get_state(), "worse": torch.tensor(worse)}
+                shelf.put(unit.name, part)
+            else:
+                bar.advance(iterations)
+            rng.set_state(part.pop("rng"))
+            put_back += int(part.pop("worse"))
+            restore_state(unit.modules, part)
             with torch.no_grad():
                 quantized, real = unit.forward(quantized), target
     if put_back:
@@ -108,8 +117,7 @@ def _train(
     groups = learners.groups(lr, scale_lr)
     if soft:
         groups.append({"params": [rounding.logit for rounding in soft], "lr": GATE_LR})
-    optimizer = torch.optim.Adam(groups)
-    schedule = half_cosine(optimizer, iterations)
+    descent = Descent(groups, iterations)
     for step, (mixed, target) in enumerate(batches):
         with torch.enable_grad():
             loss = loss_of(unit.forward(mixed), target)
@@ -119,10 +127,8 @@ def _train(
                 sharpness = last + (first - last) * (1 - done) / (1 - FREE_SHARE)
                 loss = loss + sum(ROUNDING_WEIGHT * rounding.undecided(sharpness) for rounding in soft)
         value = finite(loss, "reconstruct: the loss", step)
-        optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
-        schedule.step()
+        descent.step()
         bar.advance(loss=value)
 
 

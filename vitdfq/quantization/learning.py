@@ -12,8 +12,6 @@ from torch.nn import functional as F
 from vitdfq.quantization.modules import QuantWeighted, activation_quantizers, take_weight_off_grid, weighted_modules
 from vitdfq.quantization.quantizers.uniform import Uniform
 
-WARMUP = 20  # steps in which the rate rises: Adam's first moments are noise
-
 
 class Learners:
     """Parameters in groups for an optimiser, and a way back."""
@@ -97,16 +95,6 @@ def finite(loss: Tensor, what: str, step: int) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{what} is {value} at step {step}; try a smaller lr")
     return value
-
-
-def half_cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """A short rise, then a half cosine to zero."""
-
-    def factor(step: int) -> float:
-        rise = min(1.0, (step + 1) / min(WARMUP, max(1, steps // 5)))
-        return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def divergence(logits: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:

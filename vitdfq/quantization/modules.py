@@ -1,5 +1,7 @@
 """A module and its quantizers: what stands in a student where the teacher has a Linear, a Conv2d or a MatMul."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -118,6 +120,16 @@ def activation_quantizers(module: nn.Module) -> list[nn.Module]:
 def weighted_modules(module: nn.Module) -> list[QuantWeighted]:
     """Every QuantLinear and QuantConv2d inside `module`."""
     return [part for part in module.modules() if isinstance(part, QuantLinear | QuantConv2d)]
+
+
+def state_of(owners: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """Copies of everything that modules hold, as one dict."""
+    return {name: value.clone() for name, value in nn.ModuleList(owners).state_dict().items()}
+
+
+def restore_state(owners: Sequence[nn.Module], state: dict[str, Tensor]) -> None:
+    """Put what `state_of` copied back."""
+    nn.ModuleList(owners).load_state_dict(state)
 
 
 def bits_of(student: nn.Module) -> dict[str, int | None]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitdfq.quantization.learning import Learners, divergence, finite, half_cosine
+from vitdfq.quantization.descent import Descent
+from vitdfq.quantization.learning import Learners, divergence, finite
 from vitdfq.synthesis.interpolation import interpolate
 from vitdfq.synthesis.networks import Networks
 from vitdfq.synthesis.seeds import generator
@@ -35,7 +36,7 @@ class Pupil:
     def __init__(self, student: nn.Module, learners: Learners, lessons: Lessons, steps: int, seed: int, fitted: bool) -> None:
         self.student, self.lessons, self.steps, self.seed, self.fitted = student, lessons, steps, seed, fitted
         self.first = math.ceil(lessons.after * steps)
-        self.learners, self.optimizer = learners, None
+        self.learners, self.descent = learners, None
 
     def look(self, images: Tensor, step: int) -> None:
         """Fit the ranges to images (B, 3, H, W) where it is time; a student that came with ranges keeps them."""
@@ -47,11 +48,9 @@ class Pupil:
         """Take one step towards the teacher's logits (B, C) on images (B, 3, H, W)."""
         if step < self.first:
             return {}
-        if self.optimizer is None:  # rates are relative to scales, which the first look has set
-            self.optimizer = torch.optim.AdamW(
-                self.learners.groups(self.lessons.lr, self.lessons.scale_lr), betas=(0.9, 0.99), weight_decay=0.0
-            )
-            self.schedule = half_cosine(self.optimizer, self.steps - self.first)
+        if self.descent is None:  # rates are relative to scales, which the first look has set
+            groups = self.learners.groups(self.lessons.lr, self.lessons.scale_lr)
+            self.descent = Descent(groups, self.steps - self.first, betas=(0.9, 0.99))
         images, logits = images.detach(), logits.detach()
         if self.lessons.interpolate:
             images = interpolate(images, generator(self.seed, "interpolate", step), probability=self.lessons.interpolate)
@@ -59,8 +58,6 @@ class Pupil:
                 logits = networks.run(images).logits  # the teacher's answer to the mixture, never a mixture of answers
         loss = divergence(networks.run(images, self.student).logits, logits, self.lessons.temperature)
         value = finite(loss, "lessons: the student's divergence", step)
-        self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
+        self.descent.step()
         return {"student": value}

@@ -1,0 +1,58 @@
+"""Adam as all training of students uses it: rates rise shortly and fall by a half cosine, and its state can be kept."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WARMUP = 20  # steps in which the rate rises: Adam's first moments are noise
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what Adam remembers of a parameter
+
+
+class Descent:
+    """`steps` steps of Adam over parameter groups (see `Learners.groups`), each at its own rate."""
+
+    def __init__(self, groups: Iterable[dict[str, Any]], steps: int, betas: tuple[float, float] = (0.9, 0.999)) -> None:
+        self.optimizer = torch.optim.Adam(groups, betas=betas)
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self.steps, self.done = steps, 0
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def step(self) -> None:
+        """Move the parameters along the gradients that they have, and forget these."""
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * rate(self.done, self.steps)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.done += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """What is needed to go on from here, beside the parameters; peaks are those of the start."""
+        kept = {
+            f"{name}_{number}": self.optimizer.state[parameter][name].clone()
+            for number, parameter in enumerate(self.parameters)
+            if parameter in self.optimizer.state
+            for name in MOMENTS
+        }
+        return kept | {"done": torch.tensor(self.done), "peaks": torch.tensor(self.peaks, dtype=torch.float64)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on where `state` was taken."""
+        self.done, self.peaks = int(state["done"]), state["peaks"].tolist()
+        for number, parameter in enumerate(self.parameters):
+            if f"step_{number}" in state:
+                moments = {name: state[f"{name}_{number}"] for name in MOMENTS}
+                self.optimizer.state[parameter] = {
+                    name: value.clone() if name == "step" else value.clone().to(parameter) for name, value in moments.items()
+                }
+
+
+def rate(step: int, steps: int) -> float:
+    """Share of the peak rate: a short rise, then a half cosine to zero."""
+    rise = min(1.0, (step + 1) / min(WARMUP, max(1, steps // 5)))
+    return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
