@@ -1,0 +1,69 @@
+"""Every calibration goes on where it was killed, and ends as if it had not been."""
+
+import pytest
+import torch
+from tiny import make_tiny
+
+from vitdfq.calibration import STEPS, calibrate
+from vitdfq.quantization import quantize
+from vitdfq.shelf import Shelf
+from vitdfq.synthesis import synthesize
+
+SHORT = {"distill": {"iterations": 8}, "reconstruct": {"iterations": 3}}
+FIRST = {"center", "equalize", "reparameterize"}  # they want quantizers that are not fitted
+
+
+class Killed(Exception):
+    pass
+
+
+class Dying(Shelf):
+    """A shelf whose process is killed right after its `left`-th part, wherever in the call that is."""
+
+    left = 0
+
+    def part(self, name):
+        inner = Dying(super().part(name).folder)
+        inner.owner = getattr(self, "owner", self)
+        return inner
+
+    def put(self, name, part):
+        super().put(name, part)
+        owner = getattr(self, "owner", self)
+        owner.left -= 1
+        if owner.left == 0:
+            raise Killed
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_killed_calibration_ends_as_one_that_was_not(step, tmp_path):
+    teacher = make_tiny("vit")
+    images = synthesize(teacher, method="dead_leaves", num_images=16)
+    step_and_options = {step: SHORT.get(step, {})}
+    steps = [step_and_options, "observe"] if step in FIRST else ["observe", step_and_options]
+
+    def run(shelf=None):
+        return calibrate(quantize(teacher, bits="w4a4"), teacher, images, steps=steps, shelf=shelf).state_dict()
+
+    wanted = run()
+    kills, shelf = 0, Dying(tmp_path)
+    while True:
+        shelf.left = 1
+        try:
+            ended = run(shelf)
+            break
+        except Killed:
+            kills += 1
+    assert kills >= 2  # after each of the two steps, at least
+    assert kills > 4 or step not in ("gptq", "distill", "reconstruct")  # and inside these
+    assert all(torch.equal(ended[name], value) for name, value in wanted.items())
+
+
+def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch):
+    teacher = make_tiny("vit")
+    images = synthesize(teacher, method="dead_leaves", num_images=4)
+    for done in (1, 2, 3):
+        calibrate(quantize(teacher), teacher, images, steps=["observe", "gptq"], shelf=Shelf(tmp_path))
+        if done == 1:
+            monkeypatch.setitem(STEPS, "observe", lambda student, teacher, images: pytest.fail("observed again"))
+            monkeypatch.setitem(STEPS, "gptq", lambda student, teacher, images: pytest.fail("rounded again"))
