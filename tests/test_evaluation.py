@@ -52,11 +52,14 @@ def test_score_by_hand():
     teacher[3] = torch.tensor([0.0, 4.0, 0.0])  # the one disagreement; the difference is (5, -4, 0)
     row = score(Predictions(logits, torch.tensor([0, 1, 0, 1])), teacher)
     signal = (9 + 1) + (4 + 1) + (1 + 4) + 16
+    total, own_total = 2 + math.exp(4), 2 + math.exp(5)  # of the exponentials, where the two differ
+    kl = (4 * math.exp(4) - 5) / total - math.log(total) + math.log(own_total)
     assert row == {
         "top1": 50.0,
         "top5": 100.0,  # three classes only
         "num_images": 4,
         "agreement": 75.0,
+        "kl": pytest.approx(kl / 4, abs=1e-5),
         "logits_sqnr_db": round(10 * math.log10(signal / 41), 4),
     }
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import vitdfq
+from vitdfq import processes
 from vitdfq.errors import VitdfqError
 
 app = typer.Typer(
@@ -159,7 +160,9 @@ def line(recipe: str, out: Path | None, overrides: list[str] | None, fresh: bool
 
 
 def show(content: Any, format: Format, render: Callable[[], Any]) -> None:
-    """Print a result on stdout: JSON for machines, `render()` for people."""
+    """Print a result on stdout: JSON for machines, `render()` for people; of several processes the main one speaks."""
+    if not processes.is_main():
+        return
     if format is Format.json:
         typer.echo(json.dumps(content, indent=2))
         return
@@ -184,9 +187,11 @@ def main() -> None:
 
 
 def fail(message: object, exit_code: int, error: BaseException | None = None) -> None:
-    """Print one line and exit."""
+    """Print one line and exit; of several processes each says only what the main one does not."""
     if error is not None and os.environ.get("VITDFQ_DEBUG"):
         raise error
-    typer.echo("error: " + " ".join(str(message).split()), err=True)
+    if not getattr(error or message, "said_by_main", False):
+        who = "" if processes.is_main() else f"process {processes.index()}: "
+        typer.echo(f"error: {who}" + " ".join(str(message).split()), err=True)
     sys.stderr.flush()
     raise SystemExit(exit_code)

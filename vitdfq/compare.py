@@ -115,7 +115,7 @@ class Table:
             text = " ".join(str(error).split()) or type(error).__name__
             say(f"compare: {row.title}, seed {seed} failed: {text}")
             return cell | {"error": text}
-        numbers = {key: scores[key] for key in ("top1", "top5", "agreement", "logits_sqnr_db")} | measures
+        numbers = {key: scores[key] for key in ("top1", "top5", "agreement", "kl", "logits_sqnr_db")} | measures
         return cell | {"num_images": len(images), **numbers, "synthesis_seconds": seconds, "calibration_seconds": calibration}
 
     def real_images(self, index: int) -> Tensor:

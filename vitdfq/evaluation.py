@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vitdfq import processes, progress
 from vitdfq.data import batches, load_labelled, transform_of
 from vitdfq.errors import InputError, RecipeError
+from vitdfq.quantization.learning import divergence
 from vitdfq.shelf import Shelf
 
 BATCHES_IN_SHARD = 8  # rows are kept, and shared out over processes, so many batches at a time
@@ -36,7 +37,7 @@ def evaluate(
     batch_size: int = 128,
     num_workers: int | None = None,
 ) -> dict[str, Any]:
-    """Return top1, top5 and num_images of `model`; with a teacher also agreement and logits_sqnr_db (see `score`).
+    """Return top1, top5 and num_images of `model`; with a teacher also agreement, kl and logits_sqnr_db (see `score`).
 
     Args:
         model: a timm model or a student; it must be in eval mode and stays where it is.
@@ -80,6 +81,7 @@ def score(predictions: Predictions, teacher_logits: Tensor | None = None) -> dic
         top1, top5: percent of images whose label is the first, or among the first five.
         num_images: how many there were.
         agreement: percent of images on which the teacher's first class is the same.
+        kl: divergence from the teacher's to the model's class probabilities, mean over images, nats: finer than counts of classes.
         logits_sqnr_db: 10 log10(sum of squared teacher logits / sum of squared differences); None when equal.
     """
     logits, labels = predictions.logits, predictions.labels
@@ -94,6 +96,7 @@ def score(predictions: Predictions, teacher_logits: Tensor | None = None) -> dic
         signal = teacher_logits.double().square().sum().item()
         noise = (teacher_logits.double() - logits.double()).square().sum().item()
         result["agreement"] = _percent(best[:, 0] == teacher_logits.argmax(dim=1))
+        result["kl"] = round(divergence(logits, teacher_logits).item(), 5)
         result["logits_sqnr_db"] = round(10 * math.log10(signal / noise), 4) if signal and noise else None
     return result
 

@@ -6,18 +6,20 @@ does not depend on it either.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vitdfq.errors import LaunchError
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def start() -> torch.device:
+def start() -> "torch.device":
     """Meet the other processes of this launch, if there are any; return the device of this one.
 
     Raises:
@@ -37,12 +39,12 @@ def start() -> torch.device:
 
 def count() -> int:
     """How many processes there are."""
-    return torch.distributed.get_world_size() if _met() else 1
+    return group.get_world_size() if (group := _group()) else 1
 
 
 def index() -> int:
     """Which of them this is, from 0; also before `start`, by the launcher's word."""
-    return torch.distributed.get_rank() if _met() else int(os.environ.get("RANK", 0))
+    return group.get_rank() if (group := _group()) else int(os.environ.get("RANK", 0))
 
 
 def is_main() -> bool:
@@ -52,25 +54,31 @@ def is_main() -> bool:
 
 def gathered(mine: T) -> list[T]:
     """What each process has, in the order of the processes; every process gets all of it. Tensors must be on the CPU."""
-    if count() == 1:
+    group = _group()
+    if group is None:
         return [mine]
     found: list[Any] = [None] * count()
-    torch.distributed.all_gather_object(found, mine)
+    group.all_gather_object(found, mine)
     return found
 
 
 def from_main(make: Callable[[], T]) -> T:
     """What `make` returns, or raises, in the main process; it is called in no other."""
-    if count() == 1:
+    group = _group()
+    if group is None:
         return make()
     said: list[Any] = [None]
+    failed = None
     if is_main():
         try:
             said = [make()]
         except Exception as error:
-            said = [error]
-    torch.distributed.broadcast_object_list(said, src=0)
+            said, failed = [error], error
+    group.broadcast_object_list(said, src=0)
+    if failed is not None:
+        raise failed
     if isinstance(said[0], Exception):
+        said[0].said_by_main = True  # type: ignore[attr-defined]  (one line on the screen is enough)
         raise said[0]
     return said[0]
 
@@ -95,17 +103,19 @@ def shared_out(parts: Sequence[T], do: Callable[[T], R], done: Callable[[T, R], 
     return results
 
 
-def summed(value: torch.Tensor) -> torch.Tensor:
+def summed(value: "torch.Tensor") -> "torch.Tensor":
     """The sum of each process's tensor, in place; exact for integers, to the last digits of float64 otherwise."""
-    if count() > 1:
-        torch.distributed.all_reduce(value)
+    if group := _group():
+        group.all_reduce(value)
     return value
 
 
-def sum_gradients(parameters: Iterable[torch.Tensor]) -> None:
+def sum_gradients(parameters: "Iterable[torch.Tensor]") -> None:
     """Replace each parameter's gradient by the sum over the processes; one without a gradient counts as zero."""
     if count() == 1:
         return
+    import torch
+
     parameters = list(parameters)
     flat = [torch.zeros_like(own).flatten() if own.grad is None else own.grad.flatten() for own in parameters]
     sums = summed(torch.cat(flat)).split([own.numel() for own in parameters])  # one message instead of hundreds
@@ -113,5 +123,10 @@ def sum_gradients(parameters: Iterable[torch.Tensor]) -> None:
         own.grad = total.view_as(own).clone()
 
 
-def _met() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+def _group() -> Any:
+    """torch.distributed, if processes have met; torch is not loaded just to ask."""
+    if "torch" not in sys.modules:
+        return None
+    from torch import distributed
+
+    return distributed if distributed.is_available() and distributed.is_initialized() else None

@@ -95,6 +95,8 @@ def claimed(folder: Path, name: str, recipe_yaml: str, fresh: bool) -> Iterator[
             lock.acquire()
         except Timeout as error:
             raise InputError(f"{folder}: another run is writing there; wait for it, or choose another --out") from error
+        for left_behind in folder.rglob(".*.tmp"):  # by a run that was killed while it wrote
+            left_behind.unlink()
         if fresh:
             for ours in OURS:
                 (folder / ours).unlink(missing_ok=True)

@@ -8,6 +8,7 @@ COLUMNS = {  # key in compare.json -> (head of the column, digits)
     "num_images": ("images", 0),
     "top1": ("top-1 %", 2),
     "agreement": ("agreement %", 2),
+    "kl": ("KL", 4),
     "logits_sqnr_db": ("logits SQNR dB", 2),
     "class_confidence": ("class confidence", 3),
     "diversity": ("diversity", 3),

@@ -13,7 +13,7 @@ SHORT = {"distill": {"iterations": 8}, "reconstruct": {"iterations": 3}}
 FIRST = {"center", "equalize", "reparameterize"}  # they want quantizers that are not fitted
 
 
-class Killed(Exception):
+class Killed(BaseException):
     pass
 
 
