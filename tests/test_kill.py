@@ -43,12 +43,11 @@ def survives(recipe: Path, folder: Path, kills: int) -> None:
     seconds, _ = finish(recipe, folder / "alone")
     rng = random.Random(0)
     for _ in range(kills):
-        process = start(recipe, folder / "out")
-        try:
-            process.wait(timeout=rng.uniform(0.2, 1.0) * seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+        with start(recipe, folder / "out") as process:
+            try:
+                process.communicate(timeout=rng.uniform(0.2, 1.0) * seconds)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
     finish(recipe, folder / "out")
     for name in KEPT:
         assert (folder / "out" / name).read_bytes() == (folder / "alone" / name).read_bytes(), name

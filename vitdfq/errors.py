@@ -35,3 +35,11 @@ class LaunchError(VitdfqError):
     """Several processes were started in a way that cannot work."""
 
     exit_code = 2
+
+
+class NotFiniteError(ValueError):
+    """A loss became NaN or infinite; `where` says in which places of the batch, [] if that is not known."""
+
+    def __init__(self, message: str, where: list[int] | None = None) -> None:
+        super().__init__(message)
+        self.where = where or []

@@ -81,7 +81,7 @@ def score(predictions: Predictions, teacher_logits: Tensor | None = None) -> dic
         top1, top5: percent of images whose label is the first, or among the first five.
         num_images: how many there were.
         agreement: percent of images on which the teacher's first class is the same.
-        kl: divergence from the teacher's to the model's class probabilities, mean over images, nats: finer than counts of classes.
+        kl: divergence from the teacher's to the model's class probabilities, mean over images, nats; finer than counts.
         logits_sqnr_db: 10 log10(sum of squared teacher logits / sum of squared differences); None when equal.
     """
     logits, labels = predictions.logits, predictions.labels

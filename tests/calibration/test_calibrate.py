@@ -9,6 +9,7 @@ from vitdfq.calibration import calibrate
 from vitdfq.calibration.calibrate import default_steps
 from vitdfq.calibration.guard import worst_ratio
 from vitdfq.checkpoint import load, save
+from vitdfq.errors import NotFiniteError
 from vitdfq.quantization import quantize
 from vitdfq.quantization.learning import learning
 from vitdfq.quantization.modules import put_weight_on_grid, weighted_modules
@@ -72,7 +73,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(tiny_vit, images, step):
     student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
     broken = quantize(tiny_vit, overrides={"*": {"bits": None}})  # of the student's structure, and writes NaN
     broken.head.bias.fill_(math.nan)
-    with pytest.raises(ValueError, match=f"^{step}: the loss is nan at step 0; try a smaller lr$"):
+    with pytest.raises(NotFiniteError, match=f"^{step}: the loss is nan at step 0; try a smaller lr$"):
         calibrate(student, broken, images, steps=[{step: {"iterations": 3}}])
 
 

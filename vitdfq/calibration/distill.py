@@ -10,7 +10,7 @@ from vitdfq.calibration.folding import require_fitted
 from vitdfq.calibration.guard import Guard, hold_out, worst_ratio
 from vitdfq.pick import pick
 from vitdfq.quantization.descent import Descent
-from vitdfq.quantization.learning import Learners, finite, learning
+from vitdfq.quantization.learning import Learners, finite, learning, steadily
 from vitdfq.shelf import Shelf
 from vitdfq.synthesis.networks import PRECISIONS
 
@@ -55,27 +55,32 @@ def distill(
     """
     require_fitted(student, "distill")
     dtype = pick(precision, PRECISIONS, "precision")
-    train, held_out = hold_out(images)
+    shown, held_out = hold_out(images)
     guard = Guard(teacher, held_out, seed)
-    rng = torch.Generator().manual_seed(seed)
     shelf = shelf or Shelf()
     with learning([student]) as learners, progress.bar("distill", total=iterations) as bar:
-        descent = Descent(learners.groups(lr, scale_lr), iterations, betas=(0.9, 0.99))
         kept = Kept(guard, student, learners)
-        if (part := shelf.get(STATE)) is not None:
-            rng.set_state(part["rng"])
-            descent.restore(part)
-            kept.restore(part)
-            bar.advance(descent.done)
-        while descent.done < iterations:
-            batch = torch.randperm(len(train), generator=rng)[:batch_size].to(train.device)
-            loss = _gradients(student, teacher, augmented(train[batch], rng), descent.parameters, dtype)
-            value = finite(loss, "distill: the loss", descent.done)
-            descent.step()
-            bar.advance(loss=value)
-            if descent.done % max(1, iterations // CHECKS) == 0 or descent.done == iterations:
-                kept.look()
-                shelf.put(STATE, {"rng": rng.get_state()} | descent.state() | kept.state())
+        start = learners.snapshot()
+
+        def train(pace: float) -> None:
+            rng = torch.Generator().manual_seed(seed)
+            descent = Descent(learners.groups(pace * lr, pace * scale_lr), iterations, betas=(0.9, 0.99))
+            if (part := shelf.get(STATE)) is not None:
+                rng.set_state(part["rng"])
+                descent.restore(part, pace)
+                kept.restore(part)
+                bar.advance(descent.done)
+            while descent.done < iterations:
+                batch = torch.randperm(len(shown), generator=rng)[:batch_size].to(shown.device)
+                loss = _gradients(student, teacher, augmented(shown[batch], rng), descent.parameters, dtype)
+                value = finite(loss, "distill: the loss", descent.done)
+                descent.step()
+                bar.advance(loss=value)
+                if descent.done % max(1, iterations // CHECKS) == 0 or descent.done == iterations:
+                    kept.look()
+                    shelf.put(STATE, {"rng": rng.get_state()} | descent.state() | kept.state())
+
+        steadily(train, undo=lambda: learners.restore(start))
         learners.restore(kept.values)
     best = kept.ratio
     progress.say(f"distill: {best:.2f} of the error on images not trained on is left" + (" (nothing kept)" if best == 1 else ""))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from vitdfq.calibration.rounding import SoftRounding, learned_rounding
 from vitdfq.models import Unit, units
 from vitdfq.pick import pick
 from vitdfq.quantization.descent import Descent
-from vitdfq.quantization.learning import Learners, finite, learning
+from vitdfq.quantization.learning import Learners, finite, learning, steadily
 from vitdfq.quantization.modules import restore_state, state_of, weighted_modules
 from vitdfq.shelf import Shelf
 
@@ -68,13 +69,14 @@ def reconstruct(
     require_fitted(student, "reconstruct")
     build = pick(objective, OBJECTIVES, "objective")
     gates = pick(rounding, ROUNDINGS, "rounding")
-    train, held_out = hold_out(images) if guarded else (images, images[:0])
+    shown, held_out = hold_out(images) if guarded else (images, images[:0])
     guard = Guard(teacher, held_out, seed) if guarded else None
-    losses = build(teacher, train)
+    losses = build(teacher, shown)
     rng = torch.Generator(device=images.device).manual_seed(seed)
-    quantized, real, shelf, put_back = train, train, shelf or Shelf(), 0
+    quantized, real, shelf, put_back = shown, shown, shelf or Shelf(), 0
     pairs = list(zip(units(student), units(teacher), strict=True))
     with progress.bar("reconstruct", total=len(pairs) * iterations) as bar:
+        training = Training(iterations, lr, scale_lr, batch_size, keep, gates, rng, bar)
         for position, (unit, float_unit) in enumerate(pairs):
             with torch.no_grad():
                 target = float_unit.forward(real)
@@ -84,9 +86,7 @@ def reconstruct(
                     guard.start(student)
                 with learning(unit.modules) as learners:
                     old = learners.snapshot()
-                    with _rounding(unit, gates) as soft:
-                        batches = _mixed(quantized, real, target, iterations, batch_size, keep, rng)
-                        _train(unit, learners, soft, losses(position), batches, iterations, lr, scale_lr, bar)
+                    training.run(unit, learners, losses(position), quantized, real, target)
                     worse = guard is not None and not guard.accepts(student)
                     if worse:
                         learners.restore(old)
@@ -103,33 +103,55 @@ def reconstruct(
         progress.say(f"reconstruct: {put_back} of {len(pairs)} units put back, worse on images not trained on")
 
 
-def _train(
-    unit: Unit,
-    learners: Learners,
-    soft: list[SoftRounding],
-    loss_of: Loss,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    iterations: int,
-    lr: float,
-    scale_lr: float,
-    bar: progress.Bar,
-) -> None:
-    groups = learners.groups(lr, scale_lr)
-    if soft:
-        groups.append({"params": [rounding.logit for rounding in soft], "lr": GATE_LR})
-    descent = Descent(groups, iterations)
-    for step, (mixed, target) in enumerate(batches):
-        with torch.enable_grad():
-            loss = loss_of(unit.forward(mixed), target)
-            done = step / iterations
-            if done >= FREE_SHARE:
-                first, last = SHARPNESS
-                sharpness = last + (first - last) * (1 - done) / (1 - FREE_SHARE)
-                loss = loss + sum(ROUNDING_WEIGHT * rounding.undecided(sharpness) for rounding in soft)
-        value = finite(loss, "reconstruct: the loss", step)
-        loss.backward()
-        descent.step()
-        bar.advance(loss=value)
+@dataclass(frozen=True)
+class Training:
+    """How each unit is trained."""
+
+    iterations: int
+    lr: float
+    scale_lr: float
+    batch_size: int
+    keep: float
+    gates: bool
+    rng: torch.Generator
+    bar: progress.Bar
+
+    def run(self, unit: Unit, learners: Learners, loss_of: Loss, quantized: Tensor, real: Tensor, target: Tensor) -> None:
+        """Train one unit; where its loss stops being finite, again from its start at a smaller rate."""
+        old = learners.snapshot()
+
+        def train(pace: float) -> None:
+            batches = _mixed(quantized, real, target, self.iterations, self.batch_size, self.keep, self.rng)
+            with _rounding(unit, self.gates) as soft:
+                self._descend(unit, learners, loss_of, batches, soft, pace)
+
+        steadily(train, undo=lambda: learners.restore(old))
+
+    def _descend(
+        self,
+        unit: Unit,
+        learners: Learners,
+        loss_of: Loss,
+        batches: Iterator[tuple[Tensor, Tensor]],
+        soft: list[SoftRounding],
+        pace: float,
+    ) -> None:
+        groups = learners.groups(pace * self.lr, pace * self.scale_lr)
+        if soft:
+            groups.append({"params": [rounding.logit for rounding in soft], "lr": pace * GATE_LR})
+        descent = Descent(groups, self.iterations)
+        for step, (mixed, target) in enumerate(batches):
+            with torch.enable_grad():
+                loss = loss_of(unit.forward(mixed), target)
+                done = step / self.iterations
+                if done >= FREE_SHARE:
+                    first, last = SHARPNESS
+                    sharpness = last + (first - last) * (1 - done) / (1 - FREE_SHARE)
+                    loss = loss + sum(ROUNDING_WEIGHT * rounding.undecided(sharpness) for rounding in soft)
+            value = finite(loss, "reconstruct: the loss", step)
+            loss.backward()
+            descent.step()
+            self.bar.advance(loss=value)
 
 
 def _mixed(

@@ -1,7 +1,7 @@
 """What learns in a student: weights, biases and steps of activations, how they are put back, and what distillation minimises."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitdfq.errors import NotFiniteError
+from vitdfq.progress import say
 from vitdfq.quantization.modules import QuantWeighted, activation_quantizers, take_weight_off_grid, weighted_modules
 from vitdfq.quantization.quantizers.uniform import Uniform
+
+TRIES = 4  # of a training, each at half the rate of the one before
 
 
 class Learners:
@@ -89,12 +93,28 @@ def finite(loss: Tensor, what: str, step: int) -> float:
     """Return a loss, 0-d, as a number; waits for the device.
 
     Raises:
-        ValueError: it is NaN or infinite, with `what` and the step.
+        NotFiniteError: it is NaN or infinite, with `what` and the step.
     """
     value = loss.item()
     if not math.isfinite(value):
-        raise ValueError(f"{what} is {value} at step {step}; try a smaller lr")
+        raise NotFiniteError(f"{what} is {value} at step {step}; try a smaller lr")
     return value
+
+
+def steadily(train: Callable[[float], None], undo: Callable[[], None]) -> None:
+    """Call `train(pace)` with 1, and where a loss stops being finite `undo()`, then with half the pace, up to TRIES times.
+
+    Raises:
+        NotFiniteError: of the last try.
+    """
+    for number in range(TRIES):
+        try:
+            return train(0.5**number)
+        except NotFiniteError as error:
+            undo()
+            if number + 1 == TRIES:
+                raise
+            say(f"{error}; again at {0.5 ** (number + 1):g} of the rate")
 
 
 def divergence(logits: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:

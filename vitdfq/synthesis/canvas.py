@@ -1,5 +1,6 @@
 """What the image engine moves: pixels, or the weights of a small decoder that paints all images of a batch."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 import torch
@@ -37,7 +38,7 @@ class Pixels:
 
     shared = False
 
-    def __init__(self, starts: list[Tensor], indices: range, seed: int, facts: TeacherFacts) -> None:
+    def __init__(self, starts: list[Tensor], indices: Sequence[int], seed: int, facts: TeacherFacts) -> None:
         # A tensor each: Adam skips those without gradient, so an image without crops takes no part in their step.
         self.pixels = [start.requires_grad_() for start in starts]
         self.low, self.high = facts.low[0], facts.high[0]
@@ -63,13 +64,13 @@ class Decoder:
 
     shared = True
 
-    def __init__(self, starts: list[Tensor], indices: range, seed: int, facts: TeacherFacts) -> None:
+    def __init__(self, starts: list[Tensor], indices: Sequence[int], seed: int, facts: TeacherFacts) -> None:
         device, (height, width) = facts.low.device, facts.image_size
         shape = (CODE_CHANNELS, -(-height // CODE_SHRINK), -(-width // CODE_SHRINK))
         codes = [torch.randn(shape, generator=generator(seed, "code", index)) for index in indices]
         self.codes = torch.stack(codes).to(device)
         self.size, self.low, self.high = facts.image_size, facts.low, facts.high
-        self.network = decoder_network(generator(seed, "decoder", indices.start)).to(device)
+        self.network = decoder_network(generator(seed, "decoder", indices[0])).to(device)
 
     def images(self) -> list[Tensor]:
         painted = self.network(self.codes)[:, :, : self.size[0], : self.size[1]]  # (B, 3, H, W), without a fixed range

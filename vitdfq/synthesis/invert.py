@@ -1,13 +1,14 @@
 """The image engine: what makes the pixels is the variable, the teacher stays as it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from vitdfq import processes
-from vitdfq.progress import bar
+from vitdfq.errors import NotFiniteError
+from vitdfq.progress import bar, say
 from vitdfq.shelf import Shelf
 from vitdfq.synthesis.attention import attention_rows, rows_name
 from vitdfq.synthesis.augment import Jitter
@@ -23,6 +24,7 @@ from vitdfq.synthesis.starts import STARTS
 from vitdfq.synthesis.terms import Term, finite_sums, listened_names, objective, resolve_terms
 from vitdfq.synthesis.views import Views, draw_views
 
+TRIES = 4  # of an image, each at half the rate of the one before
 GROUP_SIZE = 16  # images that depend on each other where they do
 
 
@@ -46,7 +48,7 @@ def invert(
     own = sum(len(batches[name]) for name in processes.share(shelf.missing(batches)))
     with Networks(teacher, names, method.precision) as networks, bar("synthesize", total=own * method.steps) as progress:
         inversion = Inversion(networks, facts, method, terms, batch_size, seed, progress.advance)
-        made = shelf.all(batches, lambda name: {"images": inversion.run(batches[name])})
+        made = shelf.all(batches, lambda name: {"images": inversion.steadily(batches[name])})
     return torch.cat([part["images"] for part in made])
 
 
@@ -67,8 +69,31 @@ class Inversion:
     seed: int
     advance: Callable[..., None]
 
-    def run(self, batch: range) -> Tensor:
-        """Optimise the images with these indices. Returns (len(batch), 3, H, W) on the CPU."""
+    def steadily(self, batch: Sequence[int], pace: float = 1.0, tries: int = TRIES) -> Tensor:
+        """As `run`; images whose losses stop being finite, and all that depend on them, begin again at half the rate."""
+        try:
+            return self.run(batch, pace)
+        except NotFiniteError as error:
+            if tries == 1:
+                raise
+            together = coupled(self.method, self.terms) or not error.where
+            broken = list(batch) if together else sorted({batch[owner] for owner in error.where})
+            whole = [index for index in batch if index not in broken]
+            say(f"synthesize: images {', '.join(map(str, broken))} again at {pace / 2:g} of the rate: {error}")
+            images = dict(zip(broken, self.steadily(broken, pace / 2, tries - 1), strict=True))
+            if whole:
+                images |= zip(whole, self.steadily(whole, pace, tries), strict=True)
+            return torch.stack([images[index] for index in batch])
+
+    def run(self, batch: Sequence[int], pace: float = 1.0) -> Tensor:
+        """Optimise the images with these indices, at `pace` times the method's rate.
+
+        Returns:
+            (len(batch), 3, H, W) on the CPU.
+
+        Raises:
+            NotFiniteError: a loss, with the places in the batch of the images it belongs to.
+        """
         method, facts, device = self.method, self.facts, self.facts.low.device
         starts = [STARTS[method.start](index, self.seed, facts).to(device) for index in batch]
         canvas = CANVASES[method.canvas](starts, batch, self.seed, facts)
@@ -78,7 +103,7 @@ class Inversion:
         rngs = [generator(self.seed, "crops", index) for index in batch]
 
         optimizer = torch.optim.Adam(canvas.groups(method.lr or default_lr(facts.sites)), betas=BETAS)
-        peaks = [group["lr"] for group in optimizer.param_groups]
+        peaks = [pace * group["lr"] for group in optimizer.param_groups]
         pruning, kept = Pruning(tuple(method.drop_at)), None
         for step in range(method.steps):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -98,7 +123,7 @@ class Inversion:
         return torch.stack(canvas.images()).detach().cpu()
 
     def update(
-        self, canvas: Canvas, optimizer: torch.optim.Optimizer, views: Views, batch: range, jitter: Jitter, step: int
+        self, canvas: Canvas, optimizer: torch.optim.Optimizer, views: Views, batch: Sequence[int], jitter: Jitter, step: int
     ) -> dict[str, float]:
         """Take one optimizer step on the views, clamp; return each loss's mean over views."""
         optimizer.zero_grad(set_to_none=True)
@@ -111,13 +136,17 @@ class Inversion:
             self.networks.kept = None if chunk.kept is None else moved(chunk.kept, jitter, self.facts)
             total, values = objective(self.terms, self.context(fed, chunk, batch, jitter, step), self.networks)
             total.backward(inputs=variables)
-            for name, value in finite_sums(values, step).items():
+            try:
+                found = finite_sums(values, step)
+            except NotFiniteError as error:
+                raise NotFiniteError(str(error), [chunk.owners[view] for view in error.where]) from None
+            for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value
         optimizer.step()
         canvas.settle()
         return {name: value / len(views.owners) for name, value in sums.items()}
 
-    def context(self, fed: Tensor, views: Views, batch: range, jitter: Jitter, step: int) -> SynthContext:
+    def context(self, fed: Tensor, views: Views, batch: Sequence[int], jitter: Jitter, step: int) -> SynthContext:
         """Run the teacher on what is fed."""
         return SynthContext(
             **vars(self.networks.run(fed)),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitdfq.errors import NotFiniteError
 from vitdfq.pick import did_you_mean, pick
 from vitdfq.synthesis.context import Draws, Loss, Pass, SynthContext, TeacherFacts
 from vitdfq.synthesis.losses import LOSSES
@@ -68,12 +69,13 @@ def finite_sums(values: Mapping[str, Tensor], step: int) -> dict[str, float]:
     """The sum over views of each loss's values (B,), in one wait for the device.
 
     Raises:
-        ValueError: a loss is NaN or infinite.
+        NotFiniteError: a loss is NaN or infinite; with the places of these views.
     """
     sums = torch.stack([value.detach().sum() for value in values.values()]).tolist() if values else []
     for name, value in zip(values, sums, strict=True):
         if not math.isfinite(value):
-            raise ValueError(f"loss {name!r} is {value} at step {step}; try a smaller lr or weight")
+            where = (~values[name].isfinite()).nonzero().flatten().tolist()
+            raise NotFiniteError(f"loss {name!r} is {value} at step {step}; try a smaller lr or weight", where)
     return dict(zip(values, sums, strict=True))
 
 
