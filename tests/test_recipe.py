@@ -108,6 +108,7 @@ WRONG_LINES = [  # line of RECIPE, what it becomes, the message after "small.yam
     (2, "seed: true", "seed: True is true or false; expected a whole number"),
     (2, "seed: -1", "seed: -1 is negative"),
     (2, "reference_top1: 812", "reference_top1: 812 is not a percentage"),
+    (2, "min_agreement: -1", "min_agreement: -1 is not a percentage"),
     (2, "name: ../up", "name: '../up' must be letters, digits"),
     (2, "name: 2024-01-01", "name: '2024-01-01' is a date; put it in quotes"),
     (2, "on: 3", "True: unknown key: YAML reads it as true or false (as it does on, off, yes and no); put it in quotes"),

@@ -1,9 +1,12 @@
+import pytest
 import torch
 from PIL import Image
 
 import vitdfq
 from vitdfq import report
+from vitdfq.errors import GateError
 from vitdfq.plots import plot_unit_sqnr
+from vitdfq.report import check_alive
 
 
 def test_grid_is_denormalised(tiny_vit, tmp_path):
@@ -28,3 +31,25 @@ def test_unit_sqnr_of_the_teacher_itself_is_finite(tiny_vit, images, tmp_path):
     sqnr = report.unit_sqnr(tiny_vit, tiny_vit, images)
     assert min(sqnr.values()) > 200
     plot_unit_sqnr(sqnr, tmp_path / "plot.png")
+
+
+class Says(torch.nn.Module):
+    """A model that always says the same."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor(logits))
+
+    def forward(self, images):
+        return self.logits[: len(images)]
+
+
+def test_a_broken_student_does_not_pass():
+    images, teacher = torch.zeros(4, 3, 8, 8), Says([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    check_alive(teacher, teacher, images)
+    with pytest.raises(GateError, match="not finite"):
+        check_alive(Says([[float("nan"), 0.0]] * 4), teacher, images)
+    half = Says([[1.0, 0.0]] * 4)
+    with pytest.raises(GateError, match=r"agrees with its teacher on 50.0 % .* min_agreement \(55.0\)"):
+        check_alive(half, teacher, images)
+    check_alive(half, teacher, images, min_agreement=50)

@@ -170,6 +170,7 @@ class Line:
         start, shelf = time.monotonic(), self.stages.shelf(checkpoint.WEIGHTS, shaped_by)
         student = self._calibrated(images, shelf)
         seconds = round(time.monotonic() - start, 2)
+        report.check_alive(student, self.prepared, images, self.recipe.min_agreement)
         checkpoint.save(student, self.folder)
         self.stages.finish(checkpoint.WEIGHTS, shaped_by, seconds)
         shelf.clear()

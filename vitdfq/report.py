@@ -11,6 +11,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from vitdfq import tables
+from vitdfq.errors import GateError
 from vitdfq.files import written_whole
 from vitdfq.models import units
 
@@ -56,6 +57,30 @@ def unit_sqnr(student: nn.Module, prepared: nn.Module, images: Tensor) -> dict[s
         noise = (quantized - real).square().sum().clamp(min=torch.finfo(real.dtype).tiny)
         found[unit.name] = round((10 * torch.log10(real.square().sum() / noise)).item(), 2)
     return found
+
+
+@torch.inference_mode()
+def check_alive(student: nn.Module, prepared: nn.Module, images: Tensor, min_agreement: float | None = None) -> None:
+    """Look at a calibrated student on its own synthetic images (N, 3, H, W), before anything is made of it.
+
+    Args:
+        min_agreement: percent of the images on which the two must agree; None: a tenth of the way from chance to all of them.
+
+    Raises:
+        GateError: logits that are not finite, or too little agreement.
+    """
+    device = next(student.parameters()).device
+    logits, target = (torch.cat([model(part.to(device)) for part in images.split(32)]) for model in (student, prepared))
+    if not logits.isfinite().all():
+        raise GateError("the student's logits on the synthetic images are not finite: its calibration failed")
+    chance = 100 / logits.shape[1]
+    least = chance + (100 - chance) / 10 if min_agreement is None else min_agreement
+    agreement = 100 * (logits.argmax(1) == target.argmax(1)).float().mean().item()
+    if agreement < least:
+        raise GateError(
+            f"the student agrees with its teacher on {agreement:.1f} % of the synthetic images, fewer than min_agreement "
+            f"({least:.1f}): try more bits or other calibrate.steps, or set min_agreement: 0 to keep it all the same"
+        )
 
 
 def summary_table(metrics: dict[str, Any]) -> Table:

@@ -21,6 +21,7 @@ TOP_LEVEL: dict[str, Any] = {
     "notes": str | None,
     "seed": int,
     "reference_top1": float | None,
+    "min_agreement": float | None,
     **dict.fromkeys(SECTIONS, dict | None),
     "baselines": list[str] | None,
     "compare": dict | None,
@@ -36,6 +37,7 @@ class Recipe:
     model: dict[str, Any]
     seed: int = 0
     reference_top1: float | None = None  # the teacher's published top-1 on the whole split
+    min_agreement: float | None = None  # % of the synthetic images on which the student must agree; None: well above chance
     notes: str | None = None
     synthesize: dict[str, Any] = field(default_factory=dict)
     prepare: dict[str, Any] = field(default_factory=dict)
@@ -110,9 +112,10 @@ def _check_top_level(document: Document) -> None:
         document.fail(("name",), f"{content['name']!r} must be letters, digits, '.', '_' and '-': it names a folder")
     if content.get("seed", 0) < 0:
         document.fail(("seed",), f"{content['seed']} is negative")
-    reference = content.get("reference_top1")
-    if reference is not None and not 0 <= reference <= 100:
-        document.fail(("reference_top1",), f"{reference} is not a percentage")
+    for key in ("reference_top1", "min_agreement"):
+        percentage = content.get(key)
+        if percentage is not None and not 0 <= percentage <= 100:
+            document.fail((key,), f"{percentage} is not a percentage")
 
 
 class _WithoutAliases(yaml.SafeDumper):
