@@ -162,21 +162,30 @@ class _Reading:
         self, models: list[nn.Module], read: Iterator[tuple[Tensor, Tensor]], device: torch.device, bar: progress.Bar
     ) -> None:
         self.models, self.read, self.device, self.bar = models, read, device, bar
-        self.hits = 0
+        self.hits, self.size = 0, 0  # images at a time that fit into memory; 0: not known yet
 
     def next(self, num_rows: int) -> dict[str, Tensor]:
         """The next rows: fewer, and none at last, where the set has fewer than it says."""
         logits, labels, left = [[] for _ in self.models], [torch.empty(0, dtype=torch.long)], num_rows
         while left and (batch := next(self.read, None)) is not None:
             images, truth = batch[0].to(self.device, non_blocking=True), batch[1]
-            for model, collected in zip(self.models, logits, strict=True):
-                collected.append(model(images).float().cpu())
+            for own, collected in zip(self._say(images), logits, strict=True):
+                collected.append(own)
             labels.append(truth)
             left -= len(truth)
             self.hits += int((logits[0][-1].argmax(dim=1) == truth).sum())
             self.bar.advance(len(truth), top1=100 * self.hits / (self.bar.done + len(truth)))
-        said = {f"logits_{place}": torch.cat(collected) for place, collected in enumerate(logits) if collected}
-        return said | {"labels": torch.cat(labels)}
+        found = {f"logits_{place}": torch.cat(collected) for place, collected in enumerate(logits) if collected}
+        return found | {"labels": torch.cat(labels)}
+
+    def _say(self, images: Tensor) -> list[Tensor]:
+        """Each model's logits (B, C), on the CPU."""
+
+        def say(size: int) -> list[Tensor]:
+            self.size = size
+            return [torch.cat([model(part).float().cpu() for part in images.split(size)]) for model in self.models]
+
+        return say(self.size) if self.size else processes.fitting(len(images), say)
 
 
 def _expected(dataset: str, num_rows: int | None, num_images: int | None) -> int:

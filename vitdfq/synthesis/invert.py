@@ -65,19 +65,21 @@ class Inversion:
     facts: TeacherFacts
     method: Method
     terms: list[Term]
-    batch_size: int
+    batch_size: int  # views in one pass of a network
     seed: int
     advance: Callable[..., None]
 
     def steadily(self, batch: Sequence[int], pace: float = 1.0, tries: int = TRIES) -> Tensor:
         """As `run`; images whose losses stop being finite, and all that depend on them, begin again at half the rate."""
+        together = coupled(self.method, self.terms)
         try:
-            return self.run(batch, pace)
+            if together:
+                return self.run(batch, pace)
+            return processes.fitting(self.batch_size, lambda size: replace(self, batch_size=size).run(batch, pace))
         except NotFiniteError as error:
             if tries == 1:
                 raise
-            together = coupled(self.method, self.terms) or not error.where
-            broken = list(batch) if together else sorted({batch[owner] for owner in error.where})
+            broken = list(batch) if together or not error.where else sorted({batch[owner] for owner in error.where})
             whole = [index for index in batch if index not in broken]
             say(f"synthesize: images {', '.join(map(str, broken))} again at {pace / 2:g} of the rate: {error}")
             images = dict(zip(broken, self.steadily(broken, pace / 2, tries - 1), strict=True))
