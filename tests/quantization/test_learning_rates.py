@@ -40,6 +40,13 @@ def test_a_descent_goes_on_from_its_state():
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
 
 
+def test_a_new_descent_forgets_old_gradients():
+    layer = nn.Linear(2, 2)
+    layer.weight.grad = torch.full((2, 2), float("nan"))
+    Descent([{"params": [layer.weight], "lr": 0.1}], 3)
+    assert layer.weight.grad is None
+
+
 @pytest.mark.parametrize("failures", range(TRIES + 1))
 def test_training_that_breaks_begins_again_at_half_the_rate(failures):
     paces, undone = [], []

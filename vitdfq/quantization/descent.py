@@ -16,6 +16,7 @@ class Descent:
 
     def __init__(self, groups: Iterable[dict[str, Any]], steps: int, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         self.optimizer = torch.optim.Adam(groups, betas=betas)
+        self.optimizer.zero_grad()  # a descent that broke may have left NaN
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.steps, self.done = steps, 0
 
