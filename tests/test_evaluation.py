@@ -112,7 +112,7 @@ def test_too_few_images_are_noticed(folder, monkeypatch):
     monkeypatch.setattr(
         "vitdfq.evaluation.batches", lambda *args, **kwargs: (pair for pair in list(batches(*args, **kwargs))[:-1])
     )
-    with pytest.raises(InputError, match="4 images read, 5 expected"):
+    with pytest.raises(InputError, match="fewer images than the 5 expected"):
         evaluate(Reader(), dataset=folder, batch_size=2)
 
 

@@ -17,3 +17,10 @@ def test_quiet(capsys, monkeypatch):
         bar.advance()
     progress.say("hello")
     assert capsys.readouterr().err == ""
+
+
+def test_what_is_done_again_is_said_with_care(capsys):
+    with progress.bar("work", total=2) as bar:
+        for _ in range(5):
+            bar.advance()
+    assert capsys.readouterr().err.count("work:") == 1  # the last line, once

@@ -161,7 +161,7 @@ def line(recipe: str, out: Path | None, overrides: list[str] | None, fresh: bool
 
 def show(content: Any, format: Format, render: Callable[[], Any]) -> None:
     """Print a result on stdout: JSON for machines, `render()` for people; of several processes the main one speaks."""
-    if not processes.is_main():
+    if not processes.speaks():
         return
     if format is Format.json:
         typer.echo(json.dumps(content, indent=2))
@@ -187,11 +187,11 @@ def main() -> None:
 
 
 def fail(message: object, exit_code: int, error: BaseException | None = None) -> None:
-    """Print one line and exit; of several processes each says only what the main one does not."""
+    """Print one line and exit. Of several processes all meet the errors of `vitdfq.errors`: the main one says them."""
     if error is not None and os.environ.get("VITDFQ_DEBUG"):
         raise error
-    if not getattr(error or message, "said_by_main", False):
-        who = "" if processes.is_main() else f"process {processes.index()}: "
+    if processes.speaks() or not isinstance(message, VitdfqError):
+        who = "" if processes.speaks() else f"process {os.environ['RANK']}: "
         typer.echo(f"error: {who}" + " ".join(str(message).split()), err=True)
     sys.stderr.flush()
     raise SystemExit(exit_code)

@@ -129,7 +129,7 @@ def _predict(
     labelled = load_labelled(dataset, split, _num_classes(models[0]))
     expected = _expected(dataset, labelled.num_rows, num_images)
     size = BATCHES_IN_SHARD * batch_size
-    shards = {f"rows_{first}": range(first, min(first + size, expected)) for first in range(0, expected, size)}
+    shards = {f"rows_{own.start}_{own.stop}": own for own in _cut(expected, size)}
     shelf = shelf or Shelf()
     own = processes.share(shelf.missing(shards))
     firsts = {shards[name].start for name in own}
@@ -143,16 +143,23 @@ def _predict(
     )
     with progress.bar("evaluate", total=sum(len(shards[name]) for name in own)) as bar, closing(read):
         reading = _Reading(models, read, device, bar)
-        made = shelf.all(shards, lambda name: reading.next(len(shards[name])))
+        try:
+            made = shelf.all(shards, lambda name: reading.next(len(shards[name])))
+        except TooFewError as error:  # what was read before may be the rows of others
+            shelf.clear()
+            raise InputError(f"dataset {dataset}: fewer images than the {expected} expected; is a file missing?") from error
     labels = torch.cat([part["labels"] for part in made])
-    if len(labels) != expected:
-        raise InputError(f"dataset {dataset}: {len(labels)} images read, {expected} expected; is a file missing?")
+    assert len(labels) == expected, f"{len(labels)} of {expected} images"
     found = [Predictions(torch.cat([part[f"logits_{place}"] for part in made]), labels) for place in range(len(models))]
     for predictions in found:
         broken = int((~predictions.logits.isfinite().all(dim=1)).sum())
         if broken:
             raise ValueError(f"the model's logits are not finite for {broken} of {expected} images")
     return found
+
+
+class TooFewError(Exception):
+    """A set of images ended before it should."""
 
 
 class _Reading:
@@ -165,9 +172,16 @@ class _Reading:
         self.hits, self.size = 0, 0  # images at a time that fit into memory; 0: not known yet
 
     def next(self, num_rows: int) -> dict[str, Tensor]:
-        """The next rows: fewer, and none at last, where the set has fewer than it says."""
-        logits, labels, left = [[] for _ in self.models], [torch.empty(0, dtype=torch.long)], num_rows
-        while left and (batch := next(self.read, None)) is not None:
+        """The next rows.
+
+        Raises:
+            TooFewError: the set has fewer than it says.
+        """
+        logits, labels, left = [[] for _ in self.models], [], num_rows
+        while left:
+            batch = next(self.read, None)
+            if batch is None:
+                raise TooFewError
             images, truth = batch[0].to(self.device, non_blocking=True), batch[1]
             for own, collected in zip(self._say(images), logits, strict=True):
                 collected.append(own)
@@ -175,7 +189,7 @@ class _Reading:
             left -= len(truth)
             self.hits += int((logits[0][-1].argmax(dim=1) == truth).sum())
             self.bar.advance(len(truth), top1=100 * self.hits / (self.bar.done + len(truth)))
-        found = {f"logits_{place}": torch.cat(collected) for place, collected in enumerate(logits) if collected}
+        found = {f"logits_{place}": torch.cat(collected) for place, collected in enumerate(logits)}
         return found | {"labels": torch.cat(labels)}
 
     def _say(self, images: Tensor) -> list[Tensor]:
@@ -186,6 +200,10 @@ class _Reading:
             return [torch.cat([model(part).float().cpu() for part in images.split(size)]) for model in self.models]
 
         return say(self.size) if self.size else processes.fitting(len(images), say)
+
+
+def _cut(count: int, size: int) -> list[range]:
+    return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
 def _expected(dataset: str, num_rows: int | None, num_images: int | None) -> int:

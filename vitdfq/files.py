@@ -40,6 +40,9 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a file, in the main process."""
+    if not processes.is_main():
+        return
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -152,13 +152,13 @@ class Line:
             with blaming("synthesize"):
                 return {"images": synthesize(self.teacher, **section, shelf=shelf)}
 
-        tensors, seconds = self.stages.once(f"{name}.safetensors", fingerprint(self.teacher_print, section), make)
+        tensors, seconds = self.stages.once(f"{name}.safetensors", fingerprint(self.teacher_print, _shaping(section)), make)
         images = tensors["images"]
         steps = section.get("steps", METHODS[method].steps)
         # Steps of a generator see other images each; those of a mixture some of the images.
         alike = section.get("engine", METHODS[method].engine) == "images" and not section.get("among", METHODS[method].among)
         summary = {"method": method, "num_images": len(images), "steps": steps, "seconds": seconds}
-        summary["image_steps_per_second"] = round(len(images) * steps / seconds, 1) if steps and alike else None
+        summary["image_steps_per_second"] = round(len(images) * steps / seconds, 1) if steps and alike and seconds else None
         return images, summary
 
     def student(self, images: Tensor) -> tuple[nn.Module, float]:
@@ -177,7 +177,7 @@ class Line:
         return student, seconds
 
     def size(self) -> dict[str, int]:
-        packed = (self.folder / checkpoint.WEIGHTS).stat().st_size
+        packed = processes.from_main(lambda: (self.folder / checkpoint.WEIGHTS).stat().st_size)
         return {"float_bytes": checkpoint.float_bytes(self.teacher), "packed_bytes": packed}
 
     def evaluated(self, student: nn.Module, images: Tensor) -> dict[str, Any]:
@@ -207,7 +207,7 @@ class Line:
             predictions = predict(student, **self.recipe.evaluate, shelf=shelf.part("predictions"))
             return {"logits": predictions.logits, "labels": predictions.labels, "calibration_seconds": seconds}
 
-        key = fingerprint(self._student_print(images, seed=seed), self.recipe.evaluate)
+        key = fingerprint(self._student_print(images, seed=seed), _shaping(self.recipe.evaluate))
         tensors, _ = self.stages.once(f"stages/{name}_predictions.safetensors", key, make)
         return Predictions(tensors["logits"], tensors["labels"]), tensors["calibration_seconds"].item()
 
@@ -230,6 +230,11 @@ class Line:
             predictions = predict(student, **self.recipe.evaluate, shelf=shelf.part("predictions"))
             return {"logits": predictions.logits, "labels": predictions.labels}
 
-        key = fingerprint(shaped_by, self.recipe.evaluate)
+        key = fingerprint(shaped_by, _shaping(self.recipe.evaluate))
         tensors, _ = self.stages.once(f"stages/{name}_predictions.safetensors", key, make)
         return Predictions(tensors["logits"], tensors["labels"])
+
+
+def _shaping(section: dict[str, Any]) -> dict[str, Any]:
+    """A section without what is a matter of speed and memory only."""
+    return {key: value for key, value in section.items() if key not in ("batch_size", "num_workers")}

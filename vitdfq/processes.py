@@ -1,13 +1,14 @@
 """Several processes that do one run together: which of them this is, what its share is, what all of them found (accelerate).
 
 Nothing here needs a launcher: a process by itself has every share, and hears only from itself. Work is cut into parts in a way
-that does not depend on how many processes there are, and what the parts give is put together in their order, so that the result
-does not depend on it either.
+that does not depend on how many processes there are, and what the parts give is put together in their order, so that two
+processes find what one does.
 """
 
+import atexit
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vitdfq.errors import LaunchError
@@ -17,23 +18,31 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+_started = False  # a process group of the caller's own is none of ours
 
 
 def start() -> "torch.device":
     """Meet the other processes of this launch, if there are any; return the device of this one.
 
+    Until this is called a process works by itself, also under a launcher.
+
     Raises:
         LaunchError: the launcher started several processes that do not see each other; each would write the same files.
     """
-    from accelerate import Accelerator
+    global _started
+    from accelerate import Accelerator, InitProcessGroupKwargs
 
-    accelerator = Accelerator()
+    # One process may wait for hours for another's batch of images; the usual limit is ten minutes.
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))])
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != launched:
         raise LaunchError(
             f"the launcher started {launched} processes, but each sees {accelerator.num_processes}: they would write the same "
             "files; on CPUs set ACCELERATE_USE_CPU=true and launch with --multi_gpu, or use torchrun"
         )
+    if not _started:
+        atexit.register(accelerator.end_training)  # NCCL wants to be told
+    _started = True
     return accelerator.device
 
 
@@ -43,13 +52,18 @@ def count() -> int:
 
 
 def index() -> int:
-    """Which of them this is, from 0; also before `start`, by the launcher's word."""
-    return group.get_rank() if (group := _group()) else int(os.environ.get("RANK", 0))
+    """Which of them this is, from 0."""
+    return group.get_rank() if (group := _group()) else 0
 
 
 def is_main() -> bool:
-    """Whether this process writes files and speaks."""
+    """Whether this process writes files."""
     return index() == 0
+
+
+def speaks() -> bool:
+    """Whether this process speaks: the main one, which before `start` only the launcher knows."""
+    return is_main() if _started else int(os.environ.get("RANK", 0)) == 0
 
 
 def gathered(mine: T) -> list[T]:
@@ -67,20 +81,22 @@ def from_main(make: Callable[[], T]) -> T:
     group = _group()
     if group is None:
         return make()
-    said: list[Any] = [None]
-    failed = None
+    said: list[Any] = [(None, None)]
     if is_main():
         try:
-            said = [make()]
+            said = [(make(), None)]
         except Exception as error:
-            said, failed = [error], error
+            said = [(None, error)]
     group.broadcast_object_list(said, src=0)
-    if failed is not None:
-        raise failed
-    if isinstance(said[0], Exception):
-        said[0].said_by_main = True  # type: ignore[attr-defined]  (one line on the screen is enough)
-        raise said[0]
-    return said[0]
+    found, failure = said[0]
+    if failure is not None:
+        raise failure
+    return found
+
+
+def agreed(tensors: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+    """The main process's tensors, in every process: where devices round differently, all go on from the same numbers."""
+    return tensors if count() == 1 else from_main(lambda: {name: value.detach().cpu() for name, value in tensors.items()})
 
 
 def share(parts: Sequence[T]) -> Sequence[T]:
@@ -92,19 +108,32 @@ def shared_out(parts: Sequence[T], do: Callable[[T], R], done: Callable[[T, R], 
     """Do all parts, each in one process; return the results in the order of the parts, to every process.
 
     In a round, every process does one part; when it is over, `done(part, result)` is called for each of them in every process.
+
+    Raises:
+        Exception: of the first part that failed, in every process, when its round is over.
     """
     results = []
     for first in range(0, len(parts), count()):
         turn = parts[first : first + count()]
-        result = do(turn[index()]) if index() < len(turn) else None
-        for part, found in zip(turn, gathered(result), strict=False):
-            done(part, found)
-            results.append(found)
+        result, failure = None, None
+        if index() < len(turn):
+            try:
+                result = do(turn[index()])
+            except Exception as error:
+                failure = error
+        said = list(zip(turn, gathered((result, failure)), strict=False))
+        for part, (found, failed) in said:
+            if failed is None:
+                done(part, found)
+                results.append(found)
+        for _, (_, failed) in said:
+            if failed is not None:
+                raise failed
     return results
 
 
 def summed(value: "torch.Tensor") -> "torch.Tensor":
-    """The sum of each process's tensor, in place; exact for integers, to the last digits of float64 otherwise."""
+    """The sum of each process's tensor, in place. Of two numbers the order does not matter; of more it can, in the last digit."""
     if group := _group():
         group.all_reduce(value)
     return value
@@ -142,8 +171,8 @@ def fitting(size: int, do: Callable[[int], T]) -> T:
 
 
 def _group() -> Any:
-    """torch.distributed, if processes have met; torch is not loaded just to ask."""
-    if "torch" not in sys.modules:
+    """torch.distributed, if these processes have met here; torch is not loaded just to ask."""
+    if not _started:
         return None
     from torch import distributed
 

@@ -17,14 +17,14 @@ quiet = False  # set by the command line's --quiet
 
 def say(message: str) -> None:
     """Print one line about what happens; of several processes the main one speaks."""
-    if not quiet and processes.is_main():
+    if not quiet and processes.speaks():
         console.print(message, markup=False)
 
 
 @contextmanager
 def bar(title: str, total: int) -> Iterator["Bar"]:
     """Show the progress of `total` steps; call the yielded bar's `advance(amount, **numbers)` after each."""
-    if quiet or not sys.stderr.isatty() or not processes.is_main():
+    if quiet or not sys.stderr.isatty() or not processes.speaks():
         yield Bar(title, total, live=None)
         return
     columns = (
@@ -49,13 +49,13 @@ class Bar:
         self.task = live.add_task(title, total=total, rate="", numbers="") if live else None
 
     def advance(self, amount: int = 1, **numbers: float) -> None:
-        self.done += amount
+        before, self.done = self.done, self.done + amount
         now = time.monotonic()
         rate = self.done / max(now - self.start, 1e-9)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         if self.live is not None and self.task is not None:
             self.live.update(self.task, completed=self.done, rate=f"{rate:.1f}/s", numbers=shown)
-        elif now - self.last_line >= SECONDS_BETWEEN_LINES or self.done >= self.total:
-            left = (self.total - self.done) / rate
+        elif now - self.last_line >= SECONDS_BETWEEN_LINES or before < self.total <= self.done:
+            left = max(0, self.total - self.done) / rate  # what is begun again goes beyond the total
             say(f"{self.title}: {self.done}/{self.total}  {rate:.1f}/s  {left:.0f} s left  {shown}".rstrip())
             self.last_line = now

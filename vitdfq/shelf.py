@@ -19,7 +19,8 @@ Tensors = dict[str, Tensor]
 class Shelf:
     """Parts by name. Without a folder nothing is kept, and nothing is found: calls from Python need no folder.
 
-    Only the main process writes and reads; what it finds, all processes get.
+    A shelf belongs to one call: its folder is named by all that shapes the result (`Stages.shelf`), and a part is believed to be
+    of this call. Only the main process writes and reads; what it finds, all processes get.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -38,17 +39,11 @@ class Shelf:
         if self.folder is not None and processes.is_main():
             write_tensors(self._path(name), part, {"sha256": _digest(part)})
 
-    def once(self, name: str, make: Callable[[], Tensors]) -> Tensors:
-        """The part that is there, or the one that `make` returns, which is kept."""
-        found = self.get(name)
-        if found is None:
-            found = make()
-            self.put(name, found)
-        return found
-
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Those of the parts that are not there."""
-        return [name for name in names if self.get(name) is None]
+        """Those of the parts that are not there, by their names alone."""
+        if self.folder is None:
+            return list(names)
+        return processes.from_main(lambda: [name for name in names if not self._path(name).is_file()])
 
     def all(self, names: Iterable[str], make: Callable[[str], Tensors]) -> list[Tensors]:
         """The parts of these names, in their order, in every process; those missing are shared out over the processes."""

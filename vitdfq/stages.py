@@ -34,10 +34,12 @@ class Stages:
         `make(shelf)` is called in every process, and finds on the shelf what it put there before it was interrupted.
         """
         seconds = self.seconds(name, shaped_by)
+        shelf = self.shelf(name, shaped_by)
         if seconds is not None:
+            shelf.clear()  # it may have been killed right after it was finished
             return processes.from_main(lambda: tensors.read_tensors(self.folder / name)), seconds
-        start, shelf = time.monotonic(), self.shelf(name, shaped_by)
-        made = make(shelf)
+        start = time.monotonic()
+        made = processes.agreed(make(shelf))
         seconds = round(time.monotonic() - start, 2)
         tensors.write_tensors(self.folder / name, made)
         self.finish(name, shaped_by, seconds)
@@ -103,8 +105,8 @@ def claimed(folder: Path, name: str, recipe_yaml: str, fresh: bool) -> Iterator[
             Shelf(folder / PARTS).clear()
         write_text(folder / "recipe.yaml", recipe_yaml)
 
-    processes.from_main(claim)
     try:
+        processes.from_main(claim)
         yield folder
     finally:
         lock.release()  # the system does it where a process is killed

@@ -6,6 +6,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vitdfq import processes
 from vitdfq.errors import InputError
 from vitdfq.files import written_whole
 
@@ -14,7 +15,9 @@ CONVERT = "a pickle can run code when read, so it is never opened: convert it to
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors (moved to the CPU, made contiguous) and string metadata."""
+    """Write tensors (moved to the CPU, made contiguous) and string metadata, in the main process."""
+    if not processes.is_main():
+        return
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as temporary:
         save_file(ready, temporary, metadata={"format": "pt"} | (metadata or {}))

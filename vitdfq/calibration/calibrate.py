@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vitdfq import processes
 from vitdfq.calibration.folding import require_fitted
 from vitdfq.calibration.steps import STEPS
 from vitdfq.models.kinds import require_student
@@ -62,19 +63,27 @@ def calibrate(
     for module in weighted_modules(student):
         take_weight_off_grid(module)  # one that was calibrated before: what a step moves must be rounded again
     shelf = shelf or Shelf()
-    for number, (name, options) in enumerate(parsed):
+    for number, (name, options) in enumerate(parsed[(done := _resume(student, parsed, shelf)) :], start=done):
         step, title = STEPS[name], f"{number}_{name}"
-        if (state := shelf.get(title)) is not None:
-            student.load_state_dict(state)
-            continue
-        known = inspect.signature(step).parameters
-        own = {"seed": seed, "shelf": shelf.part(f"{title}_parts")}
+        known, parts = inspect.signature(step).parameters, shelf.part(f"{title}_parts")
+        own = {"seed": seed, "shelf": parts}
         step(student, teacher, images.to(device), **{key: value for key, value in own.items() if key in known} | options)
-        shelf.put(title, student.state_dict())
+        student.load_state_dict(state := processes.agreed(student.state_dict()))
+        shelf.put(title, state)
+        parts.clear()
     require_fitted(student, "calibrate", "steps lack observe")
     for module in weighted_modules(student):
         put_weight_on_grid(module)
     return student
+
+
+def _resume(student: nn.Module, steps: list[tuple[str, dict[str, Any]]], shelf: Shelf) -> int:
+    """Put the student into the state after the last step that is finished; return how many are."""
+    for number in reversed(range(len(steps))):
+        if (state := shelf.get(f"{number}_{steps[number][0]}")) is not None:
+            student.load_state_dict(state)
+            return number + 1
+    return 0
 
 
 def check_steps(student: nn.Module, steps: list[Step] | None) -> list[tuple[str, dict[str, Any]]]:

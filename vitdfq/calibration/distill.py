@@ -15,7 +15,7 @@ from vitdfq.shelf import Shelf
 from vitdfq.synthesis.networks import PRECISIONS
 
 CHECKS = 4  # looks at the guard's images during the training
-SHARDS = 2  # of a batch, see `_gradients`
+SHARDS = 2  # of a batch, at least; see `_gradients`
 STATE = "state"
 
 
@@ -65,9 +65,10 @@ def distill(
         def train(pace: float) -> None:
             rng = torch.Generator().manual_seed(seed)
             descent = Descent(learners.groups(pace * lr, pace * scale_lr), iterations, betas=(0.9, 0.99))
-            if (part := shelf.get(STATE)) is not None:
+            part = shelf.get(STATE) if pace == 1 else None  # a slower try begins at the start
+            if part is not None:
                 rng.set_state(part["rng"])
-                descent.restore(part, pace)
+                descent.restore(part)
                 kept.restore(part)
                 bar.advance(descent.done)
             while descent.done < iterations:
@@ -77,6 +78,7 @@ def distill(
                 descent.step()
                 bar.advance(loss=value)
                 if descent.done % max(1, iterations // CHECKS) == 0 or descent.done == iterations:
+                    learners.require_finite("distill")
                     kept.look()
                     shelf.put(STATE, {"rng": rng.get_state()} | descent.state() | kept.state())
 
@@ -91,8 +93,8 @@ def _gradients(
 ) -> Tensor:
     """Give the parameters the gradients of the distance on views (B, 3, H, W); return it, 0-d.
 
-    The batch is cut into shards whether or not there are several processes to share them out to, so that one and two processes
-    add up the same numbers.
+    The batch is cut into two shards whether or not there are two processes to share them out to, so that one and two processes
+    add up the same numbers; with more there are more shards, and last digits differ.
     """
     shards = processes.share(views.split(-(-len(views) // max(SHARDS, processes.count()))))
     with torch.autocast(views.device.type, dtype, enabled=dtype is not None):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitdfq import progress
+from vitdfq import processes, progress
 from vitdfq.calibration.folding import require_fitted
 from vitdfq.calibration.guard import Guard, hold_out
 from vitdfq.calibration.objectives import OBJECTIVES, Loss
@@ -72,7 +72,7 @@ def reconstruct(
     shown, held_out = hold_out(images) if guarded else (images, images[:0])
     guard = Guard(teacher, held_out, seed) if guarded else None
     losses = build(teacher, shown)
-    rng = torch.Generator(device=images.device).manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     quantized, real, shelf, put_back = shown, shown, shelf or Shelf(), 0
     pairs = list(zip(units(student), units(teacher), strict=True))
     with progress.bar("reconstruct", total=len(pairs) * iterations) as bar:
@@ -85,12 +85,11 @@ def reconstruct(
                 if guard:
                     guard.start(student)
                 with learning(unit.modules) as learners:
-                    old = learners.snapshot()
-                    training.run(unit, learners, losses(position), quantized, real, target)
+                    old = training.run(unit, learners, losses(position), quantized, real, target)
                     worse = guard is not None and not guard.accepts(student)
                     if worse:
                         learners.restore(old)
-                part = state_of(unit.modules) | {"rng": rng.get_state(), "worse": torch.tensor(worse)}
+                part = processes.agreed(state_of(unit.modules)) | {"rng": rng.get_state(), "worse": torch.tensor(worse)}
                 shelf.put(unit.name, part)
             else:
                 bar.advance(iterations)
@@ -116,16 +115,18 @@ class Training:
     rng: torch.Generator
     bar: progress.Bar
 
-    def run(self, unit: Unit, learners: Learners, loss_of: Loss, quantized: Tensor, real: Tensor, target: Tensor) -> None:
-        """Train one unit; where its loss stops being finite, again from its start at a smaller rate."""
+    def run(self, unit: Unit, learners: Learners, loss_of: Loss, quantized: Tensor, real: Tensor, target: Tensor) -> list[Tensor]:
+        """Train one unit; where its loss stops being finite, again from its start at a smaller rate. Returns that start."""
         old = learners.snapshot()
 
         def train(pace: float) -> None:
             batches = _mixed(quantized, real, target, self.iterations, self.batch_size, self.keep, self.rng)
             with _rounding(unit, self.gates) as soft:
                 self._descend(unit, learners, loss_of, batches, soft, pace)
+            learners.require_finite("reconstruct")
 
         steadily(train, undo=lambda: learners.restore(old))
+        return old
 
     def _descend(
         self,
@@ -159,8 +160,8 @@ def _mixed(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (input, target) batches; each input element comes from the quantized stream with probability `keep`."""
     for _ in range(iterations):
-        batch = torch.randperm(len(target), generator=rng, device=rng.device)[:batch_size]
-        drawn = torch.rand(quantized[batch].shape, generator=rng, device=rng.device)
+        batch = torch.randperm(len(target), generator=rng)[:batch_size].to(target.device)
+        drawn = torch.rand(quantized[batch].shape, generator=rng).to(target.device)
         yield torch.where(drawn < keep, quantized[batch], real[batch]), target[batch]
 
 

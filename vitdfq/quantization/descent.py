@@ -33,7 +33,7 @@ class Descent:
         self.done += 1
 
     def state(self) -> dict[str, Tensor]:
-        """What is needed to go on from here, beside the parameters; peaks are those of the start."""
+        """What is needed to go on from here, beside the parameters."""
         kept = {
             f"{name}_{number}": self.optimizer.state[parameter][name].clone()
             for number, parameter in enumerate(self.parameters)
@@ -42,9 +42,9 @@ class Descent:
         }
         return kept | {"done": torch.tensor(self.done), "peaks": torch.tensor(self.peaks, dtype=torch.float64)}
 
-    def restore(self, state: dict[str, Tensor], pace: float = 1.0) -> None:
-        """Go on where `state` was taken, at `pace` times its rates."""
-        self.done, self.peaks = int(state["done"]), (pace * state["peaks"]).tolist()
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on where `state` was taken, at its rates."""
+        self.done, self.peaks = int(state["done"]), state["peaks"].tolist()
         for number, parameter in enumerate(self.parameters):
             if f"step_{number}" in state:
                 moments = {name: state[f"{name}_{number}"] for name in MOMENTS}

@@ -45,6 +45,11 @@ class Learners:
     def snapshot(self) -> list[Tensor]:
         return [value.detach().clone() for value in self._values()]
 
+    def require_finite(self, what: str) -> None:
+        """Raise NotFiniteError if a step has made a weight or a scale NaN or infinite, though its loss was not."""
+        if not all(value.isfinite().all() for value in self._values()):
+            raise NotFiniteError(f"{what}: weights are no longer finite; try a smaller lr")
+
     @torch.no_grad()
     def restore(self, snapshot: list[Tensor]) -> None:
         for value, kept in zip(self._values(), snapshot, strict=True):

@@ -43,12 +43,12 @@ def invert(
     if method.drop_at:
         check_prunable(teacher, facts)
         names.append(rows_name(facts.sites[-1]))
-    starts = range(0, num_images, batch_size)
-    batches = {f"images_{first}": range(first, min(first + batch_size, num_images)) for first in starts}
+    cut = [range(first, min(first + batch_size, num_images)) for first in range(0, num_images, batch_size)]
+    batches = {f"images_{batch.start}_{batch.stop}": batch for batch in cut}
     own = sum(len(batches[name]) for name in processes.share(shelf.missing(batches)))
     with Networks(teacher, names, method.precision) as networks, bar("synthesize", total=own * method.steps) as progress:
         inversion = Inversion(networks, facts, method, terms, batch_size, seed, progress.advance)
-        made = shelf.all(batches, lambda name: {"images": inversion.steadily(batches[name])})
+        made = shelf.all(batches, lambda name: {"images": inversion.made(batches[name])})
     return torch.cat([part["images"] for part in made])
 
 
@@ -69,7 +69,7 @@ class Inversion:
     seed: int
     advance: Callable[..., None]
 
-    def steadily(self, batch: Sequence[int], pace: float = 1.0, tries: int = TRIES) -> Tensor:
+    def made(self, batch: Sequence[int], pace: float = 1.0, tries: int = TRIES) -> Tensor:
         """As `run`; images whose losses stop being finite, and all that depend on them, begin again at half the rate."""
         together = coupled(self.method, self.terms)
         try:
@@ -79,13 +79,14 @@ class Inversion:
         except NotFiniteError as error:
             if tries == 1:
                 raise
-            broken = list(batch) if together or not error.where else sorted({batch[owner] for owner in error.where})
-            whole = [index for index in batch if index not in broken]
-            say(f"synthesize: images {', '.join(map(str, broken))} again at {pace / 2:g} of the rate: {error}")
-            images = dict(zip(broken, self.steadily(broken, pace / 2, tries - 1), strict=True))
-            if whole:
-                images |= zip(whole, self.steadily(whole, pace, tries), strict=True)
-            return torch.stack([images[index] for index in batch])
+            where, reason = error.where, str(error)  # not the error itself: it holds on to all that has failed
+        broken = list(batch) if together or not where else sorted({batch[owner] for owner in where})
+        whole = [index for index in batch if index not in broken]
+        say(f"synthesize: images {', '.join(map(str, broken))} again at {pace / 2:g} of the rate: {reason}")
+        images = dict(zip(broken, self.made(broken, pace / 2, tries - 1), strict=True))
+        if whole:
+            images |= zip(whole, self.made(whole, pace, tries), strict=True)
+        return torch.stack([images[index] for index in batch])
 
     def run(self, batch: Sequence[int], pace: float = 1.0) -> Tensor:
         """Optimise the images with these indices, at `pace` times the method's rate.
@@ -97,6 +98,7 @@ class Inversion:
             NotFiniteError: a loss, with the places in the batch of the images it belongs to.
         """
         method, facts, device = self.method, self.facts, self.facts.low.device
+        self.networks.begin()
         starts = [STARTS[method.start](index, self.seed, facts).to(device) for index in batch]
         canvas = CANVASES[method.canvas](starts, batch, self.seed, facts)
         views = [draw_views(index, self.seed, method, self.terms, facts) for index in batch]
@@ -122,7 +124,11 @@ class Inversion:
                 boxes = sub_crops(crops.regions, torch.cat(draws), facts.image_size)
                 self.update(canvas, optimizer, replace(crops, boxes=boxes), batch, jitter, step)
             self.advance(len(batch), **losses)
-        return torch.stack(canvas.images()).detach().cpu()
+        images = torch.stack(canvas.images()).detach().cpu()
+        broken = (~images.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+        if broken:  # by the last step, whose loss nobody looked at
+            raise NotFiniteError("pixels are not finite", broken)
+        return images
 
     def update(
         self, canvas: Canvas, optimizer: torch.optim.Optimizer, views: Views, batch: Sequence[int], jitter: Jitter, step: int

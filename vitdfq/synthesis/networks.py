@@ -93,9 +93,13 @@ class Networks:
             self._listen(self._students[bits])
         student, last = self._students[bits], self._asked.get(bits)
         self._asked[bits] = step
-        if last is None or step // refresh_every != last // refresh_every or step < last:  # an earlier step: a new batch
+        if last is None or step // refresh_every != last // refresh_every:
             refresh(student, images)
         return student
+
+    def begin(self) -> None:
+        """Forget for which images students were fitted: others are coming."""
+        self._asked.clear()
 
     def adopt(self, student: nn.Module) -> None:
         """Let every loss that asks for a student see this one: whoever hands it in fits its ranges and may teach it."""

@@ -1,0 +1,123 @@
+"""How cost grows with processes, images, steps, image size and model.
+
+    python benchmarks/scale.py processes --model zoo:deit        # 1 and 2 processes, one thread each, on the CPU
+    python benchmarks/scale.py images steps size models          # ViT-S/16 shapes, random weights: fine for speed
+
+"processes" really launches the command and reads the seconds of its stages; efficiency is seconds of one process divided by
+processes times their seconds. The others time `synthesize` and `calibrate` in this process after one call that warms up; cost
+is linear where the last column stays the same.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import yaml
+
+import vitdfq
+from vitdfq import progress
+
+STEPS = ["center", "observe", "gptq", "distill"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="+", choices=["processes", "images", "steps", "size", "models"])
+    parser.add_argument("--model", default=None, help="[vit_small_patch16_224 with random weights; processes: zoo:deit]")
+    parser.add_argument("--processes", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--num-images", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=20)
+    args = parser.parse_args()
+    progress.quiet = True
+    for what in args.what:
+        TABLES[what](args)
+
+
+def processes(args: argparse.Namespace) -> None:
+    """Seconds of the stages of one command in 1, 2, ... processes."""
+    print("| processes | synthesis s | efficiency | calibration s | efficiency |\n|-:|-:|-:|-:|-:|")
+    alone: dict[str, float] = {}
+    for count in args.processes:
+        seconds = launched(args, count)
+        alone = alone or seconds
+        shares = {stage: alone[stage] / (count * seconds[stage]) for stage in seconds}
+        cells = (f"{seconds[stage]:.1f} | {shares[stage]:.2f}" for stage in ("synthesis", "calibration"))
+        print(f"| {count} | {' | '.join(cells)} |", flush=True)
+
+
+def launched(args: argparse.Namespace, count: int) -> dict[str, float]:
+    """Run up to the student with `count` processes of one thread each: seconds of synthesis and calibration."""
+    recipe = {
+        "name": "scale",
+        "model": {"name": args.model or "zoo:deit"},
+        "synthesize": {"method": "sardfq", "num_images": args.num_images, "steps": args.steps, "batch_size": 8},
+        "quantize": {"bits": "w4a4"},
+        "calibrate": {"steps": STEPS},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scale.yaml"
+        path.write_text(yaml.safe_dump(recipe))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"]
+        command += ["vitdfq", "calibrate", str(path), "--out", f"{folder}/out", "--format", "json"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    metrics = json.loads(done.stdout)
+    return {stage: metrics[stage]["seconds"] for stage in ("synthesis", "calibration")}
+
+
+def images(args: argparse.Namespace) -> None:
+    name = args.model or "vit_small_patch16_224"
+    growth("images", [(n, name, n, args.steps, {}) for n in (8, 16, 32)])
+
+
+def steps(args: argparse.Namespace) -> None:
+    name = args.model or "vit_small_patch16_224"
+    growth("steps", [(n, name, 8, n, {}) for n in (5, 10, 20)])
+
+
+def size(args: argparse.Namespace) -> None:
+    name = args.model or "vit_small_patch16_224"
+    growth("pixels a side", [(side, name, 8, args.steps, {"img_size": side}) for side in (96, 160, 224)])
+
+
+def models(args: argparse.Namespace) -> None:
+    names = ("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224")
+    growth("million parameters", [(None, name, 8, args.steps, {}) for name in names])
+
+
+def growth(title: str, runs: list[tuple]) -> None:
+    print(f"\n| {title} | synthesis s | per unit | calibration s | per unit |\n|-:|-:|-:|-:|-:|")
+    for amount, name, num_images, num_steps, options in runs:
+        teacher = vitdfq.load_teacher(name, pretrained=False, **options)
+        amount = amount or round(sum(parameter.numel() for parameter in teacher.parameters()) / 1e6)
+        vitdfq.synthesize(teacher, num_images=2, steps=1)  # warms up
+        made = timed(lambda t=teacher, n=num_images, s=num_steps: vitdfq.synthesize(t, method="psaq", num_images=n, steps=s))
+        shown = vitdfq.synthesize(teacher, method="dead_leaves", num_images=num_images)
+        prepared = vitdfq.prepare(teacher)
+        student = vitdfq.quantize(prepared, bits="w4a4")
+        fitted = timed(
+            lambda s=student, p=prepared, x=shown: vitdfq.calibrate(s, p, x, steps=["observe", {"distill": {"iterations": 10}}])
+        )
+        print(f"| {amount} | {made:.1f} | {made / amount:.3f} | {fitted:.1f} | {fitted / amount:.3f} |", flush=True)
+
+
+def timed(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+TABLES = {"processes": processes, "images": images, "steps": steps, "size": size, "models": models}
+
+
+if __name__ == "__main__":
+    main()
