@@ -190,5 +190,7 @@ def test_acq_tells_the_generator_the_class_and_where_to_look():
     assert samples.classes[0] == samples.classes[1] and samples.inputs[0, 100:].equal(samples.inputs[1, 100:])
     assert not samples.inputs[0, 100:].equal(samples.inputs[2, 100:])
     assert not samples.codes[0].equal(samples.codes[1])
-    images = synthesize(make_tiny("vit"), method="acq", engine="generator", num_images=3, group_size=3, steps=2)
-    assert images.isfinite().all()  # the third of a batch has no partner
+    images = synthesize(make_tiny("vit"), method="acq", num_images=3, steps=2)
+    assert images.isfinite().all()  # the third has no partner
+    with pytest.raises(ValueError, match="makes pairs, so group_size must be even, got 3"):
+        resolve_method("acq", group_size=3)

@@ -57,6 +57,8 @@ def resolve_method(method: str, losses: dict | None = None, **changes: Any) -> M
         raise ValueError(f"lr must be positive, got {resolved.lr}")
     if resolved.group_size is not None and resolved.group_size < 1:
         raise ValueError(f"group_size must be at least 1, got {resolved.group_size}")
+    if resolved.pairs and (resolved.group_size or 0) % 2:
+        raise ValueError(f"method {method!r} makes pairs, so group_size must be even, got {resolved.group_size}")
     if not 1 <= resolved.max_regions <= MAX_REGIONS:
         raise ValueError(f"max_regions must be from 1 to {MAX_REGIONS}, got {resolved.max_regions}")
     if any(not 0 < share < 1 for share in resolved.drop_at):
