@@ -17,7 +17,7 @@ from vitdfq.synthesis import synthesize
 
 PROBES = 16  # images of noise, beside the guard's painted ones
 TRIAL_IMAGES = 32
-CLEAR_GAIN = 0.95  # share of the error left; near 1 rounding decides, and other images may well lose
+CLEAR_GAIN = 0.8  # share of the error left; near 1 rounding decides, and other images may well lose
 
 
 @torch.no_grad()
