@@ -8,7 +8,7 @@ from vitdfq.synthesis.context import TeacherFacts
 from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.methods import ENGINES, parts_of, resolve_method
 from vitdfq.synthesis.mixture import kinds
-from vitdfq.synthesis.starts import STARTS
+from vitdfq.synthesis.selection import painted
 
 
 def synthesize(
@@ -91,7 +91,7 @@ def synthesize(
     def make(kind: str, part: Method) -> Tensor:
         count = order.count(kind)
         if part.steps == 0:
-            return torch.stack([STARTS[part.start](index, seed, facts) for index in range(count)])
+            return painted(teacher, facts, part, count, seed)
         own = (shelf or Shelf()).part(kind)
         with torch.enable_grad():
             return ENGINES[part.engine](teacher, facts, part, num_images=count, batch_size=batch_size, seed=seed, shelf=own)

@@ -21,6 +21,7 @@ class Method:
     max_regions: int = 1  # 1: whole images only
     schedule: Schedule = field(default_factory=Schedule)
     start: str = "noise"  # what images are before the first step
+    candidates: int = 1  # painted for each image that is kept, where there is no step; see `selection`
     canvas: str = "pixels"  # what the steps move
     pairs: bool = False  # images 2i and 2i + 1 get the same classes and draws
     precision: str = "float32"  # of the networks' products

@@ -14,6 +14,13 @@ METHODS: dict[str, Method] = {
         steps=0,
         start="dead_leaves",
     ),
+    "far_leaves": Method(
+        "Dead leaves that are far apart to the teacher: sixteen are painted for each one kept; no step is taken",
+        losses={},
+        steps=0,
+        start="dead_leaves",
+        candidates=16,
+    ),
     "vitdfq": Method(
         "Ours: a third painted dead leaves, a third PSAQ-ViT's images, a third SARDFQ's; each kind lacks what the others show",
         losses={
