@@ -27,3 +27,9 @@ def images(request) -> torch.Tensor:
     """Eight images (8, 3, R, R) that fit the test's teacher."""
     model = request.getfixturevalue("teacher" if "teacher" in request.fixturenames else "tiny_vit")
     return torch.randn(8, 3, *image_size(model), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(autouse=True)
+def small_pools(monkeypatch):
+    """Painting takes milliseconds an image: choose from pools of 64, not of 512."""
+    monkeypatch.setattr("vitdfq.synthesis.selection.BLOCK", 4)
