@@ -164,10 +164,11 @@ class Line:
     def student(self, images: Tensor) -> tuple[nn.Module, float]:
         """Calibrate and save the student, or load the one that an earlier run saved."""
         shaped_by = self._student_print(images)
-        done = self.stages.seconds(checkpoint.WEIGHTS, shaped_by)
+        done, shelf = self.stages.seconds(checkpoint.WEIGHTS, shaped_by), self.stages.shelf(checkpoint.WEIGHTS, shaped_by)
         if done is not None:
+            shelf.clear()  # it may have been killed right after it was finished
             return checkpoint.load(self.folder).to(self.device), done
-        start, shelf = time.monotonic(), self.stages.shelf(checkpoint.WEIGHTS, shaped_by)
+        start = time.monotonic()
         student = self._calibrated(images, shelf)
         seconds = round(time.monotonic() - start, 2)
         report.check_alive(student, self.prepared, images, self.recipe.min_agreement)

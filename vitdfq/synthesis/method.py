@@ -29,7 +29,5 @@ class Method:
     engine: str = "images"  # what learns: each image by itself, or a generator that paints any number of them
     student: str | None = None  # bits of a student that learns from the teacher in turn with the generator; None: none does
     lessons: Lessons = field(default_factory=Lessons)  # how it learns
-    group_size: int | None = (
-        None  # images that depend on each other where they do, or that a generator sees a step; None: the engine's
-    )
+    group_size: int | None = None  # images that depend on each other, where they do, or a generator's step; None: the engine's
     among: Mapping[str, float] = field(default_factory=dict)  # preset -> share of the images that it makes instead
