@@ -12,6 +12,7 @@ from vitdfq.models import load_teacher, projections
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantLinear
+from vitdfq.synthesis import synthesize
 
 FLOAT = {"*": {"bits": None}}
 
@@ -62,6 +63,17 @@ def test_a_mean_of_these_images_alone_is_left():
     before = {name: value.clone() for name, value in student.state_dict().items()}
     center(student, teacher, flat)
     torch.testing.assert_close(dict(student.state_dict()), before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_noise_and_painted_images_alone_are_misled(monkeypatch):
+    """Both like centring on these images; the images themselves do not, nor would real ones (four times the error)."""
+    teacher = load_teacher("zoo:deit")
+    images = synthesize(teacher, method="maskaq", num_images=16, steps=40)
+    asked = []
+    monkeypatch.setattr("vitdfq.calibration.center.worst_ratio", lambda now, then: asked.append((now, then)) or 2.0)
+    center(quantize(prepare(teacher), bits="w3a3"), teacher, images)
+    own, noise, painted = (now / then for now, then in zip(*asked[0], strict=True))
+    assert max(noise, painted) < 1 < own
 
 
 def test_a_common_offset_costs_no_precision(tiny_vit, images):

@@ -109,6 +109,8 @@ def test_a_patch_that_left_keeps_its_pixels():
 
 def test_windows_cannot_lose_patches():
     with pytest.raises(ValueError, match="class token"):
-        synthesize(make_tiny("swin"), method="smi", num_images=1, steps=2)
+        synthesize(make_tiny("swin"), method="smi", num_images=1, steps=2, drop_at=[0.1])
+    kept = synthesize(make_tiny("swin"), method="smi", num_images=1, steps=2)
+    assert kept.equal(synthesize(make_tiny("swin"), method="smi", num_images=1, steps=2, drop_at=[]))
     with pytest.raises(ValueError, match="between 0 and 1"):
         synthesize(make_tiny("vit"), method="smi", num_images=1, steps=2, drop_at=[1.5])

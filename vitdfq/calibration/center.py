@@ -15,7 +15,7 @@ from vitdfq.quantization.quantizers.dynamic import TokenUniform
 from vitdfq.quantization.quantizers.uniform import Uniform
 from vitdfq.synthesis import synthesize
 
-PROBES = 16  # images of noise, beside the guard's painted ones
+PROBES = 16  # images of noise, and of those given, beside the guard's painted ones
 TRIAL_IMAGES = 32
 CLEAR_GAIN = 0.8  # share of the error left; near 1 rounding decides, and other images may well lose
 
@@ -32,8 +32,8 @@ def center(
     weight. What remains has a smaller range, so finer steps.
 
     That gains much where the mean is the model's own (large pretrained ViTs), and loses much where it is only that of these
-    images and others then fall outside the range. Which of the two, noise and painted images tell: both ways are tried, and
-    unless centring is clearly the better one on either kind, all stays as it was.
+    images and others then fall outside the range. Which of the two, the images themselves, noise and painted ones tell: both ways
+    are tried, and unless centring is clearly the better one on each kind, all stays as it was.
 
     Args:
         student: changed in place; the quantizers must be fitted afterwards, by `observe`.
@@ -54,12 +54,17 @@ def center(
     _center_inputs(student, images)
     if guarded and not _helps(student, before, teacher, images[:TRIAL_IMAGES], seed):
         student.load_state_dict(before)
-        progress.say("center: no clear gain on images of another kind; left out")
+        progress.say("center: no clear gain on every kind of image; left out")
 
 
 def _helps(student: nn.Module, before: dict[str, Tensor], teacher: nn.Module, images: Tensor, seed: int) -> bool:
-    """Whether the centred student, its ranges observed, is clearly better than the one before on every kind of image."""
-    guard = Guard(teacher, synthesize(teacher, method="noise", num_images=PROBES, seed=seed).to(images), seed)
+    """Whether the centred student, its ranges observed, is clearly better than the one before on every kind of image.
+
+    That it must be on the images that gave the means too is no matter of course: where these are far from zero and differ
+    from image to image, centring makes the range of each larger. Noise and painted images can be too much alike to tell.
+    """
+    noise = synthesize(teacher, method="noise", num_images=PROBES, seed=seed).to(images)
+    guard = Guard(teacher, images[:PROBES], noise, seed=seed)
 
     def errors(state: dict[str, Tensor]) -> list[float]:
         trial = deepcopy(student)

@@ -56,7 +56,7 @@ def distill(
     require_fitted(student, "distill")
     dtype = pick(precision, PRECISIONS, "precision")
     shown, held_out = hold_out(images)
-    guard = Guard(teacher, held_out, seed)
+    guard = Guard(teacher, held_out, seed=seed)
     shelf = shelf or Shelf()
     with learning([student]) as learners, progress.bar("distill", total=iterations) as bar:
         kept = Kept(guard, student, learners)

@@ -59,7 +59,7 @@ def gptq(
                     moments = _second_moments(unit, linear, streams)
                     if not moments.isfinite().all():
                         raise ValueError(f"gptq: the inputs of {names[linear]} are not finite; put gptq after observe")
-                    _fit_and_round(linear, moments, damping)
+                    fit_and_round(linear, moments, damping)
                 shelf.put(unit.name, state_of(unit.modules))
             else:
                 restore_state(unit.modules, part)
@@ -108,7 +108,7 @@ def round_rows(weight: Tensor, moments: Tensor, quantizer: Uniform) -> Tensor:
     return torch.where(better[:, None], moved, weight)
 
 
-def _fit_and_round(linear: QuantLinear, moments: Tensor, damping: float) -> None:
+def fit_and_round(linear: QuantLinear, moments: Tensor, damping: float) -> None:
     damped = moments + damping * moments.diagonal().mean().clamp(min=1e-12) * torch.eye(len(moments), device=moments.device)
     quantizer: Any = linear.weight_quantizer
     quantizer.fit(linear.weight, gram=damped if quantizer.scale.ndim else None)

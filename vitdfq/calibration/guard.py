@@ -14,18 +14,18 @@ MOST_HELD_OUT = 16
 
 
 class Guard:
-    """Two sets no step trains on: some of the given images, and some of another kind, painted without the model.
+    """Sets of images to judge a student by: those given, and some of another kind, painted without the model.
 
-    A student that improves on both has learned about the network; one that improves on its own images alone has learned about
-    these images. No label is needed: what is measured is the distance to the teacher at the end of the network.
+    A student that improves on all of them has learned about the network; one that improves on its own images alone has learned
+    about these images. No label is needed: what is measured is the distance to the teacher at the end of the network.
 
     This library's own.
     """
 
-    def __init__(self, teacher: nn.Module, held_out: Tensor, seed: int) -> None:
-        painted = synthesize(teacher, method="dead_leaves", num_images=PAINTED, seed=seed + SEED_OFFSET).to(held_out)
+    def __init__(self, teacher: nn.Module, *given: Tensor, seed: int) -> None:
+        painted = synthesize(teacher, method="dead_leaves", num_images=PAINTED, seed=seed + SEED_OFFSET).to(given[0])
         self.before: list[float] | None = None
-        self.sets = [images for images in (held_out, painted) if len(images)]
+        self.sets = [images for images in (*given, painted) if len(images)]
         with torch.no_grad():
             self.targets = [ending_of(teacher, images) for images in self.sets]
 

@@ -70,7 +70,7 @@ def reconstruct(
     build = pick(objective, OBJECTIVES, "objective")
     gates = pick(rounding, ROUNDINGS, "rounding")
     shown, held_out = hold_out(images) if guarded else (images, images[:0])
-    guard = Guard(teacher, held_out, seed) if guarded else None
+    guard = Guard(teacher, held_out, seed=seed) if guarded else None
     losses = build(teacher, shown)
     rng = torch.Generator().manual_seed(seed)
     quantized, real, shelf, put_back = shown, shown, shelf or Shelf(), 0

@@ -1,14 +1,18 @@
 """`synthesize`: images out of a teacher alone."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
+from vitdfq.progress import say
 from vitdfq.shelf import Shelf
 from vitdfq.synthesis.context import TeacherFacts
 from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.methods import ENGINES, parts_of, resolve_method
 from vitdfq.synthesis.mixture import kinds
 from vitdfq.synthesis.selection import painted
+from vitdfq.synthesis.sparsity import prunable
 
 
 def synthesize(
@@ -60,7 +64,8 @@ def synthesize(
         canvas: what the steps move: "pixels", or the weights of a small convolutional "decoder", one a batch.
         precision: of the networks' products, "float32" or "bfloat16" (faster where the hardware has it).
         drop_at: shares of the run at which 30 % of the remaining patches leave the forward pass, those that the class token
-            looks at least (SMI); the run gets faster, what left keeps its pixels. ViT and DeiT only.
+            looks at least (SMI); the run gets faster, what left keeps its pixels. ViT and DeiT only; where a preset asks for it
+            and the teacher is another, all patches stay.
         engine: what learns: "images", each by itself, or a "generator" that is trained against the teacher and then paints them.
         student: bits of a quantized student that learns from the teacher in turn with the generator, "w4a4" for example; losses
             that compare with a student see this one.
@@ -90,6 +95,9 @@ def synthesize(
 
     def make(kind: str, part: Method) -> Tensor:
         count = order.count(kind)
+        if part.drop_at and drop_at is None and not prunable(teacher, facts):
+            say("synthesize: no patch can leave a teacher without class token; all stay")
+            part = replace(part, drop_at=())
         if part.steps == 0:
             return painted(teacher, facts, part, count, seed)
         own = (shelf or Shelf()).part(kind)

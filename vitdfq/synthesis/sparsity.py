@@ -29,9 +29,14 @@ class Pruning:
         return max(1, count - int(self.share * count))
 
 
+def prunable(teacher: nn.Module, facts: TeacherFacts) -> bool:
+    """Whether the teacher takes any number of patches and has a class token that chooses them."""
+    return family_of(teacher).token_source is not None and facts.sites[-1].class_row
+
+
 def check_prunable(teacher: nn.Module, facts: TeacherFacts) -> None:
-    """Raise ValueError unless the teacher takes any number of patches and has a class token that chooses them."""
-    if family_of(teacher).token_source is None or not facts.sites[-1].class_row:
+    """Raise ValueError unless patches of the teacher can leave."""
+    if not prunable(teacher, facts):
         raise ValueError("drop_at needs a teacher with a class token that takes any number of patches, such as ViT or DeiT")
 
 
