@@ -9,23 +9,23 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vitdfq"
 LAYERS = [  # lowest first; a module may import from its own layer and those below
-    {"pick", "errors", "files", "processes", "progress", "shelf", "tensors"},
+    {"pick", "errors", "files", "fitting", "processes", "progress", "shelf", "tensors", "trackers"},
     {"models", "data", "hub"},
     {"preparation", "quantization", "synthesis", "evaluation"},
     {"calibration"},
     {"recipe", "recipe_check"},
     {"checkpoint", "report", "plots", "stages", "tables"},
-    {"pipeline", "plan", "names", "compare"},
+    {"bench", "pipeline", "plan", "forecast", "footprint", "probe", "names", "compare"},
     {"cli", "__main__"},
 ]
 HOMES = {
     "typer": {"cli"},
-    "rich": {"progress", "report", "plan", "cli"},
+    "rich": {"bench", "progress", "report", "plan", "cli"},
     "pydantic": {"recipe", "recipe_check"},
     "yaml": {"recipe", "recipe_check"},
     "datasets": {"data"},
     "huggingface_hub": {"hub", "models"},
-    "accelerate": {"processes"},
+    "accelerate": {"processes", "fitting", "trackers"},
     "filelock": {"stages"},
     "safetensors": {"tensors"},
     "matplotlib": {"plots"},

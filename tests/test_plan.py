@@ -31,3 +31,11 @@ def test_training_is_what_calibration_costs():
 def test_cost_follows_the_recipe():
     few, many = (plan(load_recipe("quickstart", [f"synthesize.steps={steps}"])).seconds["synthesize"] for steps in (10, 10_000))
     assert many > 50 * few
+
+
+def test_memory_follows_the_batch():
+    small, large = (
+        plan(load_recipe("quickstart", ["model.name=vit_tiny_patch16_224", f"synthesize.batch_size={size}"])) for size in (1, 64)
+    )
+    assert large.peak_bytes["synthesize"] - small.peak_bytes["synthesize"] > 5e8  # beside what this process held before
+    assert set(small.peak_bytes) == set(small.seconds)

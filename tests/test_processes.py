@@ -20,22 +20,6 @@ def test_processes_that_do_not_see_each_other_are_refused(monkeypatch):
         processes.start()
 
 
-def test_what_does_not_fit_is_tried_with_half_as_many():
-    tried = []
-
-    def do(size):
-        tried.append(size)
-        if size > 5:
-            raise RuntimeError("CUDA out of memory.")
-        return 10 * size
-
-    assert processes.fitting(20, do) == 50 and tried == [20, 10, 5]
-    with pytest.raises(MemoryError, match="one image at a time"):
-        processes.fitting(3, lambda size: do(6))
-    with pytest.raises(ValueError, match="another"):
-        processes.fitting(3, lambda size: (_ for _ in ()).throw(ValueError("another")))
-
-
 def test_a_launcher_means_nothing_before_start(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

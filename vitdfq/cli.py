@@ -129,6 +129,20 @@ def compare(
 
 
 @app.command()
+def bench(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")] = "quickstart",
+    overrides: SetOption = None,
+    format: FormatOption = Format.human,
+) -> None:
+    """What a recipe's models and steps cost on this machine."""
+    from vitdfq.bench import bench, table
+    from vitdfq.recipe import load_recipe
+
+    found = bench(load_recipe(recipe, overrides or []))
+    show(found, format, lambda: table(found))
+
+
+@app.command()
 def info(run: RunArgument, format: FormatOption = Format.human) -> None:
     """What is inside a saved checkpoint."""
     from vitdfq.checkpoint import describe

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vitdfq import processes, progress
 from vitdfq.data import batches, load_labelled, transform_of
 from vitdfq.errors import InputError, RecipeError
+from vitdfq.fitting import Fitting
 from vitdfq.quantization.learning import divergence
 from vitdfq.shelf import Shelf
 
@@ -169,7 +170,8 @@ class _Reading:
         self, models: list[nn.Module], read: Iterator[tuple[Tensor, Tensor]], device: torch.device, bar: progress.Bar
     ) -> None:
         self.models, self.read, self.device, self.bar = models, read, device, bar
-        self.hits, self.size = 0, 0  # images at a time that fit into memory; 0: not known yet
+        self.hits = 0
+        self.fitting: Fitting | None = None  # as many images at a time as the first batch has
 
     def next(self, num_rows: int) -> dict[str, Tensor]:
         """The next rows.
@@ -196,10 +198,10 @@ class _Reading:
         """Each model's logits (B, C), on the CPU."""
 
         def say(size: int) -> list[Tensor]:
-            self.size = size
             return [torch.cat([model(part).float().cpu() for part in images.split(size)]) for model in self.models]
 
-        return say(self.size) if self.size else processes.fitting(len(images), say)
+        self.fitting = self.fitting or Fitting(len(images))
+        return self.fitting(say)
 
 
 def _cut(count: int, size: int) -> list[range]:

@@ -27,6 +27,7 @@ from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.shelf import Shelf
 from vitdfq.stages import Stages, claimed, weights_fingerprint
 from vitdfq.synthesis import METHODS, synthesize
+from vitdfq.trackers import tracked
 
 
 def run(
@@ -88,7 +89,11 @@ def open_line(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator["
         student = quantize(prepared, **recipe.quantize)
     with blaming("calibrate"):
         check_steps(student, recipe.calibrate.get("steps"))
-    with claimed(Path(out) if out else Path("runs") / recipe.name, recipe.name, recipe.to_yaml(), fresh) as folder:
+    folder = Path(out) if out else Path("runs") / recipe.name
+    with (
+        claimed(folder, recipe.name, recipe.to_yaml(), fresh),
+        tracked(recipe.trackers, recipe.name, folder, {"recipe": recipe.to_yaml()}),
+    ):
         yield Line(recipe, folder, teacher, prepared)
 
 

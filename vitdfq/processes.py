@@ -152,24 +152,6 @@ def sum_gradients(parameters: "Iterable[torch.Tensor]") -> None:
         own.grad = total.view_as(own).clone()
 
 
-def fitting(size: int, do: Callable[[int], T]) -> T:
-    """`do(size)`, or with half as many at a time, and so on, until memory suffices; each process for itself.
-
-    Raises:
-        MemoryError: one at a time is too many.
-    """
-    from accelerate.utils.memory import find_executable_batch_size
-
-    def halved() -> int:
-        nonlocal size
-        size //= 2
-        if size == 0:
-            raise MemoryError("out of memory with one image at a time")
-        return size
-
-    return find_executable_batch_size(do, starting_batch_size=size, reduce_batch_size_fn=halved)()
-
-
 def _group() -> Any:
     """torch.distributed, if these processes have met here; torch is not loaded just to ask."""
     if not _started:

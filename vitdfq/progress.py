@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vitdfq import processes
+from vitdfq import processes, trackers
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 SECONDS_BETWEEN_LINES = 10.0
@@ -50,6 +50,7 @@ class Bar:
 
     def advance(self, amount: int = 1, **numbers: float) -> None:
         before, self.done = self.done, self.done + amount
+        trackers.log({f"{self.title}/{name}": value for name, value in numbers.items()}, self.done)
         now = time.monotonic()
         rate = self.done / max(now - self.start, 1e-9)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())

@@ -82,7 +82,7 @@ class Stages:
 
 
 @contextmanager
-def claimed(folder: Path, name: str, recipe_yaml: str, fresh: bool) -> Iterator[Path]:
+def claimed(folder: Path, name: str, recipe_yaml: str, fresh: bool) -> Iterator[None]:
     """Make `folder` the place of this run, and of no other while the block lasts; write recipe.yaml into it.
 
     Raises:
@@ -107,7 +107,7 @@ def claimed(folder: Path, name: str, recipe_yaml: str, fresh: bool) -> Iterator[
 
     try:
         processes.from_main(claim)
-        yield folder
+        yield
     finally:
         lock.release()  # the system does it where a process is killed
 

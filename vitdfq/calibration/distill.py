@@ -8,6 +8,7 @@ from vitdfq.calibration.augment import augmented
 from vitdfq.calibration.distance import distance, ending_of, sizes
 from vitdfq.calibration.folding import require_fitted
 from vitdfq.calibration.guard import Guard, hold_out, worst_ratio
+from vitdfq.calibration.saved import saved_bytes
 from vitdfq.pick import pick
 from vitdfq.quantization.descent import Descent
 from vitdfq.quantization.learning import Learners, finite, learning, steadily
@@ -15,7 +16,7 @@ from vitdfq.shelf import Shelf
 from vitdfq.synthesis.networks import PRECISIONS
 
 CHECKS = 4  # looks at the guard's images during the training
-SHARDS = 2  # of a batch, at least; see `_gradients`
+SHARDS, SHARD_BYTES = 2, 2**31  # of a batch, at least, and what one of them may keep for going back; see `_gradients`
 STATE = "state"
 
 
@@ -61,6 +62,7 @@ def distill(
     with learning([student]) as learners, progress.bar("distill", total=iterations) as bar:
         kept = Kept(guard, student, learners)
         start = learners.snapshot()
+        at_once = max(1, SHARD_BYTES // saved_bytes(lambda: ending_of(student, shown[:1]), student))
 
         def train(pace: float) -> None:
             rng = torch.Generator().manual_seed(seed)
@@ -73,7 +75,7 @@ def distill(
                 bar.advance(descent.done)
             while descent.done < iterations:
                 batch = torch.randperm(len(shown), generator=rng)[:batch_size].to(shown.device)
-                loss = _gradients(student, teacher, augmented(shown[batch], rng), descent.parameters, dtype)
+                loss = _gradients(student, teacher, augmented(shown[batch], rng), descent.parameters, dtype, at_once)
                 value = finite(loss, "distill: the loss", descent.done)
                 descent.step()
                 bar.advance(loss=value)
@@ -89,14 +91,15 @@ def distill(
 
 
 def _gradients(
-    student: nn.Module, teacher: nn.Module, views: Tensor, parameters: list[Tensor], dtype: torch.dtype | None
+    student: nn.Module, teacher: nn.Module, views: Tensor, parameters: list[Tensor], dtype: torch.dtype | None, at_once: int
 ) -> Tensor:
     """Give the parameters the gradients of the distance on views (B, 3, H, W); return it, 0-d.
 
     The batch is cut into two shards whether or not there are two processes to share them out to, so that one and two processes
-    add up the same numbers; with more there are more shards, and last digits differ.
+    add up the same numbers; with more there are more shards, and last digits differ. A large model gets more of them too: no
+    shard has more than `at_once` images, so that memory is bounded whatever the batch.
     """
-    shards = processes.share(views.split(-(-len(views) // max(SHARDS, processes.count()))))
+    shards = processes.share(views.split(min(at_once, -(-len(views) // max(SHARDS, processes.count())))))
     with torch.autocast(views.device.type, dtype, enabled=dtype is not None):
         with torch.no_grad():
             targets = [ending_of(teacher, shard) for shard in shards]

@@ -24,6 +24,7 @@ TOP_LEVEL: dict[str, Any] = {
     "min_agreement": float | None,
     **dict.fromkeys(SECTIONS, dict | None),
     "baselines": list[str] | None,
+    "trackers": list[str] | None,
     "compare": dict | None,
 }
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # it names a folder
@@ -45,6 +46,7 @@ class Recipe:
     calibrate: dict[str, Any] = field(default_factory=dict)
     evaluate: dict[str, Any] = field(default_factory=dict)
     baselines: list[str] = field(default_factory=list)  # synthesis methods; a student is calibrated on the images of each
+    trackers: list[str] = field(default_factory=list)  # of accelerate, "tensorboard" for example: they get losses and rates
     compare: dict[str, Any] = field(default_factory=dict)  # see `vitdfq.recipe.comparison.Comparison`
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,7 +85,8 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     content = document.content
     for section in (*SECTIONS, "compare"):
         content[section] = content.get(section) or {}
-    content["baselines"] = content.get("baselines") or []
+    for key in ("baselines", "trackers"):
+        content[key] = content.get(key) or []
     content.setdefault("name", "recipe" if isinstance(source, Mapping) else Path(document.name).stem)
     _check_top_level(document)
 

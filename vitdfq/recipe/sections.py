@@ -20,6 +20,7 @@ from vitdfq.recipe.comparison import Comparison
 from vitdfq.recipe.document import Document, Keys
 from vitdfq.recipe.signature import check_keywords, check_value, keywords, unknown_key
 from vitdfq.synthesis import LOSSES, METHODS, Method, resolve_method, synthesize
+from vitdfq.trackers import check_tracker
 
 # section -> the function whose keyword arguments it holds
 CALLS: dict[str, Callable] = {
@@ -47,6 +48,9 @@ def check_sections(document: Document) -> None:
     for index, method in enumerate(document.content["baselines"]):
         with document.blaming("baselines", index):
             pick(method, METHODS, "synthesis method")
+    for index, name in enumerate(document.content["trackers"]):
+        with document.blaming("trackers", index):
+            check_tracker(name)
     _check_compare(document, document.content["compare"])
 
 

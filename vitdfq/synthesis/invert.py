@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vitdfq import processes
 from vitdfq.errors import NotFiniteError
+from vitdfq.fitting import Fitting
 from vitdfq.progress import bar, say
 from vitdfq.shelf import Shelf
 from vitdfq.synthesis.attention import attention_rows, rows_name
@@ -47,7 +48,7 @@ def invert(
     batches = {f"images_{batch.start}_{batch.stop}": batch for batch in cut}
     own = sum(len(batches[name]) for name in processes.share(shelf.missing(batches)))
     with Networks(teacher, names, method.precision) as networks, bar("synthesize", total=own * method.steps) as progress:
-        inversion = Inversion(networks, facts, method, terms, batch_size, seed, progress.advance)
+        inversion = Inversion(networks, facts, method, terms, batch_size, seed, progress.advance, Fitting(batch_size))
         made = shelf.all(batches, lambda name: {"images": inversion.made(batches[name])})
     return torch.cat([part["images"] for part in made])
 
@@ -68,6 +69,7 @@ class Inversion:
     batch_size: int  # views in one pass of a network
     seed: int
     advance: Callable[..., None]
+    fitting: Fitting
 
     def made(self, batch: Sequence[int], pace: float = 1.0, tries: int = TRIES) -> Tensor:
         """As `run`; images whose losses stop being finite, and all that depend on them, begin again at half the rate."""
@@ -75,7 +77,7 @@ class Inversion:
         try:
             if together:
                 return self.run(batch, pace)
-            return processes.fitting(self.batch_size, lambda size: replace(self, batch_size=size).run(batch, pace))
+            return self.fitting(lambda size: replace(self, batch_size=size).run(batch, pace))
         except NotFiniteError as error:
             if tries == 1:
                 raise

@@ -1,0 +1,21 @@
+import pytest
+
+from vitdfq.fitting import Fitting
+
+
+def test_what_does_not_fit_is_tried_with_half_as_many_and_remembered():
+    tried = []
+
+    def do(size):
+        tried.append(size)
+        if size > 5:
+            raise RuntimeError("CUDA out of memory.")
+        return 10 * size
+
+    fitting = Fitting(20)
+    assert fitting(do) == 50 and tried == [20, 10, 5]
+    assert fitting(do) == 50 and tried == [20, 10, 5, 5]
+    with pytest.raises(MemoryError, match="one image at a time"):
+        fitting(lambda size: do(6))
+    with pytest.raises(ValueError, match="another"):
+        Fitting(3)(lambda size: (_ for _ in ()).throw(ValueError("another")))

@@ -1,0 +1,193 @@
+"""What a recipe will cost here: a probe of its own models, times how often each stage does what was probed."""
+
+import inspect
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from vitdfq import footprint, probe
+from vitdfq.calibration import STEPS
+from vitdfq.calibration.calibrate import check_steps
+from vitdfq.calibration.distill import CHECKS, SHARD_BYTES, SHARDS
+from vitdfq.calibration.guard import MOST_HELD_OUT, PAINTED
+from vitdfq.calibration.saved import learning_bytes
+from vitdfq.data import transform_of
+from vitdfq.evaluation import evaluate
+from vitdfq.models import units
+from vitdfq.recipe import Recipe
+from vitdfq.synthesis import METHODS, Method, synthesize
+from vitdfq.synthesis.generate import GROUP_SIZE
+from vitdfq.synthesis.methods import parts_of
+from vitdfq.synthesis.mixture import kinds
+
+IMAGES_OF = {"imagenet-1k": 50_000, "zoo:fashion-mnist": 10_000}
+SIDES = {"zoo:fashion-mnist": (28, 28)}  # of an encoded image; others are like ImageNet's
+LOOKED_AT = MOST_HELD_OUT + PAINTED  # images of one look of the guard
+SEARCHED = 4.0  # passes that the search for a range takes on top of the pass itself, an image
+COPIES = 6  # of the largest activation while its range is searched
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds, and the most bytes held, of each stage."""
+
+    seconds: dict[str, float]
+    peak_bytes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds, an image where it depends on images."""
+
+    teacher: float
+    student: float
+    learning: float
+    observing: float  # whole, on the probe's images
+    rounding: float  # whole
+    shown: int  # the probe's images
+
+
+@dataclass(frozen=True)
+class Options:
+    """What synthesis is asked for, defaults filled in."""
+
+    num_images: int
+    batch_size: int
+    method: Method
+
+
+def forecast(recipe: Recipe, teacher: nn.Module, prepared: nn.Module, student: nn.Module, method: Method) -> Forecast:
+    """Probe the models of a recipe (any weights) on their device; the student's quantizers are fitted on noise."""
+    defaults = {key: value.default for key, value in inspect.signature(synthesize).parameters.items()} | recipe.synthesize
+    options = Options(defaults["num_images"], defaults["batch_size"], method)
+    batch_size = inspect.signature(evaluate).parameters["batch_size"].default
+    images = probe.noise(teacher, probe.enough(teacher, options.batch_size))
+    observing = probe.fitted(student, prepared, images)
+    costs = Costs(
+        teacher=probe.pass_cost(teacher, images),
+        student=probe.pass_cost(student, images),
+        learning=probe.learning_cost(student, prepared, images),
+        observing=observing,
+        rounding=probe.rounding_cost(student),
+        shown=len(images),
+    )
+    students = 1 + len(recipe.baselines)
+    others = [parts_of(METHODS[name]) for name in recipe.baselines]
+    seconds = {
+        "synthesize": sum(_synthesis(teacher, options, parts, len(images)) for parts in (parts_of(method), *others)),
+        "calibrate": students * _calibration(recipe, student, costs, options.num_images),
+        "evaluate": _evaluation(recipe, teacher, costs, students),
+    }
+    base = footprint.memory_used(images.device)
+    largest = 4 * footprint.widest(student)
+    peaks = {
+        "synthesize": _synthesis_bytes(teacher, method, options.batch_size - len(images)),
+        "calibrate": _calibration_bytes(recipe, student, learning_bytes(student, images[:1]), largest, options.num_images),
+        "evaluate": 2 * largest * recipe.evaluate.get("batch_size", batch_size),
+    }
+    return Forecast(seconds, {stage: base + more for stage, more in peaks.items()})
+
+
+def _synthesis(teacher: nn.Module, options: Options, parts: dict[str, Method], shown: int) -> float:
+    order, total = kinds(options.num_images, next(iter(parts.values())).among), 0.0
+    for kind, part in parts.items():
+        if part.steps:
+            cost = probe.synthesis_cost(teacher, part, shown)
+            # A generator paints a batch a step; an image is shown whole and, on average, in so many crops.
+            moved = part.group_size or GROUP_SIZE if part.engine == "generator" else order.count(kind)
+            crops = sum(range(2, part.max_regions + 1)) / part.max_regions
+            total += cost.start + cost.view * moved * part.steps * (1 + crops)
+    return total
+
+
+def _synthesis_bytes(teacher: nn.Module, method: Method, more_images: int) -> int:
+    """Beyond what the probe's images took."""
+    painters = [part for part in parts_of(method).values() if part.steps]
+    return max(0, more_images) * max((footprint.synthesis_bytes(teacher, part) for part in painters), default=0)
+
+
+def _calibration(recipe: Recipe, student: nn.Module, costs: Costs, num_images: int) -> float:
+    total = 0.0
+    for name, options in _steps(recipe, student):
+        total += PASSES[name](costs, min(options.get("num_images", num_images), num_images), options, len(units(student)))
+    return total
+
+
+def _steps(recipe: Recipe, student: nn.Module) -> list[tuple[str, dict[str, Any]]]:
+    """The steps of calibration with all their options."""
+    found = check_steps(student, recipe.calibrate.get("steps"))
+    known = {name: inspect.signature(STEPS[name]).parameters for name, _ in found}
+    return [(name, {key: own.default for key, own in known[name].items()} | given) for name, given in found]
+
+
+def _float_passes(costs: Costs, count: int, options: dict[str, Any], num_units: int) -> float:
+    return costs.teacher * count
+
+
+def _center(costs: Costs, count: int, options: dict[str, Any], num_units: int) -> float:
+    trials = 2 * (_observe(costs, min(count, 32), options, num_units) + LOOKED_AT * costs.student)
+    return 3 * count * costs.teacher + (trials if options["guarded"] else 0.0)
+
+
+def _observe(costs: Costs, count: int, options: dict[str, Any], num_units: int) -> float:
+    return costs.observing + (1 + SEARCHED) * costs.student * max(0, count - costs.shown)
+
+
+def _gptq(costs: Costs, count: int, options: dict[str, Any], num_units: int) -> float:
+    return costs.rounding + 4 * costs.student * count  # up to each of a block's linear layers, and second moments
+
+
+def _reconstruct(costs: Costs, count: int, options: dict[str, Any], num_units: int) -> float:
+    trained = costs.learning * options["iterations"] * min(options["batch_size"], count)
+    return trained + (1 + num_units) * LOOKED_AT * costs.student
+
+
+def _correct_bias(costs: Costs, count: int, options: dict[str, Any], num_units: int) -> float:
+    return (costs.teacher + costs.student) * count
+
+
+def _distill(costs: Costs, count: int, options: dict[str, Any], num_units: int) -> float:
+    trained = costs.learning * options["iterations"] * min(options["batch_size"], count)
+    return trained + (1 + CHECKS) * LOOKED_AT * costs.student
+
+
+PASSES: dict[str, Callable[[Costs, int, dict[str, Any], int], float]] = {
+    "equalize": _float_passes,
+    "reparameterize": _float_passes,
+    "center": _center,
+    "observe": _observe,
+    "gptq": _gptq,
+    "reconstruct": _reconstruct,
+    "correct_bias": _correct_bias,
+    "distill": _distill,
+}
+
+
+def _calibration_bytes(recipe: Recipe, student: nn.Module, held: int, largest: int, num_images: int) -> int:
+    parameters = 4 * sum(parameter.numel() for parameter in student.parameters())
+    peak = 0
+    for name, options in _steps(recipe, student):
+        if "iterations" in options:  # gradients, Adam's two moments, the start and the best
+            at_once, share = min(options["batch_size"], num_images), len(units(student))
+            if name == "distill":
+                at_once, share = max(1, min(at_once // SHARDS, SHARD_BYTES // held)), 1
+            peak = max(peak, 5 * parameters // share + at_once * held // share)
+        else:
+            peak = max(peak, COPIES * largest * min(options["num_images"], num_images, 32 if name == "gptq" else num_images))
+    return peak
+
+
+def _evaluation(recipe: Recipe, teacher: nn.Module, costs: Costs, students: int) -> float:
+    dataset = recipe.evaluate.get("dataset", "imagenet-1k")
+    count = recipe.evaluate.get("num_images") or IMAGES_OF.get(dataset, 50_000)
+    encoded = io.BytesIO()
+    Image.effect_noise(SIDES.get(dataset, (500, 375)), 64).convert("RGB").save(encoded, format="JPEG")
+    transform = transform_of(teacher)
+    decoding = probe.typical(lambda: transform(Image.open(io.BytesIO(encoded.getvalue())).convert("RGB")))
+    workers = max(1, torch.get_num_threads())  # beside the model's own work
+    return count * (costs.teacher + students * costs.student + (1 + students) * decoding / workers)

@@ -1,0 +1,126 @@
+"""Short runs of the real thing, timed: what `--dry-run` forecasts from and `vitdfq bench` shows. For memory see footprint.py."""
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitdfq import progress
+from vitdfq.calibration import calibrate
+from vitdfq.calibration.distance import distance, ending_of
+from vitdfq.calibration.gptq import fit_and_round
+from vitdfq.quantization.learning import learning
+from vitdfq.quantization.modules import QuantLinear, weighted_modules
+from vitdfq.shelf import Shelf
+from vitdfq.synthesis import Method, TeacherFacts, synthesize
+from vitdfq.synthesis.methods import ENGINES
+
+FEWEST, PASS_SECONDS = 2, 0.3  # images of a probe: as many as one forward pass takes in so many seconds, and not fewer
+PROBE_STEPS = (1, 3)  # of a synthesis; the difference is steps alone
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Of a synthesis."""
+
+    start: float  # seconds before the first step
+    view: float  # seconds a step for one whole image; a generator's: for one sample
+
+
+def timed(run: Callable[[], Any]) -> float:
+    """Seconds of one call, to the end of what it started on the device."""
+    start = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def typical(run: Callable[[], Any], times: int = 3) -> float:
+    """Median seconds of a few calls, after one that warms up."""
+    run()
+    return statistics.median(timed(run) for _ in range(times))
+
+
+def noise(teacher: nn.Module, count: int) -> Tensor:
+    """Images (count, 3, H, W) on the teacher's device."""
+    return synthesize(teacher, method="noise", num_images=count).to(next(teacher.parameters()))
+
+
+def enough(model: nn.Module, batch_size: int) -> int:
+    """How many images a probe shows: few of a large model; of a small one, whose calls cost more than its images, a batch."""
+    images = noise(model, 1)
+    with torch.no_grad():
+        return min(batch_size, max(FEWEST, int(PASS_SECONDS / typical(lambda: model(images), times=1))))
+
+
+def synthesis_cost(teacher: nn.Module, method: Method, count: int) -> StepCost:
+    """Time a few steps of a method on `count` images, without crops."""
+    facts = TeacherFacts.of(teacher)
+
+    def run(steps: int) -> None:
+        short = replace(method, steps=steps, max_regions=1)
+        with torch.enable_grad():
+            ENGINES[method.engine](teacher, facts, short, num_images=count, batch_size=count, seed=0, shelf=Shelf())
+
+    first, last = PROBE_STEPS
+    with hushed():
+        run(first)
+        short, long = timed(lambda: run(first)), timed(lambda: run(last))
+    step = max(long - short, short / 10) / (last - first)
+    moved = (method.group_size or 32) if method.engine == "generator" else count
+    return StepCost(max(0.0, short - first * step), step / moved)
+
+
+def pass_cost(model: nn.Module, images: Tensor) -> float:
+    """Seconds of a forward pass, an image."""
+    with torch.no_grad():
+        return typical(lambda: model(images)) / len(images)
+
+
+def fitted(student: nn.Module, prepared: nn.Module, images: Tensor) -> float:
+    """Fit the student's quantizers; seconds."""
+    with hushed():
+        return timed(lambda: calibrate(student, prepared, images, steps=["observe"]))
+
+
+def learning_cost(student: nn.Module, prepared: nn.Module, images: Tensor) -> float:
+    """Seconds of a training step without the optimiser, an image: both models forward, the student back."""
+    with learning([student]):
+
+        def step() -> None:
+            with torch.no_grad():
+                target = ending_of(prepared, images)
+            distance(ending_of(student, images), target).backward()
+
+        return typical(step, times=2) / len(images)
+
+
+def rounding_cost(student: nn.Module) -> float:
+    """Seconds in which GPTQ rounds all linear layers, whatever the images: each shape is tried once."""
+    layers = [part for part in weighted_modules(student) if isinstance(part, QuantLinear)]
+    quantized = [layer for layer in layers if not isinstance(layer.weight_quantizer, nn.Identity)]
+    shapes = Counter(layer.weight.shape for layer in quantized)
+    total = 0.0
+    for shape, count in shapes.items():
+        layer = deepcopy(next(layer for layer in quantized if layer.weight.shape == shape))
+        rows = torch.randn(2 * shape[1], shape[1], device=layer.weight.device)
+        total += count * timed(lambda layer=layer, rows=rows: fit_and_round(layer, rows.T @ rows / len(rows), 0.01))
+    return total
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """No progress is shown in the block."""
+    before, progress.quiet = progress.quiet, True
+    try:
+        yield
+    finally:
+        progress.quiet = before
