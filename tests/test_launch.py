@@ -16,7 +16,15 @@ RECIPE = {
     "model": {"name": "zoo:vit"},
     "synthesize": {"method": "vitdfq", "num_images": 16, "steps": 4, "batch_size": 3},
     "quantize": {"bits": "w4a4"},
-    "calibrate": {"steps": ["center", "observe", {"gptq": {"batch_size": 8}}, {"distill": {"iterations": 4}}]},
+    "calibrate": {
+        "steps": [
+            "center",
+            "observe",
+            {"gptq": {"batch_size": 8}},
+            {"reconstruct": {"iterations": 2, "independent": True}},
+            {"distill": {"iterations": 4}},
+        ]
+    },
     "evaluate": {"dataset": "zoo:fashion-mnist", "split": "test", "num_images": 300, "batch_size": 16},
 }
 RUN = ["-m", "vitdfq", "run"]

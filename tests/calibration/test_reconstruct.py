@@ -4,13 +4,14 @@ import pytest
 import torch
 from tiny import make_tiny
 
-from vitdfq.calibration import calibrate
+from vitdfq.calibration import STEPS, calibrate
 from vitdfq.calibration.objectives import OBJECTIVES, _fisher_weights
 from vitdfq.calibration.reconstruct import ROUNDINGS
 from vitdfq.calibration.rounding import learned_rounding
 from vitdfq.models import units
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import weighted_modules
+from vitdfq.shelf import Shelf
 from vitdfq.synthesis import synthesize
 
 FAST = {"iterations": 40, "lr": 2e-2, "scale_lr": 1e-2, "keep": 1.0}
@@ -32,6 +33,25 @@ def test_every_objective_brings_the_student_nearer(objective, kind):
         return (student(others) - wanted).square().mean()
 
     assert error(["observe", {"reconstruct": FAST | {"objective": objective}}]) < error(["observe"])
+
+
+def test_units_trained_alone_help_and_do_not_need_each_other(tiny_vit):
+    images, others = leaves(tiny_vit), leaves(tiny_vit, 16, seed=9)
+    wanted = tiny_vit(others)
+
+    def made(steps):
+        return calibrate(quantize(tiny_vit, bits="w3a3"), tiny_vit, images, steps=["observe", *steps])
+
+    alone = {"reconstruct": FAST | {"independent": True, "guarded": False}}
+    error = lambda student: (student(others) - wanted).square().mean()  # noqa: E731
+    assert error(made([alone])) < error(made([]))
+    # What a unit becomes does not depend on what was done to the units before it.
+    student = quantize(tiny_vit, bits="w3a3")
+    STEPS["observe"](student, tiny_vit, images)
+    with torch.no_grad():
+        student.patch_embed.proj.weight.add_(0.1)
+    STEPS["reconstruct"](student, tiny_vit, images, **FAST, independent=True, guarded=False, shelf=Shelf())
+    assert torch.equal(student.blocks[2].mlp.fc2.bias, made([alone]).blocks[2].mlp.fc2.bias)
 
 
 @pytest.mark.parametrize("rounding", sorted(ROUNDINGS))

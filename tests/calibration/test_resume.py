@@ -10,6 +10,7 @@ from vitdfq.shelf import Shelf
 from vitdfq.synthesis import synthesize
 
 SHORT = {"distill": {"iterations": 8}, "reconstruct": {"iterations": 3}}
+VARIANTS = [(step, SHORT.get(step, {})) for step in STEPS] + [("reconstruct", SHORT["reconstruct"] | {"independent": True})]
 FIRST = {"center", "equalize", "reparameterize"}  # they want quantizers that are not fitted
 
 
@@ -35,11 +36,11 @@ class Dying(Shelf):
             raise Killed
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_killed_calibration_ends_as_one_that_was_not(step, tmp_path):
+@pytest.mark.parametrize(("step", "options"), VARIANTS, ids=str)
+def test_a_killed_calibration_ends_as_one_that_was_not(step, options, tmp_path):
     teacher = make_tiny("vit")
     images = synthesize(teacher, method="dead_leaves", num_images=16)
-    step_and_options = {step: SHORT.get(step, {})}
+    step_and_options = {step: options}
     steps = [step_and_options, "observe"] if step in FIRST else ["observe", step_and_options]
 
     def run(shelf=None):

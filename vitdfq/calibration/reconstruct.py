@@ -1,8 +1,8 @@
 """Block-by-block reconstruction: move each block's weights until its quantized output matches the float block's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from vitdfq.quantization.descent import Descent
 from vitdfq.quantization.learning import Learners, finite, learning, steadily
 from vitdfq.quantization.modules import restore_state, state_of, weighted_modules
 from vitdfq.shelf import Shelf
+from vitdfq.synthesis.seeds import generator
 
 ROUNDINGS = {"straight_through": False, "adaround": True}  # name -> whether rounding has parameters of its own
 FREE_SHARE = 0.2  # of the iterations in which AdaRound's gates may stay undecided
@@ -38,6 +39,7 @@ def reconstruct(
     objective: str = "mse",
     rounding: str = "straight_through",
     guarded: bool = True,
+    independent: bool = False,
     seed: int = 0,
     shelf: Shelf | None = None,
 ) -> None:
@@ -60,6 +62,8 @@ def reconstruct(
         rounding: "straight_through" trains weights through the rounding; "adaround" trains which way each weight is rounded
             (arXiv 2004.10568), which takes thousands of iterations.
         guarded: put a unit back when the guard's images say so.
+        independent: train every unit on the teacher's stream alone (`keep` says nothing then), so that units can be shared out
+            over the processes. A unit then knows nothing of the errors before it.
         seed: of the batches and the mixing, and of the guard's images.
         shelf: keeps finished units.
 
@@ -72,34 +76,83 @@ def reconstruct(
     shown, held_out = hold_out(images) if guarded else (images, images[:0])
     guard = Guard(teacher, held_out, seed=seed) if guarded else None
     losses = build(teacher, shown)
-    rng = torch.Generator().manual_seed(seed)
-    quantized, real, shelf, put_back = shown, shown, shelf or Shelf(), 0
+    rng, shelf = torch.Generator().manual_seed(seed), shelf or Shelf()
     pairs = list(zip(units(student), units(teacher), strict=True))
     with progress.bar("reconstruct", total=len(pairs) * iterations) as bar:
         training = Training(iterations, lr, scale_lr, batch_size, keep, gates, rng, bar)
-        for position, (unit, float_unit) in enumerate(pairs):
+        chain = Chain(student, pairs, shown, losses, guard, training, shelf)
+        put_back = chain.each_alone(seed) if independent else chain.in_order()
+    if put_back:
+        progress.say(f"reconstruct: {put_back} of {len(pairs)} units put back, worse on images not trained on")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The units of student and teacher, and what trains them."""
+
+    student: nn.Module
+    pairs: list[tuple[Unit, Unit]]
+    shown: Tensor
+    losses: Callable[[int], Loss]
+    guard: Guard | None
+    training: "Training"
+    shelf: Shelf
+
+    def in_order(self) -> int:
+        """Each unit on what the ones before it, trained, hand on. Returns how many were put back."""
+        quantized, real, rng, put_back = self.shown, self.shown, self.training.rng, 0
+        for position, (unit, float_unit) in enumerate(self.pairs):
             with torch.no_grad():
                 target = float_unit.forward(real)
-            part = shelf.get(unit.name)
+            part = self.shelf.get(unit.name)
             if part is None:
-                if guard:
-                    guard.start(student)
+                if self.guard:
+                    self.guard.start(self.student)
                 with learning(unit.modules) as learners:
-                    old = training.run(unit, learners, losses(position), quantized, real, target)
-                    worse = guard is not None and not guard.accepts(student)
+                    old = self.training.run(unit, learners, self.losses(position), quantized, real, target)
+                    worse = self.guard is not None and not self.guard.accepts(self.student)
                     if worse:
                         learners.restore(old)
                 part = processes.agreed(state_of(unit.modules)) | {"rng": rng.get_state(), "worse": torch.tensor(worse)}
-                shelf.put(unit.name, part)
+                self.shelf.put(unit.name, part)
             else:
-                bar.advance(iterations)
+                self.training.bar.advance(self.training.iterations)
             rng.set_state(part.pop("rng"))
             put_back += int(part.pop("worse"))
             restore_state(unit.modules, part)
             with torch.no_grad():
                 quantized, real = unit.forward(quantized), target
-    if put_back:
-        progress.say(f"reconstruct: {put_back} of {len(pairs)} units put back, worse on images not trained on")
+        return put_back
+
+    def each_alone(self, seed: int) -> int:
+        """Each unit on the teacher's stream, in one of the processes; then put in, one after the other. Returns as `in_order`."""
+        before = {unit.name: state_of(unit.modules) for unit, _ in self.pairs}
+        places = {unit.name: place for place, (unit, _) in enumerate(self.pairs)}
+        real, reached = self.shown, 0  # the teacher's stream in front of unit `reached`; parts come in the order of the units
+
+        def make(name: str) -> dict[str, Tensor]:
+            nonlocal real, reached
+            unit, float_unit = self.pairs[places[name]]
+            with torch.no_grad():
+                while reached < places[name]:
+                    real, reached = self.pairs[reached][1].forward(real), reached + 1
+                target = float_unit.forward(real)
+            own = replace(self.training, keep=0.0, rng=generator(seed, "reconstruct", places[name]))
+            with learning(unit.modules) as learners:
+                own.run(unit, learners, self.losses(places[name]), real, real, target)
+            trained = state_of(unit.modules)
+            restore_state(unit.modules, before[name])
+            return trained
+
+        found, put_back = self.shelf.all(places, make), 0
+        if self.guard:
+            self.guard.start(self.student)
+        for (unit, _), trained in zip(self.pairs, found, strict=True):
+            restore_state(unit.modules, trained)
+            if self.guard and not self.guard.accepts(self.student):
+                restore_state(unit.modules, before[unit.name])
+                put_back += 1
+        return put_back
 
 
 @dataclass(frozen=True)
