@@ -2,10 +2,12 @@
 
     python benchmarks/scale.py processes --model zoo:deit        # 1 and 2 processes, one thread each, on the CPU
     python benchmarks/scale.py images steps size models          # ViT-S/16 shapes, random weights: fine for speed
+    python benchmarks/scale.py forecast --models vit_large_patch16_224       # what --dry-run says, and what comes of it
 
 "processes" really launches the command and reads the seconds of its stages; efficiency is seconds of one process divided by
-processes times their seconds. The others time `synthesize` and `calibrate` in this process after one call that warms up; cost
-is linear where the last column stays the same.
+processes times their seconds. "forecast" launches `vitdfq run --dry-run`, then the command itself, once up to the images and
+once up to the student, and reads seconds and peak memory of each from the system: the memory table. The others time `synthesize`
+and `calibrate` in this process after one call that warms up; cost is linear where the last column stays the same.
 """
 
 import argparse
@@ -25,11 +27,14 @@ import vitdfq
 from vitdfq import progress
 
 STEPS = ["center", "observe", "gptq", "distill"]
+SHAPES = [f"{name}_224" for name in ("deit_tiny_patch16", "deit_small_patch16", "deit_base_patch16", "swin_base_patch4_window7")]
+SHAPES.append("vit_large_patch16_224")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", choices=["processes", "images", "steps", "size", "models"])
+    parser.add_argument("what", nargs="+", choices=["processes", "images", "steps", "size", "models", "forecast"])
+    parser.add_argument("--models", nargs="+", default=SHAPES, help="of forecast")
     parser.add_argument("--model", default=None, help="[vit_small_patch16_224 with random weights; processes: zoo:deit]")
     parser.add_argument("--processes", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--num-images", type=int, default=32)
@@ -70,6 +75,39 @@ def launched(args: argparse.Namespace, count: int) -> dict[str, float]:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     metrics = json.loads(done.stdout)
     return {stage: metrics[stage]["seconds"] for stage in ("synthesis", "calibration")}
+
+
+def forecast(args: argparse.Namespace) -> None:
+    """What the dry run says of a short run beside what the run takes."""
+    print("| model | stage | forecast s | took s | ratio | forecast GB | peak GB | ratio |\n|-|-|-:|-:|-:|-:|-:|-:|")
+    for name in args.models:
+        recipe = {
+            "name": "scale",
+            "model": {"name": name} if ":" in name else {"name": name, "pretrained": False},
+            "synthesize": {"method": "sardfq", "num_images": args.num_images, "steps": args.steps},
+            "quantize": {"bits": "w4a4"},
+            "calibrate": {"steps": [*STEPS[:-1], {"distill": {"iterations": 2}}]},
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "scale.yaml"
+            path.write_text(yaml.safe_dump(recipe))
+            said, _ = measured(["run", str(path), "--dry-run"])
+            for stage, verb, key in (("synthesize", "synthesize", "synthesis"), ("calibrate", "calibrate", "calibration")):
+                found, peak = measured([verb, str(path), "--out", f"{folder}/out"])
+                seconds, took = said["seconds"][stage], found[key]["seconds"]
+                gigabytes = said["peak_bytes"][stage] / 1e9
+                row = f"{seconds:.1f} | {took:.1f} | {seconds / took:.2f} | {gigabytes:.1f} | {peak:.1f} | {gigabytes / peak:.2f}"
+                print(f"| {name} | {stage} | {row} |", flush=True)
+
+
+def measured(arguments: list[str]) -> tuple[dict, float]:
+    """Run a verb: what it prints as JSON, and its peak memory in GB."""
+    with tempfile.TemporaryFile("w+") as printed:
+        process = subprocess.Popen([sys.executable, "-m", "vitdfq", "--quiet", *arguments, "--format", "json"], stdout=printed)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0, arguments
+        printed.seek(0)
+        return json.load(printed), usage.ru_maxrss * 1024 / 1e9
 
 
 def images(args: argparse.Namespace) -> None:
@@ -116,7 +154,7 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-TABLES = {"processes": processes, "images": images, "steps": steps, "size": size, "models": models}
+TABLES = {"processes": processes, "images": images, "steps": steps, "size": size, "models": models, "forecast": forecast}
 
 
 if __name__ == "__main__":
