@@ -41,6 +41,7 @@ class Plan:
     sites: list[dict[str, Any]]
     folder: str
     files: list[str]
+    push: str | None
     seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,6 +62,7 @@ class Plan:
             "synthesise  {num_images} images {height}x{width}, method {method}, {steps} steps".format(**self.images),
             f"evaluate    {self.images['evaluated_on']}",
             f"write       {self.folder}/: {', '.join(self.files)}",
+            *([f"publish     {self.push}"] if self.push else []),
             f"estimate    {seconds}; {self.model['packed_bytes'] / 1e6:.1f} MB on disk",
         ]
         return Group(*lines, table)
@@ -94,6 +96,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
         sites=sites,
         folder=out or f"runs/{recipe.name}",
         files=FILES,
+        push=recipe.push.get("repo"),
         seconds=_seconds(recipe, model, student, options, method, dataset),
     )
 

@@ -13,6 +13,7 @@ from vitdfq.models import load_teacher
 from vitdfq.models.building import known_architecture
 from vitdfq.pick import pick
 from vitdfq.preparation import TRANSFORMS, prepare
+from vitdfq.publish import check_repo, push
 from vitdfq.quantization import POLICIES, QUANTIZERS, quantize
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.policy import OPTIONS, ROLES, check_bits, parse_bits
@@ -29,6 +30,7 @@ CALLS: dict[str, Callable] = {
     "quantize": quantize,
     "calibrate": calibrate,
     "evaluate": evaluate,
+    "push": push,
 }
 SWITCHES = ("symmetric", "renormalize", "per_channel", "per_head", "per_token")
 ROLE_TYPES = {"bits": int | None, "quantizer": str, "observer": str, "group_size": int | None} | dict.fromkeys(SWITCHES, bool)
@@ -41,7 +43,7 @@ def check_sections(document: Document) -> None:
         RecipeError: with the place, the value and the choices.
     """
     for section, function in CALLS.items():
-        check_keywords(document, (section,), keywords(function, "name"))
+        check_keywords(document, (section,), keywords(function, "name", "repo"))
         _check_counts(document, (section,))
         CHECKS[section](document, document.content[section])
     for index, method in enumerate(document.content["baselines"]):
@@ -156,6 +158,15 @@ def _check_evaluate(document: Document, section: dict[str, Any]) -> None:
             check_numbers(num_workers=section["num_workers"])
 
 
+def _check_push(document: Document, section: dict[str, Any]) -> None:
+    if not section:
+        return
+    if "repo" not in section:
+        document.fail(("push",), "repo is missing: a Hub repository owner/name")
+    with document.blaming("push", "repo"):
+        check_repo(section["repo"])
+
+
 def _check_compare(document: Document, section: dict[str, Any]) -> None:
     check_keywords(document, ("compare",), keywords(Comparison))
     for key in ("methods", "seeds"):
@@ -190,4 +201,5 @@ CHECKS: dict[str, Callable[[Document, dict[str, Any]], None]] = {
     "quantize": _check_quantize,
     "calibrate": _check_calibrate,
     "evaluate": _check_evaluate,
+    "push": _check_push,
 }
