@@ -47,16 +47,16 @@ def tried_again(repo: str, do: Callable[[], T]) -> T:
     Raises:
         AccessError: what the Hub said, or that it was lost; without the token, whoever put it there.
     """
-    first_failure = None
+    until = float("inf")
     for wait in (*WAITS, None):
         try:
             return do()
         except VitdfqError:
             raise
         except CLIENT_ERRORS as error:
-            first_failure = first_failure or time.monotonic()
+            until = min(until, time.monotonic() + PATIENCE)
             hopeless = _status(error) not in MAY_PASS or _by_xet(error)
-            if hopeless or wait is None or time.monotonic() > first_failure + PATIENCE:
+            if hopeless or wait is None or time.monotonic() > until:
                 raise AccessError(f"{repo}: {_explained(error)}") from None  # its own text can hold what was sent
             say(f"{repo}: {_what(error)}; looking what arrived, then trying again")
             time.sleep(wait)

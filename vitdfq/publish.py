@@ -21,7 +21,7 @@ from vitdfq.files import sha256
 from vitdfq.hub import CHECKPOINT_FILES
 from vitdfq.hub_access import check_token, one_line, tried_again
 
-SEALED = ("config.json", "model.safetensors")
+SEALED = ("config.json", "model.safetensors", "recipe.yaml")
 ALWAYS = [name for name in CHECKPOINT_FILES if "*" not in name]
 ONNX, REPORTS = "onnx/model.onnx", "reports/"
 
@@ -55,7 +55,7 @@ def push(folder: str | Path, repo: str, *, private: bool = False) -> dict[str, A
 
 
 def seal(folder: Path) -> dict[str, str]:
-    """Checksums of what was measured; metrics.json keeps them, so that no other weights are published under its numbers."""
+    """Checksums of what was measured; metrics.json keeps them, so that nothing else is published under its numbers."""
     return {name: sha256(folder / name) for name in SEALED}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from vitdfq.calibration import STEPS, calibrate
 from vitdfq.calibration.calibrate import COUNTS, check_count
 from vitdfq.data import check_dataset
+from vitdfq.errors import InputError
 from vitdfq.evaluation import check_numbers, evaluate
 from vitdfq.models import load_teacher
 from vitdfq.models.building import known_architecture
@@ -163,8 +164,10 @@ def _check_push(document: Document, section: dict[str, Any]) -> None:
         return
     if "repo" not in section:
         document.fail(("push",), "repo is missing: a Hub repository owner/name")
-    with document.blaming("push", "repo"):
+    try:
         check_repo(section["repo"])
+    except InputError as error:
+        document.fail(("push", "repo"), str(error))
 
 
 def _check_compare(document: Document, section: dict[str, Any]) -> None:
