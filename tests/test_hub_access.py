@@ -59,7 +59,7 @@ def test_what_does_not_help_is_explained(error, calls, message):
     with pytest.raises(AccessError) as caught:
         tried_again("owner/name", call)
     assert message in str(caught.value) and str(caught.value).startswith("owner/name: ") and call.calls == calls
-    assert caught.value.__suppress_context__
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
 
 
 def test_what_happened_in_a_thread_that_uploads_is_seen():
