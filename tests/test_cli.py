@@ -61,7 +61,7 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for verb in ("run", "synthesize", "calibrate", "evaluate", "compare", "bench", "list", "info"):
+    for verb in ("run", "synthesize", "calibrate", "evaluate", "compare", "bench", "push", "list", "info"):
         assert verb in done.stdout
 
 
@@ -81,6 +81,7 @@ def test_a_small_frozen_command_line():
         "compare": line,
         "evaluate": {"--set", "--format"},
         "bench": {"--set", "--format"},
+        "push": {"--repo", "--private", "--format"},
         "info": {"--format"},
         "list": {"--format"},
     }

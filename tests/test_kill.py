@@ -40,7 +40,7 @@ def finish(recipe: Path, out: Path) -> tuple[float, str]:
 
 
 def survives(recipe: Path, folder: Path, kills: int, least: float, most: float) -> int:
-    """Kill a run so often, each time after a random share, from `least` to `most`, of what it takes alone; how often it was hit."""
+    """Kill a run so often, each time after a random share of what it takes alone; how often it was hit."""
     seconds, _ = finish(recipe, folder / "alone")
     rng, hits = random.Random(0), 0
     for _ in range(kills):

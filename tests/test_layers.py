@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vitdfq"
 LAYERS = [  # lowest first; a module may import from its own layer and those below
     {"pick", "errors", "files", "fitting", "processes", "progress", "shelf", "tensors", "trackers"},
-    {"models", "data", "hub"},
+    {"models", "data", "hub", "hub_access", "publish"},
     {"preparation", "quantization", "synthesis", "evaluation"},
     {"calibration"},
     {"recipe", "recipe_check"},
@@ -24,8 +24,8 @@ HOMES = {
     "pydantic": {"recipe", "recipe_check"},
     "yaml": {"recipe", "recipe_check"},
     "datasets": {"data"},
-    "huggingface_hub": {"hub", "models"},
     "accelerate": {"processes", "fitting", "trackers"},
+    "huggingface_hub": {"hub", "hub_access", "publish", "models"},
     "filelock": {"stages"},
     "safetensors": {"tensors"},
     "matplotlib": {"plots"},

@@ -143,6 +143,20 @@ def bench(
 
 
 @app.command()
+def push(
+    run: RunArgument,
+    repo: Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="Hub repository; made if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Only those you allow see it.")] = False,
+    format: FormatOption = Format.human,
+) -> None:
+    """Publish a finished run on the Hugging Face Hub, in one commit; the token comes from HF_TOKEN or `hf auth login`."""
+    from vitdfq.publish import push
+
+    found = push(run, repo, private=private)
+    show(found, format, lambda: f"{found['url']}\n{len(found['files'])} files, commit {found['commit']}")
+
+
+@app.command()
 def info(run: RunArgument, format: FormatOption = Format.human) -> None:
     """What is inside a saved checkpoint."""
     from vitdfq.checkpoint import describe

@@ -47,6 +47,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fingerprint(*parts: object) -> str:
     """Return a short hash of JSON-serialisable parts; the same parts give the same hash on every machine."""
     text = json.dumps(parts, sort_keys=True, default=str)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import vitdfq
-from vitdfq import checkpoint, hub, processes, report
+from vitdfq import checkpoint, hub, hub_access, processes, publish, report
 from vitdfq.calibration import calibrate
 from vitdfq.calibration.calibrate import check_steps
 from vitdfq.errors import GateError, RecipeError, VitdfqError
@@ -59,6 +59,8 @@ def _along(line: "Line", until: str) -> dict[str, Any]:
     """The straight line."""
     recipe, folder, teacher, prepared = line.recipe, line.folder, line.teacher, line.prepared
     if until == "metrics":
+        if recipe.push:
+            processes.from_main(hub_access.check_token)
         line.teacher_predictions()  # first: data that cannot be read must not cost a synthesis
     images, synthesis = line.images(recipe.synthesize)
     report.save_grid(teacher, images, folder / "reports" / "synthetic_grid.png")
@@ -73,8 +75,11 @@ def _along(line: "Line", until: str) -> dict[str, Any]:
     if until == "student":
         return metrics
     metrics |= line.evaluated(student, images)
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    metrics["sha256"] = processes.from_main(lambda: publish.seal(folder))
     hub.write_card(folder, metrics, recipe.to_dict(), checkpoint.read_config(folder), recipe.to_yaml())
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")  # last: it says that the rest is of this run
+    if recipe.push:
+        say(f"published: {processes.from_main(lambda: publish.push(folder, **recipe.push))['url']}")
     return metrics
 
 

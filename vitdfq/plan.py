@@ -32,6 +32,7 @@ class Plan:
     sites: list[dict[str, Any]]
     folder: str
     files: list[str]
+    push: str | None
     seconds: dict[str, float]
     peak_bytes: dict[str, int]
 
@@ -53,6 +54,7 @@ class Plan:
             "synthesise  {num_images} images {height}x{width}, method {method}, {steps} steps".format(**self.images),
             f"evaluate    {self.images['evaluated_on']}",
             f"write       {self.folder}/: {', '.join(self.files)}",
+            *([f"publish     {self.push}"] if self.push else []),
             f"estimate    {'; '.join(costs)}; {self.model['packed_bytes'] / 1e6:.1f} MB on disk",
         ]
         return Group(*lines, table)
@@ -88,6 +90,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
         sites=sites,
         folder=out or f"runs/{recipe.name}",
         files=FILES,
+        push=recipe.push.get("repo"),
         seconds=cost.seconds,
         peak_bytes=cost.peak_bytes,
     )

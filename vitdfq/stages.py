@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitdfq import processes, tensors
 from vitdfq.errors import InputError
-from vitdfq.files import fingerprint, write_text
+from vitdfq.files import fingerprint, sha256, write_text
 from vitdfq.progress import say
 from vitdfq.shelf import Shelf
 
@@ -63,7 +63,7 @@ class Stages:
         entry, path = self._record().get(name), self.folder / name
         if entry is None or entry["shaped_by"] != shaped_by or not path.is_file():
             return None
-        if entry["sha256"] != _sha256(path):
+        if entry["sha256"] != sha256(path):
             say(f"{path}: changed since it was written; made again")
             return None
         say(f"{name}: used again")
@@ -73,7 +73,7 @@ class Stages:
         """Record that the artefact is complete."""
         if not processes.is_main():
             return
-        entry = {"shaped_by": shaped_by, "sha256": _sha256(self.folder / name), "seconds": seconds}
+        entry = {"shaped_by": shaped_by, "sha256": sha256(self.folder / name), "seconds": seconds}
         write_text(self.folder / RECORD, json.dumps(self._record() | {name: entry}, indent=2) + "\n")
 
     def _record(self) -> dict[str, Any]:
@@ -131,8 +131,3 @@ def weights_fingerprint(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

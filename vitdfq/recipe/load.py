@@ -15,7 +15,7 @@ from vitdfq.recipe.find import find_recipe
 from vitdfq.recipe.reader import read_document, set_value
 from vitdfq.recipe.signature import check_keywords, check_plain
 
-SECTIONS = ("model", "synthesize", "prepare", "quantize", "calibrate", "evaluate")
+SECTIONS = ("model", "synthesize", "prepare", "quantize", "calibrate", "evaluate", "push")
 TOP_LEVEL: dict[str, Any] = {
     "name": str,
     "notes": str | None,
@@ -47,6 +47,7 @@ class Recipe:
     evaluate: dict[str, Any] = field(default_factory=dict)
     baselines: list[str] = field(default_factory=list)  # synthesis methods; a student is calibrated on the images of each
     trackers: list[str] = field(default_factory=list)  # of accelerate, "tensorboard" for example: they get losses and rates
+    push: dict[str, Any] = field(default_factory=dict)  # without a repo nothing is published
     compare: dict[str, Any] = field(default_factory=dict)  # see `vitdfq.recipe.comparison.Comparison`
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,8 +59,9 @@ class Recipe:
         return {key: content[key] for key in TOP_LEVEL if content[key] is not None}
 
     def to_yaml(self) -> str:
-        """The same as YAML; `name` comes first."""
-        return yaml.dump(self.to_dict(), Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True, width=120)
+        """The same as YAML; `name` comes first. Without `push`: who runs a published recipe again has a place of their own."""
+        content = {key: value for key, value in self.to_dict().items() if key != "push"}
+        return yaml.dump(content, Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True, width=120)
 
 
 def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:

@@ -8,11 +8,13 @@ from typing import Any
 from vitdfq.calibration import STEPS, calibrate
 from vitdfq.calibration.calibrate import COUNTS, check_count
 from vitdfq.data import check_dataset
+from vitdfq.errors import InputError
 from vitdfq.evaluation import check_numbers, evaluate
 from vitdfq.models import load_teacher
 from vitdfq.models.building import known_architecture
 from vitdfq.pick import pick
 from vitdfq.preparation import TRANSFORMS, prepare
+from vitdfq.publish import check_repo, push
 from vitdfq.quantization import POLICIES, QUANTIZERS, quantize
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.policy import OPTIONS, ROLES, check_bits, parse_bits
@@ -30,6 +32,7 @@ CALLS: dict[str, Callable] = {
     "quantize": quantize,
     "calibrate": calibrate,
     "evaluate": evaluate,
+    "push": push,
 }
 SWITCHES = ("symmetric", "renormalize", "per_channel", "per_head", "per_token")
 ROLE_TYPES = {"bits": int | None, "quantizer": str, "observer": str, "group_size": int | None} | dict.fromkeys(SWITCHES, bool)
@@ -42,7 +45,7 @@ def check_sections(document: Document) -> None:
         RecipeError: with the place, the value and the choices.
     """
     for section, function in CALLS.items():
-        check_keywords(document, (section,), keywords(function, "name"))
+        check_keywords(document, (section,), keywords(function, "name", "repo"))
         _check_counts(document, (section,))
         CHECKS[section](document, document.content[section])
     for index, method in enumerate(document.content["baselines"]):
@@ -160,6 +163,17 @@ def _check_evaluate(document: Document, section: dict[str, Any]) -> None:
             check_numbers(num_workers=section["num_workers"])
 
 
+def _check_push(document: Document, section: dict[str, Any]) -> None:
+    if not section:
+        return
+    if "repo" not in section:
+        document.fail(("push",), "repo is missing: a Hub repository owner/name")
+    try:
+        check_repo(section["repo"])
+    except InputError as error:
+        document.fail(("push", "repo"), str(error))
+
+
 def _check_compare(document: Document, section: dict[str, Any]) -> None:
     check_keywords(document, ("compare",), keywords(Comparison))
     for key in ("methods", "seeds"):
@@ -194,4 +208,5 @@ CHECKS: dict[str, Callable[[Document, dict[str, Any]], None]] = {
     "quantize": _check_quantize,
     "calibrate": _check_calibrate,
     "evaluate": _check_evaluate,
+    "push": _check_push,
 }
