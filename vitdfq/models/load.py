@@ -8,7 +8,8 @@ import timm
 import torch
 from torch import nn
 
-from vitdfq.errors import InputError
+from vitdfq.errors import InputError, VitdfqError
+from vitdfq.models.bounds import fits_file
 from vitdfq.models.building import build, create, finish, full_name, known_architecture, one_line
 from vitdfq.models.families import attention_sites
 from vitdfq.models.fetch import fetch
@@ -93,12 +94,22 @@ def from_folder(name: str, folder: Path, pretrained: bool, given: dict[str, Any]
         raise InputError(f"{folder / 'config.json'}: {error}") from None
     if pretrained:
         check_weights(folder / WEIGHTS)
-    model = create(f"local-dir:{folder}", given, folder / WEIGHTS if pretrained else None)
+    weights = folder / WEIGHTS
+    most = fits_file(weights.stat().st_size) if pretrained else None
+    try:
+        model = create(f"local-dir:{folder}", given, weights if pretrained else None, most=most)
+    except VitdfqError:
+        raise
+    except ValueError as error:
+        if given:
+            raise
+        raise InputError(f"{folder / 'config.json'}: {error}") from error
     if name.startswith("hf-hub:"):
         model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
     teacher = finish(model, name, model_args)
     if pretrained:
         require_trained_head(teacher)
+        require_finite(teacher, weights)
     return teacher
 
 
@@ -125,6 +136,12 @@ def from_module(module: nn.Module, given: dict[str, Any]) -> nn.Module:
             f"built with: load_teacher(module, img_size=..., ...) ({one_line(error)})"
         ) from error
     return teacher
+
+
+def require_finite(teacher: nn.Module, weights: Path) -> None:
+    for name, value in teacher.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(f"{weights}: {name} is not finite")
 
 
 def require_trained_head(teacher: Any) -> None:
