@@ -20,7 +20,6 @@ from vitdfq.packed.structure import build_structure
 __all__ = ["CONFIG", "FORMAT_VERSION", "WEIGHTS", "describe", "float_bytes", "load", "read_config", "save"]
 
 WEIGHTS = "model.safetensors"
-LEFT_OUT = "left_out"  # in the file's metadata: how many shifts are zero, so that one that got lost is missed
 
 
 def save(student: nn.Module, folder: str | Path) -> Path:
@@ -40,8 +39,8 @@ def save(student: nn.Module, folder: str | Path) -> Path:
         raise ValueError(f"{error}: calibrate the student before saving it") from error
     everything = state.to_tensors(student)
     written = state.without_zero_shifts(everything)
-    tensors.write_tensors(folder / WEIGHTS, written, {LEFT_OUT: str(len(everything) - len(written))})
-    write_config(student, folder)
+    tensors.write_tensors(folder / WEIGHTS, written)
+    write_config(student, folder, left_out=len(everything) - len(written))
     return folder
 
 
@@ -66,9 +65,9 @@ def load(source: str | Path, *, dequantize: bool = False) -> nn.Module:
     else:
         layout, fill = state.layout(student), state.fill
         may_lack = {name for name in layout if state.is_shift(name)}
-        lacking, said = sum(name not in header for name in may_lack), tensors.read_metadata(path).get(LEFT_OUT)
-        if str(lacking) != said:
-            raise InputError(f"{path}: tensors do not fit: {lacking} shifts are left out, the file was written with {said}")
+        lacking, said = sum(name not in header for name in may_lack), config["quantization_config"].get("left_out")
+        if lacking != said:
+            raise InputError(f"{path}: tensors do not fit: {lacking} shifts are left out, {said} were zero")
     check_layout(path, header, layout, may_lack)
     try:
         fill(student, tensors.read_tensors(path))

@@ -34,7 +34,7 @@ def download(repo: str) -> Path:
 
 def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], config: dict[str, Any], yaml: str) -> None:
     """Write README.md, the model card, from measured results only."""
-    source = config["pretrained_cfg"]
+    source = config["vitdfq"]["model"]["pretrained_cfg"]  # timm's own copy does not say where the weights came from
     dataset, split = recipe["evaluate"].get("dataset", "imagenet-1k"), recipe["evaluate"].get("split", "validation")
     dataset_id, dataset_name = DATASETS.get(dataset, (dataset, dataset))
     num_images = metrics["student"]["num_images"]

@@ -36,9 +36,7 @@ def build(spec: dict[str, Any], most: int | None = None) -> nn.Module:
     return finish(created, model["name"], model["model_args"])
 
 
-def create(
-    name: str, model_args: dict[str, Any], weights: Path | None = None, *, most: int | None = None, **source: Any
-) -> Any:
+def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *, most: int | None = None, **source: Any) -> Any:
     """Call timm, with weights from this safetensors file or untrained; its complaints come back as one line.
 
     A model with arguments, or of a folder, is first built without storage, in bounded size.

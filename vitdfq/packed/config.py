@@ -17,11 +17,15 @@ FORMAT_VERSION = 3
 CONFIG = "config.json"
 
 
-def write_config(student: nn.Module, folder: Path) -> None:
-    """Write config.json, in the main process: timm's own keys, `quantization_config`, and `vitdfq`, which builds the structure."""
+def write_config(student: nn.Module, folder: Path, *, left_out: int) -> None:
+    """Write config.json, in the main process: timm's own keys, `quantization_config`, and `vitdfq`, which builds the structure.
+
+    `left_out` is how many shifts are not in the file because they are zero: one that got lost must be missed.
+    """
     if not processes.is_main():
         return
-    sections = {"quantization_config": quantization_config(student, FORMAT_VERSION), "vitdfq": student.vitdfq}
+    packed = {"version": FORMAT_VERSION, "left_out": left_out} | quantization_config(student)
+    sections = {"quantization_config": packed, "vitdfq": student.vitdfq}
     with written_whole(folder / CONFIG) as temporary:
         save_config_for_hf(student, str(temporary), sections, student.vitdfq["model"]["model_args"])
 

@@ -14,7 +14,7 @@ from vitdfq.quantization.quantizers.dynamic import TokenUniform
 from vitdfq.quantization.quantizers.uniform import Uniform
 
 
-def quantization_config(student: nn.Module, version: int) -> dict[str, Any]:
+def quantization_config(student: nn.Module) -> dict[str, Any]:
     """Return the section for a calibrated student. Layers of the same grids share a group; `ignore` names those in float."""
     groups: list[dict[str, Any]] = []
     ignored: list[str] = []
@@ -31,7 +31,6 @@ def quantization_config(student: nn.Module, version: int) -> dict[str, Any]:
     groups = [group for group in groups if group["weights"] is not None]
     return {
         "quant_method": "vitdfq",
-        "version": version,
         "library_version": vitdfq.__version__,
         "bits": student.vitdfq["quantize"]["bits"],
         "modules_to_not_convert": ignored,

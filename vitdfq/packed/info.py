@@ -49,8 +49,22 @@ def describe_folder(folder: Path, weights: str) -> dict[str, Any]:
     }
 
 
+def described(found: dict[str, Any]) -> str:
+    """What `describe_folder` returned, as lines for people; what is not known is left out."""
+    lines = []
+    for key, value in found.items():
+        if key == "layers":
+            lines += [
+                f"{kind:17} {row['layers']:3} x  weights {row['weight bits']}, inputs {row['input bits']} bits"
+                for kind, row in value.items()
+            ]
+        elif value not in (None, []):
+            lines.append(f"{key:17} {', '.join(value) if isinstance(value, list) else value}")
+    return "\n".join(lines)
+
+
 def _layers(student: nn.Module) -> dict[str, dict[str, Any]]:
-    """Kind of layer ("qkv", "fc1", "patch_embed.proj") -> how many, and bits of weights and inputs: "4", or "4, 8" if they vary."""
+    """Kind of layer ("attn.qkv", "patch_embed.proj") -> how many, and bits of weights and inputs: "4", or "6, 4" if they vary."""
     kinds: dict[str, list[tuple[Any, Any]]] = {}
     for name, part in student.named_modules():
         if isinstance(part, QuantLinear | QuantConv2d):
@@ -67,7 +81,7 @@ def _layers(student: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def _kind(name: str) -> str:
-    """A layer's name without what says where in the stack it stands: "blocks.3.attn.qkv" is a "attn.qkv"."""
+    """A layer's name without what says where in the stack it stands: "blocks.3.attn.qkv" is an "attn.qkv"."""
     parts = name.split(".")
     numbers = [index for index, part in enumerate(parts) if part.isdecimal()]
     return ".".join(parts[numbers[-1] + 1 :] if numbers else parts) or name

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from timm.layers import LayerScale
+from timm.models.levit import ConvNorm, LinearNorm
 from timm.models.vision_transformer import LayerScale as VitLayerScale
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vitdfq.models import build, norm_readers
+from vitdfq.preparation.fold_batch_norm import gain_and_shift
 from vitdfq.preparation.undo import undo
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear
 
@@ -35,6 +37,7 @@ def plain_model(student: Any, prepared: nn.Module) -> nn.Module:
         if isinstance(part, NEUTRAL) and not any(f"{name}.{key}" in state for key in part.state_dict()):
             state |= {f"{name}.{key}": value for key, value in neutral(part).items()}
     known = plain.state_dict()
+    plain.load_state_dict({name: state[name] for name in known})
     for name in [name for name in state if name not in known]:
         _place_bias(plain, state, name)
     plain.load_state_dict(state)
@@ -68,16 +71,13 @@ def neutral(part: Any) -> State:
 def _place_bias(plain: nn.Module, state: State, name: str) -> None:
     """Find a place for a bias that timm's layer has not."""
     bias, owner = state.pop(name), name.removesuffix(".bias")
-    behind = f"{owner.rpartition('.')[0]}.bn.bias"  # LeViT's layers are a `linear` and a `bn` behind it
-    if owner.endswith(".linear") and behind in state:
-        state[behind] = bias
+    layer: Any = plain.get_submodule(owner.rpartition(".")[0])
+    if isinstance(layer, ConvNorm | LinearNorm):  # LeViT's: a `linear`, and a `bn` behind it
+        gain, _ = gain_and_shift(layer.bn)
+        state[f"{owner.removesuffix('linear')}bn.bias"] += (gain * bias.double()).to(bias.dtype)
         return
     norm = next((found.norm for found in norm_readers(plain) if found.readers == (owner,)), None)
-    if norm is None or not bias.any():
-        taken = not bias.any()
-    else:
-        taken = _into_norm(state, f"{norm}.bias", state[f"{owner}.weight"], bias)
-    if not taken:
+    if bias.any() and (norm is None or not _into_norm(state, f"{norm}.bias", state[f"{owner}.weight"], bias)):
         plain.get_submodule(owner).bias = nn.Parameter(bias, requires_grad=False)
         state[name] = bias
 

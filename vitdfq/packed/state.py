@@ -1,8 +1,8 @@
 """A student's state as the tensors of format 3, and back.
 
-Weights and inputs of layers are packed as `layers.py` says. Of a product of attention all single numbers (scales, zero points,
-settings of a softmax grid) lie in one tensor, `settings`, in alphabetical order: in a safetensors file every tensor costs a hundred
-bytes of header. Shifts that are zero are left out. All else keeps its name.
+Weights and inputs of layers are packed as `layers.py` says. Of the two products of an attention all single numbers (scales, zero
+points, settings of a softmax grid) lie in one tensor, `settings`, q @ k before p @ v, each in alphabetical order: in a
+safetensors file every tensor costs a hundred bytes of header. Shifts that are zero are left out. All else keeps its name.
 """
 
 from copy import deepcopy
@@ -67,8 +67,11 @@ def is_shift(name: str) -> bool:
 
 
 def _settings(student: nn.Module) -> dict[str, list[str]]:
-    """Product of attention -> the names of its single numbers, where there are any."""
+    """Attention -> the names of the single numbers of its two products, where there are any."""
     products = [name for name, part in student.named_modules() if isinstance(part, QuantMatMul)]
     numbers = sorted(name for name, value in student.state_dict().items() if value.ndim == 0)
-    found = {owner: [name for name in numbers if name.startswith(f"{owner}.")] for owner in products}
-    return {owner: names for owner, names in found.items() if names}
+    found: dict[str, list[str]] = {}
+    for product in products:
+        attention = product.rpartition(".")[0]
+        found.setdefault(attention, []).extend(name for name in numbers if name.startswith(f"{product}."))
+    return {attention: names for attention, names in found.items() if names}
