@@ -87,23 +87,23 @@ def from_timm(name: str, pretrained: bool, cache_dir: str | None, model_args: di
 
 def from_folder(name: str, folder: Path, pretrained: bool, given: dict[str, Any]) -> nn.Module:
     config = read_config(folder)
-    model_args = {**config.get("model_args", {}), **given}
     try:
         known_architecture(config["architecture"])
-    except ValueError as error:
-        raise InputError(f"{folder / 'config.json'}: {error}") from None
-    if pretrained:
-        check_weights(folder / WEIGHTS)
-    weights = folder / WEIGHTS
-    most = fits_file(weights.stat().st_size) if pretrained else None
-    try:
-        model = create(f"local-dir:{folder}", given, weights if pretrained else None, most=most)
+        return _from_folder(name, folder, pretrained, given, {**config.get("model_args", {}), **given})
     except VitdfqError:
         raise
     except ValueError as error:
-        if given:
+        if given:  # the caller's arguments may be to blame
             raise
         raise InputError(f"{folder / 'config.json'}: {error}") from error
+
+
+def _from_folder(name: str, folder: Path, pretrained: bool, given: dict[str, Any], model_args: dict[str, Any]) -> nn.Module:
+    weights = folder / WEIGHTS
+    if pretrained:
+        check_weights(weights)
+    most = fits_file(weights.stat().st_size) if pretrained else None
+    model = create(f"local-dir:{folder}", given, weights if pretrained else None, most=most)
     if name.startswith("hf-hub:"):
         model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
     teacher = finish(model, name, model_args)

@@ -9,7 +9,7 @@ from torch import nn
 from vitdfq import processes
 from vitdfq.errors import InputError, RecipeError
 from vitdfq.files import read_json, written_whole
-from vitdfq.models.description import check_description
+from vitdfq.models.description import check_description, short
 from vitdfq.packed.grammar import quantization_config
 from vitdfq.recipe import load_recipe
 
@@ -41,9 +41,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file; is {folder} a vitdfq checkpoint?")
     config = read_json(path)
     said, spec = config.get("quantization_config"), config.get("vitdfq")
-    version = said.get("version") if isinstance(said, dict) and isinstance(spec, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool) or said.get("quant_method") != "vitdfq" or version < 1:
+    if not isinstance(said, dict) or not isinstance(spec, dict) or said.get("quant_method") != "vitdfq":
         raise InputError(f"{path}: not a vitdfq checkpoint (no quantization_config of quant_method vitdfq)")
+    version = said.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise InputError(f"{path}: quantization_config.version is {short(version)}; choices: 1 to {FORMAT_VERSION}")
     if version > FORMAT_VERSION:
         raise InputError(f"{path}: format version {version} is newer than this vitdfq reads ({FORMAT_VERSION}); upgrade")
     for section in ("model", "quantize"):

@@ -44,14 +44,14 @@ def plain_model(student: Any, prepared: nn.Module) -> nn.Module:
     return plain.eval().requires_grad_(False)
 
 
-def _take_weights(student: nn.Module, prepared: nn.Module) -> None:
+def _take_weights(student: Any, prepared: nn.Module) -> None:
     """Copy the student's weights; a plain Linear subtracts no shift, so that goes into its bias."""
     weights = student.state_dict()
     for name, module in student.named_modules():
         if isinstance(module, QuantLinear | QuantConv2d):
-            prepared.get_submodule(name).bias = nn.Parameter(module.bias.clone(), requires_grad=False)
+            prepared.get_submodule(name).bias = nn.Parameter(torch.zeros_like(weights[f"{name}.bias"]), requires_grad=False)
         if isinstance(module, QuantLinear):
-            weights[f"{name}.bias"] = module.bias - module.weight @ module.input_shift
+            weights[f"{name}.bias"] = weights[f"{name}.bias"] - module.weight @ module.input_shift
     prepared.load_state_dict({name: weights[name] for name in prepared.state_dict()})
 
 
