@@ -111,5 +111,9 @@ def filled(draw, content: bytes) -> bytes:
     word = bytes.fromhex(draw(words))  # NaN, infinities, 0, -1, the largest, -1 as an integer, a denormal
     where = draw(st.integers(0, max(0, (end - start) // 4 - 1))) * 4
     everywhere = draw(st.booleans())
-    new = (word * (end - start))[: end - start] if everywhere else content[start : start + where] + word + content[start + where + 4 : end]
+    new = (
+        (word * (end - start))[: end - start]
+        if everywhere
+        else content[start : start + where] + word + content[start + where + 4 : end]
+    )
     return content[:start] + new[: end - start] + content[end:]

@@ -101,14 +101,14 @@ def test_config_of_a_checkpoint(checkpoint, examples):
         describe(checkpoint)
         consistent(vitdfq.load(checkpoint))
 
-    tried(st.one_of(damaged(valid), changed(json.loads(valid)).map(as_json)), examples, check)
+    tried(mostly(changed(json.loads(valid)).map(as_json), damaged(valid)), examples, check)
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_teacher(teacher_folder, examples):
     files = [teacher_folder / name for name in ("config.json", "model.safetensors")]
     config, weights = (file.read_bytes() for file in files)
-    configs = st.one_of(damaged(config), changed(json.loads(config)).map(as_json))
+    configs = mostly(changed(json.loads(config)).map(as_json), damaged(config))
     pairs = st.one_of(
         st.tuples(configs, st.just(weights)),
         st.tuples(st.just(config), st.one_of(damaged(weights), lying(weights), filled(weights))),
@@ -131,7 +131,7 @@ def test_metrics(tmp_path, examples):
         (folder / "metrics.json").write_bytes(content)
         json.dumps(describe(folder), allow_nan=False)
 
-    tried(st.one_of(damaged(as_json(metrics)), changed(metrics).map(as_json)), examples, check)
+    tried(mostly(changed(metrics).map(as_json), damaged(as_json(metrics))), examples, check)
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)
@@ -146,7 +146,12 @@ def test_recipe(tmp_path, examples):
         assert (Path("runs") / recipe.name).resolve().parent == Path("runs").resolve()
 
     changes = changed(RECIPE).map(lambda content: yaml.safe_dump(content, sort_keys=False).encode())
-    tried(st.one_of(damaged(valid), changes), examples, check)
+    tried(mostly(changes, damaged(valid)), examples, check)
+
+
+def mostly(intended, random):
+    """Three times in four what was meant to harm: random bytes end at the first check."""
+    return st.one_of(intended, intended.map(lambda content: content), intended.filter(bool), random)
 
 
 def as_json(content) -> bytes:
@@ -187,14 +192,13 @@ def test_bombs_in_recipes(tmp_path, monkeypatch, text):
 
 GIGANTIC = [
     ("depth", 10**9),
-    ("depth", 10**6),
-    ("img_size", 10**6),
-    ("img_size", [10**6, 8]),
-    ("embed_dim", 10**6),
-    ("mlp_ratio", 10**6),
-    ("patch_size", 10**5),
+    ("depth", 60_000),
+    ("img_size", 60_000),
+    ("embed_dim", 60_000),
+    ("mlp_ratio", 60_000),
+    ("patch_size", 10**6),
     ("num_classes", 10**12),
-    ("reg_tokens", 10**6),
+    ("reg_tokens", 60_000),
 ]
 
 

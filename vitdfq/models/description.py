@@ -7,7 +7,7 @@ from typing import Any
 import timm
 from timm.models._builder import build_model_with_cfg
 
-LARGEST_NUMBER = 2**20  # of an argument: no size of a layer, an image or a stack of blocks is larger
+LARGEST_NUMBER = 2**16  # of an argument: no width, image, depth or number of classes in timm is larger
 # Where weights come from, what is done to them on the way, and switches for the whole process: never an argument of a structure.
 RESERVED = {
     *inspect.signature(timm.create_model).parameters,
