@@ -19,7 +19,7 @@ METRICS = {
     "size": {"float_bytes": 8_000_000, "packed_bytes": 1_200_000},
 }
 RECIPE = {"model": {"name": "vit_tiny.in1k"}, "evaluate": {}, "reference_top1": 75.46}
-CONFIG = {"pretrained_cfg": {"hf_hub_id": "timm/vit_tiny.in1k", "license": "mit"}}
+CONFIG = {"vitdfq": {"model": {"pretrained_cfg": {"hf_hub_id": "timm/vit_tiny.in1k", "license": "mit"}}}}
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def card(tmp_path):
         metrics["student"]["num_images"] = found
         recipe["evaluate"] = evaluate or {}
         recipe["model"]["name"] = model or recipe["model"]["name"]
-        config["pretrained_cfg"]["hf_hub_id"] = hub_id
+        config["vitdfq"]["model"]["pretrained_cfg"]["hf_hub_id"] = hub_id
         write_card(tmp_path, metrics, recipe, config, "name: small\n")
         return ModelCard.load(tmp_path / "README.md")
 

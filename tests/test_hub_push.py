@@ -199,7 +199,7 @@ def damaged(path: Path) -> None:
         (lambda folder: damaged(folder / "model.safetensors"), "model.safetensors: damaged, or not what metrics.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json: damaged, or not what metrics.json"),
         (lambda folder: (folder / "recipe.yaml").write_text("name: small\n"), "recipe.yaml: damaged, or not what metrics.json"),
-        (lambda folder: (folder / "metrics.json").write_text("{"), "metrics.json: damaged"),
+        (lambda folder: (folder / "metrics.json").write_text("{"), "metrics.json: cannot be read"),
         (lambda folder: (folder / "README.md").write_text("---\na: [\n---\n"), "README.md: its header is not valid"),
     ],
     ids=["folder", "metrics", "card", "weights", "config", "recipe", "metrics not JSON", "card not YAML"],

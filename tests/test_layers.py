@@ -14,7 +14,7 @@ LAYERS = [  # lowest first; a module may import from its own layer and those bel
     {"preparation", "quantization", "synthesis", "evaluation"},
     {"calibration"},
     {"recipe", "recipe_check"},
-    {"checkpoint", "report", "plots", "stages", "tables"},
+    {"checkpoint", "packed", "report", "plots", "stages", "tables"},
     {"bench", "pipeline", "plan", "forecast", "footprint", "probe", "names", "compare"},
     {"cli", "__main__"},
 ]

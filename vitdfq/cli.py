@@ -157,12 +157,16 @@ def push(
 
 
 @app.command()
-def info(run: RunArgument, format: FormatOption = Format.human) -> None:
-    """What is inside a saved checkpoint."""
+def info(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A folder, or a Hub repository id.")],
+    format: FormatOption = Format.human,
+) -> None:
+    """What is inside a saved checkpoint: bits by layer, size, accuracy, how to make it again."""
     from vitdfq.checkpoint import describe
+    from vitdfq.packed.info import described
 
-    found = describe(run)
-    show(found, format, lambda: "\n".join(f"{key:15} {value}" for key, value in found.items()))
+    found = describe(checkpoint)
+    show(found, format, lambda: described(found))
 
 
 @app.command(name="list")

@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from vitdfq import processes
+from vitdfq.errors import InputError
+
+LARGEST_JSON = 8 << 20  # the names of 21,000 classes and their descriptions take 3 MB
+DEEPEST_JSON = 32
 
 
 @contextmanager
@@ -51,6 +56,45 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the mapping in a JSON file that a stranger may have written.
+
+    Raises:
+        InputError: unreadable, larger than `LARGEST_JSON` bytes, not JSON, nested deeper than `DEEPEST_JSON`, or no mapping.
+    """
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise InputError(f"{path}: larger than {LARGEST_JSON >> 20} MiB; no such file of ours is")
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: nested too deeply") from error
+    except InputError:
+        raise
+    except ValueError as error:  # no JSON, no UTF-8, a number of thousands of digits
+        raise InputError(f"{path}: cannot be read as JSON ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a mapping")
+    if _depth(content) > DEEPEST_JSON:
+        raise InputError(f"{path}: nested too deeply")
+    return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _depth(content: Any) -> int:
+    """How deeply mappings and lists are nested."""
+    depth, level = 0, [content]
+    while level:
+        depth += 1
+        holders = [value.values() if isinstance(value, dict) else value for value in level if isinstance(value, dict | list)]
+        level = [inner for holder in holders for inner in holder if isinstance(inner, dict | list)]
+    return depth
 
 
 def fingerprint(*parts: object) -> str:

@@ -49,7 +49,8 @@ def download(repo: str) -> Path:
 
 def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], config: dict[str, Any], yaml: str) -> None:
     """Write README.md, the model card, from measured results only."""
-    source, model = config["pretrained_cfg"], recipe["model"]["name"]
+    source = config["vitdfq"]["model"]["pretrained_cfg"]  # timm's own copy does not say where the weights came from
+    model = recipe["model"]["name"]
     measured = _measured(recipe["evaluate"], metrics["student"]["num_images"])
     base_model = (
         None if model.startswith(("local-dir:", "zoo:")) else source.get("hf_hub_id")

@@ -1,7 +1,6 @@
 """Publish a finished run on the Hugging Face Hub: its checkpoint and what describes it, in one commit."""
 
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_b
 import vitdfq
 from vitdfq import progress
 from vitdfq.errors import AccessError, InputError
-from vitdfq.files import sha256
+from vitdfq.files import read_json, sha256
 from vitdfq.hub import CHECKPOINT_FILES
 from vitdfq.hub_access import check_token, one_line, tried_again
 
@@ -80,10 +79,8 @@ def _files(folder: Path) -> dict[str, Path]:
     for name in ALWAYS:
         if not (folder / name).is_file():
             raise InputError(f"{folder / name}: no such file; only what `vitdfq run` has finished can be pushed")
-    try:
-        measured = json.loads((folder / "metrics.json").read_text()).get("sha256", {})
-    except (ValueError, AttributeError):
-        raise InputError(f"{folder / 'metrics.json'}: damaged; `vitdfq run` writes it again") from None
+    measured = read_json(folder / "metrics.json").get("sha256")
+    measured = measured if isinstance(measured, dict) else {}
     for name, found in seal(folder).items():
         if measured.get(name) != found:
             raise InputError(

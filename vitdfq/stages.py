@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from vitdfq import processes, tensors
 from vitdfq.errors import InputError
-from vitdfq.files import fingerprint, sha256, write_text
+from vitdfq.files import fingerprint, read_json, sha256, write_text
 from vitdfq.progress import say
 from vitdfq.shelf import Shelf
 
 RECORD, PARTS, LOCK = "stages/finished.json", "stages/parts", ".vitdfq.lock"
+ENTRY = {"shaped_by", "sha256", "seconds"}
 RUN = ("recipe.yaml", "metrics.json", "README.md", "config.json", "model.safetensors", "images.safetensors", RECORD)
 OURS = (*RUN, "compare.json", "compare.md", "compare.png")
 
@@ -61,7 +62,7 @@ class Stages:
 
     def _seconds(self, name: str, shaped_by: str) -> float | None:
         entry, path = self._record().get(name), self.folder / name
-        if entry is None or entry["shaped_by"] != shaped_by or not path.is_file():
+        if not isinstance(entry, dict) or not entry.keys() >= ENTRY or entry["shaped_by"] != shaped_by or not path.is_file():
             return None
         if entry["sha256"] != sha256(path):
             say(f"{path}: changed since it was written; made again")
@@ -78,7 +79,11 @@ class Stages:
 
     def _record(self) -> dict[str, Any]:
         path = self.folder / RECORD
-        return json.loads(path.read_text()) if path.is_file() else {}
+        try:
+            return read_json(path) if path.is_file() else {}
+        except InputError as error:
+            say(f"{error}; every stage is made again")
+            return {}
 
 
 @contextmanager
@@ -119,7 +124,7 @@ def _check_owner(folder: Path, name: str, fresh: bool) -> None:
         marker = folder / "recipe.yaml"
         if not marker.is_file():
             raise InputError(f"{folder}: not empty and not a vitdfq run; choose another --out")
-        owner = marker.read_text().partition("\n")[0].removeprefix("name: ").strip()
+        owner = marker.read_text(encoding="utf-8", errors="replace").partition("\n")[0].removeprefix("name: ").strip()
         if owner != name and not fresh:
             raise InputError(f"{folder}: holds another run ({owner}); choose another --out, or --fresh to replace it")
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -10,6 +11,19 @@ from vitdfq import processes
 from vitdfq.errors import InputError
 from vitdfq.files import written_whole
 
+Header = dict[str, tuple[str, tuple[int, ...]]]
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of what torch.save writes, today and before version 1.6
 CONVERT = "a pickle can run code when read, so it is never opened: convert it to safetensors first (safetensors.torch.save_file)"
 
@@ -27,10 +41,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return all tensors of a file.
 
     Raises:
-        InputError: the file is missing, damaged, or a pickle.
+        InputError: the file is missing, damaged, a pickle, or holds types that torch has not.
     """
     with _open(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        try:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except Exception as error:  # of a third party, about a stranger's file: whatever it is
+            raise InputError(f"{path}: holds a tensor that cannot be read ({' '.join(str(error).split())[:200]})") from error
+
+
+def read_header(path: Path) -> Header:
+    """Return name -> (type, shape) of a file's tensors, which stay on disk; raises as `read_tensors`."""
+    with _open(path) as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """What a header calls a torch type; `torch.int32` is "I32"."""
+    return DTYPES.get(dtype, str(dtype))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -44,9 +73,11 @@ def _open(path: Path):
         raise InputError(f"{path}: no such file")
     try:
         return safe_open(path, framework="pt")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
     except SafetensorError as error:
         with open(path, "rb") as file:  # only now: the length that a good file starts with can look like anything
             start = file.read(4)
         if start == ZIP or start[:1] == PICKLE:
             raise InputError(f"{path}: is a pickle, not safetensors; {CONVERT}") from error
-        raise InputError(f"{path}: damaged or truncated safetensors file ({error})") from error
+        raise InputError(f"{path}: damaged or truncated safetensors file ({' '.join(str(error).split())[:200]})") from error

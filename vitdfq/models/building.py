@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
-from vitdfq.errors import InputError
+from vitdfq.errors import InputError, VitdfqError
+from vitdfq.models.bounds import bounded, fits_memory
+from vitdfq.models.description import check_arguments, short
 from vitdfq.models.families import open_model
 from vitdfq.models.pixels import image_size
 from vitdfq.pick import did_you_mean
@@ -17,10 +20,11 @@ from vitdfq.pick import did_you_mean
 WHERE_FROM = ("file", "url", "source", "state_dict", "hf_hub_filename", "custom_load")
 
 
-def build(spec: dict[str, Any]) -> nn.Module:
+def build(spec: dict[str, Any], most: int | None = None) -> nn.Module:
     """Return the structure that `spec` (a teacher's `model.vitdfq`) describes, opened, untrained; no network, no files.
 
-    Its `state_dict` has the keys and shapes of the teacher's; its own `vitdfq` holds the key "model" only.
+    Its `state_dict` has the keys and shapes of the teacher's; its own `vitdfq` holds the key "model" only. `most` is how many
+    numbers its parameters may have; None: as many as the memory holds.
 
     Raises:
         ValueError: this timm does not know the architecture or its arguments.
@@ -28,23 +32,35 @@ def build(spec: dict[str, Any]) -> nn.Module:
     model = spec["model"]
     architecture = known_architecture(model["architecture"])
     arguments = {**model["model_args"], "num_classes": model["num_classes"]}
-    created = create(architecture, arguments, pretrained_cfg=copy.deepcopy(model["pretrained_cfg"]))
+    created = create(architecture, arguments, most=most, pretrained_cfg=copy.deepcopy(model["pretrained_cfg"]))
     return finish(created, model["name"], model["model_args"])
 
 
-def create(name: str, model_args: dict[str, Any], weights: Path | None = None, **source: Any) -> Any:
-    """Call timm, with weights from this safetensors file or untrained; its complaints come back as one line."""
-    if weights is not None:  # naming the file leaves timm no choice: some versions prefer a pickle in the same folder
-        overlay = {"file": str(weights), "source": "", "url": None, "custom_load": False}
-        source = {**source, "pretrained_cfg_overlay": overlay}
+def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *, most: int | None = None, **source: Any) -> Any:
+    """Call timm, with weights from this safetensors file or untrained; its complaints come back as one line.
+
+    A model with arguments, or of a folder, is first built without storage, in bounded size.
+    """
+    check_arguments(model_args)
+    most = fits_memory() if most is None else most
     try:
-        return timm.create_model(name, pretrained=weights is not None, **source, **model_args)
-    except (TypeError, AssertionError) as error:
-        raise ValueError(f"timm cannot build {name} with {model_args}: {one_line(error)}") from error
+        if model_args or ":" in name:
+            with torch.device("meta"), bounded(most):
+                timm.create_model(name, pretrained=False, **copy.deepcopy(source), **copy.deepcopy(model_args))
+        if weights is not None:  # naming the file leaves timm no choice: some versions prefer a pickle in the same folder
+            overlay = {"file": str(weights), "source": "", "url": None, "state_dict": None, "custom_load": False}
+            source = {**source, "pretrained_cfg_overlay": overlay}
+        with bounded(most):
+            return timm.create_model(name, pretrained=weights is not None, **source, **model_args)
     except RuntimeError as error:
         if weights is None:
-            raise
+            raise ValueError(f"timm cannot build {name} with {short(model_args)}: {one_line(error)}") from error
         raise InputError(f"{weights}: the weights do not fit {name}: {one_line(error)}") from error
+    except VitdfqError:
+        raise
+    except Exception as error:  # of timm, about arguments that may be anybody's: whatever it is
+        reason = one_line(error) or type(error).__name__
+        raise ValueError(f"timm cannot build {name} with {short(model_args)}: {reason}") from error
 
 
 def finish(model: Any, name: str, model_args: dict[str, Any]) -> Any:

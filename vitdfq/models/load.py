@@ -8,7 +8,8 @@ import timm
 import torch
 from torch import nn
 
-from vitdfq.errors import InputError
+from vitdfq.errors import InputError, VitdfqError
+from vitdfq.models.bounds import fits_file
 from vitdfq.models.building import build, create, finish, full_name, known_architecture, one_line
 from vitdfq.models.families import attention_sites
 from vitdfq.models.fetch import fetch
@@ -86,19 +87,29 @@ def from_timm(name: str, pretrained: bool, cache_dir: str | None, model_args: di
 
 def from_folder(name: str, folder: Path, pretrained: bool, given: dict[str, Any]) -> nn.Module:
     config = read_config(folder)
-    model_args = {**config.get("model_args", {}), **given}
     try:
         known_architecture(config["architecture"])
+        return _from_folder(name, folder, pretrained, given, {**config.get("model_args", {}), **given})
+    except VitdfqError:
+        raise
     except ValueError as error:
-        raise InputError(f"{folder / 'config.json'}: {error}") from None
+        if given:  # the caller's arguments may be to blame
+            raise
+        raise InputError(f"{folder / 'config.json'}: {error}") from error
+
+
+def _from_folder(name: str, folder: Path, pretrained: bool, given: dict[str, Any], model_args: dict[str, Any]) -> nn.Module:
+    weights = folder / WEIGHTS
     if pretrained:
-        check_weights(folder / WEIGHTS)
-    model = create(f"local-dir:{folder}", given, folder / WEIGHTS if pretrained else None)
+        check_weights(weights)
+    most = fits_file(weights.stat().st_size) if pretrained else None
+    model = create(f"local-dir:{folder}", given, weights if pretrained else None, most=most)
     if name.startswith("hf-hub:"):
         model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
     teacher = finish(model, name, model_args)
     if pretrained:
         require_trained_head(teacher)
+        require_finite(teacher, weights)
     return teacher
 
 
@@ -125,6 +136,12 @@ def from_module(module: nn.Module, given: dict[str, Any]) -> nn.Module:
             f"built with: load_teacher(module, img_size=..., ...) ({one_line(error)})"
         ) from error
     return teacher
+
+
+def require_finite(teacher: nn.Module, weights: Path) -> None:
+    for name, value in teacher.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(f"{weights}: {name} is not finite")
 
 
 def require_trained_head(teacher: Any) -> None:

@@ -1,11 +1,12 @@
 """What a folder of weights must be before anything reads it: a config.json and a whole, real safetensors file."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from vitdfq.errors import InputError
-from vitdfq.tensors import CONVERT, read_metadata
+from vitdfq.files import read_json
+from vitdfq.models.description import check_arguments, check_pretrained_cfg
+from vitdfq.tensors import CONVERT, read_header
 
 WEIGHTS = "model.safetensors"
 PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pth.tar", "*.pkl")
@@ -20,17 +21,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder}: has no config.json, so it is not a timm model folder") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read as JSON ({error})") from error
-    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+    if not file.is_file():
+        raise InputError(f"{folder}: has no config.json, so it is not a timm model folder")
+    config = read_json(file)
+    if not isinstance(config.get("architecture"), str):
         raise InputError(f'{file}: names no "architecture", so it is not a timm model config')
     for key in ("model_args", "pretrained_cfg"):
         if not isinstance(config.get(key, {}), dict):
             raise InputError(f'{file}: its "{key}" is not a mapping')
+    try:
+        check_arguments(config.get("model_args", {}))
+        check_pretrained_cfg(config.get("pretrained_cfg", config))
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from error
     return config
 
 
@@ -38,10 +41,12 @@ def check_weights(file: Path) -> None:
     """Look at the header of a safetensors file; the tensors stay on disk.
 
     Raises:
-        InputError: the file is missing, truncated, damaged, or a pickle (which is recognised, not opened).
+        InputError: the file is missing, truncated, damaged, a pickle (which is recognised, not opened), or holds complex numbers.
     """
     if file.is_file():
-        read_metadata(file)
+        for name, (dtype, _) in read_header(file).items():
+            if dtype.startswith("C"):  # torch would drop the imaginary part with a warning
+                raise InputError(f"{file}: {name[:100]} is of type {dtype}; weights are real")
         return
     pickles = sorted(path.name for pattern in PICKLES for path in file.parent.glob(pattern))
     if pickles:

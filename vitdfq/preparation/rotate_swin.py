@@ -63,6 +63,29 @@ def rotate_residual(model: Any, seed: int) -> None:
     model.norm = absorb_norm(model.norm, [model.head.fc], q)
 
 
+def unrotate_residual(model: Any, seed: int) -> None:
+    """Writers and readers back in timm's basis, in place; a norm and its matrix become a norm with affine again."""
+    q = mean_preserving(model.patch_embed.proj.out_channels, seed)
+    if isinstance(model.patch_embed.norm, nn.Identity):
+        rotate_output(model.patch_embed.proj, q.T)
+    else:
+        model.patch_embed.norm = _norm_alone(model.patch_embed.norm, q)
+    for stage in model.layers:
+        merge = stage.downsample
+        if not isinstance(merge, nn.Identity):
+            rotate_input(merge.reduction, torch.block_diag(q, q, q, q).T)
+            q = mean_preserving(merge.reduction.out_features, seed)
+            rotate_output(merge.reduction, q.T)
+        for block in stage.blocks:
+            rotate_output(block.attn.proj, q.T)
+            rotate_output(block.mlp.fc2, q.T)
+            rotate_input(block.attn.qkv, q.T)
+            rotate_input(block.mlp.fc1, q.T)
+            if isinstance(block.norm1, nn.Sequential):
+                block.norm1 = _norm_alone(block.norm1, q, undo=q)
+    rotate_input(model.head.fc, q.T)
+
+
 def _norm_then(norm: nn.LayerNorm, q: Tensor, undo: Tensor | None = None) -> nn.Module:
     """Return x -> q (gain · n(undoᵀ x) + shift) as a bare norm and one matrix (D, D), which stays in float at run time."""
     gain, shift = affine_of(norm)
@@ -72,6 +95,18 @@ def _norm_then(norm: nn.LayerNorm, q: Tensor, undo: Tensor | None = None) -> nn.
         matrix = matrix @ undo.T.to(gain.device)
     affine = Affine(matrix.to(norm.weight.dtype), (q @ shift).to(norm.weight.dtype))
     return nn.Sequential(absorb_norm(norm, [], q), affine)
+
+
+def _norm_alone(pair: nn.Sequential, q: Tensor, undo: Tensor | None = None) -> nn.LayerNorm:
+    """Undo `_norm_then`."""
+    bare, affine = pair
+    gain = q.T.to(affine.weight.device) @ affine.weight.double()
+    if undo is not None:
+        gain = gain @ undo.to(gain.device)
+    norm = nn.LayerNorm(bare.normalized_shape, eps=bare.eps).to(affine.weight).requires_grad_(False)
+    norm.weight.copy_(gain.diagonal())
+    norm.bias.copy_(q.T.to(gain.device) @ affine.bias.double())
+    return norm
 
 
 def _pads(block: Any) -> bool:

@@ -10,7 +10,9 @@ from torch import nn
 
 from vitdfq.preparation.fold import fold_layer_scale
 from vitdfq.preparation.hadamard import random_orthogonal
-from vitdfq.preparation.linear import absorb_norm, has_affine, rotate_output
+from vitdfq.preparation.linear import absorb_norm, has_affine, rotate_input, rotate_output
+
+TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
 
 
 def blocks(model: Any) -> list[Any]:
@@ -46,7 +48,7 @@ def rotate_residual(model: Any, seed: int) -> None:
     q = random_orthogonal(width, seed)
     writer = q - q.mean(1, keepdim=True)  # Q (I - 11ᵀ/D)
     rotate_output(model.patch_embed.proj, writer)
-    for name in ("pos_embed", "cls_token", "dist_token", "reg_token"):
+    for name in TOKENS:
         tokens = getattr(model, name, None)
         if tokens is not None:
             tokens.copy_(tokens.double() @ writer.T.to(tokens.device))
@@ -55,9 +57,29 @@ def rotate_residual(model: Any, seed: int) -> None:
         rotate_output(block.mlp.fc2, writer)
         block.norm1 = absorb_norm(block.norm1, [block.attn.qkv], q, nn.RMSNorm)
         block.norm2 = absorb_norm(block.norm2, _first_linears(block.mlp), q, nn.RMSNorm)
-    heads = [getattr(model, name) for name in ("head", "head_dist") if isinstance(getattr(model, name, None), nn.Linear)]
     last = _last_norm(model)
-    setattr(model, last, absorb_norm(getattr(model, last), heads, q, nn.RMSNorm))
+    setattr(model, last, absorb_norm(getattr(model, last), _heads(model), q, nn.RMSNorm))
+
+
+def unrotate_residual(model: Any, seed: int) -> None:
+    """Writers and readers back in timm's basis, in place; the norms stay as they are."""
+    q = random_orthogonal(model.patch_embed.proj.out_channels, seed)
+    rotate_output(model.patch_embed.proj, q.T)
+    for name in TOKENS:
+        tokens = getattr(model, name, None)
+        if tokens is not None:
+            tokens.copy_(tokens.double() @ q.to(tokens.device))
+    for block in model.blocks:
+        rotate_output(block.attn.proj, q.T)
+        rotate_output(block.mlp.fc2, q.T)
+        for reader in (block.attn.qkv, *_first_linears(block.mlp)):
+            rotate_input(reader, q.T)
+    for head in _heads(model):
+        rotate_input(head, q.T)
+
+
+def _heads(model: Any) -> list[nn.Linear]:
+    return [getattr(model, name) for name in ("head", "head_dist") if isinstance(getattr(model, name, None), nn.Linear)]
 
 
 def _last_norm(model: Any) -> str:

@@ -1,22 +1,44 @@
-"""Integer codes of 2 to 8 bits in int32 words: `32 // bits` codes a word, low bits first, rows padded to whole words."""
+"""Integer codes of 2 to 8 bits in int32 words, densely: the codes of a row follow each other bit by bit, low bits first.
+
+32 codes fill `bits` words, whatever the bits; a code may begin in one word and end in the next. This is how compressed-tensors
+packs since version 0.19.
+"""
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+WORD, MASK = 32, 2**32 - 1
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """(R, M) integer codes 0..2^bits - 1 -> (R, ceil(M / (32 // bits))) int32."""
-    per_word = 32 // bits
-    padding = -codes.shape[1] % per_word
-    padded = torch.nn.functional.pad(codes.to(torch.int64), (0, padding)).unflatten(1, (-1, per_word))
-    shifts = bits * torch.arange(per_word, device=codes.device)
-    words = (padded << shifts).sum(-1)
+    """(R, M) integer codes 0..2^bits - 1 -> (R, ceil(M · bits / 32)) int32."""
+    columns = codes.shape[1]
+    groups = F.pad(codes.to(torch.int64), (0, -columns % WORD)).unflatten(1, (-1, WORD))
+    words = groups.new_zeros(*groups.shape[:2], bits)
+    for index in range(WORD):
+        word, place = divmod(index * bits, WORD)
+        shifted = groups[..., index] << place
+        words[..., word] |= shifted & MASK
+        if place + bits > WORD:
+            words[..., word + 1] |= shifted >> WORD
+    words = words.flatten(1)[:, : packed_columns(columns, bits)]
     return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)  # the same 32 bits, signed
 
 
 def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
     """Undo `pack`: (R, W) int32 -> (R, columns) int32 codes."""
-    per_word = 32 // bits
-    shifts = bits * torch.arange(per_word, device=words.device)
-    codes = (words.to(torch.int64)[..., None] >> shifts) & (2**bits - 1)
+    groups = F.pad(words.to(torch.int64) & MASK, (0, -words.shape[1] % bits)).unflatten(1, (-1, bits))
+    codes = groups.new_empty(*groups.shape[:2], WORD)
+    for index in range(WORD):
+        word, place = divmod(index * bits, WORD)
+        value = groups[..., word] >> place
+        if place + bits > WORD:
+            value = value | (groups[..., word + 1] << (WORD - place))
+        codes[..., index] = value & (2**bits - 1)
     return codes.flatten(1)[:, :columns].to(torch.int32)
+
+
+def packed_columns(columns: int, bits: int) -> int:
+    """How many words a row of `columns` codes takes."""
+    return -(-columns * bits // WORD)

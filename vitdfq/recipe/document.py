@@ -11,6 +11,7 @@ import yaml
 from vitdfq.errors import RecipeError, VitdfqError
 
 Keys = tuple[Any, ...]  # ("calibrate", "steps", 1, "reconstruct", "lr")
+LONGEST = 2000  # characters of a message: it may quote what the recipe says, and every choice
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -47,13 +48,13 @@ class Document:
 
     def fail(self, keys: Keys, message: str) -> NoReturn:
         """Raise RecipeError as one line: where, the dotted key, and what is wrong with it."""
-        dotted = f"{'.'.join(map(str, keys))}: " if keys else ""
-        raise RecipeError(f"{self.where(keys)}: {dotted}{' '.join(message.split())}")
+        dotted = f"{_cut('.'.join(map(str, keys)), 200)}: " if keys else ""
+        raise RecipeError(f"{_cut(self.where(keys), 500)}: {dotted}{_cut(' '.join(message.split()), LONGEST)}")
 
     def yaml_trap(self, keys: Keys, expected: str) -> str | None:
         """If the value has the wrong type only because of how YAML reads it, say what to write."""
         value, text = self.value(keys), self.texts.get(keys)
-        if isinstance(value, str) and "number" in expected and NUMBER.fullmatch(value):
+        if isinstance(value, str) and "number" in expected and len(value) < 50 and NUMBER.fullmatch(value):
             return f"{value!r} is text to YAML; write {_as_yaml_number(value)}"
         if isinstance(value, bool) and "text" in expected:
             return f"{text or str(value).lower()!r} is {str(value).lower()} to YAML; put it in quotes if you mean the text"
@@ -68,6 +69,10 @@ class Document:
             if isinstance(error, VitdfqError) and not isinstance(error, RecipeError):
                 raise
             self.fail(keys, str(error))
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest // 2]} ... {text[-longest // 2 :]}"
 
 
 def _as_yaml_number(text: str) -> str:

@@ -27,7 +27,8 @@ TOP_LEVEL: dict[str, Any] = {
     "trackers": list[str] | None,
     "compare": dict | None,
 }
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # it names a folder
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")  # it names a folder
+LARGEST = 256 << 10  # bytes
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
 def _read(path: Path) -> Document:
     try:
+        if path.stat().st_size > LARGEST:
+            raise RecipeError(f"{path}: larger than {LARGEST >> 10} KiB; a recipe is a page of text")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not a YAML text file ({error.reason} at byte {error.start})") from None
@@ -114,7 +117,7 @@ def _read(path: Path) -> Document:
 def _check_top_level(document: Document) -> None:
     content = document.content
     if not NAME.fullmatch(content["name"]):
-        document.fail(("name",), f"{content['name']!r} must be letters, digits, '.', '_' and '-': it names a folder")
+        document.fail(("name",), f"{content['name']!r} must be letters, digits, '.', '_' and '-', 100 at most: it names a folder")
     if content.get("seed", 0) < 0:
         document.fail(("seed",), f"{content['seed']} is negative")
     for key in ("reference_top1", "min_agreement"):

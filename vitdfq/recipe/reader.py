@@ -7,6 +7,8 @@ import yaml
 from vitdfq.errors import InputError, RecipeError
 from vitdfq.recipe.document import Document, Keys, kind
 
+DEEPEST = 32
+
 
 def read_document(name: str, text: str) -> Document:
     """Parse YAML, remembering where each key stands.
@@ -34,7 +36,11 @@ def read_document(name: str, text: str) -> Document:
 
 
 def _load(text: str) -> tuple[Any, Any]:
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"nested more than {DEEPEST} deep", problem_mark=event.start_mark)
         if isinstance(event, yaml.AliasEvent):  # a page of aliases can stand for gigabytes
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not read; write it out", problem_mark=event.start_mark)
     loader = yaml.SafeLoader(text)

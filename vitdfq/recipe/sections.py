@@ -12,6 +12,7 @@ from vitdfq.errors import InputError
 from vitdfq.evaluation import check_numbers, evaluate
 from vitdfq.models import load_teacher
 from vitdfq.models.building import known_architecture
+from vitdfq.models.description import check_arguments
 from vitdfq.pick import pick
 from vitdfq.preparation import TRANSFORMS, prepare
 from vitdfq.publish import check_repo, push
@@ -64,6 +65,10 @@ def takes_seed(section: str) -> bool:
 def _check_model(document: Document, section: dict[str, Any]) -> None:
     if "name" not in section:
         document.fail(("model",), "name is missing: a timm name such as deit_tiny_patch16_224.fb_in1k, or zoo:NAME")
+    if "cache_dir" in section:
+        document.fail(("model", "cache_dir"), "a recipe does not say where files are put; set HF_HUB_CACHE instead")
+    with document.blaming("model"):
+        check_arguments({key: value for key, value in section.items() if key not in ("name", "pretrained")})
     name = section["name"]
     if not any(sign in name for sign in ":/\\"):  # others are looked up where they are loaded
         with document.blaming("model", "name"):

@@ -88,7 +88,7 @@ def check_value(document: Document, keys: Keys, annotation: Any) -> None:
 
 
 def check_plain(document: Document, keys: Keys = ()) -> None:
-    """Only what YAML and JSON both hold: no dates, no sets, no objects; mappings with text keys.
+    """Only what YAML and JSON both hold: no dates, no sets, no objects, no endless numbers; mappings with text keys.
 
     Raises:
         RecipeError: naming the first value that is something else.
@@ -102,6 +102,8 @@ def check_plain(document: Document, keys: Keys = ()) -> None:
     elif isinstance(value, list):
         for index in range(len(value)):
             check_plain(document, (*keys, index))
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        document.fail(keys, "a whole number of more than 63 bits")
     elif not (value is None or isinstance(value, str | bool | int | float)):
         document.fail(keys, f"'{value}' is {kind(value)}; put it in quotes if you mean text")
 

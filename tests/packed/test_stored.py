@@ -1,0 +1,34 @@
+"""Checkpoints that earlier versions wrote (tools/make_checkpoint_fixture.py) load for ever, and give the logits they gave."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vitdfq
+from vitdfq.checkpoint import FORMAT_VERSION
+
+STORED = Path(__file__).parents[1] / "checkpoints"
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_an_older_checkpoint_gives_the_logits_it_gave(version):
+    folder = STORED / f"v{version}"
+    expected = load_file(folder / "expected.safetensors")
+    logits = vitdfq.load(folder)(expected["images"])
+    torch.testing.assert_close(logits, expected["logits"], rtol=1e-5, atol=1e-5)
+    assert torch.equal(vitdfq.load(folder)(expected["images"]), logits)
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION))
+def test_an_older_checkpoint_saved_again_is_of_today(version, tmp_path):
+    student = vitdfq.load(STORED / f"v{version}")
+    again = vitdfq.load(vitdfq.save(student, tmp_path))
+    images = load_file(STORED / f"v{version}" / "expected.safetensors")["images"]
+    assert torch.equal(again(images), student(images))
+    assert vitdfq.checkpoint.describe(tmp_path)["format"] == FORMAT_VERSION
+
+
+def test_stored_checkpoints_stay_small():
+    assert max(path.stat().st_size for path in STORED.rglob("*") if path.is_file()) < 200_000

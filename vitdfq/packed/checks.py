@@ -1,0 +1,52 @@
+"""Whether a file holds what the structure needs, before anything is read; and whether what was read can be computed with."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from vitdfq.errors import InputError
+from vitdfq.quantization.quantizers.levels import Levels
+from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.tensors import Header, dtype_name
+
+
+def check_layout(path: Path, header: Header, layout: Mapping[str, Tensor], may_lack: Collection[str]) -> None:
+    """Compare names, types and shapes of a file with those that the structure needs.
+
+    Raises:
+        InputError: naming the first tensor that is too many, missing, or of another type or shape.
+    """
+    wrong = [f"{name} is missing" for name in layout if name not in header and name not in may_lack]
+    wrong += [f"{_short(name)} is not part of it" for name in header if name not in layout]
+    for name, (dtype, shape) in header.items():
+        needed = layout.get(name)
+        if needed is not None and (dtype, shape) != (dtype_name(needed.dtype), tuple(needed.shape)):
+            wrong.append(f"{name} is {dtype} {shape}, expected {dtype_name(needed.dtype)} {tuple(needed.shape)}")
+    if wrong:
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise InputError(f"{path}: tensors do not fit the structure in config.json ({wrong[0]}{more})")
+
+
+def check_values(student: nn.Module) -> None:
+    """Look at everything that a filled student holds.
+
+    Raises:
+        ValueError: naming what is NaN or infinite, a scale that is not positive, a zero point that is no code, an unsorted grid.
+    """
+    for name, value in student.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{name} is not finite")
+        if name.endswith("quantizer.scale") and not (value > 0).all():
+            raise ValueError(f"{name} is not positive")
+    for name, part in student.named_modules():
+        if isinstance(part, Uniform):
+            zero_point = part.zero_point
+            if not ((zero_point == zero_point.round()) & (zero_point >= 0) & (zero_point < 2**part.bits)).all():
+                raise ValueError(f"{name}.zero_point is no code of {part.bits} bits")
+        elif isinstance(part, Levels) and (part.boundaries.diff() < 0).any():
+            raise ValueError(f"{name}.boundaries are not sorted")
+
+
+def _short(name: str) -> str:
+    return repr(name) if len(name) <= 100 else repr(name[:100]) + "..."

@@ -1,0 +1,92 @@
+"""A student's dequantized weights in the model that timm builds: no quantizer, no rotation, no module of ours but the attention.
+
+What is undone, and what the plain model computes compared with the student's float function:
+
+- Rotations of Swin's stream, of heads and MLPs, folded LayerScale and BatchNorm: the same, to rounding.
+- A rotated ViT: the same but for the mean over channels that quantized weights write into the stream. The rotated model's
+  RMSNorm saw it, timm's LayerNorm drops it: one of D directions of the quantization noise.
+- A bias that timm's layer has not (Swin's `reduction`): moved into the norm in front. Where no norm can take it, as before a
+  ViT's qkv without bias, the layer keeps it, and the state has that one key more than timm's.
+"""
+
+from typing import Any
+
+import torch
+from timm.layers import LayerScale
+from timm.models.levit import ConvNorm, LinearNorm
+from timm.models.vision_transformer import LayerScale as VitLayerScale
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vitdfq.models import build, norm_readers
+from vitdfq.preparation.fold_batch_norm import gain_and_shift
+from vitdfq.preparation.undo import undo
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear
+
+State = dict[str, Tensor]
+
+
+@torch.no_grad()
+def plain_model(student: Any, prepared: nn.Module) -> nn.Module:
+    """Return the model of `student`'s architecture with its dequantized weights; `prepared`, its float structure, is used up."""
+    _take_weights(student, prepared)
+    undo(prepared, student.vitdfq.get("prepare", {"steps": []})["steps"])
+    plain = build(student.vitdfq)
+    state = dict(prepared.state_dict())
+    for name, part in plain.named_modules():
+        if isinstance(part, NEUTRAL) and not any(f"{name}.{key}" in state for key in part.state_dict()):
+            state |= {f"{name}.{key}": value for key, value in neutral(part).items()}
+    known = plain.state_dict()
+    plain.load_state_dict({name: state[name] for name in known})
+    for name in [name for name in state if name not in known]:
+        _place_bias(plain, state, name)
+    plain.load_state_dict(state)
+    return plain.eval().requires_grad_(False)
+
+
+def _take_weights(student: Any, prepared: nn.Module) -> None:
+    """Copy the student's weights; a plain Linear subtracts no shift, so that goes into its bias."""
+    weights = student.state_dict()
+    for name, module in student.named_modules():
+        if isinstance(module, QuantLinear | QuantConv2d):
+            prepared.get_submodule(name).bias = nn.Parameter(torch.zeros_like(weights[f"{name}.bias"]), requires_grad=False)
+        if isinstance(module, QuantLinear):
+            weights[f"{name}.bias"] = weights[f"{name}.bias"] - module.weight @ module.input_shift
+    prepared.load_state_dict({name: weights[name] for name in prepared.state_dict()})
+
+
+NEUTRAL = (nn.LayerNorm, _BatchNorm, LayerScale, VitLayerScale)
+
+
+def neutral(part: Any) -> State:
+    """The state in which a norm only normalises, a BatchNorm or LayerScale does nothing."""
+    state = {key: torch.zeros_like(value) for key, value in part.state_dict().items()}
+    for key in {"weight", "gamma"} & set(state):
+        state[key] += 1
+    if isinstance(part, _BatchNorm):
+        state["running_var"] += 1 - part.eps
+    return state
+
+
+def _place_bias(plain: nn.Module, state: State, name: str) -> None:
+    """Find a place for a bias that timm's layer has not."""
+    bias, owner = state.pop(name), name.removesuffix(".bias")
+    layer: Any = plain.get_submodule(owner.rpartition(".")[0])
+    if isinstance(layer, ConvNorm | LinearNorm):  # LeViT's: a `linear`, and a `bn` behind it
+        gain, _ = gain_and_shift(layer.bn)
+        state[f"{owner.removesuffix('linear')}bn.bias"] += (gain * bias.double()).to(bias.dtype)
+        return
+    norm = next((found.norm for found in norm_readers(plain) if found.readers == (owner,)), None)
+    if bias.any() and (norm is None or not _into_norm(state, f"{norm}.bias", state[f"{owner}.weight"], bias)):
+        plain.get_submodule(owner).bias = nn.Parameter(bias, requires_grad=False)
+        state[name] = bias
+
+
+def _into_norm(state: State, shift: str, weight: Tensor, bias: Tensor) -> bool:
+    """Add to a norm's shift what its one reader makes `bias` of, if there is such a thing."""
+    weight, wanted = weight.double(), bias.double()
+    solution = torch.linalg.pinv(weight) @ wanted
+    if shift not in state or not torch.allclose(weight @ solution, wanted, rtol=1e-6, atol=1e-6 * wanted.abs().max().item()):
+        return False
+    state[shift] = (state[shift].double() + solution).to(bias.dtype)
+    return True
