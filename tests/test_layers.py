@@ -24,7 +24,7 @@ HOMES = {
     "pydantic": {"recipe", "recipe_check"},
     "yaml": {"recipe", "recipe_check"},
     "datasets": {"data"},
-    "huggingface_hub": {"hub", "models"},
+    "huggingface_hub": {"hub", "models", "data"},
     "accelerate": {"processes"},
     "filelock": {"stages"},
     "safetensors": {"tensors"},
