@@ -117,16 +117,34 @@ def test_local_layouts_are_timms(layouts, expected):
         assert load_labelled(str(folder), "validation", 4).num_rows == NUM_ROWS, name
 
 
-def test_hub_layouts_are_timms_streamed_and_fetched(hub, expected, tmp_path):
+@pytest.fixture(scope="module")
+def online(hub, tmp_path_factory) -> tuple[Path, dict]:
+    """The home of a process that read all of these, and what it found: one process, since imports take most of the time."""
+    home = tmp_path_factory.mktemp("home")
     asked = [(name, streaming) for name in (PARQUET, WDS) for streaming in (True, False)] + [(OTHER, False)]
-    for case, found in zip(asked, read_elsewhere(hub.endpoint, tmp_path, *asked), strict=True):
-        assert len(found) == 2 and isinstance(found[0], torch.Tensor), (case, found)
-        assert found[1] == LABELS and found[0].equal(expected), case
+    asked += [(GATED, True), (GATED, False), (ASKED, True), ("someone/absent", True), ("someone/absent", False)]
+    return home, dict(zip(asked, read_elsewhere(hub.endpoint, home, *asked), strict=True))
+
+
+def test_hub_layouts_are_timms_streamed_and_fetched(hub, online, expected):
+    for name, streaming in ((PARQUET, True), (PARQUET, False), (WDS, True), (WDS, False), (OTHER, False)):
+        images, labels = online[1][name, streaming]
+        assert labels == LABELS and images.equal(expected), (name, streaming)
     assert hub.sent("validation") and not hub.sent("train")  # 150 GB are never fetched for the sake of 6
 
+
+def test_hub_refusals_are_one_line_with_a_way_out(hub, online):
+    for (name, streaming), (error, text) in list(online[1].items())[-5:]:
+        assert error == "AccessError" and "\n" not in text and f"{hub.endpoint}/datasets/{name}" in text, streaming
+        assert "`hf auth login`" in text and "--set evaluate.dataset=PATH" in text
+        assert ("it is gated: accept its terms on" in text) == (name in (GATED, ASKED)), text
+        assert ("not found" in text) == (name == "someone/absent"), text
+
+
+def test_what_was_fetched_is_read_without_a_network(hub, online, expected):
     before = len(hub.log)
-    again = [(OTHER, False), (WDS, False), (OTHER, True), ("someone/else", False)]
-    whole, short, streamed, unknown = read_elsewhere(hub.endpoint, tmp_path, *again, offline=True)
+    asked = [(OTHER, False), (WDS, False), (OTHER, True), ("someone/else", False)]
+    whole, short, streamed, unknown = read_elsewhere(hub.endpoint, online[0], *asked, offline=True)
     assert whole[1] == LABELS and whole[0].equal(expected)
     for (error, text), said in (
         (short, f"only {NUM_ROWS} of 50000 rows are in the cache"),  # ImageNet is known to have more
@@ -135,16 +153,6 @@ def test_hub_layouts_are_timms_streamed_and_fetched(hub, expected, tmp_path):
     ):
         assert error == "AccessError" and said in text
     assert len(hub.log) == before
-
-
-def test_hub_refusals_are_one_line_with_a_way_out(hub, tmp_path):
-    asked = [(GATED, True), (GATED, False), (ASKED, True), ("someone/absent", True), ("someone/absent", False)]
-    found = read_elsewhere(hub.endpoint, tmp_path, *asked)
-    for (name, _), (error, text) in zip(asked, found, strict=True):
-        assert error == "AccessError" and "\n" not in text and f"{hub.endpoint}/datasets/{name}" in text
-        assert "`hf auth login`" in text and "--set evaluate.dataset=PATH" in text
-        assert ("it is gated: accept its terms on" in text) == (name in (GATED, ASKED)), text
-        assert ("not found" in text) == (name == "someone/absent"), text
 
 
 def test_rows_hold_the_files_themselves(layouts):

@@ -69,7 +69,7 @@ def write_parquet(root: Path) -> Path:
             images = [{"bytes": photograph(row), "path": file_name(row)} for row in rows]
             columns = {"image": images, "label": [LABELS[row] for row in rows]}
             path = root / f"data/{split}-{shard:05d}-of-{len(shards):05d}.parquet"
-            Dataset.from_dict(columns, features=features).to_parquet(path)
+            Dataset.from_dict(columns, features=features).to_parquet(path, batch_size=2)  # several row groups, as there
     names = "".join(f"\n          '{label}': {wnid}" for label, wnid in enumerate(WNIDS))
     (root / "README.md").write_text(CARD.format(names=names, rows=NUM_ROWS))
     return root
