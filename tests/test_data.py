@@ -189,7 +189,7 @@ def test_labels_out_of_range(tmp_path):
 
 def test_missing_paths_and_splits(tmp_path):
     refused(InputError, "no such file or folder", tmp_path / "absent")
-    refused(InputError, "no parquet files and no class folders with images", tmp_path)
+    refused(InputError, "no parquet files, no tar shards and no class folders with images", tmp_path)
     write_parquet(tmp_path / "train-0.parquet")
     refused(RecipeError, "has no split 'validation'; choices: train", tmp_path)
 
@@ -201,7 +201,7 @@ def test_damaged_files(tmp_path):
     refused(InputError, "not readable as parquet", tmp_path)
     (tmp_path / "d/ant").mkdir(parents=True)
     (tmp_path / "d/ant/x.png").write_bytes(png(picture(0))[:60])
-    refused(InputError, "x.png is not a readable image", tmp_path / "d", num_classes=1)
+    refused(InputError, "ant/x.png) is not a readable image", tmp_path / "d", num_classes=1)
 
 
 def test_a_page_in_the_middle_of_a_file_is_damaged(tmp_path):

@@ -25,7 +25,7 @@ HOMES = {
     "yaml": {"recipe", "recipe_check"},
     "datasets": {"data"},
     "accelerate": {"processes", "fitting", "trackers"},
-    "huggingface_hub": {"hub", "hub_access", "publish", "models"},
+    "huggingface_hub": {"hub", "hub_access", "publish", "models", "data"},
     "filelock": {"stages"},
     "safetensors": {"tensors"},
     "matplotlib": {"plots"},

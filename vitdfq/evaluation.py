@@ -37,24 +37,27 @@ def evaluate(
     teacher: nn.Module | None = None,
     batch_size: int = 128,
     num_workers: int | None = None,
+    streaming: bool = True,
 ) -> dict[str, Any]:
     """Return top1, top5 and num_images of `model`; with a teacher also agreement, kl and logits_sqnr_db (see `score`).
 
     Args:
         model: a timm model or a student; it must be in eval mode and stays where it is.
-        dataset: `zoo:fashion-mnist`, `imagenet-1k`, a Hub id, or a folder of parquet files or class folders.
+        dataset: `zoo:fashion-mnist`, `imagenet-1k`, a Hub id, or a folder of parquet files, tar shards or class folders.
         split: for example "validation".
         num_images: only the first so many.
         teacher: evaluated on the same images in the same pass.
         batch_size: images in one forward pass.
         num_workers: threads that decode; None: none for the zoo's small images, else one a processor, at most 8.
+        streaming: a Hub set is read while it arrives, by each process for itself, and nothing is kept; False: the split is
+            fetched into the Hub's cache first, once, and can then be read without a network.
 
     Raises:
         ValueError: a number out of range; a model in training mode; logits that are not finite.
         RecipeError, InputError, AccessError: the data; see `vitdfq.data.load_labelled`.
     """
     models = [model] if teacher is None else [model, teacher]
-    found = _predict(models, dataset, split, num_images, batch_size, num_workers)
+    found = _predict(models, dataset, split, num_images, batch_size, num_workers, streaming)
     return score(found[0], None if teacher is None else found[1].logits)
 
 
@@ -66,13 +69,14 @@ def predict(
     num_images: int | None = None,
     batch_size: int = 128,
     num_workers: int | None = None,
+    streaming: bool = True,
     shelf: Shelf | None = None,
 ) -> Predictions:
     """Return what `model` says about every image; arguments and errors are those of `evaluate`.
 
     Shards of the images are shared out over the processes; `shelf` keeps those that are finished.
     """
-    return _predict([model], dataset, split, num_images, batch_size, num_workers, shelf)[0]
+    return _predict([model], dataset, split, num_images, batch_size, num_workers, streaming, shelf)[0]
 
 
 def score(predictions: Predictions, teacher_logits: Tensor | None = None) -> dict[str, Any]:
@@ -118,6 +122,7 @@ def _predict(
     num_images: int | None,
     batch_size: int,
     num_workers: int | None,
+    streaming: bool,
     shelf: Shelf | None = None,
 ) -> list[Predictions]:
     """One pass over the images for all models, which share the first one's transform and device."""
@@ -127,7 +132,7 @@ def _predict(
     if num_workers is None:
         num_workers = 0 if dataset.startswith("zoo:") else min(8, os.cpu_count() or 1)
     device = next((parameter.device for parameter in models[0].parameters()), torch.device("cpu"))
-    labelled = load_labelled(dataset, split, _num_classes(models[0]))
+    labelled = load_labelled(dataset, split, _num_classes(models[0]), streaming)
     expected = _expected(dataset, labelled.num_rows, num_images)
     size = BATCHES_IN_SHARD * batch_size
     shards = {f"rows_{own.start}_{own.stop}": own for own in _cut(expected, size)}

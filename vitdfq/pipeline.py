@@ -248,4 +248,4 @@ class Line:
 
 def _shaping(section: dict[str, Any]) -> dict[str, Any]:
     """A section without what is a matter of speed and memory only."""
-    return {key: value for key, value in section.items() if key not in ("batch_size", "num_workers")}
+    return {key: value for key, value in section.items() if key not in ("batch_size", "num_workers", "streaming")}

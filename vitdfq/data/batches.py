@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from vitdfq.data.labelled import Labelled
-from vitdfq.data.sources import one_line
+from vitdfq.data.source import one_line
 from vitdfq.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,18 +61,21 @@ def batches(
                 yield torch.stack(images), torch.tensor(labels)
 
 
-def _picture(name: str, index: int, image: dict[str, Any]) -> Any:
+def _picture(name: str, index: int, image: dict[str, Any] | None) -> Any:
     """Open as timm's reader does: no turning by EXIF, three channels."""
     import fsspec
     from PIL import Image
 
     try:
+        if image is None:
+            raise ValueError("there is none")
         if image["bytes"] is not None:
             return Image.open(io.BytesIO(image["bytes"])).convert("RGB")
         with fsspec.open(image["path"], "rb") as file:  # a path on disk or inside a Hub repository
             return Image.open(file).convert("RGB")
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError and its own for damaged files
-        where = image["path"] or f"row {index}"
+        path = (image or {}).get("path")
+        where = f"row {index}" + (f" ({path})" if path else "")
         raise InputError(f"dataset {name}: {where} is not a readable image ({one_line(error)})") from error
 
 

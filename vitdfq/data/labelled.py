@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-from vitdfq.data.sources import Source, one_line, open_source
+from vitdfq.data.readers import closed_at_exit
+from vitdfq.data.source import Source, one_line
+from vitdfq.data.sources import open_source
 from vitdfq.errors import RecipeError
 
 ALSO_CALLED = {"jpg": "image", "cls": "label"}  # webdataset's names, as in timm/imagenet-1k-wds
@@ -28,45 +30,46 @@ class Labelled:
         return self.source.num_rows
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        rows = iter(self.source.rows)
-        for index in count():
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except Exception as error:  # a damaged file or a lost connection, in the words of a dozen libraries
-                raise self.source.failed(f"dataset {self.name}: row {index} cannot be read ({one_line(error)})") from error
-            label = row["label"]
-            if not isinstance(label, int) or not 0 <= label < self.num_classes:
-                raise RecipeError(
-                    f"dataset {self.name}: row {index} has label {label!r}, the model has classes 0 to "
-                    f"{self.num_classes - 1}; is this split labelled?"
-                )
-            yield row
+        with closed_at_exit(iter(self.source.rows)) as rows:
+            for index in count():
+                try:
+                    row = next(rows)
+                except StopIteration:
+                    return
+                except Exception as error:  # a damaged file or a lost connection, in the words of a dozen libraries
+                    raise self.source.failed(f"dataset {self.name}: row {index} cannot be read ({one_line(error)})") from error
+                label = row["label"]
+                if not isinstance(label, int) or not 0 <= label < self.num_classes:
+                    raise RecipeError(
+                        f"dataset {self.name}: row {index} has label {label!r}, the model has classes 0 to "
+                        f"{self.num_classes - 1}; is this split labelled?"
+                    )
+                yield row
 
 
-def load_labelled(dataset: str, split: str, num_classes: int) -> Labelled:
+def load_labelled(dataset: str, split: str, num_classes: int, streaming: bool = True) -> Labelled:
     """Open split `split` of `dataset` and check it against a model of `num_classes` classes; nothing is decoded.
 
     Args:
-        dataset: `zoo:fashion-mnist` (comes with the package); `imagenet-1k`; a Hub id `owner/name`, streamed; a folder
-            of parquet files; a folder of class folders, or with a folder for each split above them.
+        dataset: `zoo:fashion-mnist` (comes with the package); `imagenet-1k`; a Hub id `owner/name`; a folder of parquet
+            files or of tar shards; a folder of class folders, or with a folder for each split above them.
         split: for example "validation". The zoo's set has "test", also called "validation".
         num_classes: the model's.
+        streaming: read a Hub set while it arrives, and keep nothing; False: fetch the split into the Hub's cache first.
 
     Raises:
         RecipeError: unknown name or split, columns other than image and label, or another number of classes.
         InputError: a missing or damaged file or folder.
         AccessError: a Hub dataset that cannot be reached: offline, gated or not found.
     """
-    source = open_source(dataset, split)
+    source = open_source(dataset, split, streaming)
     rows = _with_columns(dataset, source.rows)
     _check_classes(dataset, rows.features["label"], num_classes)
-    return Labelled(replace(source, rows=_encoded(dataset, rows)), num_classes)
+    return Labelled(replace(source, rows=rows), num_classes)
 
 
 def _with_columns(dataset: str, rows: Any) -> Any:
-    """Rows with the columns image and label, and no others."""
+    """Rows with the columns image, encoded, and label, and no others."""
     names = rows.column_names
     if names is None:  # a stream that learns its columns from its first row
         rows = rows._resolve_features()
@@ -75,19 +78,21 @@ def _with_columns(dataset: str, rows: Any) -> Any:
     missing = {"image", "label"} - set(names) - set(renamed.values())
     if missing:
         raise RecipeError(f"dataset {dataset}: columns image and label are needed; found: {', '.join(names)}")
+    called = {new: old for old, new in renamed.items()}
+    rows = _encoded(dataset, rows, called.get("image", "image"))  # first: a stream whose columns are renamed decodes its images
     return rows.rename_columns(renamed).select_columns(["image", "label"])
 
 
-def _encoded(dataset: str, rows: Any) -> Any:
+def _encoded(dataset: str, rows: Any, column: str) -> Any:
     """Leave images encoded: datasets' own decoding would turn them by EXIF, which timm's reader does not."""
     from datasets import Image
 
-    feature = rows.features["image"]
+    feature = rows.features[column]
     is_bytes = getattr(feature, "dtype", None) in ("binary", "large_binary")
     is_struct = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
     if not (isinstance(feature, Image) or is_bytes or is_struct):
-        raise RecipeError(f"dataset {dataset}: column image must hold images, found {feature}")
-    return rows.cast_column("image", Image(decode=False))
+        raise RecipeError(f"dataset {dataset}: column {column} must hold images, found {feature}")
+    return rows.cast_column(column, Image(decode=False))
 
 
 def _check_classes(dataset: str, feature: Any, num_classes: int) -> None:
