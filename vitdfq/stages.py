@@ -62,7 +62,7 @@ class Stages:
 
     def _seconds(self, name: str, shaped_by: str) -> float | None:
         entry, path = self._record().get(name), self.folder / name
-        if not isinstance(entry, dict) or not ENTRY <= entry.keys() or entry["shaped_by"] != shaped_by or not path.is_file():
+        if not isinstance(entry, dict) or not entry.keys() >= ENTRY or entry["shaped_by"] != shaped_by or not path.is_file():
             return None
         if entry["sha256"] != _sha256(path):
             say(f"{path}: changed since it was written; made again")
