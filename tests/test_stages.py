@@ -76,3 +76,11 @@ def test_weights_fingerprint_sees_one_changed_weight():
     with torch.no_grad():
         model.weight[1, 1] += 1e-3
     assert weights_fingerprint(model) != before
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"images.safetensors": 3}', '{"images.safetensors": {}}', "\udcff"])
+def test_a_damaged_record_makes_stages_again(tmp_path, text):
+    stages = Stages(tmp_path)
+    stages.once("images.safetensors", "print", lambda shelf: {"images": torch.zeros(1)})
+    (tmp_path / "stages/finished.json").write_bytes(text.encode(errors="surrogateescape"))
+    assert stages.seconds("images.safetensors", "print") is None
