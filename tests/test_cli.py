@@ -61,7 +61,7 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for verb in ("run", "synthesize", "calibrate", "evaluate", "compare", "list", "info"):
+    for verb in ("run", "synthesize", "calibrate", "evaluate", "compare", "export", "list", "info"):
         assert verb in done.stdout
 
 
@@ -80,6 +80,7 @@ def test_a_small_frozen_command_line():
         "calibrate": line,
         "compare": line,
         "evaluate": {"--set", "--format"},
+        "export": {"--out", "--format"},
         "info": {"--format"},
         "list": {"--format"},
     }
