@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vitdfq.onnx.operators import dequantize, quantize
+from vitdfq.onnx.operators import clip, dequantize, quantize
 from vitdfq.onnx.table import Table
 from vitdfq.quantization.quantizers.dynamic import TokenUniform
 from vitdfq.quantization.quantizers.logarithmic import Logarithmic
@@ -13,7 +13,7 @@ from vitdfq.quantization.quantizers.uniform import Uniform
 
 
 def exportable(quantizer: nn.Module, *, signed: bool = False) -> nn.Module:
-    """Return a module of standard operators that rounds as `quantizer` does.
+    """Return a module of standard operators that rounds as `quantizer` does; a scale a token or a head is its own arithmetic.
 
     Args:
         quantizer: fitted, of activations.
@@ -22,17 +22,18 @@ def exportable(quantizer: nn.Module, *, signed: bool = False) -> nn.Module:
     Raises:
         ExportError: a quantizer that is neither uniform nor a table of levels.
     """
-    if isinstance(quantizer, nn.Identity | TokenUniform):  # a token's own range: ordinary arithmetic, as torch writes it
+    if isinstance(quantizer, nn.Identity | TokenUniform):
         return quantizer
     if isinstance(quantizer, Uniform):
-        return QuantizeDequantize(quantizer, signed)
+        per_tensor = quantizer.granularity == "tensor"  # onnxruntime fuses what has a scale a head, and then cannot run it
+        return QuantizeDequantize(quantizer, signed) if per_tensor else quantizer
     if isinstance(quantizer, Logarithmic):
         return Logarithm(quantizer)
     return Table(quantizer)
 
 
 class QuantizeDequantize(nn.Module):
-    """A uniform grid, per tensor or per head, in an 8-bit type; fewer bits are clipped in front, in real values."""
+    """A uniform grid, per tensor, in an 8-bit type; fewer bits are clipped in front, in real values."""
 
     lowest: Tensor
     highest: Tensor
@@ -43,21 +44,15 @@ class QuantizeDequantize(nn.Module):
         super().__init__()
         self.fills_type = quantizer.bits == 8
         scale, zero_point = quantizer.scale.detach(), quantizer.zero_point.detach()
-        self.axis = None if scale.ndim == 0 else -scale.ndim  # (heads, 1, 1) on (..., heads, N, d)
         self.register_buffer("lowest", -zero_point * scale)
         self.register_buffer("highest", (2**quantizer.bits - 1 - zero_point) * scale)
-        self.register_buffer("scale", scale.squeeze())
+        self.register_buffer("scale", scale.clone())
         middle = 2 ** (quantizer.bits - 1) if signed else 0
-        self.register_buffer("zero_point", (zero_point.squeeze() - middle).to(torch.int8 if signed else torch.uint8))
-        if self.axis is not None:
-            self.scale, self.zero_point = self.scale.view(-1), self.zero_point.view(-1)
+        self.register_buffer("zero_point", (zero_point - middle).to(torch.int8 if signed else torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.fills_type:
-            x = x.clamp(self.lowest, self.highest)
-        axis = None if self.axis is None else x.ndim + self.axis
-        codes = quantize(x, self.scale, self.zero_point, axis)
-        return dequantize(codes, self.scale, self.zero_point, axis)
+        x = x if self.fills_type else clip(x, self.lowest, self.highest)
+        return dequantize(quantize(x, self.scale, self.zero_point), self.scale, self.zero_point)
 
 
 class Logarithm(nn.Module):

@@ -15,16 +15,20 @@ def dequantize(
 
     Scale and zero point are 0-d, or (n,) along `axis`; with `block_size` of the shape of `codes`, that many times fewer along it.
     """
-    attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
-    if block_size is not None:
-        attributes["block_size"] = block_size
-    return _operator("DequantizeLinear", codes, scale, zero_point, attributes, torch.float32)
+    attributes = {"axis": axis, "block_size": block_size}
+    return _operator("DequantizeLinear", (codes, scale, zero_point), attributes, torch.float32)
 
 
-def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None = None) -> Tensor:
-    """Codes of `x` in the zero point's type, clipped to what that type holds."""
-    return _operator("QuantizeLinear", x, scale, zero_point, {} if axis is None else {"axis": axis}, zero_point.dtype)
+def quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Codes of `x` in the zero point's type, clipped to what that type holds; scale and zero point are 0-d."""
+    return _operator("QuantizeLinear", (x, scale, zero_point), {}, zero_point.dtype)
 
 
-def _operator(name: str, x: Tensor, scale: Tensor, zero_point: Tensor, attributes: dict[str, Any], dtype: torch.dtype) -> Tensor:
-    return torch.onnx.ops.symbolic(name, (x, scale, zero_point), attributes, dtype=dtype, shape=x.shape, version=OPSET)
+def clip(x: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
+    """`x` between two 0-d bounds. Written out: the exporter mixes up the bounds of two clips of one tensor."""
+    return _operator("Clip", (x, lowest, highest), {}, x.dtype)
+
+
+def _operator(name: str, inputs: tuple[Tensor, ...], attributes: dict[str, Any], dtype: torch.dtype) -> Tensor:
+    given = {key: value for key, value in attributes.items() if value is not None}
+    return torch.onnx.ops.symbolic(name, inputs, given, dtype=dtype, shape=inputs[0].shape, version=OPSET)

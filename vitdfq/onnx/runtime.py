@@ -1,6 +1,7 @@
 """onnxruntime: running a model as PyTorch computes it, and which of its sites run as integers."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -35,9 +36,9 @@ def session(model: bytes, threads: int = 0, optimized: Path | None = None) -> on
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def outputs(of: onnxruntime.InferenceSession, images: Tensor) -> Tensor:
-    """Return logits (B, classes) of normalised images (B, 3, H, W)."""
-    return torch.from_numpy(of.run([OUTPUT], {INPUT: images.numpy()})[0])
+def outputs(model: bytes, images: Tensor, names: Sequence[str] = ()) -> list[Tensor]:
+    """Return the logits (B, classes) of normalised images (B, 3, H, W), and the other outputs that are named."""
+    return [torch.from_numpy(output) for output in session(model).run([OUTPUT, *names], {INPUT: images.numpy()})]
 
 
 def kernels(model: bytes, kinds: dict[str, str]) -> dict[str, dict[str, int]]:

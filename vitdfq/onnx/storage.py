@@ -15,6 +15,22 @@ SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's list of the modules that
 DESCRIPTION = ("input_size", "mean", "std", "interpolation", "crop_pct", "label_names")
 
 
+def last_outputs(model: ModelProto, modules: list[str]) -> dict[str, str]:
+    """Return the name of what each of these modules computes last, its output."""
+    found = {}
+    for node in model.graph.node:
+        found |= {scope: node.output[0] for scope in _scopes(node) if scope in modules}
+    return {name: found[name] for name in modules}
+
+
+def with_outputs(model: ModelProto, names: list[str]) -> bytes:
+    """The model, serialized, with these float tensors as further outputs."""
+    opened = ModelProto()
+    opened.CopyFrom(model)
+    opened.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    return opened.SerializeToString()
+
+
 def name_sites(model: ModelProto, sites: list[str]) -> None:
     """Give the product or convolution of each site the site's name, and drop the exporter's notes, which hold paths."""
     for node in model.graph.node:
