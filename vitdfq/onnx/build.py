@@ -10,7 +10,7 @@ from torch import nn
 
 from vitdfq.errors import ExportError
 from vitdfq.onnx import storage
-from vitdfq.onnx.modules import exportable_copy, kind_of, sites
+from vitdfq.onnx.modules import PatchEmbedding, exportable_copy, kind_of, sites
 from vitdfq.onnx.operators import OPSET
 from vitdfq.onnx.trace import traced
 
@@ -37,7 +37,9 @@ def build(model: nn.Module) -> Built:
     if importlib.util.find_spec("onnxruntime") is not None:
         from vitdfq.onnx import check, runtime
 
-        found |= check.compared(model, data, storage.with_outputs(graph, list(ends.values())), ends)
+        channels_last = {name for name in kinds if isinstance(copy.get_submodule(name), PatchEmbedding)}
+        opened = storage.with_outputs(graph, list(ends.values()))
+        found |= check.compared(model, data, opened, ends, channels_last)
         found["kernels"] = runtime.kernels(data, kinds)
     return Built(data, found)
 

@@ -17,7 +17,9 @@ LEAST_OF_LOGITS = 20.0  # dB, or 10 below what float64 makes of the student
 
 
 @torch.no_grad()
-def compared(model: nn.Module, data: bytes, opened: bytes, ends: dict[str, str]) -> dict[str, float | None]:
+def compared(
+    model: nn.Module, data: bytes, opened: bytes, ends: dict[str, str], channels_last: set[str]
+) -> dict[str, float | None]:
     """Compare on random images: `least_site_sqnr_db` of any site's output, and `sqnr_db` of the file's logits (None: equal).
 
     Another order of sums rounds a few values to the neighbouring code, and in a deep model each such step goes through all the
@@ -29,6 +31,7 @@ def compared(model: nn.Module, data: bytes, opened: bytes, ends: dict[str, str])
         data: the file.
         opened: the same with the sites' outputs.
         ends: site -> name of its output there.
+        channels_last: sites whose output is (B, h, w, D) there, and (B, D, h, w) in the student.
 
     Raises:
         GateError: too low; the first such site is named.
@@ -47,7 +50,9 @@ def compared(model: nn.Module, data: bytes, opened: bytes, ends: dict[str, str])
         return hook
 
     handles = [
-        model.get_submodule(site).register_forward_hook(going_on_from(site, found))
+        model.get_submodule(site).register_forward_hook(
+            going_on_from(site, found.movedim(-1, 1) if site in channels_last else found)
+        )
         for site, found in zip(ends, inside, strict=True)
     ]
     least.append(_require(logits, model(images), LEAST_AT_A_SITE, "the model"))

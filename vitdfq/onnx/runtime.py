@@ -15,15 +15,21 @@ from vitdfq.onnx.trace import INPUT, OUTPUT
 INTEGER = ("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger")
 # Weights of 4 bits alone are else multiplied by rounded activations: off by hundredths of the output.
 EXACT = {"session.qdq_matmulnbits_accuracy_level": "1"}
+BACKWARDS = (
+    "QDQPropagationTransformer",
+)  # rounds a product already as its reader would: nothing changes, but what is seen in between
 
 
-def session(model: bytes, threads: int = 0, optimized: Path | None = None) -> onnxruntime.InferenceSession:
+def session(
+    model: bytes, threads: int = 0, optimized: Path | None = None, without: Sequence[str] = ()
+) -> onnxruntime.InferenceSession:
     """Return a CPU session.
 
     Args:
         model: serialized.
         threads: 0 for as many as there are cores.
         optimized: where to write the graph that is run.
+        without: optimizers of onnxruntime that are left out.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -33,12 +39,13 @@ def session(model: bytes, threads: int = 0, optimized: Path | None = None) -> on
     if optimized is not None:  # without what is particular to this processor, which says nothing of integers
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(optimized)
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=set(without))
 
 
 def outputs(model: bytes, images: Tensor, names: Sequence[str] = ()) -> list[Tensor]:
     """Return the logits (B, classes) of normalised images (B, 3, H, W), and the other outputs that are named."""
-    return [torch.from_numpy(output) for output in session(model).run([OUTPUT, *names], {INPUT: images.numpy()})]
+    running = session(model, without=BACKWARDS if names else ())
+    return [torch.from_numpy(output) for output in running.run([OUTPUT, *names], {INPUT: images.numpy()})]
 
 
 def kernels(model: bytes, kinds: dict[str, str]) -> dict[str, dict[str, int]]:

@@ -16,10 +16,11 @@ DESCRIPTION = ("input_size", "mean", "std", "interpolation", "crop_pct", "label_
 
 
 def last_outputs(model: ModelProto, modules: list[str]) -> dict[str, str]:
-    """Return the name of what each of these modules computes last, its output."""
+    """Return the name of what each of these modules computes last: its output, before a transposition that may be merged away."""
     found = {}
     for node in model.graph.node:
-        found |= {scope: node.output[0] for scope in _scopes(node) if scope in modules}
+        if node.op_type != "Transpose":
+            found |= {scope: node.output[0] for scope in _scopes(node) if scope in modules}
     return {name: found[name] for name in modules}
 
 
