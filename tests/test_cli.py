@@ -61,7 +61,7 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for verb in ("run", "synthesize", "calibrate", "evaluate", "compare", "bench", "push", "list", "info"):
+    for verb in ("run", "synthesize", "calibrate", "evaluate", "compare", "bench", "export", "push", "list", "info"):
         assert verb in done.stdout
 
 
@@ -82,6 +82,7 @@ def test_a_small_frozen_command_line():
         "evaluate": {"--set", "--format"},
         "bench": {"--set", "--format"},
         "push": {"--repo", "--private", "--format"},
+        "export": {"--out", "--format"},
         "info": {"--format"},
         "list": {"--format"},
     }

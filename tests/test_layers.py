@@ -14,7 +14,7 @@ LAYERS = [  # lowest first; a module may import from its own layer and those bel
     {"preparation", "quantization", "synthesis", "evaluation"},
     {"calibration"},
     {"recipe", "recipe_check"},
-    {"checkpoint", "packed", "report", "plots", "stages", "tables"},
+    {"checkpoint", "packed", "report", "plots", "stages", "tables", "onnx"},
     {"bench", "pipeline", "plan", "forecast", "footprint", "probe", "names", "compare"},
     {"cli", "__main__"},
 ]
@@ -29,6 +29,9 @@ HOMES = {
     "filelock": {"stages"},
     "safetensors": {"tensors"},
     "matplotlib": {"plots"},
+    "onnx": {"onnx"},
+    "onnxruntime": {"onnx"},
+    "onnxscript": {"onnx"},
 }
 FILES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
 
@@ -71,7 +74,7 @@ def test_files_are_small(path):
 
 
 def test_import_is_cheap():
-    heavy = "torch, timm, datasets, accelerate, pydantic, rich, huggingface_hub"
+    heavy = "torch, timm, datasets, accelerate, pydantic, rich, huggingface_hub, onnx, onnxruntime"
     code = f"import sys, vitdfq, vitdfq.cli; print(set('{heavy}'.split(', ')) & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip() in ("set()", "{'rich'}")  # typer brings rich

@@ -7,6 +7,7 @@
     calibrate      scales and weights set on the synthetic images     vitdfq/calibration/
     evaluate       top-1, top-5, agreement with the teacher           vitdfq/evaluation.py
     save, load     the packed checkpoint                              vitdfq/checkpoint.py
+    export         ONNX, checked                                  vitdfq/onnx/
     push           the checkpoint, on the Hugging Face Hub            vitdfq/publish.py
     run            all of it, as a recipe says                        vitdfq/pipeline.py
 
@@ -27,6 +28,7 @@ _HOMES = {
     "evaluate": "vitdfq.evaluation",
     "save": "vitdfq.checkpoint",
     "load": "vitdfq.checkpoint",
+    "export": "vitdfq.onnx",
     "push": "vitdfq.publish",
     "load_recipe": "vitdfq.recipe",
     "run": "vitdfq.pipeline",
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from vitdfq.checkpoint import load, save
     from vitdfq.evaluation import evaluate
     from vitdfq.models import load_teacher
+    from vitdfq.onnx import export
     from vitdfq.pipeline import run
     from vitdfq.preparation import prepare
     from vitdfq.publish import push

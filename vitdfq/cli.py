@@ -28,6 +28,10 @@ class Format(StrEnum):
     json = "json"
 
 
+class ExportFormat(StrEnum):
+    onnx = "onnx"
+
+
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for results [runs/<recipe name>].")]
@@ -140,6 +144,19 @@ def bench(
 
     found = bench(load_recipe(recipe, overrides or []))
     show(found, format, lambda: table(found))
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="[RUN/onnx/model.onnx]")] = None,
+    format: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = ExportFormat.onnx,
+) -> None:
+    """A checkpoint as a file for other runtimes, compared with the student before it is written."""
+    from vitdfq.onnx import export, told
+
+    found = export(run, out, format=format.value)
+    show(found, Format.human, lambda: told(found))
 
 
 @app.command()

@@ -31,6 +31,12 @@ class GateError(VitdfqError):
     exit_code = 5
 
 
+class ExportError(VitdfqError):
+    """A model cannot be written in another format, or what writes it is not installed."""
+
+    exit_code = 2
+
+
 class LaunchError(VitdfqError):
     """Several processes were started in a way that cannot work."""
 

@@ -1,0 +1,74 @@
+"""W8A8 against float32, both exported and run by onnxruntime on the CPU.
+
+    python benchmarks/onnx_speed.py                                    # DeiT-S/16 at 224 px with random weights, batch 8
+    python benchmarks/onnx_speed.py --model zoo:deit --batch 64 --bits w8a8 w4a4
+
+Random weights are fine for speed. The two sessions take turns, so that a busy machine slows both; the ratio is that of medians.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import timm
+import torch
+
+import vitdfq
+from vitdfq import progress
+from vitdfq.models import image_size
+from vitdfq.onnx import runtime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="deit_small_patch16_224", help="zoo:..., or a timm name: random weights")
+    parser.add_argument("--bits", nargs="+", default=["w8a8"])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--turns", type=int, default=15)
+    args = parser.parse_args()
+    progress.quiet = True
+    teacher = vitdfq.load_teacher(args.model if ":" in args.model else timm.create_model(args.model, pretrained=False))
+    images = torch.randn(args.batch, 3, *image_size(teacher))
+    print(f"{args.model}, batch {args.batch}, {args.threads} threads, {args.turns} turns")
+    print("| | ms | float ms | ratio | MB | float MB | integer sites | simulated |\n|-|-:|-:|-:|-:|-:|-:|-:|")
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "float.onnx"
+        vitdfq.export(teacher, plain)
+        for bits in args.bits:
+            path = Path(folder) / f"{bits}.onnx"
+            found = vitdfq.export(student_of(teacher, bits), path)
+            ms, float_ms = timed([path.read_bytes(), plain.read_bytes()], images, args.threads, args.turns)
+            counts = [kernels.get("integer", 0) for kernels in found["kernels"].values()]
+            total = sum(sum(kernels.values()) for kernels in found["kernels"].values())
+            sizes = f"{path.stat().st_size / 1e6:.1f} | {plain.stat().st_size / 1e6:.1f}"
+            print(
+                f"| {bits} | {ms:.1f} | {float_ms:.1f} | {ms / float_ms:.2f} | {sizes} | {sum(counts)} | {total - sum(counts)} |"
+            )
+
+
+def student_of(teacher: torch.nn.Module, bits: str) -> torch.nn.Module:
+    """Calibrated as quickly as it goes: what the ranges are does not change the speed."""
+    prepared = vitdfq.prepare(teacher)
+    images = vitdfq.synthesize(teacher, method="noise", num_images=4)
+    return vitdfq.calibrate(vitdfq.quantize(prepared, bits=bits), prepared, images, steps=["observe"])
+
+
+def timed(models: list[bytes], images: torch.Tensor, threads: int, turns: int) -> list[float]:
+    """Median milliseconds of each model for one batch; each runs once a turn."""
+    sessions = [runtime.session(model, threads) for model in models]
+    pixels = {sessions[0].get_inputs()[0].name: images.numpy()}
+    times: list[list[float]] = [[] for _ in sessions]
+    for turn in range(turns + 2):
+        for session, seen in zip(sessions, times, strict=True):
+            start = time.perf_counter()
+            session.run(None, pixels)
+            if turn >= 2:  # the first two warm up
+                seen.append(1000 * (time.perf_counter() - start))
+    return [median(seen) for seen in times]
+
+
+if __name__ == "__main__":
+    main()

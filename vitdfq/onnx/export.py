@@ -1,0 +1,95 @@
+"""export(): a student as an ONNX file, checked before it is there."""
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vitdfq import checkpoint
+from vitdfq.errors import ExportError
+from vitdfq.files import written_whole
+from vitdfq.pick import pick
+
+
+def export(source: nn.Module | str | Path, path: str | Path | None = None, *, format: str = "onnx") -> dict[str, Any]:
+    """Write a student as a model that other runtimes read. The file is there whole and checked, or not at all.
+
+    Args:
+        source: a calibrated student, a teacher or prepared model (stays float), or a folder or Hub repository of `save`.
+        path: of the file; of a folder `RUN/onnx/model.onnx` when None.
+        format: "onnx": QDQ with integer weights, opset 21; input `pixel_values` (batch, 3, H, W), normalised; output `logits`.
+
+    Returns:
+        file, bytes, opset; `kernels`: kind of site ("linear", "qk", "av", "convolution") -> what onnxruntime computes in
+        ("integer", "weights alone": 4-bit weights and float arithmetic, "float") -> number of sites; `sqnr_db`: how near its
+        logits are to the student's on the median of three random images; `least_site_sqnr_db`: the same of what one site makes of
+        the same input, for the worst site. The last two are None where equal. Without onnxruntime all three are None.
+
+    Raises:
+        ValueError: unknown format; a module that is not of this library, or not calibrated.
+        ExportError: onnx is not installed or cannot express the student; no path where there is no folder to put the file in.
+        GateError: onnxruntime computes something else than the student.
+        InputError, AccessError: the folder, see `load`.
+    """
+    pick(format, FORMATS, "export format")
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExportError(f"{' and '.join(missing)} not installed: pip install 'vitdfq[onnx]'")
+    model = source if isinstance(source, nn.Module) else checkpoint.load(source)
+    if path is None:
+        if isinstance(source, nn.Module) or not Path(source).is_dir():
+            raise ExportError("export needs the path of a file to write: what it exports lies in no folder here")
+        path = Path(source) / "onnx" / "model.onnx"
+    if Path(path).is_dir():
+        raise ExportError(f"{path} is a folder; export writes a file")
+    _require_calibrated(model)
+    return FORMATS[format](model, Path(path))
+
+
+def _require_calibrated(model: nn.Module) -> None:
+    if not isinstance(getattr(model, "vitdfq", None), dict):
+        raise ValueError(f"export takes what load_teacher, prepare or quantize returned, not this {type(model).__name__}")
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{name} is not finite: calibrate the student before exporting it")
+
+
+def _onnx(model: nn.Module, path: Path) -> dict[str, Any]:
+    from vitdfq.onnx.build import build
+
+    built = build(model)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(built.data)
+    return {"file": os.fspath(path), "bytes": len(built.data)} | built.found
+
+
+FORMATS = {"onnx": _onnx}
+
+
+def told(found: dict[str, Any]) -> str:
+    """What `export` returned, as lines for people."""
+    lines = {"file": found["file"], "bytes": f"{found['bytes']:,}", "opset": found["opset"]}
+    if found["kernels"] is None:
+        return _table(lines | {"onnxruntime": "not installed: neither the logits nor the kernels were checked"})
+    lines["each site"] = f"{_near(found['least_site_sqnr_db'])} or nearer to what the student makes of the same input"
+    lines["logits"] = f"{_near(found['sqnr_db'])}; rounding steps of all sites add up"
+    for kind, counts in found["kernels"].items():
+        lines[kind] = ", ".join(f"{count} {ARITHMETIC[name]}" for name, count in counts.items())
+    return _table(lines)
+
+
+ARITHMETIC = {
+    "integer": "as integers",
+    "weights alone": "with packed weights, in float arithmetic",
+    "float": "simulated in float",
+}
+
+
+def _near(sqnr: float | None) -> str:
+    return "equal" if sqnr is None else f"{sqnr} dB"
+
+
+def _table(lines: dict[str, Any]) -> str:
+    return "\n".join(f"{key:15} {value}" for key, value in lines.items())

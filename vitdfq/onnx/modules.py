@@ -1,0 +1,127 @@
+"""What stands in the exported graph for QuantLinear, QuantConv2d and QuantMatMul."""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitdfq.errors import ExportError
+from vitdfq.onnx.activations import exportable
+from vitdfq.onnx.weights import exportable_weight
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
+
+
+def exportable_copy(model: nn.Module) -> nn.Module:
+    """Return a copy of a model, on the CPU, whose quantized modules are made of what ONNX has; float models stay as they are.
+
+    Raises:
+        ExportError: a quantizer without ONNX form, with its site.
+    """
+    copy = deepcopy(model).cpu().eval().requires_grad_(False)
+    for name, module in sites(copy).items():
+        try:
+            copy.set_submodule(name, _exportable(module))
+        except ExportError as error:
+            raise ExportError(f"{name}: {error}") from error
+    return copy
+
+
+def sites(model: nn.Module) -> dict[str, QuantLinear | QuantConv2d | QuantMatMul]:
+    """Return the quantized places of a student, by name."""
+    return {name: part for name, part in model.named_modules() if isinstance(part, QuantLinear | QuantConv2d | QuantMatMul)}
+
+
+def kind_of(name: str, module: nn.Module) -> str:
+    """Return what kind of site this is: "convolution", "linear", "qk" or "av"."""
+    if isinstance(module, QuantMatMul):
+        return name.rpartition(".")[2]
+    return "convolution" if isinstance(module, QuantConv2d) else "linear"
+
+
+def _exportable(module: QuantLinear | QuantConv2d | QuantMatMul) -> nn.Module:
+    if isinstance(module, QuantMatMul):
+        return Product(module)
+    if isinstance(module, QuantLinear):
+        return Linear(module)
+    cuts_patches = module.stride == module.weight.shape[2:] and module.groups == 1 and set(module.padding) == {0}
+    return PatchEmbedding(module) if cuts_patches and set(module.dilation) == {1} else Convolution(module)
+
+
+class Linear(nn.Module):
+    """(..., in) -> (..., out) as a product with the transposed weight, which runtimes recognise."""
+
+    def __init__(self, module: QuantLinear) -> None:
+        super().__init__()
+        self.register_buffer("input_shift", module.input_shift if module.input_shift.any() else None)
+        self.input, self.weight = exportable(module.input_quantizer), exportable_weight(module, transposed=True)
+        self.bias = module.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.input(x if self.input_shift is None else x - self.input_shift)
+        if x.ndim == 2:  # onnxruntime would make a product of two matrices a Gemm, for which it has no integer kernel here
+            return (x[:, None] @ self.weight())[:, 0] + self.bias
+        return x @ self.weight() + self.bias
+
+
+class PatchEmbedding(nn.Module):
+    """A convolution that cuts an image (B, C, H, W) into patches, as a product, for which runtimes have integer kernels."""
+
+    def __init__(self, module: QuantConv2d) -> None:
+        super().__init__()
+        self.patch = tuple(module.weight.shape[2:])
+        self.input, self.weight = exportable(module.input_quantizer), exportable_weight(module, transposed=True)
+        self.bias = module.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = (side // patch for side, patch in zip(x.shape[2:], self.patch, strict=True))
+        x = x[..., : height * self.patch[0], : width * self.patch[1]]
+        x = x.unflatten(3, (width, self.patch[1])).unflatten(2, (height, self.patch[0]))  # (B, C, h, ph, w, pw)
+        patches = x.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, h, w, C * ph * pw)
+        return (self.input(patches) @ self.weight() + self.bias).permute(0, 3, 1, 2)
+
+
+class Convolution(nn.Module):
+    """Any other convolution, (B, in, H, W) -> (B, out, H', W')."""
+
+    def __init__(self, module: QuantConv2d) -> None:
+        super().__init__()
+        self.shape = tuple(module.weight.shape)
+        self.options = (module.stride, module.padding, module.dilation, module.groups)
+        self.input, self.weight = exportable(module.input_quantizer), exportable_weight(module, transposed=False)
+        self.bias = module.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(self.input(x), self.weight().view(self.shape), self.bias, *self.options)
+
+
+class Product(nn.Module):
+    """The product of two quantized activations, see QuantMatMul."""
+
+    def __init__(self, module: QuantMatMul) -> None:
+        super().__init__()
+        self.left, self.right = exportable(module.left_quantizer), exportable(module.right_quantizer, signed=True)
+        self.renormalize = module.renormalize
+        shift = module.left_shift
+        self.shift = None if shift is None or not shift.any() else ShiftProduct(shift)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        right = self.right(right)
+        left = self.left(left if self.shift is None else left - self.shift.left_shift)
+        product = left @ right
+        if self.renormalize:
+            product = product / left.sum(-1, keepdim=True).clamp(min=0.1)
+        return product if self.shift is None else product + self.shift(right)
+
+
+class ShiftProduct(nn.Module):
+    """The part of a product that the left operand's shift makes: a module of its own, so that the two bear different names."""
+
+    left_shift: Tensor
+
+    def __init__(self, left_shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("left_shift", left_shift)
+
+    def forward(self, right: Tensor) -> Tensor:
+        return torch.matmul(self.left_shift, right)
