@@ -38,7 +38,8 @@ def test_images_are_those_of_the_presets_in_turn(engine):
 
 
 def test_parts_take_the_methods_steps_and_precision_and_have_no_parts():
-    parts = parts_of(resolve_method("vitdfq", steps=7, precision="bfloat16"))
+    method = resolve_method("psaq", steps=7, precision="bfloat16", among={"dead_leaves": 0.5, "sardfq": 0.2})
+    parts = parts_of(method)
     assert {kind: part.steps for kind, part in parts.items()} == {OWN: 7, "dead_leaves": 0, "sardfq": 7}
     assert {part.precision for part in parts.values()} == {"bfloat16"}
     assert parts["sardfq"].losses == METHODS["sardfq"].losses and not parts["sardfq"].among

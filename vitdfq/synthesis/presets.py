@@ -22,14 +22,13 @@ METHODS: dict[str, Method] = {
         candidates=16,
     ),
     "vitdfq": Method(
-        "Ours: a third painted dead leaves, a third PSAQ-ViT's images, a third SARDFQ's; each kind lacks what the others show",
+        "Ours: half painted dead leaves, half AGM-style images, on which a student differs from the teacher by a margin",
         losses={
-            "patch_similarity": {"weight": 1.0},
             **CLASSES,
+            "margin_discrepancy": {"weight": 0.5, "after": 0.3},
         },
         steps=100,
-        labels="hard",
-        among={"dead_leaves": 1 / 3, "sardfq": 1 / 3},
+        among={"dead_leaves": 1 / 2},
     ),
     "psaq": Method(
         "PSAQ-ViT (arXiv 2203.02250): diverse patches, one-hot classes",
