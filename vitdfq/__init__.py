@@ -6,6 +6,7 @@
     quantize       a copy with quantizers in place                    vitdfq/quantization/
     calibrate      scales and weights set on the synthetic images     vitdfq/calibration/
     evaluate       top-1, top-5, agreement with the teacher           vitdfq/evaluation.py
+    to_integer     a copy that multiplies integers                    vitdfq/quantization/integer/
     save, load     the packed checkpoint                              vitdfq/checkpoint.py
     run            all of it, as a recipe says                        vitdfq/pipeline.py
 
@@ -24,6 +25,7 @@ _HOMES = {
     "quantize": "vitdfq.quantization",
     "calibrate": "vitdfq.calibration",
     "evaluate": "vitdfq.evaluation",
+    "to_integer": "vitdfq.quantization.integer",
     "save": "vitdfq.checkpoint",
     "load": "vitdfq.checkpoint",
     "load_recipe": "vitdfq.recipe",
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from vitdfq.pipeline import run
     from vitdfq.preparation import prepare
     from vitdfq.quantization import quantize
+    from vitdfq.quantization.integer import to_integer
     from vitdfq.recipe import load_recipe
     from vitdfq.synthesis import synthesize
 
