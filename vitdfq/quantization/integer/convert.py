@@ -9,6 +9,7 @@ from vitdfq.models.kinds import require_student
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.integer.codes import TokenCodes, UniformCodes
 from vitdfq.quantization.integer.layers import IntegerConv2d, IntegerLinear, IntegerMatMul
+from vitdfq.quantization.integer.model import IntegerStudent
 from vitdfq.quantization.integer.tables import LogCodes, TableCodes, planes_needed
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
 from vitdfq.quantization.quantizers.dynamic import TokenUniform
@@ -46,8 +47,8 @@ def to_integer(student: nn.Module) -> nn.Module:
         integer = _integer_product(site) if isinstance(site, QuantMatMul) else _integer_layer(site)
         model.set_submodule(name, integer)
         report["integer"][name] = integer.int8_products
-    model.vitdfq = {key: value for key, value in model.vitdfq.items() if key != "quantize"} | {"integer": report}
-    return model.eval().requires_grad_(False)
+    record = {key: value for key, value in model.vitdfq.items() if key != "quantize"} | {"integer": report}
+    return IntegerStudent(model, record).eval().requires_grad_(False)
 
 
 def integer_report(model: nn.Module) -> dict[str, dict[str, Any]]:

@@ -13,41 +13,43 @@ from vitdfq.quantization.quantizers.shifted_log import ShiftedLog2
 from vitdfq.quantization.quantizers.twin import GELU_MINIMUM, TwinGelu, TwinSoftmax
 
 DIGIT = 7  # bits of a plane: what int8 holds beside its sign
+NOWHERE = 2**DIGIT  # an octave that no plane reaches
 Table = tuple[list[int], float]  # an integer for each code, and what one of it is worth
 
 
 class LogCodes(nn.Module):
     """log2 and log-sqrt2 as shifts: a plane holds the powers of two of seven octaves; odd codes of log-sqrt2 have their own.
 
-    The last plane ends at the last octave, so that the code of zero, which comes next, is shifted out of it.
+    Only octaves that occur get planes: softmax rows of 197 tokens rarely reach beyond twenty of the 32 that 6 bits know.
     """
 
     def __init__(self, quantizer: Logarithmic) -> None:
         super().__init__()
-        self.quantizer = quantizer
-        self.scale = quantizer.scale.item()
-        self.octaves = [len(codes) for codes in log_codes(quantizer)]
-        self.num_planes = planes_needed(quantizer)
+        self.quantizer, self.num_planes = quantizer, planes_needed(quantizer)
+        self.scale, self.code_of_zero = quantizer.scale.item(), 2**quantizer.bits - 1
 
     def forward(self, x: Tensor) -> list[Plane]:
         signed = torch.empty_like(x, dtype=torch.int8)
         for part, to in parts(x, signed):
             to.copy_(self.quantizer.codes(part))
-        codes = signed.view(torch.uint8)  # 0..63: as bytes their differences wrap around instead of becoming negative
+        codes = signed.view(torch.uint8)  # 0..63: differences of bytes wrap around instead of becoming negative
+        first, last = codes.amin().item(), codes.masked_fill(codes == self.code_of_zero, 0).amax().item()
+        codes.masked_fill_(codes == self.code_of_zero, NOWHERE)
         if self.quantizer.steps_per_octave == 1:
-            return self._planes(codes, self.scale, self.octaves[0])
-        odd, octave, nowhere = codes & 1, codes >> 1, 2**DIGIT
-        even_planes = self._planes(octave + odd * nowhere, self.scale, self.octaves[0])
-        return even_planes + self._planes(octave + (1 - odd) * nowhere, self.scale * 0.5**0.5, self.octaves[1])
+            return _powers(codes, self.scale, first, last)
+        octaves, odd = codes >> 1, codes & 1
+        even_planes = _powers(octaves + odd * NOWHERE, self.scale, first // 2, last // 2)
+        return even_planes + _powers(octaves + (1 - odd) * NOWHERE, self.scale * 0.5**0.5, first // 2, last // 2)
 
-    def _planes(self, octaves: Tensor, scale: float, count: int) -> list[Plane]:
-        """scale * 2^-octave of values whose octave is less than `count`, zero of the others."""
-        highest = torch.tensor(2 ** (DIGIT - 1), dtype=torch.uint8, device=octaves.device)
-        planes = []
-        for last in range(count - 1, -1, -DIGIT):
-            shifts = octaves + (DIGIT - 1 - last) % 256
-            planes.append(Plane((highest >> shifts.clamp_max_(DIGIT)).view(torch.int8), 0.0, scale * 2.0**-last))
-        return planes
+
+def _powers(octaves: Tensor, scale: float, first: int, last: int) -> list[Plane]:
+    """Planes of scale * 2^-octave, octaves first to last; those of zero are further than any plane reaches."""
+    one = torch.tensor(2 ** (DIGIT - 1), dtype=torch.uint8, device=octaves.device)
+    planes = []
+    for end in range(last, first - 1, -DIGIT):
+        shifts = (octaves + (DIGIT - 1 - end) % 256).clamp_max_(DIGIT)
+        planes.append(Plane((one >> shifts).view(torch.int8), 0.0, scale * 2.0**-end))
+    return planes
 
 
 class TableCodes(nn.Module):
@@ -74,16 +76,12 @@ class TableCodes(nn.Module):
         return found
 
 
-def log_codes(quantizer: Logarithmic) -> list[range]:
-    """The codes that are not zero's: all of them, or the even and the odd ones."""
-    step = quantizer.steps_per_octave
-    return [range(parity, 2**quantizer.bits - 1, step) for parity in range(step)]
-
-
 def planes_needed(quantizer: Logarithmic | Levels) -> int:
-    """Return how many planes of int8 hold a quantizer's levels exactly."""
+    """Return how many planes of int8 hold a quantizer's levels exactly, at most."""
     if isinstance(quantizer, Logarithmic):
-        return sum(-(-len(codes) // DIGIT) for codes in log_codes(quantizer))
+        step = quantizer.steps_per_octave
+        octaves = [len(range(parity, 2**quantizer.bits - 1, step)) for parity in range(step)]
+        return sum(-(-count // DIGIT) for count in octaves)
     return len(TABLES[type(quantizer)](quantizer))
 
 
