@@ -41,12 +41,12 @@ def to_integer(student: nn.Module) -> nn.Module:
     for name, site in list(model.named_modules()):
         if not isinstance(site, QuantLinear | QuantConv2d | QuantMatMul):
             continue
-        if reason := _why_simulated(site):
-            report["simulated"][name] = reason
+        form = integer_form(site)
+        if isinstance(form, str):
+            report["simulated"][name] = form
             continue
-        integer = _integer_product(site) if isinstance(site, QuantMatMul) else _integer_layer(site)
-        model.set_submodule(name, integer)
-        report["integer"][name] = integer.int8_products
+        model.set_submodule(name, form)
+        report["integer"][name] = form.int8_products
     record = {key: value for key, value in model.vitdfq.items() if key != "quantize"} | {"integer": report}
     return IntegerStudent(model, record).eval().requires_grad_(False)
 
@@ -65,27 +65,20 @@ def integer_report(model: nn.Module) -> dict[str, dict[str, Any]]:
     return deepcopy(record["integer"])
 
 
-def _why_simulated(site: QuantLinear | QuantConv2d | QuantMatMul) -> str | None:
-    """Return why a site has no integer form; None if it has one."""
+def integer_form(site: QuantLinear | QuantConv2d | QuantMatMul) -> IntegerLinear | IntegerMatMul | str:
+    """Return the module that computes a fitted site with integers, or why there is none."""
     for name, quantizer in site.named_children():
         if isinstance(quantizer, nn.Identity):
             return f"{name} is float"
         if isinstance(quantizer, Logarithmic | Levels) and (planes := planes_needed(quantizer)) > MOST_PLANES:
             kind = f"{type(quantizer).__name__} of {quantizer.bits} bits"
             return f"{name}: {kind} takes {planes} planes of int8, more than {MOST_PLANES}"
-    if isinstance(site, QuantConv2d) and site.groups > 1:
-        return f"a convolution in {site.groups} groups"
-    return None
-
-
-def _integer_layer(layer: QuantLinear | QuantConv2d) -> IntegerLinear:
-    if isinstance(layer, QuantConv2d):
-        return IntegerConv2d(layer, _codes(layer.input_quantizer))
-    return IntegerLinear(layer, _codes(layer.input_quantizer, layer.input_shift))
-
-
-def _integer_product(product: QuantMatMul) -> IntegerMatMul:
-    return IntegerMatMul(product, _codes(product.left_quantizer, product.left_shift), _codes(product.right_quantizer))
+    if isinstance(site, QuantMatMul):
+        left, right = _codes(site.left_quantizer, site.left_shift), _codes(site.right_quantizer)
+        return IntegerMatMul(site, left, right) if right.num_planes == 1 else f"right_quantizer takes {right.num_planes} planes"
+    if isinstance(site, QuantLinear):
+        return IntegerLinear(site, _codes(site.input_quantizer, site.input_shift))
+    return IntegerConv2d(site, _codes(site.input_quantizer)) if site.groups == 1 else f"a convolution in {site.groups} groups"
 
 
 def _codes(quantizer: Any, shift: Tensor | None = None) -> nn.Module:

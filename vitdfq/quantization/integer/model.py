@@ -10,7 +10,7 @@ VALUES_AT_ONCE = {"cpu": 2**19}
 
 
 class IntegerStudent(nn.Module):
-    """`model` with images in parts. Carries what describes it: `vitdfq`, and timm's `pretrained_cfg`, from which data are read."""
+    """`model`, given images in parts. Carries what describes it: `vitdfq`, and timm's `pretrained_cfg` for whoever reads data."""
 
     def __init__(self, model: nn.Module, record: dict[str, Any]) -> None:
         super().__init__()

@@ -13,7 +13,6 @@ from vitdfq.quantization.quantizers.shifted_log import ShiftedLog2
 from vitdfq.quantization.quantizers.twin import GELU_MINIMUM, TwinGelu, TwinSoftmax
 
 DIGIT = 7  # bits of a plane: what int8 holds beside its sign
-NOWHERE = 2**DIGIT  # an octave that no plane reaches
 Table = tuple[list[int], float]  # an integer for each code, and what one of it is worth
 
 
@@ -33,17 +32,19 @@ class LogCodes(nn.Module):
         for part, to in parts(x, signed):
             to.copy_(self.quantizer.codes(part))
         codes = signed.view(torch.uint8)  # 0..63: differences of bytes wrap around instead of becoming negative
-        first, last = codes.amin().item(), codes.masked_fill(codes == self.code_of_zero, 0).amax().item()
-        codes.masked_fill_(codes == self.code_of_zero, NOWHERE)
+        first, last = codes.amin().item(), codes.amax().item()
+        if last == self.code_of_zero:  # it comes after the last octave, and so in no plane
+            last = codes.masked_fill(codes == last, 0).amax().item()
+            first = min(first, last)
         if self.quantizer.steps_per_octave == 1:
             return _powers(codes, self.scale, first, last)
-        octaves, odd = codes >> 1, codes & 1
-        even_planes = _powers(octaves + odd * NOWHERE, self.scale, first // 2, last // 2)
-        return even_planes + _powers(octaves + (1 - odd) * NOWHERE, self.scale * 0.5**0.5, first // 2, last // 2)
+        octaves, odd = codes >> 1, (codes & 1) << DIGIT  # an octave further by 2^7 is in no plane
+        even_planes = _powers(octaves + odd, self.scale, first // 2, last // 2)
+        return even_planes + _powers(octaves + (odd ^ 2**DIGIT), self.scale * 0.5**0.5, first // 2, (last - 1) // 2)
 
 
 def _powers(octaves: Tensor, scale: float, first: int, last: int) -> list[Plane]:
-    """Planes of scale * 2^-octave, octaves first to last; those of zero are further than any plane reaches."""
+    """Planes of scale * 2^-octave, octaves first to last; further ones are zero."""
     one = torch.tensor(2 ** (DIGIT - 1), dtype=torch.uint8, device=octaves.device)
     planes = []
     for end in range(last, first - 1, -DIGIT):
