@@ -125,7 +125,7 @@ def test_four_bits_are_integers_for_every_quantizer():
 
 @pytest.mark.parametrize("bits", [3, 6])
 @pytest.mark.parametrize("name", ["log2", "log_sqrt2"])
-@pytest.mark.parametrize("row", [[0.0, 0, 0, 0], [1, 0, 0, 0], [0.5, 0, 0.5, 1e-38], [1e-3, 0, 0.7, 0.3]])
+@pytest.mark.parametrize("row", [[0.0] * 4, [1.0, 0, 0, 0], [0.5, 0, 0.5, 1e-38], [1e-3, 0, 0.7, 0.3]])
 def test_logarithmic_rows_of_few_octaves(name, bits, row):
     right = values("uniform", 5, 4).view(4, 1)
     left_quantizer, right_quantizer = fitted(name, bits, values(name, 0)), fitted("uniform", 4, right)
@@ -203,6 +203,7 @@ def test_the_student_is_untouched_and_copies_run(tiny_vit, images):
     assert "quantize" in student.vitdfq and "integer" not in student.vitdfq
     assert torch.equal(deepcopy(integer)(images), logits)
     assert torch.equal(deepcopy(integer).to("cpu").eval()(images), logits)
+    assert integer.num_classes == student.num_classes and integer.pretrained_cfg == student.pretrained_cfg  # evaluate asks
     assert not any(parameter.requires_grad for parameter in integer.parameters())
 
 

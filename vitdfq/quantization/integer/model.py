@@ -10,12 +10,13 @@ VALUES_AT_ONCE = {"cpu": 2**19}
 
 
 class IntegerStudent(nn.Module):
-    """`model`, given images in parts. Carries what describes it: `vitdfq`, and timm's `pretrained_cfg` for whoever reads data."""
+    """`model`, given images in parts. Carries `vitdfq` and what `evaluate` asks a timm model for."""
 
     def __init__(self, model: nn.Module, record: dict[str, Any]) -> None:
         super().__init__()
         self.model, self.vitdfq = model, record
-        self.pretrained_cfg = getattr(model, "pretrained_cfg", {})
+        for name in ("num_classes", "pretrained_cfg"):
+            setattr(self, name, getattr(model, name))
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
