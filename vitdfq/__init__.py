@@ -6,6 +6,7 @@
     quantize       a copy with quantizers in place                    vitdfq/quantization/
     calibrate      scales and weights set on the synthetic images     vitdfq/calibration/
     evaluate       top-1, top-5, agreement with the teacher           vitdfq/evaluation.py
+    to_integer     a copy that multiplies integers                    vitdfq/quantization/integer/
     save, load     the packed checkpoint                              vitdfq/checkpoint.py
     export         ONNX, checked                                  vitdfq/onnx/
     push           the checkpoint, on the Hugging Face Hub            vitdfq/publish.py
@@ -26,6 +27,7 @@ _HOMES = {
     "quantize": "vitdfq.quantization",
     "calibrate": "vitdfq.calibration",
     "evaluate": "vitdfq.evaluation",
+    "to_integer": "vitdfq.quantization.integer",
     "save": "vitdfq.checkpoint",
     "load": "vitdfq.checkpoint",
     "export": "vitdfq.onnx",
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from vitdfq.preparation import prepare
     from vitdfq.publish import push
     from vitdfq.quantization import quantize
+    from vitdfq.quantization.integer import to_integer
     from vitdfq.recipe import load_recipe
     from vitdfq.synthesis import synthesize
 

@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitdfq import processes
-from vitdfq.calibration.folding import require_fitted
 from vitdfq.calibration.steps import STEPS
 from vitdfq.models.kinds import require_student
 from vitdfq.pick import did_you_mean, pick
+from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.modules import bits_of, put_weight_on_grid, take_weight_off_grid, weighted_modules
 from vitdfq.shelf import Shelf
 

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from vitdfq import processes, progress
 from vitdfq.calibration.augment import augmented
 from vitdfq.calibration.distance import distance, ending_of, sizes
-from vitdfq.calibration.folding import require_fitted
 from vitdfq.calibration.guard import Guard, hold_out, worst_ratio
 from vitdfq.calibration.saved import saved_bytes
 from vitdfq.pick import pick
 from vitdfq.quantization.descent import Descent
+from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.learning import Learners, finite, learning, steadily
 from vitdfq.shelf import Shelf
 from vitdfq.synthesis.networks import PRECISIONS

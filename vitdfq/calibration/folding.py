@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from vitdfq.models import NormReaders, norm_readers
 from vitdfq.models.hooks import hooked
-from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
+from vitdfq.quantization.fitted import quantizers
+from vitdfq.quantization.modules import QuantLinear
 from vitdfq.quantization.quantizers.uniform import Uniform
 
 T = TypeVar("T")
@@ -41,17 +42,10 @@ def require_unfitted(student: nn.Module, step: str) -> None:
         raise ValueError(f"{step}: the quantizers are fitted already, on ranges that {step} changes; put it before observe")
 
 
-def require_fitted(student: nn.Module, step: str, remedy: str | None = None) -> None:
-    """Raise ValueError, naming the first quantizer that is not fitted, when `step` is about to compute with it."""
-    for name, part, child in _quantizers(student):
-        if not all(bool(value.isfinite().all()) for value in part.get_submodule(child).buffers()):
-            raise ValueError(f"{step}: {name}.{child} is not fitted; {remedy or f'put {step} after observe'}")
-
-
 @contextmanager
 def float_function(student: nn.Module) -> Iterator[None]:
     """Let the student compute without quantizers inside the block; they are back after it, however it ends."""
-    taken = [(part, child, part.get_submodule(child)) for _, part, child in _quantizers(student)]
+    taken = [(part, child, part.get_submodule(child)) for _, part, child in quantizers(student)]
     try:
         for part, name, _ in taken:
             setattr(part, name, nn.Identity())
@@ -59,13 +53,6 @@ def float_function(student: nn.Module) -> Iterator[None]:
     finally:
         for part, name, quantizer in taken:
             setattr(part, name, quantizer)
-
-
-def _quantizers(student: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """Every site of a student, (name, module), and the name that a quantizer has there, in the order of registration."""
-    for name, part in student.named_modules():
-        if isinstance(part, QuantLinear | QuantConv2d | QuantMatMul):
-            yield from ((name, part, child) for child, _ in part.named_children() if child.endswith("_quantizer"))
 
 
 @torch.no_grad()

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq import processes, progress
-from vitdfq.calibration.folding import require_fitted
 from vitdfq.calibration.guard import Guard, hold_out
 from vitdfq.calibration.objectives import OBJECTIVES, Loss
 from vitdfq.calibration.rounding import SoftRounding, learned_rounding
 from vitdfq.models import Unit, units
 from vitdfq.pick import pick
 from vitdfq.quantization.descent import Descent
+from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.learning import Learners, finite, learning, steadily
 from vitdfq.quantization.modules import restore_state, state_of, weighted_modules
 from vitdfq.shelf import Shelf

@@ -1,0 +1,51 @@
+"""How far integer copies are from their students: logits and arg-max on the zoo's whole test set.
+
+    python benchmarks/integer_agreement.py --num-images 10000
+
+Students are calibrated on noise, which is enough to compare two ways to compute the same. An activation within float rounding
+of a boundary between two codes may get the other code; what that does to the logits is what the table shows. The last
+columns count images whose first class differs, and among them ties: the logits differ by more than half of what lies between
+the first two classes.
+"""
+
+import argparse
+
+import torch
+
+import vitdfq
+from vitdfq.evaluation import predict
+from vitdfq.models import image_size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["zoo:vit", "zoo:deit", "zoo:swin"])
+    parser.add_argument("--bits", nargs="+", default=["w8a8", "w6a6", "w4a4"])
+    parser.add_argument("--num-images", type=int, default=10000)
+    args = parser.parse_args()
+    print("| model | bits | images | mean relative difference | images that differ by 1e-5 | other arg-max | of them ties |")
+    print("|-|-|-:|-:|-:|-:|-:|")
+    for name in args.models:
+        prepared = vitdfq.prepare(vitdfq.load_teacher(name))
+        for bits in args.bits:
+            student = vitdfq.quantize(prepared, bits=bits)
+            torch.manual_seed(0)
+            vitdfq.calibrate(student, prepared, torch.randn(32, 3, *image_size(prepared)), steps=["center", "observe"])
+            wanted, got = (
+                predict(model, dataset="zoo:fashion-mnist", num_images=args.num_images).logits
+                for model in (student, vitdfq.to_integer(student))
+            )
+            print(f"| {name} | {bits} | {len(got)} | " + " | ".join(compared(wanted, got)) + " |", flush=True)
+
+
+def compared(wanted: torch.Tensor, got: torch.Tensor) -> list[str]:
+    """The table's last four columns for logits (N, C)."""
+    relative = (got - wanted).norm(dim=1) / wanted.norm(dim=1)
+    differs = wanted.argmax(1) != got.argmax(1)
+    first, second = wanted.topk(2).values.unbind(1)
+    ties = differs & (first - second <= 2 * (got - wanted).abs().amax(1))
+    return [f"{relative.mean():.1e}", f"{(relative > 1e-5).sum()}", f"{differs.sum()}", f"{ties.sum()}"]
+
+
+if __name__ == "__main__":
+    main()

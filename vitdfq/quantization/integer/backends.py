@@ -1,0 +1,91 @@
+"""Who multiplies matrices of int8 on a device. What a backend takes, and whether it is exact, is found out by trying it once."""
+
+import time
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+ALIGNED = 8  # CUDA's kernel takes multiples of it, and more than sixteen rows
+FEWEST_ROWS = 17
+EXACT = {torch.float32: 2**24, torch.float64: 2**53}  # whole numbers below are exact in a float type, and so are their sums
+TOO_SLOW = 5  # times a float product: some processors have nothing but a reference loop, a thousand times slower
+
+
+def int8_product(a: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
+    """(M, K) int8 @ (K, N) int8 -> (M, N) int32, by torch._int_mm."""
+    if a.device.type != "cuda":
+        return torch._int_mm(a, w) if out is None else torch._int_mm(a, w, out=out)
+    rows, columns = len(a), w.shape[1]
+    a = F.pad(a, (0, -a.shape[1] % ALIGNED, 0, max(0, FEWEST_ROWS - rows)))
+    w = F.pad(w, (0, -columns % ALIGNED, 0, -len(w) % ALIGNED))
+    return torch._int_mm(a, w)[:rows, :columns]
+
+
+def fused_pack(w: Tensor) -> Tensor:
+    """An int8 weight (N, K) in the order that `fused_product` reads; opaque: it is neither copied nor saved."""
+    return torch.ops.onednn.qlinear_prepack(w, None)
+
+
+def fused_product(
+    a: Tensor, zero: int, factor: float, packed: Tensor, scale: Tensor, zeros: Tensor, bias: Tensor | None
+) -> Tensor:
+    """factor * (a - zero) @ wᵀ * scale + bias in one pass over the result, by oneDNN: int8 (M, K) -> float32 (M, N).
+
+    Args:
+        packed, scale, zeros: the weight w (N, K), scale (N,) float32, zeros (N,) int64.
+    """
+    unsigned = a.view(torch.uint8) ^ 128  # signed ones would be multiplied by a reference loop
+    return torch.ops.onednn.qlinear_pointwise(
+        unsigned, factor, zero + 128, packed, scale, zeros, bias, 1.0, 0, torch.float32, "none", [], ""
+    )
+
+
+def float_product(a: Tensor, w: Tensor, largest: int) -> Tensor:
+    """a @ w of whole numbers, in the smallest float type that is exact while no sum exceeds `largest`."""
+    container = torch.float32 if largest < EXACT[torch.float32] else torch.float64
+    return a.to(container) @ w.to(container)
+
+
+@cache
+def fused_works(device: str) -> bool:
+    """Whether `fused_product` exists on a device, is exact and is no reference loop."""
+    return device == "cpu" and _works(
+        lambda a, w: fused_product(a, -3, 1.0, fused_pack(w), torch.ones(len(w)), torch.zeros(len(w), dtype=torch.int64), None),
+        -3,
+    )
+
+
+@cache
+def int8_works(device: str) -> bool:
+    """Whether `int8_product` is exact on a device and no reference loop."""
+    return _works(lambda a, w: int8_product(a, w.t()), 0, device)
+
+
+def _works(product, zero: int, device: str = "cpu") -> bool:
+    """Try extremes, where 16-bit sums of pairs saturate, and odd sizes."""
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for rows, inner, columns in ((1, 27, 10), (33, 64, 33), (197, 128, 96)):
+            a = torch.randint(0, 2, (rows, inner), generator=generator) * 255 - 128
+            w = torch.randint(0, 2, (columns, inner), generator=generator) * 255 - 128
+            exact = (a - zero).double() @ w.double().t()
+            a, w = a.to(device, torch.int8), w.to(device, torch.int8)
+            if not torch.equal(product(a, w).cpu().double(), exact):
+                return False
+    except (AttributeError, RuntimeError):
+        return False
+    return _seconds(lambda: product(a, w), device) < TOO_SLOW * _seconds(lambda: a.float() @ w.float().t(), device)
+
+
+def _seconds(function, device: str) -> float:
+    """The least of five times."""
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        function()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return best

@@ -1,0 +1,73 @@
+"""What stands in an integer student where a student has QuantLinear, QuantConv2d and QuantMatMul: no gradients."""
+
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitdfq.quantization.integer.products import batched_product, value_sums
+from vitdfq.quantization.integer.weights import IntegerWeight
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
+
+
+class IntegerLinear(nn.Module):
+    """QuantLinear with int8 products. `codes` turns float inputs (T, in) into planes and subtracts the layer's input shift."""
+
+    def __init__(self, layer: QuantLinear | QuantConv2d, codes: nn.Module) -> None:
+        super().__init__()
+        self.codes, self.weight, self.bias = codes, IntegerWeight(layer), layer.bias
+        self.int8_products = codes.num_planes * len(self.weight.values)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = self.codes(x.flatten(0, -2))
+        product = self.weight(first, self.bias)
+        for plane in others:
+            product.add_(self.weight(plane, None))
+        return product.view(*x.shape[:-1], -1)
+
+
+class IntegerConv2d(IntegerLinear):
+    """QuantConv2d, one group of channels, as the product of its patches. Padding is real zero, which is always a code."""
+
+    def __init__(self, layer: QuantConv2d, codes: nn.Module) -> None:
+        super().__init__(layer, codes)
+        self.kernel_size, self.stride = layer.weight.shape[-2:], layer.stride
+        self.padding, self.dilation = layer.padding, layer.dilation
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        sizes = zip(x.shape[-2:], self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
+        grid = [(size + 2 * pad - gap * (kernel - 1) - 1) // step + 1 for size, kernel, step, pad, gap in sizes]
+        patches = F.unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)
+        return super().forward(patches.transpose(1, 2)).transpose(1, 2).unflatten(-1, grid)
+
+
+class IntegerMatMul(nn.Module):
+    """QuantMatMul with int8 products. `left_codes` subtracts the left shift; its product with the right operand is added back."""
+
+    left_shift: Tensor | None
+
+    def __init__(self, product: QuantMatMul, left_codes: nn.Module, right_codes: nn.Module) -> None:
+        super().__init__()
+        shift = product.left_shift
+        self.register_buffer("left_shift", shift if shift is not None and shift.any() else None)
+        self.left_codes, self.right_codes, self.renormalize = left_codes, right_codes, product.renormalize
+        self.int8_products = left_codes.num_planes
+
+    @torch.no_grad()
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        planes, (operand,) = self.left_codes(left), self.right_codes(right)
+        product = reduce(Tensor.add_, (_real(batched_product(plane, operand), plane.factor) for plane in planes))
+        if self.renormalize:
+            sums = reduce(Tensor.add_, (_real(value_sums(plane, -1), plane.factor) for plane in planes))
+            product.div_(sums.clamp_(min=0.1))
+        product.mul_(operand.factor)
+        if self.left_shift is not None:
+            product.add_(self.left_shift @ _real(operand.values.float().sub_(operand.zero), operand.factor))
+        return product
+
+
+def _real(numbers: Tensor, factor: float | Tensor) -> Tensor:
+    return numbers.to(torch.float32).mul_(factor)
