@@ -2,6 +2,8 @@
 
 import pytest
 
+from vitdfq.calibration import STEPS
+from vitdfq.forecast import PASSES
 from vitdfq.plan import plan
 from vitdfq.recipe import load_recipe, packaged_recipes
 
@@ -31,6 +33,10 @@ def test_training_is_what_calibration_costs():
 def test_cost_follows_the_recipe():
     few, many = (plan(load_recipe("quickstart", [f"synthesize.steps={steps}"])).seconds["synthesize"] for steps in (10, 10_000))
     assert many > 50 * few
+
+
+def test_every_step_of_calibration_has_a_cost():
+    assert set(PASSES) == set(STEPS)
 
 
 def test_memory_follows_the_batch():

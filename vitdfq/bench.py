@@ -15,6 +15,7 @@ from vitdfq import footprint, probe, processes
 from vitdfq.models import load_teacher
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
+from vitdfq.quantization.integer import to_integer
 from vitdfq.quantization.modules import bits_of
 from vitdfq.recipe import Recipe
 from vitdfq.synthesis import METHODS, Method, resolve_method
@@ -55,11 +56,12 @@ def bench(recipe: Recipe) -> dict[str, Any]:
 
 def _forward(teacher: nn.Module, student: nn.Module, images: Tensor) -> dict[str, dict[str, float]]:
     """Each form in turn, so that a busy moment hits all of them."""
-    half, half_images = deepcopy(teacher).bfloat16(), images.bfloat16()
+    half, half_images, integer = deepcopy(teacher).bfloat16(), images.bfloat16(), to_integer(student)
     forms: dict[str, Callable[[], Tensor]] = {
         "float32 teacher": lambda: teacher(images),
         "bfloat16 teacher": lambda: half(half_images),
         "student, simulated": lambda: student(images),
+        "student, integer": lambda: integer(images),
     }
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     with torch.no_grad():
