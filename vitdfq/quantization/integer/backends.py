@@ -10,7 +10,7 @@ from torch.nn import functional as F
 ALIGNED = 8  # CUDA's kernel takes multiples of it, and more than sixteen rows
 FEWEST_ROWS = 17
 EXACT = {torch.float32: 2**24, torch.float64: 2**53}  # whole numbers below are exact in a float type, and so are their sums
-TOO_SLOW = 5  # times a float product: some processors have nothing but a reference loop, a thousand times slower
+TOO_SLOW = 50  # times a float product: some processors have only a reference loop, a thousand times slower; a busy one is not it
 
 
 def int8_product(a: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:

@@ -54,7 +54,8 @@ def to_integer(student: nn.Module) -> nn.Module:
 def integer_report(model: nn.Module) -> dict[str, dict[str, Any]]:
     """Return how the sites of a `to_integer` model run: {"integer": {site: int8 products}, "simulated": {site: why}}.
 
-    A site makes several products where a grid takes several planes of int8, or a weight has several groups of columns.
+    A site makes several products where a grid takes several planes of int8 (of a logarithmic one only those whose octaves
+    occur are multiplied), or a weight has several groups of columns.
 
     Raises:
         ValueError: not what `to_integer` returned.
