@@ -88,6 +88,27 @@ def finish(model: Any, name: str, model_args: dict[str, Any]) -> Any:
     return model.float().eval().requires_grad_(False)
 
 
+def without_storage(model: nn.Module) -> Any:
+    """A copy on the meta device: shapes and types, no numbers."""
+    memo: dict[int, Any] = {id(part): nn.Parameter(part.to("meta"), requires_grad=False) for part in model.parameters()}
+    memo |= {id(part): part.to("meta") for part in model.buffers()}
+    return copy.deepcopy(model, memo)
+
+
+def require_runs(model: Any) -> None:
+    """Let shapes run through a model whose arguments are a stranger's; nothing is computed.
+
+    Raises:
+        ValueError: it does not give one row of logits an image.
+    """
+    try:
+        shape = tuple(without_storage(model)(torch.zeros(1, 3, *image_size(model), device="meta")).shape)
+    except Exception as error:  # of timm and torch, about anybody's arguments
+        raise ValueError(f"the model that it describes does not run: {one_line(error)}") from error
+    if shape != (1, model.num_classes):
+        raise ValueError(f"the model that it describes gives {shape} for one image, not its {model.num_classes} classes")
+
+
 def known_architecture(name: str) -> str:
     """Return the architecture of `architecture[.tag]`, or raise ValueError when this timm does not have it."""
     architecture = name.partition(".")[0]

@@ -10,7 +10,7 @@ from torch import nn
 
 from vitdfq.errors import InputError, VitdfqError
 from vitdfq.models.bounds import fits_file
-from vitdfq.models.building import build, create, finish, full_name, known_architecture, one_line
+from vitdfq.models.building import build, create, finish, full_name, known_architecture, one_line, require_runs
 from vitdfq.models.families import attention_sites
 from vitdfq.models.fetch import fetch
 from vitdfq.models.pixels import image_size
@@ -107,6 +107,7 @@ def _from_folder(name: str, folder: Path, pretrained: bool, given: dict[str, Any
     if name.startswith("hf-hub:"):
         model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
     teacher = finish(model, name, model_args)
+    require_runs(teacher)
     if pretrained:
         require_trained_head(teacher)
         require_finite(teacher, weights)
