@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vitdfq.errors import InputError, VitdfqError
-from vitdfq.models.bounds import bounded, fits_memory
+from vitdfq.models.bounds import bounded
 from vitdfq.models.description import check_arguments, short
 from vitdfq.models.families import open_model
 from vitdfq.models.pixels import image_size
@@ -24,7 +24,7 @@ def build(spec: dict[str, Any], most: int | None = None) -> nn.Module:
     """Return the structure that `spec` (a teacher's `model.vitdfq`) describes, opened, untrained; no network, no files.
 
     Its `state_dict` has the keys and shapes of the teacher's; its own `vitdfq` holds the key "model" only. `most` is how many
-    numbers its parameters may have; None: as many as the memory holds.
+    numbers its parameters may have, for a `spec` out of a file; None: one of our own.
 
     Raises:
         ValueError: this timm does not know the architecture or its arguments.
@@ -39,19 +39,18 @@ def build(spec: dict[str, Any], most: int | None = None) -> nn.Module:
 def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *, most: int | None = None, **source: Any) -> Any:
     """Call timm, with weights from this safetensors file or untrained; its complaints come back as one line.
 
-    A model with arguments, or of a folder, is first built without storage, in bounded size.
+    With `most`, where the arguments may be a stranger's, the model is first built without storage: its parameters may not hold
+    more numbers than that.
     """
     check_arguments(model_args)
-    most = fits_memory() if most is None else most
     try:
-        if model_args or ":" in name:
+        if most is not None:
             with torch.device("meta"), bounded(most):
                 timm.create_model(name, pretrained=False, **copy.deepcopy(source), **copy.deepcopy(model_args))
         if weights is not None:  # naming the file leaves timm no choice: some versions prefer a pickle in the same folder
             overlay = {"file": str(weights), "source": "", "url": None, "state_dict": None, "custom_load": False}
             source = {**source, "pretrained_cfg_overlay": overlay}
-        with bounded(most):
-            return timm.create_model(name, pretrained=weights is not None, **source, **model_args)
+        return timm.create_model(name, pretrained=weights is not None, **source, **model_args)
     except RuntimeError as error:
         if weights is None:
             raise ValueError(f"timm cannot build {name} with {short(model_args)}: {one_line(error)}") from error
