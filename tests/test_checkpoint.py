@@ -106,3 +106,20 @@ def test_a_failed_write_leaves_the_old_file(vit_folder, monkeypatch):
         vitdfq.save(vitdfq.load(vit_folder), vit_folder)
     assert (vit_folder / "model.safetensors").read_bytes() == before
     assert not [path for path in vit_folder.iterdir() if path.suffix == ".tmp"]
+
+
+@pytest.mark.parametrize("key", ["checkpoint_path", "pretrained_cfg_overlay", "pretrained_filter_fn", "cache_dir"])
+def test_no_argument_leads_to_another_file(vit_folder, tmp_path, key):
+    marker = tmp_path / "ran"
+
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(marker), "w"))
+
+    torch.save({"x": Trap()}, tmp_path / "trap.pth")
+    config = json.loads((vit_folder / "config.json").read_text())
+    config["vitdfq"]["model"]["model_args"][key] = str(tmp_path / "trap.pth")
+    (vit_folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=f"{key} is no argument that shapes a model"):
+        vitdfq.load(vit_folder)
+    assert not marker.exists()

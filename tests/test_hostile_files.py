@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 import yaml
-from hostile import changed, damaged, filled, lying
+from hostile import Content, changed, damaged, filled, lying
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import TINY
@@ -82,7 +82,7 @@ def teacher_folder(tmp_path):
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_weights_of_a_checkpoint(checkpoint, examples):
     file = checkpoint / "model.safetensors"
-    valid = file.read_bytes()
+    valid = Content(file.read_bytes())
 
     def check(content):
         file.write_bytes(content)
@@ -94,7 +94,7 @@ def test_weights_of_a_checkpoint(checkpoint, examples):
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_config_of_a_checkpoint(checkpoint, examples):
     file = checkpoint / "config.json"
-    valid = file.read_bytes()
+    valid = Content(file.read_bytes())
 
     def check(content):
         file.write_bytes(content)
@@ -107,7 +107,7 @@ def test_config_of_a_checkpoint(checkpoint, examples):
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_teacher(teacher_folder, examples):
     files = [teacher_folder / name for name in ("config.json", "model.safetensors")]
-    config, weights = (file.read_bytes() for file in files)
+    config, weights = (Content(file.read_bytes()) for file in files)
     configs = mostly(changed(json.loads(config)).map(as_json), damaged(config))
     pairs = st.one_of(
         st.tuples(configs, st.just(weights)),
@@ -137,7 +137,7 @@ def test_metrics(tmp_path, examples):
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_recipe(tmp_path, examples):
     file = tmp_path / "recipe.yaml"
-    valid = yaml.safe_dump(RECIPE, sort_keys=False).encode()
+    valid = Content(yaml.safe_dump(RECIPE, sort_keys=False).encode())
 
     def check(content):
         file.write_bytes(content)
@@ -145,7 +145,7 @@ def test_recipe(tmp_path, examples):
         assert load_recipe(recipe.to_dict()) == recipe
         assert (Path("runs") / recipe.name).resolve().parent == Path("runs").resolve()
 
-    changes = changed(RECIPE).map(lambda content: yaml.safe_dump(content, sort_keys=False).encode())
+    changes = changed(RECIPE).map(lambda content: Content(yaml.safe_dump(content, sort_keys=False).encode()))
     tried(mostly(changes, damaged(valid)), examples, check)
 
 
@@ -154,8 +154,8 @@ def mostly(intended, random):
     return st.one_of(intended, intended.map(lambda content: content), intended.filter(bool), random)
 
 
-def as_json(content) -> bytes:
-    return json.dumps(content).encode()
+def as_json(content) -> Content:
+    return Content(json.dumps(content).encode())
 
 
 BOMBS = {

@@ -121,3 +121,35 @@ def test_a_missing_tensor(folder):
     del tensors["blocks.0.attn.qkv.weight"]
     save_file(tensors, file)
     assert "blocks.0.attn.qkv.weight" in refusal(folder)
+
+
+def test_arguments_that_lead_to_another_file(folder, tmp_path):
+    (tmp_path / "trap.pth").write_bytes(pickle.dumps(Bomb()))
+    edit(folder, model_args={"checkpoint_path": str(tmp_path / "trap.pth")})
+    assert "checkpoint_path is no argument that shapes a model" in refusal(folder)
+
+
+def test_a_config_that_brings_its_own_weights(folder):
+    config = json.loads((folder / "config.json").read_text())
+    before = load_teacher(f"local-dir:{folder}").state_dict()
+    edit(folder, pretrained_cfg={**config["pretrained_cfg"], "state_dict": {"head.bias": [0, 0]}, "custom_load": True})
+    after = load_teacher(f"local-dir:{folder}").state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_weights_that_are_not_finite(folder):
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["head.bias"][0] = torch.nan
+    save_file(tensors, file)
+    assert "head.bias is not finite" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("mean", [0.5]), ("std", [0, 1, 1]), ("input_size", [3, -32, 32]), ("crop_pct", -1), ("interpolation", 3)],
+)
+def test_images_that_cannot_be(folder, key, value):
+    config = json.loads((folder / "config.json").read_text())
+    edit(folder, pretrained_cfg={**config["pretrained_cfg"], key: value})
+    assert f"pretrained_cfg.{key} is " in refusal(folder)

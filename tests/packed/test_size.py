@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import vitdfq
+from vitdfq.errors import InputError
 from vitdfq.packed.layers import packable
 
 
@@ -39,3 +40,14 @@ def test_zero_shifts_are_not_written(tiny_vit, images, tmp_path):
     tensors = load_file(vitdfq.save(student, tmp_path) / "model.safetensors")
     assert [name for name in tensors if name.endswith("shift")] == ["blocks.0.mlp.fc1.input_shift"]
     assert torch.equal(vitdfq.load(tmp_path)(images), student(images))
+
+
+def test_a_shift_that_got_lost_is_missed(tiny_vit, images, tmp_path):
+    student = vitdfq.calibrate(vitdfq.quantize(tiny_vit), tiny_vit, images, steps=["observe"])
+    student.blocks[0].mlp.fc1.input_shift.fill_(0.5)
+    file = vitdfq.save(student, tmp_path) / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["blocks.0.mlp.fc1.input_shift"]
+    save_file(tensors, file)
+    with pytest.raises(InputError, match="16 shifts are left out, 15 were zero"):
+        vitdfq.load(tmp_path)

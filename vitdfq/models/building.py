@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vitdfq.errors import InputError, VitdfqError
-from vitdfq.models.bounds import bounded, fits_memory
+from vitdfq.models.bounds import bounded
 from vitdfq.models.description import check_arguments, short
 from vitdfq.models.families import open_model
 from vitdfq.models.pixels import image_size
@@ -24,7 +24,7 @@ def build(spec: dict[str, Any], most: int | None = None) -> nn.Module:
     """Return the structure that `spec` (a teacher's `model.vitdfq`) describes, opened, untrained; no network, no files.
 
     Its `state_dict` has the keys and shapes of the teacher's; its own `vitdfq` holds the key "model" only. `most` is how many
-    numbers its parameters may have; None: as many as the memory holds.
+    numbers its parameters may have, for a `spec` out of a file; None: one of our own.
 
     Raises:
         ValueError: this timm does not know the architecture or its arguments.
@@ -39,19 +39,18 @@ def build(spec: dict[str, Any], most: int | None = None) -> nn.Module:
 def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *, most: int | None = None, **source: Any) -> Any:
     """Call timm, with weights from this safetensors file or untrained; its complaints come back as one line.
 
-    A model with arguments, or of a folder, is first built without storage, in bounded size.
+    With `most`, where the arguments may be a stranger's, the model is first built without storage: its parameters may not hold
+    more numbers than that.
     """
     check_arguments(model_args)
-    most = fits_memory() if most is None else most
     try:
-        if model_args or ":" in name:
+        if most is not None:
             with torch.device("meta"), bounded(most):
                 timm.create_model(name, pretrained=False, **copy.deepcopy(source), **copy.deepcopy(model_args))
         if weights is not None:  # naming the file leaves timm no choice: some versions prefer a pickle in the same folder
             overlay = {"file": str(weights), "source": "", "url": None, "state_dict": None, "custom_load": False}
             source = {**source, "pretrained_cfg_overlay": overlay}
-        with bounded(most):
-            return timm.create_model(name, pretrained=weights is not None, **source, **model_args)
+        return timm.create_model(name, pretrained=weights is not None, **source, **model_args)
     except RuntimeError as error:
         if weights is None:
             raise ValueError(f"timm cannot build {name} with {short(model_args)}: {one_line(error)}") from error
@@ -86,6 +85,27 @@ def finish(model: Any, name: str, model_args: dict[str, Any]) -> Any:
     }
     model.vitdfq = {"model": copy.deepcopy(description)}
     return model.float().eval().requires_grad_(False)
+
+
+def without_storage(model: nn.Module) -> Any:
+    """A copy on the meta device: shapes and types, no numbers."""
+    memo: dict[int, Any] = {id(part): nn.Parameter(part.to("meta"), requires_grad=False) for part in model.parameters()}
+    memo |= {id(part): part.to("meta") for part in model.buffers()}
+    return copy.deepcopy(model, memo)
+
+
+def require_runs(model: Any) -> None:
+    """Let shapes run through a model whose arguments are a stranger's; nothing is computed.
+
+    Raises:
+        ValueError: it does not give one row of logits an image.
+    """
+    try:
+        shape = tuple(without_storage(model)(torch.zeros(1, 3, *image_size(model), device="meta")).shape)
+    except Exception as error:  # of timm and torch, about anybody's arguments
+        raise ValueError(f"the model that it describes does not run: {one_line(error)}") from error
+    if shape != (1, model.num_classes):
+        raise ValueError(f"the model that it describes gives {shape} for one image, not its {model.num_classes} classes")
 
 
 def known_architecture(name: str) -> str:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from vitdfq.errors import InputError, VitdfqError
-from vitdfq.models.bounds import fits_file
-from vitdfq.models.building import build, create, finish, full_name, known_architecture, one_line
+from vitdfq.models.bounds import fits_file, fits_memory
+from vitdfq.models.building import build, create, finish, full_name, known_architecture, one_line, require_runs
 from vitdfq.models.families import attention_sites
 from vitdfq.models.fetch import fetch
 from vitdfq.models.pixels import image_size
@@ -73,7 +73,8 @@ def from_timm(name: str, pretrained: bool, cache_dir: str | None, model_args: di
     tags = timm.list_models(f"{architecture}.*", pretrained=True)
     if "." in name and name not in tags:
         raise ValueError(f"unknown tag in {name!r}{did_you_mean(name, tags)}; timm has: {', '.join(tags) or 'none'}")
-    teacher = finish(create(name, model_args), name, model_args)  # what cannot be opened is refused before a download
+    most = fits_memory() if model_args else None
+    teacher = finish(create(name, model_args, most=most), name, model_args)  # what cannot be opened is refused before a download
     if not pretrained:
         return teacher
     repository = teacher.pretrained_cfg.get("hf_hub_id")
@@ -102,11 +103,12 @@ def _from_folder(name: str, folder: Path, pretrained: bool, given: dict[str, Any
     weights = folder / WEIGHTS
     if pretrained:
         check_weights(weights)
-    most = fits_file(weights.stat().st_size) if pretrained else None
+    most = fits_file(weights.stat().st_size) if pretrained else fits_memory()
     model = create(f"local-dir:{folder}", given, weights if pretrained else None, most=most)
     if name.startswith("hf-hub:"):
         model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
     teacher = finish(model, name, model_args)
+    require_runs(teacher)
     if pretrained:
         require_trained_head(teacher)
         require_finite(teacher, weights)

@@ -5,12 +5,10 @@ points, settings of a softmax grid) lie in one tensor, `settings`, q @ k before 
 safetensors file every tensor costs a hundred bytes of header. Shifts that are zero are left out. All else keeps its name.
 """
 
-from copy import deepcopy
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from vitdfq.models.building import without_storage
 from vitdfq.packed import layers
 from vitdfq.quantization.modules import QuantMatMul
 
@@ -52,9 +50,7 @@ def fill(student: nn.Module, tensors: Tensors) -> None:
 
 def layout(student: nn.Module) -> Tensors:
     """What `to_tensors` would give, as tensors without storage."""
-    memo: dict[int, Any] = {id(part): nn.Parameter(part.to("meta"), requires_grad=False) for part in student.parameters()}
-    memo |= {id(part): part.to("meta") for part in student.buffers()}
-    return to_tensors(deepcopy(student, memo))
+    return to_tensors(without_storage(student))
 
 
 def without_zero_shifts(tensors: Tensors) -> Tensors:

@@ -8,6 +8,7 @@ from torch import nn
 from vitdfq.errors import InputError
 from vitdfq.models import build
 from vitdfq.models.bounds import fits_file
+from vitdfq.models.building import require_runs
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 
@@ -20,6 +21,7 @@ def build_structure(spec: dict[str, Any], config: Path, file_bytes: int) -> tupl
     """
     try:
         model = build(spec, most=fits_file(file_bytes))
+        require_runs(model)
         prepared = prepare(model, **spec["prepare"]) if "prepare" in spec else model
         student = quantize(prepared, **spec["quantize"])
     except (ValueError, TypeError) as error:

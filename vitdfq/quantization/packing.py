@@ -14,6 +14,8 @@ WORD, MASK = 32, 2**32 - 1
 def pack(codes: Tensor, bits: int) -> Tensor:
     """(R, M) integer codes 0..2^bits - 1 -> (R, ceil(M · bits / 32)) int32."""
     columns = codes.shape[1]
+    if codes.is_meta:  # only the shape is asked for
+        return torch.empty(len(codes), packed_columns(columns, bits), dtype=torch.int32, device="meta")
     groups = F.pad(codes.to(torch.int64), (0, -columns % WORD)).unflatten(1, (-1, WORD))
     words = groups.new_zeros(*groups.shape[:2], bits)
     for index in range(WORD):
