@@ -110,6 +110,8 @@ WRONG_LINES = [  # line of RECIPE, what it becomes, the message after "small.yam
     (2, "reference_top1: 812", "reference_top1: 812 is not a percentage"),
     (2, "min_agreement: -1", "min_agreement: -1 is not a percentage"),
     (2, "name: ../up", "name: '../up' must be letters, digits"),
+    (2, f"name: {'a' * 101}", f"name: '{'a' * 101}' must be letters, digits"),
+    (2, "seed: 9223372036854775808", "seed: a whole number of more than 63 bits"),
     (2, "name: 2024-01-01", "name: '2024-01-01' is a date; put it in quotes"),
     (2, "on: 3", "True: unknown key: YAML reads it as true or false (as it does on, off, yes and no); put it in quotes"),
     (2, "2: 3", "2: unknown key: YAML reads it as a whole number; put it in quotes"),
@@ -304,3 +306,10 @@ def test_reference_top1_is_that_of_the_pinned_tag():
 def test_steps_that_fit_nothing_are_refused_before_any_work(steps):
     said = refused(RecipeError, {"model": {"name": "zoo:vit"}, "calibrate": {"steps": steps}})
     assert "calibrate.steps: [" in said and "lacks observe, which fits the quantizers; leave steps out" in said
+
+
+def test_a_recipe_does_not_say_where_files_are_put():
+    with pytest.raises(RecipeError, match="set HF_HUB_CACHE instead"):
+        load_recipe({"model": {"name": "zoo:vit", "cache_dir": "/tmp/elsewhere"}})
+    with pytest.raises(RecipeError, match="checkpoint_path is no argument that shapes a model"):
+        load_recipe({"model": {"name": "zoo:vit", "checkpoint_path": "/tmp/x.pth"}})

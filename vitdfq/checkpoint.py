@@ -10,6 +10,7 @@ from torch import nn
 
 from vitdfq import hub, tensors
 from vitdfq.errors import InputError
+from vitdfq.models.description import short
 from vitdfq.packed import older, state
 from vitdfq.packed.checks import check_layout, check_values
 from vitdfq.packed.config import CONFIG, FORMAT_VERSION, read_config, write_config
@@ -60,15 +61,14 @@ def load(source: str | Path, *, dequantize: bool = False) -> nn.Module:
     config, path = read_config(folder), folder / WEIGHTS
     header = tensors.read_header(path)
     student, prepared = build_structure(config["vitdfq"], folder / CONFIG, path.stat().st_size)
-    if config["quantization_config"]["version"] < 3:
-        layout, fill, may_lack = older.layout(student), older.fill, older.may_lack(student, prepared)
-    else:
-        layout, fill = state.layout(student), state.fill
-        may_lack = {name for name in layout if state.is_shift(name)}
-        lacking, said = sum(name not in header for name in may_lack), config["quantization_config"].get("left_out")
-        if lacking != said:
-            raise InputError(f"{path}: tensors do not fit: {lacking} shifts are left out, {said} were zero")
-    check_layout(path, header, layout, may_lack)
+    is_older = config["quantization_config"]["version"] < 3
+    layout, fill = (older.layout, older.fill) if is_older else (state.layout, state.fill)
+    needed = layout(student)
+    may_lack = older.may_lack(student, prepared) if is_older else {name for name in needed if state.is_shift(name)}
+    check_layout(path, header, needed, may_lack)
+    lacking, said = sum(name not in header for name in may_lack), config["quantization_config"].get("left_out")
+    if not is_older and lacking != said:
+        raise InputError(f"{path}: tensors do not fit: {lacking} shifts are left out, {short(said)} were zero")
     try:
         fill(student, tensors.read_tensors(path))
         check_values(student)

@@ -74,3 +74,14 @@ def test_a_bias_that_no_norm_can_take_is_kept(tmp_path):
     extra = set(plain.state_dict()) - set(teacher.state_dict())
     assert extra == {f"blocks.{index}.attn.qkv.bias" for index in range(3)}
     assert relative(plain(images), make_student_float(student, teacher)(images)) < 1e-5
+
+
+@torch.no_grad()
+def test_a_swin_whose_windows_are_padded(tmp_path):
+    arguments = TINY["swin"][1] | {"img_size": 26}
+    teacher = vitdfq.load_teacher(timm.create_model("swin_tiny_patch4_window7_224", num_classes=10, **arguments), **arguments)
+    prepared, images = vitdfq.prepare(teacher), torch.randn(4, 3, 26, 26)
+    student = vitdfq.calibrate(vitdfq.quantize(prepared), prepared, images, steps=["observe", "correct_bias"])
+    plain = vitdfq.load(vitdfq.save(student, tmp_path), dequantize=True)
+    assert set(plain.state_dict()) == set(teacher.state_dict())
+    assert relative(plain(images), make_student_float(student, prepared)(images)) < 1e-5

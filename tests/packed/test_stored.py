@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import make_tiny
 
 import vitdfq
 from vitdfq.checkpoint import FORMAT_VERSION
+from vitdfq.packed.older import may_lack
 
 STORED = Path(__file__).parents[1] / "checkpoints"
 
@@ -32,3 +34,10 @@ def test_an_older_checkpoint_saved_again_is_of_today(version, tmp_path):
 
 def test_stored_checkpoints_stay_small():
     assert max(path.stat().st_size for path in STORED.rglob("*") if path.is_file()) < 200_000
+
+
+def test_what_older_formats_knew_nothing_of_may_lack():
+    swin = make_tiny("swin")
+    found = may_lack(vitdfq.quantize(swin), swin)
+    assert "layers.1.downsample.reduction.bias" in found and "layers.0.blocks.0.attn.qkv.input_shift" in found
+    assert "layers.0.blocks.0.attn.qkv.bias" not in found  # timm's own

@@ -76,7 +76,7 @@ def _place_bias(plain: nn.Module, state: State, name: str) -> None:
         gain, _ = gain_and_shift(layer.bn)
         state[f"{owner.removesuffix('linear')}bn.bias"] += (gain * bias.double()).to(bias.dtype)
         return
-    norm = next((found.norm for found in norm_readers(plain) if found.readers == (owner,)), None)
+    norm = next((found.norm for found in norm_readers(plain) if found.readers == (owner,) and found.shifts), None)
     if bias.any() and (norm is None or not _into_norm(state, f"{norm}.bias", state[f"{owner}.weight"], bias)):
         plain.get_submodule(owner).bias = nn.Parameter(bias, requires_grad=False)
         state[name] = bias
