@@ -8,9 +8,12 @@ from vitdfq.plan import plan
 from vitdfq.recipe import load_recipe, packaged_recipes
 
 RECIPES = packaged_recipes()
+QUICK = ("quickstart", "deit_t_w4a4")  # a plan tries the models: seconds for small ones
+NAMED = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(RECIPES)]
+NAMED = [named for named in NAMED if named.values[0].startswith(("quickstart", "deit", "swin", "vit"))]
 
 
-@pytest.mark.parametrize("name", sorted(name for name in RECIPES if name.startswith(("quickstart", "deit_t", "swin_t"))))
+@pytest.mark.parametrize("name", NAMED)
 def test_recipe_can_be_planned_offline(name):
     planned = plan(load_recipe(RECIPES[name]))
     bits = int(name[-1]) if name[-1].isdigit() else 4

@@ -86,7 +86,7 @@ def test_a_subset_has_no_reference_and_is_marked(folder, tmp_path):
     metrics = run(folder, tmp_path, "reference_top1=99.9", "evaluate.num_images=8")
     assert metrics["teacher"]["num_images"] == metrics["student"]["num_images"] == 8
     card = (tmp_path / "README.md").read_text()
-    assert "(only 8 images)" in card.split("---")[1] and "Measured on 8 images" in card
+    assert "(only 8 images)" in card.split("---")[1] and "Measured on the first 8 images" in card
 
 
 def test_how_data_is_read_does_not_shape_predictions(folder, tmp_path):
