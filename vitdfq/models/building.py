@@ -113,7 +113,7 @@ def known_architecture(name: str) -> str:
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         near = did_you_mean(architecture, timm.list_models())
-        raise ValueError(f"unknown timm model {name!r}{near} (timm {timm.__version__})")
+        raise ValueError(f"unknown timm model {short(name)}{near} (timm {timm.__version__})")
     return architecture
 
 

@@ -8,6 +8,7 @@ import timm
 from timm.models._builder import build_model_with_cfg
 
 LARGEST_NUMBER = 2**16  # of an argument: no width, image, depth or number of classes in timm is larger
+LONGEST_NAME = 300
 # Where weights come from, what is done to them on the way, and switches for the whole process: never an argument of a structure.
 RESERVED = {
     *inspect.signature(timm.create_model).parameters,
@@ -26,6 +27,8 @@ def check_description(model: dict[str, Any]) -> None:
     for key, kind in kinds.items():
         if not isinstance(model.get(key), kind) or isinstance(model[key], bool):
             raise ValueError(f"model.{key} is {short(model.get(key))}; expected a {kind.__name__}")
+        if kind is str and len(model[key]) > LONGEST_NAME:
+            raise ValueError(f"model.{key} is {short(model[key])}: no model is called so")
     check_arguments(model["model_args"] | {"num_classes": model["num_classes"]})
     check_pretrained_cfg(model["pretrained_cfg"])
 
