@@ -23,7 +23,7 @@ from vitdfq.recipe import Recipe, load_recipe
 
 STORED = Path(__file__).parent / "checkpoints"
 SECONDS, MEGABYTES = 10.0, 500
-EXAMPLES = [pytest.param(30, id="30"), pytest.param(2000, id="2000", marks=pytest.mark.slow)]
+EXAMPLES = [pytest.param(30, id="30"), pytest.param(1000, id="1000", marks=pytest.mark.slow)]
 RECIPE = {
     "name": "mine",
     "seed": 1,

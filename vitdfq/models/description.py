@@ -14,7 +14,7 @@ RESERVED = {
     *inspect.signature(timm.create_model).parameters,
     *inspect.signature(build_model_with_cfg).parameters,
     *("features_only", "device", "dtype"),
-} - {"kwargs", "model_cfg"}
+} - {"kwargs"}
 
 
 def check_description(model: dict[str, Any]) -> None:

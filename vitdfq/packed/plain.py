@@ -12,9 +12,8 @@ What is undone, and what the plain model computes compared with the student's fl
 from typing import Any
 
 import torch
-from timm.layers import LayerScale
 from timm.models.levit import ConvNorm, LinearNorm
-from timm.models.vision_transformer import LayerScale as VitLayerScale
+from timm.models.vision_transformer import LayerScale
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -55,7 +54,7 @@ def _take_weights(student: Any, prepared: nn.Module) -> None:
     prepared.load_state_dict({name: weights[name] for name in prepared.state_dict()})
 
 
-NEUTRAL = (nn.LayerNorm, _BatchNorm, LayerScale, VitLayerScale)
+NEUTRAL = (nn.LayerNorm, _BatchNorm, LayerScale)
 
 
 def neutral(part: Any) -> State:
