@@ -75,8 +75,8 @@ def test_the_steps_of_calibration_end_near_the_teacher_and_survive_a_checkpoint(
     assert default_calibration(student) == ["center", "observe", "gptq", "distill"]
     vitdfq.calibrate(student, prepared, images, steps=["center", "observe", "gptq", {"distill": {"iterations": 10}}])
     target = teacher(images)
-    assert (student(images) - target).square().mean() < 0.1 * (target - target.mean(0)).square().mean()
+    assert (student(images) - target).square().mean() < 0.15 * (target - target.mean(0)).square().mean()
     folder = vitdfq.save(student, tmp_path)
     assert torch.equal(vitdfq.load(folder)(images), student(images))
     plain = vitdfq.load(folder, dequantize=True)
-    assert (plain(images) - target).square().mean() < 0.1 * (target - target.mean(0)).square().mean()
+    assert (plain(images) - target).square().mean() < 0.15 * (target - target.mean(0)).square().mean()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitdfq.quantization import QUANTIZERS
+from vitdfq.quantization.quantizers.logarithmic import Logarithmic
 
 NAMES = sorted(QUANTIZERS)
 BITS = [2, 3, 4, 6, 8]
@@ -148,6 +149,28 @@ def test_broken_values_are_refused(name, bad):
 def test_constant_input_gives_finite_output(name, constant):
     x = torch.full((100,), constant)
     assert fitted(name, 4, x)(x).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bits", [2, 4, 6, 8])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_logarithmic_codes_are_the_nearest_of_the_logarithm(steps, bits, dtype):
+    quantizer = Logarithmic(bits, steps_per_octave=steps)
+    quantizer.fit(torch.tensor([0.7]))
+    exponents = torch.rand(10_000, generator=torch.Generator().manual_seed(bits), dtype=torch.float64) * 125
+    exact = exponents * steps
+    clear = (exact.frac() - 0.5).abs() > 1e-4  # of a boundary between two codes
+    codes = quantizer.codes((2.0**-exponents * quantizer.scale.double()).to(dtype))
+    assert torch.equal(codes[clear].double(), exact.round().clamp(max=2**bits - 1)[clear])
+    edges = torch.tensor([0.0, 5.0, torch.inf], dtype=dtype)
+    assert quantizer.codes(edges).tolist() == [2**bits - 1, 0, 0] and quantizer(edges)[0] == 0
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_logarithmic_of_nan_is_nan(steps):
+    quantizer = Logarithmic(4, steps_per_octave=steps)
+    quantizer.fit(torch.tensor([0.7]))
+    assert quantizer(torch.tensor([torch.nan, 0.5])).isnan().tolist() == [True, False]
 
 
 def test_log2_ratio_is_within_half_an_octave():

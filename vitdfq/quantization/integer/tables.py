@@ -32,10 +32,8 @@ class LogCodes(nn.Module):
         for part, to in parts(x, signed):
             to.copy_(self.quantizer.codes(part))
         codes = signed.view(torch.uint8)  # 0..63: differences of bytes wrap around instead of becoming negative
-        first, last = codes.amin().item(), codes.amax().item()
-        if last == self.code_of_zero:  # it comes after the last octave, and so in no plane
-            last = codes.masked_fill(codes == last, 0).amax().item()
-            first = min(first, last)
+        last = max(0, (codes + 1).bitwise_and_(self.code_of_zero).amax().item() - 1)  # zero's code is in no plane
+        first = min(codes.amin().item(), last)
         if self.quantizer.steps_per_octave == 1:
             return _powers(codes, self.scale, first, last)
         octaves, odd = codes >> 1, (codes & 1) << DIGIT  # an octave further by 2^7 is in no plane

@@ -15,6 +15,8 @@ from vitdfq.quantization.quantizers.levels import least
 from vitdfq.quantization.sample import sampled_values
 
 PERCENTILES = (0.999, 0.9999, 0.99999, 1.0)  # candidates of the scale
+# Of a float type: the integer type of its size, how many bits its fraction has, and what is added to its exponent.
+FLOAT_BITS = {torch.float32: (torch.int32, 23, 127), torch.float64: (torch.int64, 52, 1023)}
 
 
 class Logarithmic(nn.Module):
@@ -67,8 +69,8 @@ class Logarithmic(nn.Module):
         return x + (rounded - x).detach() if torch.is_grad_enabled() and x.requires_grad else rounded
 
     def codes(self, x: Tensor) -> Tensor:
-        """Integer codes 0..2^bits - 1, as int32; the last one means zero."""
-        return self._codes(x, self.scale).to(torch.int32)
+        """Integer codes 0..2^bits - 1, as int32 (int64 for float64); the last one means zero."""
+        return self._codes(x, self.scale)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Real values of integer codes."""
@@ -76,13 +78,21 @@ class Logarithmic(nn.Module):
         return torch.where(codes == 2**self.bits - 1, 0.0, levels)
 
     def _codes(self, x: Tensor, scale: Tensor) -> Tensor:
-        exponent = torch.log2(widened(x) / scale)  # of zero: minus infinity, which ends in the last code
-        return exponent.mul_(-self.steps_per_octave).round_().clamp_(0, 2**self.bits - 1)
+        """The nearest code in the logarithm, read from a float's own bits: its exponent is the floor of its log2."""
+        ratio = widened(x) / scale
+        integer, width, bias = FLOAT_BITS[ratio.dtype]
+        if self.steps_per_octave == 2:  # an octave of a square is half an octave
+            ratio.mul_(2.0 ** (bias // 2)).square_()
+            bias += bias // 2 * 2
+        codes = (ratio.mul_(math.sqrt(2)).view(integer) >> width).neg_().add_(bias)  # half a step more: floors become nearest
+        last = 2**self.bits - 1
+        return codes.masked_fill_(codes == bias, last).clamp_(0, last) if last > bias else codes.clamp_(0, last)  # bias: of zero
 
     def _round(self, x: Tensor, scale: Tensor) -> Tensor:
         codes = self._codes(x, scale)
-        zero = codes == 2**self.bits - 1
-        return codes.mul_(-1 / self.steps_per_octave).exp2_().mul_(scale).masked_fill_(zero, 0.0).to(x.dtype)
+        levels = codes.to(scale.dtype).mul_(-1 / self.steps_per_octave).exp2_().mul_(scale)
+        levels.masked_fill_(codes == 2**self.bits - 1, 0.0)
+        return levels.add_(x, alpha=0).to(x.dtype)  # of NaN: NaN
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, steps_per_octave={self.steps_per_octave}"
