@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from dying import Dying, Killed
 from tiny import make_tiny
 
 from vitdfq.calibration import STEPS, calibrate
@@ -12,28 +13,6 @@ from vitdfq.synthesis import synthesize
 SHORT = {"distill": {"iterations": 8}, "reconstruct": {"iterations": 3}}
 VARIANTS = [(step, SHORT.get(step, {})) for step in STEPS] + [("reconstruct", SHORT["reconstruct"] | {"independent": True})]
 FIRST = {"center", "equalize", "reparameterize"}  # they want quantizers that are not fitted
-
-
-class Killed(BaseException):
-    pass
-
-
-class Dying(Shelf):
-    """A shelf whose process is killed right after its `left`-th part, wherever in the call that is."""
-
-    left = 0
-
-    def part(self, name):
-        inner = Dying(super().part(name).folder)
-        inner.owner = getattr(self, "owner", self)
-        return inner
-
-    def put(self, name, part):
-        super().put(name, part)
-        owner = getattr(self, "owner", self)
-        owner.left -= 1
-        if owner.left == 0:
-            raise Killed
 
 
 @pytest.mark.parametrize(("step", "options"), VARIANTS, ids=str)

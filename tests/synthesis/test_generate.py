@@ -3,6 +3,7 @@
 import pytest
 import torch
 from contexts import make_context, weighted_total
+from dying import Dying, Killed
 from tiny import make_tiny
 
 from vitdfq.models import image_range, image_size, load_teacher
@@ -194,3 +195,23 @@ def test_acq_tells_the_generator_the_class_and_where_to_look():
     assert images.isfinite().all()  # the third has no partner
     with pytest.raises(ValueError, match="makes pairs, so group_size must be even, got 3"):
         resolve_method("acq", group_size=3)
+
+
+@pytest.mark.parametrize(("method", "changes"), [*((name, {}) for name in METHODS), ("agm", {"student": "w4a4"})], ids=str)
+def test_a_killed_training_ends_as_one_that_was_not(method, changes, tmp_path):
+    teacher = make_tiny("vit")
+    steps = {"steps": 0 if METHODS[method].steps == 0 else 6}
+
+    def run(shelf=None):
+        return synthesize(teacher, method=method, engine="generator", num_images=3, group_size=4, shelf=shelf, **steps, **changes)
+
+    wanted, kills, shelf = run(), 0, Dying(tmp_path)
+    while True:
+        shelf.left = 1
+        try:
+            ended = run(shelf)
+            break
+        except Killed:
+            kills += 1
+    assert kills == steps["steps"]
+    assert torch.equal(ended, wanted)

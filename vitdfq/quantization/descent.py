@@ -22,7 +22,7 @@ class Descent:
 
     @property
     def parameters(self) -> list[Tensor]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return _parameters(self.optimizer)
 
     def step(self) -> None:
         """Move the parameters along the gradients that they have, and forget these."""
@@ -34,23 +34,39 @@ class Descent:
 
     def state(self) -> dict[str, Tensor]:
         """What is needed to go on from here, beside the parameters."""
-        kept = {
-            f"{name}_{number}": self.optimizer.state[parameter][name].clone()
-            for number, parameter in enumerate(self.parameters)
-            if parameter in self.optimizer.state
-            for name in MOMENTS
+        return moments(self.optimizer) | {
+            "done": torch.tensor(self.done),
+            "peaks": torch.tensor(self.peaks, dtype=torch.float64),
         }
-        return kept | {"done": torch.tensor(self.done), "peaks": torch.tensor(self.peaks, dtype=torch.float64)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on where `state` was taken, at its rates."""
         self.done, self.peaks = int(state["done"]), state["peaks"].tolist()
-        for number, parameter in enumerate(self.parameters):
-            if f"step_{number}" in state:
-                moments = {name: state[f"{name}_{number}"] for name in MOMENTS}
-                self.optimizer.state[parameter] = {
-                    name: value.clone() if name == "step" else value.clone().to(parameter) for name, value in moments.items()
-                }
+        restore_moments(self.optimizer, state)
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Copies of what Adam remembers of each parameter that it has moved."""
+    return {
+        f"{name}_{number}": optimizer.state[parameter][name].clone()
+        for number, parameter in enumerate(_parameters(optimizer))
+        if parameter in optimizer.state
+        for name in MOMENTS
+    }
+
+
+def restore_moments(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+    """Put what `moments` copied back; other keys are left alone."""
+    for number, parameter in enumerate(_parameters(optimizer)):
+        if f"step_{number}" in state:
+            found = {name: state[f"{name}_{number}"] for name in MOMENTS}
+            optimizer.state[parameter] = {
+                name: value.clone() if name == "step" else value.clone().to(parameter) for name, value in found.items()
+            }
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def rate(step: int, steps: int) -> float:

@@ -13,6 +13,7 @@ from vitdfq.shelf import Shelf
 from vitdfq.synthesis.augment import Jitter
 from vitdfq.synthesis.conditional import CODE_SIZE, CONDITION_SCALE, ConditionalGenerator, settle
 from vitdfq.synthesis.context import SynthContext, TeacherFacts
+from vitdfq.synthesis.course import Course
 from vitdfq.synthesis.lessons import Pupil
 from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.networks import Networks
@@ -25,6 +26,7 @@ from vitdfq.synthesis.views import Views, draw_views
 # classifier zoo:vit sees the class asked for in 22 % of the images, at this one in 47 %.
 LR, BETAS = 0.01, (0.5, 0.999)
 GROUP_SIZE = 32  # images a step
+STATE, TIMES_KEPT = "generator", 20  # the shelf's part, and how often in a training it is written
 SETTLE_BATCHES, SETTLE_SIZE = 8, 64  # images over which the norms' final statistics are taken
 
 
@@ -88,14 +90,20 @@ def generate(
 ) -> Tensor:
     """Train a generator against the frozen teacher and draw from it. Returns (num_images, 3, H, W) on the CPU.
 
-    Every process does the same: what one step leaves the next one needs. Nothing is shelved.
+    Every process does the same: what one step leaves the next one needs. `shelf` keeps the training as it stands.
     """
-    trained = train_generator(teacher, method, batch_size=method.group_size or GROUP_SIZE, seed=seed)
+    trained = train_generator(teacher, method, batch_size=method.group_size or GROUP_SIZE, seed=seed, shelf=shelf)
     return trained.draw(num_images, batch_size)
 
 
 def train_generator(
-    teacher: nn.Module, method: Method, *, batch_size: int = 32, seed: int = 0, student: nn.Module | None = None
+    teacher: nn.Module,
+    method: Method,
+    *,
+    batch_size: int = 32,
+    seed: int = 0,
+    student: nn.Module | None = None,
+    shelf: Shelf | None = None,
 ) -> Trained:
     """Train a conditional generator (GDFQ's form, arXiv 2003.03603) with a method's losses against the frozen teacher.
 
@@ -109,6 +117,7 @@ def train_generator(
         seed: of everything random.
         student: one of your own in place of `method.student`, its quantizers fitted. It learns in place; its weights stay off
             their grids.
+        shelf: keeps the training as it stands, twenty times in its course.
 
     Raises:
         ValueError: a loss that stopped being finite, or that compares with a student of other bits.
@@ -126,18 +135,24 @@ def train_generator(
             learners = opened.enter_context(learning([learner]))
             pupil = Pupil(learner, learners, method.lessons, method.steps, seed, fitted=student is not None)
         opened.enter_context(torch.enable_grad())
-        _train(painter, source, networks, pupil, batch_size)
+        _train(painter, source, networks, pupil, batch_size, shelf or Shelf())
     settle(painter, source.batches(0, SETTLE_BATCHES * SETTLE_SIZE, SETTLE_SIZE))
     return Trained(painter, learner, source)
 
 
-def _train(painter: ConditionalGenerator, source: Source, networks: Networks, pupil: Pupil | None, batch_size: int) -> None:
+def _train(
+    painter: ConditionalGenerator, source: Source, networks: Networks, pupil: Pupil | None, batch_size: int, shelf: Shelf
+) -> None:
     """Alternate steps of the generator and of the student."""
     method, facts = source.method, source.facts
     optimizer = torch.optim.Adam(painter.parameters(), lr=method.lr or LR, betas=BETAS)
     parameters, peak = list(painter.parameters()), optimizer.param_groups[0]["lr"]
+    course, part, done = Course(painter, optimizer, networks, pupil), shelf.get(STATE), 0
     with bar("synthesize", total=method.steps) as progress:
-        for step in range(method.steps):
+        if part is not None:
+            done = course.restore(part)
+            progress.advance(done)
+        for step in range(done, method.steps):
             optimizer.param_groups[0]["lr"] = peak * method.schedule.lr_factor(step, method.steps)
             samples = source.samples(range(step * batch_size, (step + 1) * batch_size))
             roll_limit = method.schedule.roll_limit(step, method.steps, min(facts.image_size))
@@ -154,6 +169,8 @@ def _train(painter: ConditionalGenerator, source: Source, networks: Networks, pu
             if pupil is not None:
                 means |= pupil.learn(networks, fed, ctx.logits, step)
             progress.advance(**means)
+            if (step + 1) % max(1, method.steps // TIMES_KEPT) == 0:
+                shelf.put(STATE, course.state(step + 1))
 
 
 def _context(networks: Networks, source: Source, samples: Samples, fed: Tensor, jitter: Jitter, step: int) -> SynthContext:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vitdfq.quantization.descent import Descent
 from vitdfq.quantization.learning import Learners, divergence, finite
+from vitdfq.quantization.modules import restore_state, state_of
 from vitdfq.synthesis.interpolation import interpolate
 from vitdfq.synthesis.networks import Networks
 from vitdfq.synthesis.seeds import generator
@@ -49,8 +50,7 @@ class Pupil:
         if step < self.first:
             return {}
         if self.descent is None:  # rates are relative to scales, which the first look has set
-            groups = self.learners.groups(self.lessons.lr, self.lessons.scale_lr)
-            self.descent = Descent(groups, self.steps - self.first, betas=(0.9, 0.99))
+            self.descent = self._descent()
         images, logits = images.detach(), logits.detach()
         if self.lessons.interpolate:
             images = interpolate(images, generator(self.seed, "interpolate", step), probability=self.lessons.interpolate)
@@ -61,3 +61,20 @@ class Pupil:
         loss.backward()
         self.descent.step()
         return {"student": value}
+
+    def state(self) -> dict[str, Tensor]:
+        """What is needed to go on from here."""
+        lessons = {} if self.descent is None else self.descent.state()
+        return {f"student/{name}": value for name, value in state_of([self.student]).items()} | lessons
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on where `state` was taken."""
+        student = {name.removeprefix("student/"): value for name, value in state.items() if name.startswith("student/")}
+        restore_state([self.student], student)
+        if "done" in state:
+            self.descent = self._descent()
+            self.descent.restore(state)
+
+    def _descent(self) -> Descent:
+        groups = self.learners.groups(self.lessons.lr, self.lessons.scale_lr)
+        return Descent(groups, self.steps - self.first, betas=(0.9, 0.99))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vitdfq.models import record
+from vitdfq.quantization.modules import activation_quantizers, restore_state, state_of
 from vitdfq.synthesis.context import Pass
 from vitdfq.synthesis.sparsity import only_patches
 from vitdfq.synthesis.students import make_student, refresh
@@ -89,8 +90,7 @@ class Networks:
                 raise ValueError(f"a loss compares with a student of bits {bits!r}, but the one that learns here has {own!r}")
             return self._adopted
         if bits not in self._students:
-            self._students[bits] = make_student(self.teacher, bits)
-            self._listen(self._students[bits])
+            self._make_student(bits)
         student, last = self._students[bits], self._asked.get(bits)
         self._asked[bits] = step
         if last is None or step // refresh_every != last // refresh_every:
@@ -101,10 +101,31 @@ class Networks:
         """Forget for which images students were fitted: others are coming."""
         self._asked.clear()
 
+    def state(self) -> dict[str, Tensor]:
+        """The ranges of students that losses asked for, and when they did."""
+        asked = {f"{bits}/asked": torch.tensor(step) for bits, step in self._asked.items()}
+        return asked | {
+            f"{bits}/{name}": value
+            for bits in self._asked
+            for name, value in state_of(activation_quantizers(self._students[bits])).items()
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` returned."""
+        for bits in [name.removesuffix("/asked") for name in state if name.endswith("/asked")]:
+            self._make_student(bits)
+            own = {name.removeprefix(f"{bits}/"): value for name, value in state.items() if name.startswith(f"{bits}/")}
+            self._asked[bits] = int(own.pop("asked"))
+            restore_state(activation_quantizers(self._students[bits]), own)
+
     def adopt(self, student: nn.Module) -> None:
         """Let every loss that asks for a student see this one: whoever hands it in fits its ranges and may teach it."""
         self._listen(student)
         self._adopted = student
+
+    def _make_student(self, bits: str) -> None:
+        self._students[bits] = make_student(self.teacher, bits)
+        self._listen(self._students[bits])
 
     def _listen(self, model: nn.Module) -> None:
         self._recorded[model] = self._open.enter_context(record(model, self.names))

@@ -1,0 +1,25 @@
+"""A process that is killed at a time of the test's choice."""
+
+from vitdfq.shelf import Shelf
+
+
+class Killed(BaseException):
+    pass
+
+
+class Dying(Shelf):
+    """A shelf whose process is killed right after its `left`-th part, wherever in the call that is."""
+
+    left = 0
+
+    def part(self, name):
+        inner = Dying(super().part(name).folder)
+        inner.owner = getattr(self, "owner", self)
+        return inner
+
+    def put(self, name, part):
+        super().put(name, part)
+        owner = getattr(self, "owner", self)
+        owner.left -= 1
+        if owner.left == 0:
+            raise Killed
