@@ -40,7 +40,7 @@ def main() -> None:
             wanted = logits(student, args.num_images)
             for title, got in (
                 ("its integer copy", logits(vitdfq.to_integer(student), args.num_images)),
-                ("itself in float64", logits(InFloat64(student), args.num_images)),
+                ("itself in float64", logits(InFloat64(student).eval(), args.num_images)),
             ):
                 print(f"| {name} | {bits} | {title} | {len(got)} | " + " | ".join(compared(wanted, got)) + " |", flush=True)
 
