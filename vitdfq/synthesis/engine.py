@@ -11,6 +11,7 @@ from vitdfq.synthesis.context import TeacherFacts
 from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.methods import ENGINES, parts_of, resolve_method
 from vitdfq.synthesis.mixture import kinds
+from vitdfq.synthesis.seen import for_teacher
 from vitdfq.synthesis.selection import painted
 from vitdfq.synthesis.sparsity import prunable
 
@@ -91,6 +92,7 @@ def synthesize(
     if teacher.training:
         raise ValueError("the teacher is in training mode: call teacher.eval() first")
     facts = TeacherFacts.of(teacher)
+    resolved = for_teacher(resolved, teacher, facts, seed)
     order, parts = kinds(num_images, resolved.among), parts_of(resolved)
 
     def make(kind: str, part: Method) -> Tensor:

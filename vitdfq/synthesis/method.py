@@ -31,3 +31,4 @@ class Method:
     lessons: Lessons = field(default_factory=Lessons)  # how it learns
     group_size: int | None = None  # images that depend on each other, where they do, or a generator's step; None: the engine's
     among: Mapping[str, float] = field(default_factory=dict)  # preset -> share of the images that it makes instead
+    only_if_seen: bool = False  # painted presets of `among` only for a teacher that sees more in them than in noise; see `seen`

@@ -39,6 +39,8 @@ def resolve_method(method: str, losses: dict | None = None, **changes: Any) -> M
                 raise ValueError(
                     f"{name} {given[name]!r} goes with engine 'images'; a generator paints whole images of one class"
                 )
+    if "among" in given:  # asked for by name: made whatever the teacher sees in it
+        given["only_if_seen"] = False
     resolved = replace(base, losses=merge(preset.losses, losses), **given)
     if resolved.student is not None:
         parse_bits(resolved.student)

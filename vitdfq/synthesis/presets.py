@@ -22,13 +22,14 @@ METHODS: dict[str, Method] = {
         candidates=16,
     ),
     "vitdfq": Method(
-        "Ours: half painted dead leaves, half AGM-style images, on which a student differs from the teacher by a margin",
+        "Ours: AGM-style, PSAQ-ViT and SMI-style images in turn; half dead leaves if the teacher sees more in them than in noise",
         losses={
             **CLASSES,
             "margin_discrepancy": {"weight": 0.5, "after": 0.3},
         },
         steps=100,
-        among={"dead_leaves": 1 / 2},
+        among={"dead_leaves": 1 / 2, "psaq": 1 / 6, "smi": 1 / 6},
+        only_if_seen=True,
     ),
     "psaq": Method(
         "PSAQ-ViT (arXiv 2203.02250): diverse patches, one-hot classes",
