@@ -31,6 +31,15 @@ def test_bit_equal_logits_after_loading(student, images, tmp_path):
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
 
 
+def test_an_export_of_the_student_before_does_not_stay(student, tmp_path):
+    export, other = tmp_path / "onnx/model.onnx", tmp_path / "notes.txt"
+    export.parent.mkdir()
+    for file in (export, other):
+        file.write_text("of another student")
+    vitdfq.save(student, tmp_path)
+    assert not export.exists() and other.exists()
+
+
 def test_bit_equal_logits_in_a_new_process(tiny_vit, images, vit_folder, tmp_path):
     code = (
         "import sys, torch, vitdfq; from safetensors.torch import load_file, save_file; "

@@ -15,7 +15,6 @@ from hub_server import TOKEN, HubServer
 from safetensors.torch import load_file, save_file
 
 import vitdfq
-from vitdfq.plan import plan
 from vitdfq.recipe import load_recipe
 
 RECIPE = {
@@ -267,28 +266,6 @@ def test_a_run_that_could_not_push_says_so_before_it_starts(tmp_path):
     with pytest.raises(vitdfq.errors.AccessError, match="HF_HUB_OFFLINE is set"):
         vitdfq.run(RECIPE | {"push": {"repo": "owner/name"}}, out=tmp_path / "new")
     assert not (tmp_path / "new/stages").exists()
-
-
-def test_a_plan_names_the_place():
-    planned = plan(load_recipe(RECIPE, ["push.repo=owner/name"]))
-    assert planned.to_dict()["push"] == "owner/name" and "publish     owner/name" in planned.render().renderables
-    assert plan(load_recipe(RECIPE)).push is None
-
-
-@pytest.mark.parametrize(
-    ("section", "message"),
-    [
-        ({"private": True}, "push: repo is missing: a Hub repository owner/name"),
-        ({"repo": "name"}, "push.repo: 'name' is not a Hub repository owner/name: its owner is missing"),
-        ({"repo": "owner/name", "privat": True}, "push.privat: unknown key, did you mean 'private'?"),
-        ({"repo": "owner/name", "private": "no"}, "push.private: 'no' is text; expected true or false"),
-    ],
-    ids=str,
-)
-def test_a_wrong_section_is_refused_when_the_recipe_is_read(section, message):
-    with pytest.raises(vitdfq.errors.RecipeError) as caught:
-        load_recipe(RECIPE | {"push": section})
-    assert message in str(caught.value)
 
 
 @pytest.mark.hub

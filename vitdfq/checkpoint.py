@@ -26,7 +26,8 @@ WEIGHTS = "model.safetensors"
 def save(student: nn.Module, folder: str | Path) -> Path:
     """Write `student` (calibrated) to `folder`: config.json and model.safetensors, weights as packed integers.
 
-    Returns the folder. 4-bit weights take 4 bits on disk. Other files in the folder are left alone.
+    Returns the folder. 4-bit weights take 4 bits on disk. The ONNX file of a student that lay there before is removed; other
+    files in the folder are left alone.
 
     Raises:
         ValueError: not a student of this library, or not calibrated yet.
@@ -40,6 +41,7 @@ def save(student: nn.Module, folder: str | Path) -> Path:
         raise ValueError(f"{error}: calibrate the student before saving it") from error
     everything = state.to_tensors(student)
     written = state.without_zero_shifts(everything)
+    (folder / hub.EXPORTED).unlink(missing_ok=True)
     tensors.write_tensors(folder / WEIGHTS, written)
     write_config(student, folder, left_out=len(everything) - len(written))
     return folder

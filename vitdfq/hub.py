@@ -12,6 +12,7 @@ from vitdfq.errors import AccessError, InputError
 from vitdfq.files import write_text
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
+EXPORTED = "onnx/model.onnx"
 CHECKPOINT_FILES = ["config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md", "reports/*"]
 
 

@@ -17,12 +17,12 @@ import vitdfq
 from vitdfq import progress
 from vitdfq.errors import AccessError, InputError
 from vitdfq.files import read_json, sha256
-from vitdfq.hub import CHECKPOINT_FILES
+from vitdfq.hub import CHECKPOINT_FILES, EXPORTED
 from vitdfq.hub_access import check_token, one_line, tried_again
 
 SEALED = ("config.json", "model.safetensors", "recipe.yaml")
 ALWAYS = [name for name in CHECKPOINT_FILES if "*" not in name]
-ONNX, REPORTS = "onnx/model.onnx", "reports/"
+REPORTS = "reports/"
 
 
 def push(folder: str | Path, repo: str, *, private: bool = False) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _files(folder: Path) -> dict[str, Path]:
             raise InputError(
                 f"{folder / name}: damaged, or not what metrics.json was measured with; `vitdfq run` measures it again"
             )
-    paths = [*(folder / name for name in (*ALWAYS, ONNX)), *(folder / REPORTS).rglob("*")]
+    paths = [*(folder / name for name in (*ALWAYS, EXPORTED)), *(folder / REPORTS).rglob("*")]
     names = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
     return {name: path for name, path in names.items() if not re.search(r"(^|/)\.", name)}
 
@@ -136,7 +136,7 @@ def _changes(api: HfApi, repo: str, revision: str, files: dict[str, Path]) -> li
         file.path: file for file in api.list_repo_tree(repo, recursive=True, revision=revision) if isinstance(file, RepoFile)
     }
     added = [name for name in files if name not in there or not _same(there[name], files[name])]
-    left = [name for name in there if name not in files and (name == ONNX or name.startswith(REPORTS))]
+    left = [name for name in there if name not in files and (name == EXPORTED or name.startswith(REPORTS))]
     return [*(CommitOperationAdd(name, files[name]) for name in added), *map(CommitOperationDelete, left)]
 
 

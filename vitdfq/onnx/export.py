@@ -10,6 +10,7 @@ from torch import nn
 from vitdfq import checkpoint
 from vitdfq.errors import ExportError
 from vitdfq.files import written_whole
+from vitdfq.hub import EXPORTED
 from vitdfq.pick import pick
 
 
@@ -41,7 +42,7 @@ def export(source: nn.Module | str | Path, path: str | Path | None = None, *, fo
     if path is None:
         if isinstance(source, nn.Module) or not Path(source).is_dir():
             raise ExportError("export needs the path of a file to write: what it exports lies in no folder here")
-        path = Path(source) / "onnx" / "model.onnx"
+        path = Path(source) / EXPORTED
     if Path(path).is_dir():
         raise ExportError(f"{path} is a folder; export writes a file")
     _require_calibrated(model)

@@ -30,8 +30,8 @@ def for_teacher(method: Method, teacher: Any, facts: TeacherFacts, seed: int) ->
 def _sees(teacher: Any, facts: TeacherFacts, preset: Method, seed: int) -> bool:
     if preset.steps:
         return True
-    distances = [
+    own, noise = (
         quality(teacher, painted(teacher, facts, kind, NUM_IMAGES, seed))["layer_norm_distance"]
         for kind in (preset, METHODS["noise"])
-    ]
-    return None in distances or distances[0] < SEEN * distances[1]
+    )
+    return own is None or noise is None or own < SEEN * noise
