@@ -32,6 +32,32 @@ def test_a_damaged_or_missing_artefact_is_made_again(tmp_path, capsys):
     assert stages.seconds("x.safetensors", "shape") is None
 
 
+def test_seconds_include_what_was_shelved_before_an_interruption(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("vitdfq.shelf.time.monotonic", lambda: now[0])
+
+    def make(shelf):
+        for part in ("a", "b"):
+            if shelf.get(part) is None:
+                now[0] += 10
+                shelf.part("inner").put(part, {"x": torch.ones(1)})
+                shelf.put(part, {"x": torch.ones(1)})
+                if part == killed_after:
+                    now[0] += 3  # lost
+                    raise KeyboardInterrupt
+        return {"x": torch.ones(1)}
+
+    killed_after = "a"
+    with pytest.raises(KeyboardInterrupt):
+        Stages(tmp_path).once("x.safetensors", "shape", make)
+    killed_after = None
+    _, seconds = Stages(tmp_path).once("x.safetensors", "shape", make)
+    assert seconds == 20
+    (tmp_path / "x.safetensors").unlink()
+    _, again = Stages(tmp_path).once("x.safetensors", "shape", make)  # from the beginning
+    assert again == 20
+
+
 def test_what_an_interrupted_stage_shelved_serves_the_same_stage_and_no_other(tmp_path):
     stages, seen = Stages(tmp_path), []
 

@@ -178,9 +178,7 @@ class Line:
         if done is not None:
             shelf.clear()  # it may have been killed right after it was finished
             return checkpoint.load(self.folder).to(self.device), done
-        start = time.monotonic()
-        student = self._calibrated(images, shelf)
-        seconds = round(time.monotonic() - start, 2)
+        student, seconds = self._calibrated(images, shelf), shelf.seconds()
         report.check_alive(student, self.prepared, images, self.recipe.min_agreement)
         checkpoint.save(student, self.folder)
         self.stages.finish(checkpoint.WEIGHTS, shaped_by, seconds)

@@ -1,7 +1,9 @@
 """What is finished of a stage that is not: parts on disk, so that the same command goes on where it was killed."""
 
 import hashlib
+import json
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -10,10 +12,29 @@ from torch import Tensor
 
 from vitdfq import processes
 from vitdfq.errors import InputError
+from vitdfq.files import read_json, write_text
 from vitdfq.progress import say
 from vitdfq.tensors import read_metadata, read_tensors, write_tensors
 
 Tensors = dict[str, Tensor]
+
+
+class Clock:
+    """Seconds that a stage has taken so far, those before it was interrupted included, up to its last part then."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.start = path, time.monotonic()
+        try:
+            before = read_json(path).get("seconds") if path.is_file() else 0.0
+        except InputError:  # damaged
+            before = 0.0
+        self.before = before if isinstance(before, int | float) else 0.0
+
+    def seconds(self) -> float:
+        return round(self.before + time.monotonic() - self.start, 2)
+
+    def note(self) -> None:
+        write_text(self.path, json.dumps({"seconds": self.seconds()}))
 
 
 class Shelf:
@@ -23,12 +44,16 @@ class Shelf:
     of this call. Only the main process writes and reads; what it finds, all processes get.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None = None, clock: Clock | None = None) -> None:
+        self.folder, self.clock = folder, clock
 
     def part(self, name: str) -> "Shelf":
         """A shelf of its own in this one."""
-        return self if self.folder is None or not name else Shelf(self.folder / name)
+        return self if self.folder is None or not name else Shelf(self.folder / name, self.clock)
+
+    def seconds(self) -> float:
+        """What the call has taken since its shelf was made, and before it was interrupted, up to the last part then."""
+        return 0.0 if self.clock is None else self.clock.seconds()
 
     def get(self, name: str) -> Tensors | None:
         """The part, or None if it is not there or was changed since it was written."""
@@ -38,6 +63,8 @@ class Shelf:
         """Keep a part; every process that calls it has the same one."""
         if self.folder is not None and processes.is_main():
             write_tensors(self._path(name), part, {"sha256": _digest(part)})
+            if self.clock is not None:
+                self.clock.note()
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Those of the parts that are not there, by their names alone."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from vitdfq import processes, tensors
 from vitdfq.errors import InputError
 from vitdfq.files import fingerprint, read_json, sha256, write_text
 from vitdfq.progress import say
-from vitdfq.shelf import Shelf
+from vitdfq.shelf import Clock, Shelf
 
 RECORD, PARTS, LOCK = "stages/finished.json", "stages/parts", ".vitdfq.lock"
 ENTRY = {"shaped_by", "sha256", "seconds"}
@@ -39,9 +38,8 @@ class Stages:
         if seconds is not None:
             shelf.clear()  # it may have been killed right after it was finished
             return processes.from_main(lambda: tensors.read_tensors(self.folder / name)), seconds
-        start = time.monotonic()
         made = processes.agreed(make(shelf))
-        seconds = round(time.monotonic() - start, 2)
+        seconds = shelf.seconds()
         tensors.write_tensors(self.folder / name, made)
         self.finish(name, shaped_by, seconds)
         shelf.clear()
@@ -54,7 +52,7 @@ class Stages:
             for other in folder.iterdir():
                 if other.name != shaped_by:
                     Shelf(other).clear()
-        return Shelf(folder / shaped_by)
+        return Shelf(folder / shaped_by, Clock(folder / shaped_by / "seconds.json"))
 
     def seconds(self, name: str, shaped_by: str) -> float | None:
         """How long the artefact took, if it is there, whole, and shaped by the same things; else None."""
