@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dying import Dying, Killed
+from dying import run_to_the_end
 from tiny import make_tiny
 
 from vitdfq.calibration import STEPS, calibrate
@@ -26,14 +26,7 @@ def test_a_killed_calibration_ends_as_one_that_was_not(step, options, tmp_path):
         return calibrate(quantize(teacher, bits="w4a4"), teacher, images, steps=steps, shelf=shelf).state_dict()
 
     wanted = run()
-    kills, shelf = 0, Dying(tmp_path)
-    while True:
-        shelf.left = 1
-        try:
-            ended = run(shelf)
-            break
-        except Killed:
-            kills += 1
+    ended, kills = run_to_the_end(run, tmp_path)
     assert kills >= 2  # after each of the two steps, at least
     assert kills > 4 or step not in ("gptq", "distill", "reconstruct")  # and inside these
     assert all(torch.equal(ended[name], value) for name, value in wanted.items())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from contexts import make_context, weighted_total
-from dying import Dying, Killed
+from dying import run_to_the_end
 from tiny import make_tiny
 
 from vitdfq.models import image_range, image_size, load_teacher
@@ -205,13 +205,7 @@ def test_a_killed_training_ends_as_one_that_was_not(method, changes, tmp_path):
     def run(shelf=None):
         return synthesize(teacher, method=method, engine="generator", num_images=3, group_size=4, shelf=shelf, **steps, **changes)
 
-    wanted, kills, shelf = run(), 0, Dying(tmp_path)
-    while True:
-        shelf.left = 1
-        try:
-            ended = run(shelf)
-            break
-        except Killed:
-            kills += 1
+    wanted = run()
+    ended, kills = run_to_the_end(run, tmp_path)
     assert kills == steps["steps"]
     assert torch.equal(ended, wanted)
