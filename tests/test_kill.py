@@ -68,5 +68,5 @@ def test_a_small_run_survives_kills(tmp_path):
 
 @pytest.mark.slow
 def test_the_quickstart_survives_twenty_kills(tmp_path):
-    # Each start lives for a tenth of the run, more or less: what takes longer than that to reach is reached in many starts.
-    assert survives(QUICKSTART, tmp_path, kills=30, least=0.05, most=0.15) >= 20
+    # Each start lives for a few seconds more than it takes to start: what takes longer to reach is reached in many starts.
+    assert survives(QUICKSTART, tmp_path, kills=30, least=0.03, most=0.09) >= 20
