@@ -68,5 +68,8 @@ def test_a_small_run_survives_kills(tmp_path):
 
 @pytest.mark.slow
 def test_the_quickstart_survives_twenty_kills(tmp_path):
-    # Each start lives for a few seconds more than it takes to start: what takes longer to reach is reached in many starts.
-    assert survives(QUICKSTART, tmp_path, kills=30, least=0.03, most=0.09) >= 20
+    content = yaml.safe_load(QUICKSTART.read_text())
+    content["synthesize"]["batch_size"] = 4  # parts of a few seconds: some are finished in most of the starts
+    recipe = tmp_path / "quickstart.yaml"
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert survives(recipe, tmp_path, kills=30, least=0.03, most=0.09) >= 20
