@@ -10,7 +10,7 @@ from vitdfq.shelf import Shelf
 from vitdfq.synthesis.context import TeacherFacts
 from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.methods import ENGINES, parts_of, resolve_method
-from vitdfq.synthesis.mixture import kinds
+from vitdfq.synthesis.mixture import kinds, seed_of
 from vitdfq.synthesis.seen import for_teacher
 from vitdfq.synthesis.selection import painted
 from vitdfq.synthesis.sparsity import prunable
@@ -102,9 +102,9 @@ def synthesize(
             part = replace(part, drop_at=())
         if part.steps == 0:
             return painted(teacher, facts, part, count, seed)
-        own = (shelf or Shelf()).part(kind)
+        own, own_seed = (shelf or Shelf()).part(kind), seed_of(kind, seed)
         with torch.enable_grad():
-            return ENGINES[part.engine](teacher, facts, part, num_images=count, batch_size=batch_size, seed=seed, shelf=own)
+            return ENGINES[part.engine](teacher, facts, part, num_images=count, batch_size=batch_size, seed=own_seed, shelf=own)
 
     made = {kind: iter(make(kind, part)) for kind, part in parts.items() if kind in order}
     images = torch.stack([next(made[kind]) for kind in order])

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping
 
+from vitdfq.synthesis.seeds import derived
+
 OWN = ""  # the kind of an image that is the method's own
 
 
@@ -19,3 +21,8 @@ def kinds(num_images: int, among: Mapping[str, float]) -> list[str]:
         made[due] += 1
         order.append(due)
     return order
+
+
+def seed_of(kind: str, seed: int) -> int:
+    """Return the seed of one kind: presets that start from the same noise and classes would make similar images."""
+    return seed if kind == OWN else derived(seed, "among", kind)
