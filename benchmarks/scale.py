@@ -16,15 +16,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import torch
 import yaml
 
 import vitdfq
 from vitdfq import progress
+from vitdfq.probe import timed
 
 STEPS = ["center", "observe", "gptq", "distill"]
 SHAPES = [f"{name}_224" for name in ("deit_tiny_patch16", "deit_small_patch16", "deit_base_patch16", "swin_base_patch4_window7")]
@@ -144,14 +142,6 @@ def growth(title: str, runs: list[tuple]) -> None:
             lambda s=student, p=prepared, x=shown: vitdfq.calibrate(s, p, x, steps=["observe", {"distill": {"iterations": 10}}])
         )
         print(f"| {amount} | {made:.1f} | {made / amount:.3f} | {fitted:.1f} | {fitted / amount:.3f} |", flush=True)
-
-
-def timed(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 TABLES = {"processes": processes, "images": images, "steps": steps, "size": size, "models": models, "forecast": forecast}

@@ -7,7 +7,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from vitdfq import hub_access
 from vitdfq.errors import AccessError, InputError
-from vitdfq.hub_access import one_line, tried_again
+from vitdfq.hub_access import tokenless, tried_again
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +87,6 @@ def test_patience_ends(monkeypatch):
 
 
 def test_a_token_in_a_message_is_covered():
-    assert one_line("Bearer  hf_dummy\nwas sent") == "Bearer (token) was sent"
-    assert one_line("x" * 195 + " hf_dummy").endswith("...") and "hf_d" not in one_line("x" * 195 + " hf_dummy")
-    assert one_line(TimeoutError()) == "TimeoutError"
+    assert tokenless("Bearer  hf_dummy\nwas sent") == "Bearer (token) was sent"
+    assert tokenless("x" * 195 + " hf_dummy").endswith("...") and "hf_d" not in tokenless("x" * 195 + " hf_dummy")
+    assert tokenless(TimeoutError()) == "TimeoutError"

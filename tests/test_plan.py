@@ -38,6 +38,11 @@ def test_cost_follows_the_recipe():
     assert many > 50 * few
 
 
+def test_sparse_presets_are_planned_for_teachers_whose_patches_cannot_leave():
+    planned = plan(load_recipe("quickstart", ["model.name=zoo:swin", "synthesize.method=smi"]))
+    assert planned.seconds["synthesize"] > 0
+
+
 def test_every_step_of_calibration_has_a_cost():
     assert set(PASSES) == set(STEPS)
 

@@ -18,8 +18,8 @@ from vitdfq.quantization import quantize
 from vitdfq.quantization.integer import to_integer
 from vitdfq.quantization.modules import bits_of
 from vitdfq.recipe import Recipe
-from vitdfq.synthesis import METHODS, Method, resolve_method
-from vitdfq.synthesis.methods import parts_of
+from vitdfq.synthesis import METHODS, Method
+from vitdfq.synthesis.methods import method_of, parts_of
 
 ROUNDS = 5
 MOST = 32  # images in a batch
@@ -74,10 +74,9 @@ def _forward(teacher: nn.Module, student: nn.Module, images: Tensor) -> dict[str
 
 
 def _synthesis(recipe: Recipe, teacher: nn.Module, images: Tensor) -> dict[str, dict[str, float]]:
-    """A step on whole images, of each preset that makes some."""
+    """A step on whole images with all their patches, of each preset that makes some."""
     asked = {"method": "sardfq"} | recipe.synthesize
-    changes = {key: asked[key] for key in ("engine", "among") if key in asked}
-    parts = parts_of(resolve_method(asked["method"], asked.get("losses"), **changes))
+    parts = parts_of(method_of(asked))
     named: dict[str, Method] = {kind if kind in METHODS else asked["method"]: part for kind, part in parts.items() if part.steps}
 
     def bare() -> None:

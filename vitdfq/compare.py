@@ -15,6 +15,7 @@ from torch import Tensor
 import vitdfq
 from vitdfq import processes, report, tables
 from vitdfq.data import unseen_images
+from vitdfq.errors import one_line
 from vitdfq.evaluation import Predictions, score
 from vitdfq.files import fingerprint, write_text
 from vitdfq.pipeline import Line, blaming, open_line
@@ -112,7 +113,7 @@ class Table:
         except Exception as error:  # one method's failure is a result of the comparison
             if os.environ.get("VITDFQ_DEBUG"):
                 raise
-            text = " ".join(str(error).split()) or type(error).__name__
+            text = one_line(error, most=None)
             say(f"compare: {row.title}, seed {seed} failed: {text}")
             return cell | {"error": text}
         numbers = {key: scores[key] for key in ("top1", "top5", "agreement", "kl", "logits_sqnr_db")} | measures

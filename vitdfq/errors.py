@@ -49,3 +49,9 @@ class NotFiniteError(ValueError):
     def __init__(self, message: str, where: list[int] | None = None) -> None:
         super().__init__(message)
         self.where = where or []
+
+
+def one_line(said: object, most: int | None = 200) -> str:
+    """What somebody else's error says, in one line of at most `most` characters; its type if it says nothing."""
+    text = " ".join(str(said).split()) or type(said).__name__
+    return text if most is None or len(text) <= most else text[:most] + " ..."

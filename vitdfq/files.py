@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from vitdfq import processes
-from vitdfq.errors import InputError
+from vitdfq.errors import InputError, one_line
 
 LARGEST_JSON = 8 << 20  # the names of 21,000 classes and their descriptions take 3 MB
 DEEPEST_JSON = 32
@@ -75,7 +75,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except InputError:
         raise
     except ValueError as error:  # no JSON, no UTF-8, a number of thousands of digits
-        raise InputError(f"{path}: cannot be read as JSON ({' '.join(str(error).split())[:200]})") from error
+        raise InputError(f"{path}: cannot be read as JSON ({one_line(error)})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a mapping")
     if _depth(content) > DEEPEST_JSON:

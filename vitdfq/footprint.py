@@ -2,7 +2,6 @@
 
 import resource
 import sys
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,23 +9,13 @@ from torch import Tensor, nn
 
 from vitdfq.calibration.saved import saved_bytes
 from vitdfq.models import image_size
-from vitdfq.probe import hushed
-from vitdfq.shelf import Shelf
-from vitdfq.synthesis import Method, TeacherFacts
-from vitdfq.synthesis.methods import ENGINES
+from vitdfq.probe import moved, run_steps
+from vitdfq.synthesis import Method
 
 
 def synthesis_bytes(teacher: nn.Module, method: Method) -> int:
     """Bytes that one whole image keeps in one step of a method."""
-    facts, short = TeacherFacts.of(teacher), replace(method, steps=1, max_regions=1)
-
-    def run() -> None:
-        with torch.enable_grad():
-            ENGINES[method.engine](teacher, facts, short, num_images=1, batch_size=1, seed=0, shelf=Shelf())
-
-    with hushed():
-        total = saved_bytes(run, teacher)
-    return total // (method.group_size or 32) if method.engine == "generator" else total
+    return saved_bytes(lambda: run_steps(teacher, method, steps=1, count=1), teacher) // moved(method, 1)
 
 
 def widest(model: nn.Module) -> int:

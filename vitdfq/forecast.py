@@ -21,7 +21,6 @@ from vitdfq.evaluation import evaluate
 from vitdfq.models import units
 from vitdfq.recipe import Recipe
 from vitdfq.synthesis import METHODS, Method, synthesize
-from vitdfq.synthesis.generate import GROUP_SIZE
 from vitdfq.synthesis.methods import parts_of
 from vitdfq.synthesis.mixture import kinds
 
@@ -98,10 +97,8 @@ def _synthesis(teacher: nn.Module, options: Options, parts: dict[str, Method], s
     for kind, part in parts.items():
         if part.steps:
             cost = probe.synthesis_cost(teacher, part, shown)
-            # A generator paints a batch a step; an image is shown whole and, on average, in so many crops.
-            moved = part.group_size or GROUP_SIZE if part.engine == "generator" else order.count(kind)
-            crops = sum(range(2, part.max_regions + 1)) / part.max_regions
-            total += cost.start + cost.view * moved * part.steps * (1 + crops)
+            crops = sum(range(2, part.max_regions + 1)) / part.max_regions  # an image is shown whole and, on average, in so many
+            total += cost.start + cost.view * probe.moved(part, order.count(kind)) * part.steps * (1 + crops)
     return total
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from huggingface_hub import constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # the second: of the client that it is built on
 
-from vitdfq.errors import AccessError, VitdfqError
+from vitdfq.errors import AccessError, VitdfqError, one_line
 from vitdfq.progress import say
 
 T = TypeVar("T")
@@ -63,27 +63,25 @@ def tried_again(repo: str, do: Callable[[], T]) -> T:
     raise AssertionError("the last try returns or raises")
 
 
-def one_line(said: object, most: int = 200) -> str:
+def tokenless(said: object) -> str:
     """A message in one line, without the token."""
-    text = " ".join(str(said).split()) or type(said).__name__
-    if token := get_token():
-        text = text.replace(token, "(token)")
-    return text if len(text) <= most else text[:most] + " ..."
+    text, token = one_line(said, most=None), get_token()
+    return one_line(text.replace(token, "(token)") if token else text)
 
 
 def _explained(error: BaseException) -> str:
     if _by_xet(error):
-        return f"{one_line(error)}; HF_HUB_DISABLE_XET=1 uploads without xet"
+        return f"{tokenless(error)}; HF_HUB_DISABLE_XET=1 uploads without xet"
     status = _status(error)
     if status is None:
         return f"{_what(error)}; the same command goes on"
     said = getattr(error, "server_message", None) or error
-    return f"{_what(error)}: {HINTS.get(status) or one_line(said)}"
+    return f"{_what(error)}: {HINTS.get(status) or tokenless(said)}"
 
 
 def _what(error: BaseException) -> str:
     status = _status(error)
-    return f"lost {constants.ENDPOINT} ({one_line(error)})" if status is None else f"{constants.ENDPOINT} answered {status}"
+    return f"lost {constants.ENDPOINT} ({tokenless(error)})" if status is None else f"{constants.ENDPOINT} answered {status}"
 
 
 def _status(error: BaseException | None) -> int | None:

@@ -15,9 +15,9 @@ from vitdfq.forecast import forecast
 from vitdfq.models import image_size, load_teacher
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
-from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, weighted_modules
 from vitdfq.recipe import Recipe
-from vitdfq.synthesis import resolve_method
+from vitdfq.synthesis.methods import method_of
 
 FILES = ["images.safetensors", "config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md", "reports/"]
 
@@ -66,8 +66,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     prepared = prepare(model, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
     options = {"num_images": 32, "method": "sardfq"} | recipe.synthesize
-    chosen = {key: options[key] for key in ("steps", "max_regions", "engine", "among") if key in options}
-    method = resolve_method(options["method"], options.get("losses"), **chosen)
+    method = method_of(options)
     height, width = image_size(model)
     dataset = recipe.evaluate.get("dataset", "imagenet-1k")
     sites = [_site(name, part) for name, part in student.named_modules() if _is_site(part)]
@@ -114,7 +113,6 @@ def _site(name: str, part: nn.Module) -> dict[str, Any]:
 
 def _packed_bytes(student: nn.Module) -> int:
     packed = 0
-    for part in student.modules():
-        if isinstance(part, QuantLinear | QuantConv2d):
-            packed += part.weight.numel() * getattr(part.weight_quantizer, "bits", 32) // 8 - part.weight.numel() * 4
+    for part in weighted_modules(student):
+        packed += part.weight.numel() * getattr(part.weight_quantizer, "bits", 32) // 8 - part.weight.numel() * 4
     return packed + 4 * sum(parameter.numel() for parameter in student.parameters())

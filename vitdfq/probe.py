@@ -20,6 +20,7 @@ from vitdfq.quantization.learning import learning
 from vitdfq.quantization.modules import QuantLinear, weighted_modules
 from vitdfq.shelf import Shelf
 from vitdfq.synthesis import Method, TeacherFacts, synthesize
+from vitdfq.synthesis.generate import GROUP_SIZE
 from vitdfq.synthesis.methods import ENGINES
 
 FEWEST, PASS_SECONDS = 2, 0.3  # images of a probe: as many as one forward pass takes in so many seconds, and not fewer
@@ -62,21 +63,26 @@ def enough(model: nn.Module, batch_size: int) -> int:
 
 
 def synthesis_cost(teacher: nn.Module, method: Method, count: int) -> StepCost:
-    """Time a few steps of a method on `count` images, without crops."""
-    facts = TeacherFacts.of(teacher)
-
-    def run(steps: int) -> None:
-        short = replace(method, steps=steps, max_regions=1)
-        with torch.enable_grad():
-            ENGINES[method.engine](teacher, facts, short, num_images=count, batch_size=count, seed=0, shelf=Shelf())
-
+    """Time a few steps of a method on `count` images; see `run_steps`."""
     first, last = PROBE_STEPS
-    with hushed():
-        run(first)
-        short, long = timed(lambda: run(first)), timed(lambda: run(last))
+    run_steps(teacher, method, first, count)
+    short, long = (timed(lambda steps=steps: run_steps(teacher, method, steps, count)) for steps in PROBE_STEPS)
     step = max(long - short, short / 10) / (last - first)
-    moved = (method.group_size or 32) if method.engine == "generator" else count
-    return StepCost(max(0.0, short - first * step), step / moved)
+    return StepCost(max(0.0, short - first * step), step / moved(method, count))
+
+
+def run_steps(teacher: nn.Module, method: Method, steps: int, count: int) -> None:
+    """A few steps of a method on `count` images, without crops and with all patches; nothing is shown."""
+    short = replace(method, steps=steps, max_regions=1, drop_at=())
+    with hushed(), torch.enable_grad():
+        ENGINES[method.engine](
+            teacher, TeacherFacts.of(teacher), short, num_images=count, batch_size=count, seed=0, shelf=Shelf()
+        )
+
+
+def moved(method: Method, count: int) -> int:
+    """How many images a step moves, of `count` that are asked for: a generator paints a batch a step, however many."""
+    return method.group_size or GROUP_SIZE if method.engine == "generator" else count
 
 
 def pass_cost(model: nn.Module, images: Tensor) -> float:

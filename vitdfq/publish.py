@@ -18,7 +18,7 @@ from vitdfq import progress
 from vitdfq.errors import AccessError, InputError
 from vitdfq.files import read_json, sha256
 from vitdfq.hub import CHECKPOINT_FILES, EXPORTED
-from vitdfq.hub_access import check_token, one_line, tried_again
+from vitdfq.hub_access import check_token, tokenless, tried_again
 
 SEALED = ("config.json", "model.safetensors", "recipe.yaml")
 ALWAYS = [name for name in CHECKPOINT_FILES if "*" not in name]
@@ -95,7 +95,7 @@ def _card(path: Path) -> ModelCard:
     try:
         return ModelCard.load(path)
     except Exception as error:  # whatever its YAML parser and its checks come up with
-        raise InputError(f"{path}: its header is not valid ({one_line(error)})") from None
+        raise InputError(f"{path}: its header is not valid ({tokenless(error)})") from None
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def _publish(repo: str, files: dict[str, Path], card: ModelCard, private: bool) 
     except HfHubHTTPError:
         raise
     except ValueError as error:
-        raise InputError(f"README.md: {constants.ENDPOINT} refuses its header ({one_line(error)})") from None
+        raise InputError(f"README.md: {constants.ENDPOINT} refuses its header ({tokenless(error)})") from None
     api.create_repo(repo, private=private, exist_ok=True)
     head = api.model_info(repo)
     if private and not head.private:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vitdfq import processes
-from vitdfq.errors import InputError
+from vitdfq.errors import InputError, one_line
 from vitdfq.files import written_whole
 
 Header = dict[str, tuple[str, tuple[int, ...]]]
@@ -47,7 +47,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         try:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         except Exception as error:  # of a third party, about a stranger's file: whatever it is
-            raise InputError(f"{path}: holds a tensor that cannot be read ({' '.join(str(error).split())[:200]})") from error
+            raise InputError(f"{path}: holds a tensor that cannot be read ({one_line(error)})") from error
 
 
 def read_header(path: Path) -> Header:
@@ -55,6 +55,12 @@ def read_header(path: Path) -> Header:
     with _open(path) as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
+
+
+def not_finite(model: torch.nn.Module) -> str | None:
+    """The first tensor of a model's state that holds NaN or infinity."""
+    values = model.state_dict().items()
+    return next((name for name, value in values if value.is_floating_point() and not value.isfinite().all()), None)
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -80,4 +86,4 @@ def _open(path: Path):
             start = file.read(4)
         if start == ZIP or start[:1] == PICKLE:
             raise InputError(f"{path}: is a pickle, not safetensors; {CONVERT}") from error
-        raise InputError(f"{path}: damaged or truncated safetensors file ({' '.join(str(error).split())[:200]})") from error
+        raise InputError(f"{path}: damaged or truncated safetensors file ({one_line(error)})") from error

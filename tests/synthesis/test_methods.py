@@ -6,6 +6,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from vitdfq.synthesis import LOSSES, METHODS, resolve_method, synthesize
+from vitdfq.synthesis.methods import method_of
 from vitdfq.synthesis.terms import resolve_terms
 
 
@@ -54,6 +55,15 @@ def test_changes_merge_and_leave_the_preset():
     assert terms["patch_similarity"].weight == 2
     assert (changed.steps, changed.lr) == (7, None)
     assert METHODS["sardfq"].losses["attention_prior"] == {"weight": 100.0}
+
+
+def test_a_section_is_the_method_that_synthesize_would_follow():
+    section = {"method": "psaq", "num_images": 9, "steps": 3, "canvas": "decoder", "precision": "bfloat16", "drop_at": [0.5]}
+    losses = {"patch_similarity": {"weight": 0}}
+    assert method_of(section | {"losses": losses}) == resolve_method(
+        "psaq", losses, steps=3, canvas="decoder", precision="bfloat16", drop_at=[0.5]
+    )
+    assert method_of({}) == resolve_method("sardfq")
 
 
 def test_another_engine_takes_what_is_its_own():

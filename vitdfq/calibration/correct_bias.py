@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vitdfq.models import projections
 from vitdfq.models.hooks import hooked
-from vitdfq.quantization.modules import QuantConv2d, QuantLinear
+from vitdfq.quantization.modules import QuantConv2d, named_weighted_modules
 
 Hook = Callable[[nn.Module, Any, Tensor], Tensor | None]
 
@@ -35,7 +35,7 @@ def correct_bias(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_
         ValueError: the student's outputs are not finite, since `observe` has not run.
     """
     images = images[:num_images]
-    names = [name for name, part in student.named_modules() if isinstance(part, QuantLinear | QuantConv2d)]
+    names = [name for name, _ in named_weighted_modules(student)]
     free: dict[str, list[int]] = {}  # linear -> its rows that write keys and values
     for projection in projections(student):
         for written in (projection.keys, projection.values):

@@ -9,8 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from vitdfq.data.labelled import Labelled
-from vitdfq.data.source import one_line
-from vitdfq.errors import InputError
+from vitdfq.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,9 +6,9 @@ from itertools import count
 from typing import Any
 
 from vitdfq.data.readers import closed_at_exit
-from vitdfq.data.source import Source, one_line
+from vitdfq.data.source import Source
 from vitdfq.data.sources import open_source
-from vitdfq.errors import RecipeError
+from vitdfq.errors import RecipeError, one_line
 
 ALSO_CALLED = {"jpg": "image", "cls": "label"}  # webdataset's names, as in timm/imagenet-1k-wds
 

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vitdfq.data.local import KINDS, open_files
-from vitdfq.data.source import FROM_DISK, Source, one_line
+from vitdfq.data.source import FROM_DISK, Source
 from vitdfq.data.splits import aliases, files_of_split, no_split, split_named_by
-from vitdfq.errors import AccessError, RecipeError, VitdfqError
+from vitdfq.errors import AccessError, RecipeError, VitdfqError, one_line
 
 # Of sets that do not say how many rows they have when they are streamed, or whether all are in the cache.
 KNOWN_ROWS = {("ILSVRC/imagenet-1k", "validation"): 50_000, ("timm/imagenet-1k-wds", "validation"): 50_000}

@@ -14,8 +14,3 @@ class Source:
     rows: Any  # datasets.Dataset or datasets.IterableDataset
     num_rows: int | None
     failed: type[Exception]
-
-
-def one_line(error: BaseException, most: int = 200) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= most else text[:most] + " ..."

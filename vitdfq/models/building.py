@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from vitdfq.errors import InputError, VitdfqError
+from vitdfq.errors import InputError, VitdfqError, one_line
 from vitdfq.models.bounds import bounded
 from vitdfq.models.description import check_arguments, short
 from vitdfq.models.families import open_model
@@ -58,8 +58,7 @@ def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *
     except VitdfqError:
         raise
     except Exception as error:  # of timm, about arguments that may be anybody's: whatever it is
-        reason = one_line(error) or type(error).__name__
-        raise ValueError(f"timm cannot build {name} with {short(model_args)}: {reason}") from error
+        raise ValueError(f"timm cannot build {name} with {short(model_args)}: {one_line(error)}") from error
 
 
 def finish(model: Any, name: str, model_args: dict[str, Any]) -> Any:
@@ -127,8 +126,3 @@ def as_json(values: dict[str, Any], what: str) -> dict[str, Any]:
         return json.loads(json.dumps(values))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{what} must be plain JSON values (timm takes layers by name): {error}") from None
-
-
-def one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:300] + " ..."

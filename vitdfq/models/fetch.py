@@ -8,7 +8,7 @@ from urllib.request import getproxies
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub import errors as hub_errors
 
-from vitdfq.errors import AccessError
+from vitdfq.errors import AccessError, one_line
 from vitdfq.models.weights import WEIGHTS
 
 CONNECT_SECONDS = 3.0
@@ -40,7 +40,7 @@ def fetch(repository: str, cache_dir: str | None = None) -> Path:
     except hub_errors.LocalEntryNotFoundError:
         why = f"{constants.ENDPOINT} could not be reached and the cache does not have it"
     except OSError as error:
-        why = " ".join(str(error).split())
+        why = one_line(error, most=None)
     else:
         return Path(folder)
     raise AccessError(f"no weights from hub repository {repository}: {why}; {FROM_DISK}")

@@ -8,14 +8,15 @@ import timm
 import torch
 from torch import nn
 
-from vitdfq.errors import InputError, VitdfqError
+from vitdfq.errors import InputError, VitdfqError, one_line
 from vitdfq.models.bounds import fits_file, fits_memory
-from vitdfq.models.building import build, create, finish, full_name, known_architecture, one_line, require_runs
+from vitdfq.models.building import build, create, finish, full_name, known_architecture, require_runs
 from vitdfq.models.families import attention_sites
 from vitdfq.models.fetch import fetch
 from vitdfq.models.pixels import image_size
 from vitdfq.models.weights import WEIGHTS, check_weights, read_config
 from vitdfq.pick import did_you_mean, pick
+from vitdfq.tensors import not_finite
 
 ZOO = Path(__file__).parents[1] / "zoo"
 SOURCES = ("zoo", "local-dir", "hf-hub")
@@ -141,9 +142,8 @@ def from_module(module: nn.Module, given: dict[str, Any]) -> nn.Module:
 
 
 def require_finite(teacher: nn.Module, weights: Path) -> None:
-    for name, value in teacher.state_dict().items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise InputError(f"{weights}: {name} is not finite")
+    if name := not_finite(teacher):
+        raise InputError(f"{weights}: {name} is not finite")
 
 
 def require_trained_head(teacher: Any) -> None:

@@ -8,7 +8,7 @@ import onnx
 from onnx import ModelProto
 from torch import nn
 
-from vitdfq.errors import ExportError
+from vitdfq.errors import ExportError, one_line
 from vitdfq.onnx import storage
 from vitdfq.onnx.modules import PatchEmbedding, exportable_copy, kind_of, sites
 from vitdfq.onnx.operators import OPSET
@@ -49,4 +49,4 @@ def _serialized(graph: ModelProto) -> bytes:
         onnx.checker.check_model(graph, full_check=True)
         return graph.SerializeToString()
     except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"not a valid ONNX model: {' '.join(str(error).split())[:300]}") from error
+        raise ExportError(f"not a valid ONNX model: {one_line(error, most=300)}") from error

@@ -12,6 +12,7 @@ from vitdfq.errors import ExportError
 from vitdfq.files import written_whole
 from vitdfq.hub import EXPORTED
 from vitdfq.pick import pick
+from vitdfq.tensors import not_finite
 
 
 def export(source: nn.Module | str | Path, path: str | Path | None = None, *, format: str = "onnx") -> dict[str, Any]:
@@ -52,9 +53,8 @@ def export(source: nn.Module | str | Path, path: str | Path | None = None, *, fo
 def _require_calibrated(model: nn.Module) -> None:
     if not isinstance(getattr(model, "vitdfq", None), dict):
         raise ValueError(f"export takes what load_teacher, prepare or quantize returned, not this {type(model).__name__}")
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(f"{name} is not finite: calibrate the student before exporting it")
+    if name := not_finite(model):
+        raise ValueError(f"{name} is not finite: calibrate the student before exporting it")
 
 
 def _onnx(model: nn.Module, path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from onnx import ModelProto
 from torch import nn
 
-from vitdfq.errors import ExportError
+from vitdfq.errors import ExportError, one_line
 from vitdfq.models import image_size
 from vitdfq.onnx.operators import OPSET
 
@@ -37,7 +37,7 @@ def traced(copy: nn.Module) -> ModelProto:
                 verbose=False,
             )
     except Exception as error:  # torch.export, its decompositions and the translation each have exceptions of their own
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        reason = one_line(error.__cause__ or error, most=300)
         raise ExportError(f"torch.onnx.export cannot trace this {type(copy).__name__}: {reason}") from error
     assert program is not None
     graph = program.model_proto

@@ -6,9 +6,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from vitdfq.errors import InputError
+from vitdfq.models.description import short
 from vitdfq.quantization.quantizers.levels import Levels
 from vitdfq.quantization.quantizers.uniform import Uniform
-from vitdfq.tensors import Header, dtype_name
+from vitdfq.tensors import Header, dtype_name, not_finite
 
 
 def check_layout(path: Path, header: Header, layout: Mapping[str, Tensor], may_lack: Collection[str]) -> None:
@@ -18,7 +19,7 @@ def check_layout(path: Path, header: Header, layout: Mapping[str, Tensor], may_l
         InputError: naming the first tensor that is too many, missing, or of another type or shape.
     """
     wrong = [f"{name} is missing" for name in layout if name not in header and name not in may_lack]
-    wrong += [f"{_short(name)} is not part of it" for name in header if name not in layout]
+    wrong += [f"{short(name)} is not part of it" for name in header if name not in layout]
     for name, (dtype, shape) in header.items():
         needed = layout.get(name)
         if needed is not None and (dtype, shape) != (dtype_name(needed.dtype), tuple(needed.shape)):
@@ -34,9 +35,9 @@ def check_values(student: nn.Module) -> None:
     Raises:
         ValueError: naming what is NaN or infinite, a scale that is not positive, a zero point that is no code, an unsorted grid.
     """
+    if name := not_finite(student):
+        raise ValueError(f"{name} is not finite")
     for name, value in student.state_dict().items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(f"{name} is not finite")
         if name.endswith("quantizer.scale") and not (value > 0).all():
             raise ValueError(f"{name} is not positive")
     for name, part in student.named_modules():
@@ -46,7 +47,3 @@ def check_values(student: nn.Module) -> None:
                 raise ValueError(f"{name}.zero_point is no code of {part.bits} bits")
         elif isinstance(part, Levels) and (part.boundaries.diff() < 0).any():
             raise ValueError(f"{name}.boundaries are not sorted")
-
-
-def _short(name: str) -> str:
-    return repr(name) if len(name) <= 100 else repr(name[:100]) + "..."

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 import vitdfq
-from vitdfq.quantization.modules import QuantConv2d, QuantLinear
+from vitdfq.quantization.modules import named_weighted_modules
 from vitdfq.quantization.quantizers.dynamic import TokenUniform
 from vitdfq.quantization.quantizers.uniform import Uniform
 
@@ -18,9 +18,7 @@ def quantization_config(student: nn.Module) -> dict[str, Any]:
     """Return the section for a calibrated student. Layers of the same grids share a group; `ignore` names those in float."""
     groups: list[dict[str, Any]] = []
     ignored: list[str] = []
-    for name, part in student.named_modules():
-        if not isinstance(part, QuantLinear | QuantConv2d):
-            continue
+    for name, part in named_weighted_modules(student):
         grids = {"weights": _weights(part.weight_quantizer), "input_activations": _inputs(part.input_quantizer)}
         if grids["weights"] is None:
             ignored.append(name)

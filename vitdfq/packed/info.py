@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from vitdfq import tensors
-from vitdfq.errors import InputError
+from vitdfq.errors import InputError, one_line
 from vitdfq.files import read_json
 from vitdfq.models import build
 from vitdfq.models.bounds import fits_file
 from vitdfq.packed.config import CONFIG, read_config
 from vitdfq.quantization import quantize
-from vitdfq.quantization.modules import QuantConv2d, QuantLinear
+from vitdfq.quantization.modules import named_weighted_modules
 
 
 def describe_folder(folder: Path, weights: str) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def describe_folder(folder: Path, weights: str) -> dict[str, Any]:
         with torch.device("meta"):  # sites and bits are those of the model before it was prepared
             student = quantize(build(spec, most=fits_file(num_bytes)), **spec["quantize"])
     except (ValueError, TypeError) as error:
-        raise InputError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from error
+        raise InputError(f"{folder / CONFIG}: {one_line(error, most=None)}") from error
     metrics = _metrics(folder / "metrics.json")
     recipe = folder / "recipe.yaml"
     return {
@@ -66,10 +66,9 @@ def described(found: dict[str, Any]) -> str:
 def _layers(student: nn.Module) -> dict[str, dict[str, Any]]:
     """Kind of layer ("attn.qkv", "patch_embed.proj") -> how many, and bits of weights and inputs: "4", or "6, 4" if they vary."""
     kinds: dict[str, list[tuple[Any, Any]]] = {}
-    for name, part in student.named_modules():
-        if isinstance(part, QuantLinear | QuantConv2d):
-            bits = [getattr(quantizer, "bits", "float") for quantizer in (part.weight_quantizer, part.input_quantizer)]
-            kinds.setdefault(_kind(name), []).append((bits[0], bits[1]))
+    for name, part in named_weighted_modules(student):
+        bits = [getattr(quantizer, "bits", "float") for quantizer in (part.weight_quantizer, part.input_quantizer)]
+        kinds.setdefault(_kind(name), []).append((bits[0], bits[1]))
     return {
         kind: {
             "layers": len(found),

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantWeighted
+from vitdfq.quantization.modules import QuantWeighted, named_weighted_modules
 from vitdfq.quantization.packing import pack, unpack
 from vitdfq.quantization.quantizers.uniform import Uniform
 
@@ -27,12 +27,12 @@ INPUT = ("input_quantizer.scale", "input_quantizer.zero_point")  # and `input_te
 
 def packable(student: nn.Module) -> list[tuple[str, QuantWeighted]]:
     """The layers whose weight is quantized, by name."""
-    return [(name, module) for name, module in _layers(student) if isinstance(module.weight_quantizer, Uniform)]
+    return [(name, module) for name, module in named_weighted_modules(student) if isinstance(module.weight_quantizer, Uniform)]
 
 
 def static_inputs(student: nn.Module) -> list[tuple[str, QuantWeighted]]:
     """The layers whose input has one uniform grid, by name."""
-    return [(name, module) for name, module in _layers(student) if isinstance(module.input_quantizer, Uniform)]
+    return [(name, module) for name, module in named_weighted_modules(student) if isinstance(module.input_quantizer, Uniform)]
 
 
 def weight_tensors(module: QuantWeighted) -> Tensors:
@@ -86,10 +86,6 @@ def fill_input(module: QuantWeighted, tensors: Tensors, owner: str) -> None:
 def require_shape(owner: str, said: Tensor, shape: Sequence[int]) -> None:
     if said.tolist() != list(shape):
         raise ValueError(f"{owner}.weight_shape says {said.tolist()}, the layer has {list(shape)}")
-
-
-def _layers(student: nn.Module) -> list[tuple[str, QuantWeighted]]:
-    return [(name, part) for name, part in student.named_modules() if isinstance(part, QuantLinear | QuantConv2d)]
 
 
 def _signed(zero_point: Tensor, bits: int) -> Tensor:

@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from vitdfq.models import build, norm_readers
 from vitdfq.preparation.fold_batch_norm import gain_and_shift
 from vitdfq.preparation.undo import undo
-from vitdfq.quantization.modules import QuantConv2d, QuantLinear
+from vitdfq.quantization.modules import QuantLinear, named_weighted_modules
 
 State = dict[str, Tensor]
 
@@ -46,9 +46,8 @@ def plain_model(student: Any, prepared: nn.Module) -> nn.Module:
 def _take_weights(student: Any, prepared: nn.Module) -> None:
     """Copy the student's weights; a plain Linear subtracts no shift, so that goes into its bias."""
     weights = student.state_dict()
-    for name, module in student.named_modules():
-        if isinstance(module, QuantLinear | QuantConv2d):
-            prepared.get_submodule(name).bias = nn.Parameter(torch.zeros_like(weights[f"{name}.bias"]), requires_grad=False)
+    for name, module in named_weighted_modules(student):
+        prepared.get_submodule(name).bias = nn.Parameter(torch.zeros_like(weights[f"{name}.bias"]), requires_grad=False)
         if isinstance(module, QuantLinear):
             weights[f"{name}.bias"] = weights[f"{name}.bias"] - module.weight @ module.input_shift
     prepared.load_state_dict({name: weights[name] for name in prepared.state_dict()})

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from vitdfq.errors import InputError
+from vitdfq.errors import InputError, one_line
 from vitdfq.models import build
 from vitdfq.models.bounds import fits_file
 from vitdfq.models.building import require_runs
@@ -25,6 +25,6 @@ def build_structure(spec: dict[str, Any], config: Path, file_bytes: int) -> tupl
         prepared = prepare(model, **spec["prepare"]) if "prepare" in spec else model
         student = quantize(prepared, **spec["quantize"])
     except (ValueError, TypeError) as error:
-        raise InputError(f"{config}: {' '.join(str(error).split())}") from error
+        raise InputError(f"{config}: {one_line(error, most=None)}") from error
     student.vitdfq = spec
     return student, prepared

@@ -117,9 +117,14 @@ def activation_quantizers(module: nn.Module) -> list[nn.Module]:
     return [quantizer for quantizer in found if not isinstance(quantizer, nn.Identity)]
 
 
+def named_weighted_modules(module: nn.Module) -> list[tuple[str, QuantWeighted]]:
+    """Every QuantLinear and QuantConv2d inside `module`, after its name."""
+    return [(name, part) for name, part in module.named_modules() if isinstance(part, QuantLinear | QuantConv2d)]
+
+
 def weighted_modules(module: nn.Module) -> list[QuantWeighted]:
     """Every QuantLinear and QuantConv2d inside `module`."""
-    return [part for part in module.modules() if isinstance(part, QuantLinear | QuantConv2d)]
+    return [part for _, part in named_weighted_modules(module)]
 
 
 def state_of(owners: Sequence[nn.Module]) -> dict[str, Tensor]:

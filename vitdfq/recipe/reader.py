@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from vitdfq.errors import InputError, RecipeError
+from vitdfq.errors import InputError, RecipeError, one_line
 from vitdfq.recipe.document import Document, Keys, kind
 
 DEEPEST = 32
@@ -30,7 +30,7 @@ def read_document(name: str, text: str) -> Document:
     except RecipeError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, control characters, deep nesting
-        raise RecipeError(f"{name}: not YAML ({' '.join(str(error).split())})") from None
+        raise RecipeError(f"{name}: not YAML ({one_line(error, most=None)})") from None
     document.content = content
     return document
 
@@ -83,7 +83,7 @@ def set_value(document: Document, assignment: str) -> None:
     try:
         _, value = _load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        problem = getattr(error, "problem", None) or one_line(error, most=None)
         raise RecipeError(f"{flag}: the value is not YAML ({problem})") from None
     holder, keys = document.content, ()
     for name in names[:-1]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vitdfq.quantization.descent import Descent
 from vitdfq.quantization.learning import Learners, divergence, finite
 from vitdfq.quantization.modules import restore_state, state_of
+from vitdfq.shelf import joined, under
 from vitdfq.synthesis.interpolation import interpolate
 from vitdfq.synthesis.networks import Networks
 from vitdfq.synthesis.seeds import generator
@@ -65,12 +66,11 @@ class Pupil:
     def state(self) -> dict[str, Tensor]:
         """What is needed to go on from here."""
         lessons = {} if self.descent is None else self.descent.state()
-        return {f"student/{name}": value for name, value in state_of([self.student]).items()} | lessons
+        return joined(student=state_of([self.student])) | lessons
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on where `state` was taken."""
-        student = {name.removeprefix("student/"): value for name, value in state.items() if name.startswith("student/")}
-        restore_state([self.student], student)
+        restore_state([self.student], under(state, "student"))
         if "done" in state:
             self.descent = self._descent()
             self.descent.restore(state)

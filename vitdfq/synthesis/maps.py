@@ -10,8 +10,7 @@ from vitdfq.models import attention_sites, record
 from vitdfq.models.family import AttentionSite
 from vitdfq.synthesis.attention import attention_rows, rows_name
 from vitdfq.synthesis.context import TeacherFacts
-from vitdfq.synthesis.method import Method
-from vitdfq.synthesis.methods import resolve_method
+from vitdfq.synthesis.methods import method_of
 from vitdfq.synthesis.terms import resolve_terms
 from vitdfq.synthesis.views import draw_views
 
@@ -32,8 +31,7 @@ def attention_priors(teacher: nn.Module, count: int, section: dict[str, Any]) ->
 
     None if the method has no attention priors, takes no step, or mixes other images in.
     """
-    options = {key: value for key, value in section.items() if key in Method.__dataclass_fields__ and key != "losses"}
-    method = resolve_method(section.get("method", "sardfq"), section.get("losses"), **options)
+    method = method_of(section)
     terms = resolve_terms(method.losses)
     if method.steps == 0 or method.among or PRIOR not in [term.name for term in terms]:
         return None

@@ -1,5 +1,6 @@
 """From a preset's name and changes to it to a checked `Method`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -73,6 +74,12 @@ def resolve_method(method: str, losses: dict | None = None, **changes: Any) -> M
     if label_range is not None and (len(label_range) != 2 or label_range[0] > label_range[1]):
         raise ValueError(f"label_range takes [lower, upper] with lower <= upper, got {label_range}")
     return resolved
+
+
+def method_of(section: Mapping[str, Any]) -> Method:
+    """Return the method that `synthesize(teacher, **section)` follows."""
+    changes = {key: value for key, value in section.items() if key in Method.__dataclass_fields__ and key != "losses"}
+    return resolve_method(section.get("method", "sardfq"), section.get("losses"), **changes)
 
 
 def parts_of(method: Method) -> dict[str, Method]:

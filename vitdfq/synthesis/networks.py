@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from vitdfq.models import record
 from vitdfq.quantization.modules import activation_quantizers, restore_state, state_of
+from vitdfq.shelf import joined, under
 from vitdfq.synthesis.context import Pass
 from vitdfq.synthesis.sparsity import only_patches
 from vitdfq.synthesis.students import make_student, refresh
@@ -103,18 +104,18 @@ class Networks:
 
     def state(self) -> dict[str, Tensor]:
         """The ranges of students that losses asked for, and when they did."""
-        asked = {f"{bits}/asked": torch.tensor(step) for bits, step in self._asked.items()}
-        return asked | {
-            f"{bits}/{name}": value
-            for bits in self._asked
-            for name, value in state_of(activation_quantizers(self._students[bits])).items()
-        }
+        return joined(
+            **{
+                bits: {"asked": torch.tensor(step)} | state_of(activation_quantizers(self._students[bits]))
+                for bits, step in self._asked.items()
+            }
+        )
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: dict[str, Tensor]) -> None:
         """Put back what `state` returned."""
         for bits in [name.removesuffix("/asked") for name in state if name.endswith("/asked")]:
             self._make_student(bits)
-            own = {name.removeprefix(f"{bits}/"): value for name, value in state.items() if name.startswith(f"{bits}/")}
+            own = under(state, bits)
             self._asked[bits] = int(own.pop("asked"))
             restore_state(activation_quantizers(self._students[bits]), own)
 
