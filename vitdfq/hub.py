@@ -53,9 +53,8 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
     source = config["vitdfq"]["model"]["pretrained_cfg"]  # timm's own copy does not say where the weights came from
     model = recipe["model"]["name"]
     measured = _measured(recipe["evaluate"], metrics["student"]["num_images"])
-    base_model = (
-        None if model.startswith(("local-dir:", "zoo:")) else source.get("hf_hub_id")
-    )  # a folder can hold a changed model
+    ours = model.startswith(("local-dir:", "zoo:"))  # a folder can hold a changed model
+    base_model = None if ours else source.get("hf_hub_id")
     bits = f"w{metrics['student']['weight_bits']}a{metrics['student']['activation_bits']}"
     data = ModelCardData(
         model_name=metrics["recipe"],

@@ -15,9 +15,8 @@ from vitdfq.onnx.trace import INPUT, OUTPUT
 INTEGER = ("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger")
 # Weights of 4 bits alone are else multiplied by rounded activations: off by hundredths of the output.
 EXACT = {"session.qdq_matmulnbits_accuracy_level": "1"}
-BACKWARDS = (
-    "QDQPropagationTransformer",
-)  # rounds a product already as its reader would: nothing changes, but what is seen in between
+# Rounds a product already as its reader would: nothing changes, but what is seen in between.
+BACKWARDS = ("QDQPropagationTransformer",)
 
 
 def session(
