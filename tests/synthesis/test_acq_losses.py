@@ -17,7 +17,7 @@ from vitdfq.synthesis import METHODS, TeacherFacts, synthesize
 from vitdfq.synthesis.augment import Jitter
 from vitdfq.synthesis.losses.attention_centre import attention_centre, draw_centre
 from vitdfq.synthesis.losses.mode_consistency import stochastic_passes
-from vitdfq.synthesis.losses.pair_distance import hinge, partners, ratio
+from vitdfq.synthesis.losses.pair_distance import hinge, last_saliency, partners, ratio
 from vitdfq.synthesis.networks import Networks
 from vitdfq.synthesis.saliency import centre, saliency
 from vitdfq.synthesis.seeds import generator
@@ -111,6 +111,10 @@ class TestPairDistance:
         for options, most in (({}, 0.5), ({"form": "ratio"}, 100)):
             ctx, (term,) = make_context(make_tiny("swin"), images, {"pair_distance": options})
             assert term.value(ctx).tolist() == pytest.approx([most] * 2, rel=1e-4)
+
+    def test_distances_of_saliency_do_not_shrink_with_the_number_of_patches(self):
+        ctx, _ = make_context(make_tiny("vit"), randn(2, 3, 32, 32), {"pair_distance": {"form": "ratio"}})
+        assert last_saliency(ctx).mean(1).tolist() == pytest.approx([1, 1])
 
     def test_ratio_takes_the_distance_of_the_codes(self):
         ctx, (term,) = make_context(make_tiny("vit"), randn(2, 3, 32, 32), {"pair_distance": {"form": "ratio", "of": "features"}})

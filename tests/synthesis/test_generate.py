@@ -6,10 +6,11 @@ from contexts import make_context, weighted_total
 from dying import run_to_the_end
 from tiny import make_tiny
 
+import vitdfq
 from vitdfq.models import image_range, image_size, load_teacher
 from vitdfq.quantization.learning import divergence
-from vitdfq.synthesis import METHODS, Loss, TeacherFacts, conditional, resolve_method, synthesize
-from vitdfq.synthesis.generate import Source, train_generator
+from vitdfq.synthesis import METHODS, Loss, TeacherFacts, conditional, resolve_method, synthesize, train_generator
+from vitdfq.synthesis.generate import Source
 from vitdfq.synthesis.students import make_learner, refresh
 from vitdfq.synthesis.terms import resolve_terms
 
@@ -111,6 +112,18 @@ def test_a_student_learns_in_turn():
     assert trained.student.state_dict().keys() == untaught.state_dict().keys()
 
 
+def test_the_student_that_learned_is_a_result(tmp_path):
+    """Any bits: losses that compare with a student see this one."""
+    teacher = make_tiny("vit")
+    method = resolve_method("agm", engine="generator", student="w3a3", steps=4)
+    trained = train_generator(teacher, method, batch_size=8)
+    images = trained.draw(4)
+    saved = vitdfq.load(vitdfq.save(trained.student, tmp_path / "student"))
+    assert saved.vitdfq["quantize"]["bits"] == "w3a3"
+    with torch.no_grad():
+        assert torch.equal(saved(images), trained.student(images))
+
+
 def test_ones_own_student_learns_in_place():
     teacher = make_tiny("vit")
     student = make_learner(teacher, "w3a3")
@@ -185,7 +198,7 @@ def test_a_gpu_gives_the_images_of_the_cpu():
 def test_acq_tells_the_generator_the_class_and_where_to_look():
     """Pairs share class and centre, never the code: what the ratio form of the pair loss is about."""
     facts = TeacherFacts.of(make_tiny("vit"))
-    method = resolve_method("acq", engine="generator", losses={"pair_distance": {"form": "ratio"}})
+    method = resolve_method("acq", engine="generator")
     samples = Source(facts, method, resolve_terms(method.losses), 0).samples(range(4))
     assert samples.inputs.shape == (4, 102)
     assert samples.classes[0] == samples.classes[1] and samples.inputs[0, 100:].equal(samples.inputs[1, 100:])

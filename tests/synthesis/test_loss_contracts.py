@@ -5,17 +5,14 @@ import torch
 from contexts import make_context
 from tiny import make_tiny
 
-from vitdfq.synthesis import LOSSES
+from vitdfq.synthesis import LOSSES, TeacherFacts
 
 KINDS = ("vit", "deit", "swin", "levit")
 ONLY = {"norm_statistics": ("vit", "deit", "swin"), "batch_norm_statistics": ("levit",)}  # what has such norms
 CASES = [(name, kind) for name in LOSSES for kind in ONLY.get(name, KINDS)]
-ALONE = [
-    (name, kind)
-    for name, kind in CASES
-    if not LOSSES[name].compares and (name, kind) != ("mode_consistency", "levit")  # BatchNorm by the batch's statistics
-]
-COMPARING = [(name, kind) for name, kind in CASES if LOSSES[name].compares]
+FACTS = {kind: TeacherFacts.of(make_tiny(kind)) for kind in KINDS}
+ALONE = [(name, kind) for name, kind in CASES if not LOSSES[name].compares(FACTS[kind])]
+COMPARING = [(name, kind) for name, kind in CASES if LOSSES[name].compares(FACTS[kind])]
 OPTIONS = {
     "mode_consistency": {"rate": 0.9, "draws": 4},  # so that every image of so small a model loses some path
     "norm_statistics": {"hinge": 0.0},  # what hides behind it shall be seen

@@ -66,6 +66,13 @@ def test_a_section_is_the_method_that_synthesize_would_follow():
     assert method_of({}) == resolve_method("sardfq")
 
 
+def test_a_generator_has_weights_of_its_own():
+    pixels, painted = (resolve_method("acq", engine=engine).losses["pair_distance"] for engine in ("images", "generator"))
+    assert pixels == {"weight": 0.1, "after": 0.1}
+    assert painted == {"weight": 0.01, "after": 0.1, "form": "ratio"}
+    assert resolve_method("acq", {"pair_distance": {"weight": 2}}, engine="generator").losses["pair_distance"]["weight"] == 2
+
+
 def test_another_engine_takes_what_is_its_own():
     painted = resolve_method("sardfq", engine="generator")
     assert (painted.engine, painted.max_regions, painted.lr) == ("generator", 1, None)

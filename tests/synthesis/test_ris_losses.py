@@ -284,4 +284,24 @@ def test_ris_runs_with_regions_and_sparse():
 
 
 def test_these_losses_compare_images():
-    assert LOSSES[NAME].compares and LOSSES["label_correlation"].compares
+    facts = TeacherFacts.of(make_tiny("vit"))
+    assert LOSSES[NAME].compares(facts) and LOSSES["label_correlation"].compares(facts)
+
+
+def test_what_is_shown_stays_in_place_in_a_sparse_run(monkeypatch):
+    """A flip or shift would show other patches than those that were kept."""
+    shown = []
+    run = Networks.run
+
+    def looking(self, images, *others, **named):
+        shown.append((self.kept is not None, images.detach()))
+        return run(self, images, *others, **named)
+
+    monkeypatch.setattr(Networks, "run", looking)
+    losses = {NAME: {"after": 0.0, "every": 1}}
+    synthesize(make_tiny("vit"), method="ris", num_images=2, steps=4, drop_at=[0.5], losses=losses)
+    sparse = [images for kept, images in shown if kept]
+    passes = [sparse[first : first + 4] for first in range(0, len(sparse), 4)]  # the teacher's, two of images, one of weights
+    assert len(passes) == 2
+    for clean, *changed in passes:
+        assert [round((images - clean).std().item(), 1) for images in changed] == [0.2, 0.2, 0]

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import make_tiny
 
-from vitdfq.synthesis import TeacherFacts, synthesize
+from vitdfq.synthesis import METHODS, TeacherFacts, synthesize
 from vitdfq.synthesis.attention import of_kept
 from vitdfq.synthesis.augment import Jitter
+from vitdfq.synthesis.losses.attention_entropy import first_shown
 from vitdfq.synthesis.networks import Networks
 from vitdfq.synthesis.sparsity import Pruning, choose, moved, only_patches, patch_size, whole_patches
 
@@ -93,6 +94,19 @@ def test_fewer_tokens_as_the_run_goes_on(method, monkeypatch):
     synthesize(make_tiny("deit"), method=method, num_images=2, steps=8, max_regions=1, drop_at=[0.25, 0.5])
     # Two steps with 16 patches, two with 12, four with 9; each choice takes a pass with what was left until then.
     assert counts == [16, 16, 16, 12, 12, 12, 9, 9, 9, 9]
+
+
+@pytest.mark.parametrize("method", [name for name, preset in METHODS.items() if preset.steps and preset.engine == "images"])
+def test_every_preset_runs_sparse(method):
+    images = synthesize(make_tiny("deit"), method=method, num_images=2, steps=6, max_regions=1, drop_at=[0.2, 0.5])
+    assert images.isfinite().all()
+
+
+def test_the_first_patches_of_an_order_are_found_among_those_that_are_left():
+    order = torch.tensor([[4, 2, 0, 5, 1, 3]])
+    assert first_shown(order, None, 3).tolist() == [[4, 2, 0]]
+    assert first_shown(order, torch.tensor([[1, 2, 3, 5]]), 3).tolist() == [[1, 3, 0]]  # 2, 5 and 1, by their places
+    assert first_shown(order, torch.tensor([[1, 3]]), 3).tolist() == [[0, 1]]
 
 
 def test_a_patch_that_left_keeps_its_pixels():

@@ -8,6 +8,7 @@ attention priors (priors.py), collected as views (views.py).
 
 from vitdfq.synthesis.context import Loss, SynthContext, TeacherFacts
 from vitdfq.synthesis.engine import synthesize
+from vitdfq.synthesis.generate import Trained, train_generator
 from vitdfq.synthesis.losses import LOSSES
 from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.methods import resolve_method
@@ -21,7 +22,9 @@ __all__ = [
     "Method",
     "SynthContext",
     "TeacherFacts",
+    "Trained",
     "quality",
     "resolve_method",
     "synthesize",
+    "train_generator",
 ]

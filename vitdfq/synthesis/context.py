@@ -85,12 +85,20 @@ def nothing(facts: TeacherFacts) -> list[str]:
     return []
 
 
+def never(facts: TeacherFacts) -> bool:
+    return False
+
+
+def always(facts: TeacherFacts) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Loss:
     """A synthesis loss.
 
     `function(ctx, **options) -> (B,)` gives one value a view. An image shall not depend on its batch; a loss that compares
-    images says `compares=True`.
+    images says so, of all teachers or of some: `compares(facts) -> bool`.
     `listens(facts) -> names` names submodules whose outputs (with ":input" behind the name: inputs) it needs of every pass,
     see `vitdfq.models.record`; all other attention runs fused.
     `draw(rng, facts, **options) -> dict of tensors` draws what stays fixed for one view through the run.
@@ -102,7 +110,7 @@ class Loss:
     listens: Callable[[TeacherFacts], list[str]] = nothing
     draw: Callable[..., Draws] | None = None
     passes: Callable[..., list[Pass]] | None = None
-    compares: bool = False
+    compares: Callable[[TeacherFacts], bool] = never
     condition: str | None = None
 
     def needs(self) -> list[tuple[Callable[..., Any], int]]:

@@ -38,7 +38,7 @@ def invert(
         (num_images, 3, H, W) on the CPU, in every process.
     """
     terms = resolve_terms(method.losses)
-    if coupled(method, terms):  # then who is in a batch is part of the method, not of how it is run
+    if coupled(method, terms, facts):  # then who is in a batch is part of the method, not of how it is run
         batch_size = method.group_size or GROUP_SIZE
     names = listened_names(terms, facts)
     if method.drop_at:
@@ -53,9 +53,9 @@ def invert(
     return torch.cat([part["images"] for part in made])
 
 
-def coupled(method: Method, terms: list[Term]) -> bool:
+def coupled(method: Method, terms: list[Term], facts: TeacherFacts) -> bool:
     """Whether the images of a batch depend on each other."""
-    return CANVASES[method.canvas].shared or any(term.loss.compares for term in terms)
+    return CANVASES[method.canvas].shared or any(term.loss.compares(facts) for term in terms)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Inversion:
 
     def made(self, batch: Sequence[int], pace: float = 1.0, tries: int = TRIES) -> Tensor:
         """As `run`; images whose losses stop being finite, and all that depend on them, begin again at half the rate."""
-        together = coupled(self.method, self.terms)
+        together = coupled(self.method, self.terms, self.facts)
         try:
             if together:
                 return self.run(batch, pace)

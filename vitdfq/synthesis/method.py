@@ -26,6 +26,7 @@ class Method:
     pairs: bool = False  # images 2i and 2i + 1 get the same classes and draws
     precision: str = "float32"  # of the networks' products
     drop_at: Sequence[float] = ()  # shares of the run at which 30 % of the patches leave it, those looked at least
+    of_generator: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # changes to the losses where a generator learns
     engine: str = "images"  # what learns: each image by itself, or a generator that paints any number of them
     student: str | None = None  # bits of a student that learns from the teacher in turn with the generator; None: none does
     lessons: Lessons = field(default_factory=Lessons)  # how it learns

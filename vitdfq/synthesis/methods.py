@@ -42,7 +42,8 @@ def resolve_method(method: str, losses: dict | None = None, **changes: Any) -> M
                 )
     if "among" in given:  # asked for by name: made whatever the teacher sees in it
         given["only_if_seen"] = False
-    resolved = replace(base, losses=merge(preset.losses, losses), **given)
+    own = merge(preset.losses, preset.of_generator) if engine == "generator" else preset.losses
+    resolved = replace(base, losses=merge(own, losses), **given)
     if resolved.student is not None:
         parse_bits(resolved.student)
         if engine != "generator":

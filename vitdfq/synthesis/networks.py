@@ -15,6 +15,7 @@ from vitdfq.synthesis.context import Pass
 from vitdfq.synthesis.sparsity import only_patches
 from vitdfq.synthesis.students import make_student, refresh
 
+DEFAULT_BITS = "w4a4"
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
@@ -77,19 +78,20 @@ class Networks:
         finally:
             self.kept = kept
 
-    def student(self, bits: str, images: Tensor, step: int, refresh_every: int) -> nn.Module:
+    def student(self, bits: str | None, images: Tensor, step: int, refresh_every: int) -> nn.Module:
         """A fake-quantized copy of the teacher whose ranges were fitted on `images` at most `refresh_every` steps ago.
 
-        Where a student was adopted, it is that one, as it is.
+        Where a student was adopted, it is that one, as it is. `bits` None takes its bits, or "w4a4" where none was adopted.
 
         Raises:
             ValueError: the adopted student has other bits.
         """
         if self._adopted is not None:
             own = self._adopted.vitdfq["quantize"]["bits"]
-            if own != bits:
+            if bits not in (None, own):
                 raise ValueError(f"a loss compares with a student of bits {bits!r}, but the one that learns here has {own!r}")
             return self._adopted
+        bits = bits or DEFAULT_BITS
         if bits not in self._students:
             self._make_student(bits)
         student, last = self._students[bits], self._asked.get(bits)

@@ -115,6 +115,7 @@ METHODS: dict[str, Method] = {
             "mode_consistency": {"weight": 10.0, "after": 0.1},
         },
         pairs=True,
+        of_generator={"pair_distance": {"form": "ratio", "weight": 0.01}},  # a generator's codes say how far apart is enough
     ),
     "agm": Method(
         "AGM-style (10.1109/TCSVT.2024.3399311, our reading of the abstract): student and teacher differ by a random margin",

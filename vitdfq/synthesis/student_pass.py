@@ -4,10 +4,11 @@ from vitdfq.synthesis.context import Pass, SynthContext
 from vitdfq.synthesis.networks import Networks
 
 
-def student_pass(ctx: SynthContext, networks: Networks, *, bits: str = "w4a4", refresh_every: int = 100) -> list[Pass]:
+def student_pass(ctx: SynthContext, networks: Networks, *, bits: str | None = None, refresh_every: int = 100) -> list[Pass]:
     """Run a student on the images that the teacher saw, with gradients to them (straight through the rounding).
 
     Its ranges are fitted to these images every `refresh_every` steps, so what it says of an image depends on the batch.
+    `bits` are by default those of the student that learns in turn with a generator, "w4a4" where none does.
 
     Raises:
         ValueError: unknown bits, or `refresh_every` below 1.

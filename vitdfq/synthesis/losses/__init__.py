@@ -4,7 +4,7 @@ To add one, write `my_loss.py` beside these files and list it here; `tests/synth
 by itself.
 """
 
-from vitdfq.synthesis.context import Loss
+from vitdfq.synthesis.context import Loss, always
 from vitdfq.synthesis.losses.attention_centre import attention_centre, draw_centre, last_block
 from vitdfq.synthesis.losses.attention_entropy import attention_entropy, draw_patches
 from vitdfq.synthesis.losses.attention_prior import attention_prior, deep_attention, draw_priors
@@ -16,7 +16,7 @@ from vitdfq.synthesis.losses.head_similarity import attention_scores, head_simil
 from vitdfq.synthesis.losses.input_statistics import input_statistics
 from vitdfq.synthesis.losses.label_correlation import label_correlation
 from vitdfq.synthesis.losses.margin_discrepancy import margin_discrepancy
-from vitdfq.synthesis.losses.mode_consistency import consistent_blocks, mode_consistency, stochastic_passes
+from vitdfq.synthesis.losses.mode_consistency import by_the_batch, consistent_blocks, mode_consistency, stochastic_passes
 from vitdfq.synthesis.losses.norm_statistics import norm_statistics, token_norms
 from vitdfq.synthesis.losses.pair_distance import pair_distance
 from vitdfq.synthesis.losses.patch_similarity import attention_outputs, patch_similarity
@@ -30,20 +30,20 @@ LOSSES: dict[str, Loss] = {
     "attention_centre": Loss(attention_centre, listens=last_block, draw=draw_centre, condition="centre"),
     "attention_entropy": Loss(attention_entropy, listens=attention_scores, draw=draw_patches),
     "attention_prior": Loss(attention_prior, listens=deep_attention, draw=draw_priors),
-    "batch_norm_statistics": Loss(batch_norm_statistics, listens=batch_norm_inputs, compares=True),
+    "batch_norm_statistics": Loss(batch_norm_statistics, listens=batch_norm_inputs, compares=always),
     "class_confidence": Loss(class_confidence),
-    "discrepancy": Loss(discrepancy, passes=student_pass, compares=True),  # the student's ranges are the batch's
+    "discrepancy": Loss(discrepancy, passes=student_pass, compares=always),  # the student's ranges are the batch's
     "frequency_consistency": Loss(frequency_consistency, passes=filtered_passes),
     "head_similarity": Loss(head_similarity, listens=attention_scores),
-    "input_statistics": Loss(input_statistics, compares=True),
-    "label_correlation": Loss(label_correlation, compares=True),
-    "margin_discrepancy": Loss(margin_discrepancy, passes=student_pass, compares=True),
-    "mode_consistency": Loss(mode_consistency, listens=consistent_blocks, passes=stochastic_passes),
-    "norm_statistics": Loss(norm_statistics, listens=token_norms, compares=True),
-    "pair_distance": Loss(pair_distance, listens=last_block, compares=True),
+    "input_statistics": Loss(input_statistics, compares=always),
+    "label_correlation": Loss(label_correlation, compares=always),
+    "margin_discrepancy": Loss(margin_discrepancy, passes=student_pass, compares=always),
+    "mode_consistency": Loss(mode_consistency, listens=consistent_blocks, passes=stochastic_passes, compares=by_the_batch),
+    "norm_statistics": Loss(norm_statistics, listens=token_norms, compares=always),
+    "pair_distance": Loss(pair_distance, listens=last_block, compares=always),
     "patch_similarity": Loss(patch_similarity, listens=attention_outputs),
-    "perturbation_robustness": Loss(perturbation_robustness, passes=perturbed_passes, compares=True),
+    "perturbation_robustness": Loss(perturbation_robustness, passes=perturbed_passes, compares=always),
     "smoothness": Loss(smoothness),
-    "statistics_prior": Loss(statistics_prior, listens=norm_inputs, compares=True),
+    "statistics_prior": Loss(statistics_prior, listens=norm_inputs, compares=always),
     "total_variation": Loss(total_variation, draw=draw_target),
 }

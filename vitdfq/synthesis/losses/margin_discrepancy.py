@@ -46,8 +46,8 @@ def margin_discrepancy(
     """relu(m - D): the distance D of teacher and fake-quantized student is pushed up where it is below a margin m.
 
     m ~ N(μ, σ²), fresh for each view and step, held within 0 and `cap`. AGM-style (10.1109/TCSVT.2024.3399311): the paper's
-    equations were not available to us; this is our reading of the abstract. The student learns nothing meanwhile, so this
-    asks for images that are hard to quantize rather than for a game of two.
+    equations were not available to us; this is our reading of the abstract. Beside pixels the student learns nothing, so
+    this asks for images that are hard to quantize; a game of two it is where a student learns in turn with a generator.
 
     Args:
         distance: "tv" and "js" of the probabilities, or "l1" of the logits (for which `cap` may be too low).

@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitdfq.synthesis.context import Pass, SynthContext, TeacherFacts
 from vitdfq.synthesis.networks import Networks
@@ -13,6 +13,11 @@ from vitdfq.synthesis.stochastic import batch_statistics, drop_rates, dropped_pa
 
 def consistent_blocks(facts: TeacherFacts) -> list[str]:
     return [saliency_name(site) for site in last_of_stages(facts.sites)]
+
+
+def by_the_batch(facts: TeacherFacts) -> bool:
+    """Whether the passes as in training take statistics of the batch."""
+    return any(isinstance(norm, nn.modules.batchnorm._BatchNorm) for norm in facts.norms.values())
 
 
 def stochastic_passes(ctx: SynthContext, networks: Networks, *, draws: int = 2, rate: float | None = None) -> list[Pass]:

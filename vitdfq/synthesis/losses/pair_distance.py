@@ -41,7 +41,9 @@ def pair_distance(
 
 
 def last_saliency(ctx: SynthContext) -> Tensor:
-    return saliency(ctx, ctx.sites[-1], ctx.kept).flatten(1)
+    """(B, n), scaled to a mean of 1, so that distances do not shrink with the number of patches."""
+    found = saliency(ctx, ctx.sites[-1], ctx.kept).flatten(1)
+    return found * found.shape[1]
 
 
 def partners(ctx: SynthContext) -> tuple[Tensor, Tensor]:

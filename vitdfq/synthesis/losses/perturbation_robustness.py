@@ -18,7 +18,8 @@ def perturbed_passes(
 ) -> list[Pass]:
     """Run the teacher on `inputs` changed images and with `weights` changed sets of weights.
 
-    The first changed images have white noise added, the others an augmentation chosen at random for each view. `rel` is the
+    The first changed images have white noise added, the others an augmentation chosen at random for each view; in a sparse run,
+    where what moves would leave the patches that are shown, all have noise added. `rel` is the
     deviation of the noise on a weight as a share of the weight's own. Where `epsilon` is not 0, images of noise follow: as they
     are, then changed alike.
     """
@@ -30,7 +31,7 @@ def perturbed_passes(
     ]
 
     def passes(images: Tensor, rngs: list[torch.Generator]) -> list[Pass]:
-        views = [(augment if number else add_noise)(images, rngs) for number in range(inputs)]
+        views = [(augment if number and ctx.kept is None else add_noise)(images, rngs) for number in range(inputs)]
         return [networks.run(view) for view in views] + [networks.run(images, parameters=change) for change in changed]
 
     found = passes(ctx.images, ctx.generators("perturbations"))

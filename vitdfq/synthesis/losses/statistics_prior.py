@@ -11,12 +11,12 @@ def norm_inputs(facts: TeacherFacts) -> list[str]:
     return batch_norm_inputs(facts) if kept_statistics(facts) else token_norms(facts)
 
 
-def statistics_prior(ctx: SynthContext, *, form: str = "kl", hinge: float = 0.25) -> Tensor:
-    """`batch_norm_statistics` where the model has BatchNorm, else `norm_statistics` (whose `hinge` it is).
+def statistics_prior(ctx: SynthContext, *, form: str = "kl", first_weight: float = 1.0, hinge: float = 0.25) -> Tensor:
+    """`batch_norm_statistics` where the model has BatchNorm (`first_weight` is its), else `norm_statistics` (`hinge` is its).
 
     GZNQ-style (arXiv 2101.08430): the paper's equations were not available to us; this is our reading of the abstract.
     Returns (B,).
     """
     if kept_statistics(ctx.facts):
-        return batch_norm_statistics(ctx, form=form)
+        return batch_norm_statistics(ctx, form=form, first_weight=first_weight)
     return norm_statistics(ctx, form=form, hinge=hinge)

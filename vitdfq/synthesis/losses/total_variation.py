@@ -25,7 +25,9 @@ def total_variation(ctx: SynthContext) -> Tensor:
 
     Total variation is the sum of the L2 norms of an image's differences along rows, columns and both diagonals.
     PSAQ-ViT takes them over the batch; here each image has its own norms and its own target, so that it does not depend
-    on its batch. Returns (B,).
+    on its batch. The slope of a norm over 32 images is √32 times less steep in each of them than that of its own norm, but there
+    it stands beside means over the batch: the published weight .05 counts √32 times less here, beside the other losses. Returns
+    (B,).
     """
     variation = sum(torch.linalg.vector_norm(part.flatten(1), dim=1) for part in differences(ctx.images))
     return (variation - ctx.drawn["total_variation"]["target"]).abs()
