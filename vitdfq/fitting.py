@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from vitdfq.progress import say
+
 T = TypeVar("T")
 
 
@@ -21,12 +23,18 @@ class Fitting:
         Raises:
             MemoryError: one at a time is too many.
         """
-        from accelerate.utils.memory import find_executable_batch_size
+        from accelerate.utils.memory import find_executable_batch_size, should_reduce_batch_size
 
-        return find_executable_batch_size(do, starting_batch_size=self.size, reduce_batch_size_fn=self._halved)()
+        try:
+            return do(self.size)  # accelerate empties caches before it tries: a quarter of a second, for nothing mostly
+        except Exception as error:
+            if not should_reduce_batch_size(error):
+                raise
+        return find_executable_batch_size(do, starting_batch_size=self._halved(), reduce_batch_size_fn=self._halved)()
 
     def _halved(self) -> int:
         if self.size == 1:
             raise MemoryError("out of memory with one image at a time")
         self.size //= 2
+        say(f"out of memory: {self.size} images at a time from now on")
         return self.size
