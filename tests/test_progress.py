@@ -11,6 +11,16 @@ def test_plain_lines_without_a_terminal(capsys, monkeypatch):
     assert last.startswith("work: 2/2") and "/s" in last
 
 
+def test_what_an_earlier_start_did_does_not_count_as_fast(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    clock = iter([0.0, 2.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.bar("work", total=100) as bar:
+        bar.skip(90)
+        bar.advance(4)
+    assert capsys.readouterr().err.startswith("work: 94/100  2.0/s  3 s left")
+
+
 def test_quiet(capsys, monkeypatch):
     monkeypatch.setattr(progress, "quiet", True)
     with progress.bar("work", total=1) as bar:

@@ -44,15 +44,21 @@ class Bar:
 
     def __init__(self, title: str, total: int, live: Progress | None) -> None:
         self.title, self.total, self.live = title, total, live
-        self.done, self.start = 0, time.monotonic()
+        self.done, self.skipped, self.start = 0, 0, time.monotonic()
         self.last_line = self.start
         self.task = live.add_task(title, total=total, rate="", numbers="") if live else None
+
+    def skip(self, amount: int) -> None:
+        """Count steps that an earlier start did: they say nothing of the rate."""
+        self.done, self.skipped = self.done + amount, self.skipped + amount
+        if self.live is not None and self.task is not None:
+            self.live.update(self.task, completed=self.done)
 
     def advance(self, amount: int = 1, **numbers: float) -> None:
         before, self.done = self.done, self.done + amount
         trackers.log({f"{self.title}/{name}": value for name, value in numbers.items()}, self.done)
         now = time.monotonic()
-        rate = self.done / max(now - self.start, 1e-9)
+        rate = (self.done - self.skipped) / max(now - self.start, 1e-9)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         if self.live is not None and self.task is not None:
             self.live.update(self.task, completed=self.done, rate=f"{rate:.1f}/s", numbers=shown)

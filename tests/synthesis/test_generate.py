@@ -187,6 +187,26 @@ def test_a_loss_that_is_not_finite_is_named():
         train(make_tiny("vit"), 4, losses=losses)
 
 
+@pytest.mark.parametrize("student", [None, "w4a4"])
+def test_a_training_that_broke_goes_on_from_its_last_sound_state_at_half_the_rate(student, capsys):
+    """Two steps of forty are broken once each: both are done again."""
+    broken, rates = {11, 21}, []
+
+    def mine(ctx):
+        rates.append(ctx.step)
+        if ctx.step in broken:
+            broken.discard(ctx.step)
+            return ctx.images.mean((1, 2, 3)) * float("nan")
+        return ctx.images.mean((1, 2, 3))
+
+    trained = train(make_tiny("vit"), 40, losses={"mine": mine}, student=student)
+    assert rates == [*range(12), *range(10, 22), *range(20, 40)]
+    assert trained.draw(4).isfinite().all()
+    said = [line for line in capsys.readouterr().err.splitlines() if "again" in line]
+    assert said[0].startswith("synthesize: from step 10 on again at 0.5 of the rate: loss 'mine' is nan at step 11")
+    assert "from step 20 on again at 0.25" in said[1]
+
+
 @pytest.mark.gpu
 def test_a_gpu_gives_the_images_of_the_cpu():
     teacher = make_tiny("vit")

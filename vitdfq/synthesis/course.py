@@ -12,7 +12,7 @@ from vitdfq.synthesis.lessons import Pupil
 from vitdfq.synthesis.networks import Networks
 
 
-@dataclass(frozen=True)
+@dataclass
 class Course:
     """Everything that a step of training changes. Draws are not among it: every step has streams of its own."""
 
@@ -20,10 +20,11 @@ class Course:
     optimizer: torch.optim.Optimizer
     networks: Networks
     pupil: Pupil | None
+    pace: float = 1.0  # share of the rates
 
     def state(self, done: int) -> Tensors:
         """What is needed to go on after `done` steps."""
-        return {"done": torch.tensor(done)} | joined(
+        return {"done": torch.tensor(done), "pace": torch.tensor(self.pace)} | joined(
             painter=state_of([self.painter]),
             optimizer=moments(self.optimizer),
             networks=self.networks.state(),
@@ -33,8 +34,17 @@ class Course:
     def restore(self, state: Tensors) -> int:
         """Put everything back; returns how many steps are done."""
         restore_state([self.painter], under(state, "painter"))
+        self.optimizer.state.clear()
         restore_moments(self.optimizer, under(state, "optimizer"))
+        self.networks.begin()
         self.networks.restore(under(state, "networks"))
+        self.pace = state["pace"].item()
         if self.pupil is not None:
-            self.pupil.restore(under(state, "pupil"))
+            self.pupil.restore(under(state, "pupil"), self.pace)
         return int(state["done"])
+
+    def slower(self) -> None:
+        """Go on at half the rates."""
+        self.pace /= 2
+        if self.pupil is not None:
+            self.pupil.slower()

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitdfq.progress import bar
-from vitdfq.quantization.learning import learning
+from vitdfq.errors import NotFiniteError
+from vitdfq.progress import bar, say
+from vitdfq.quantization.learning import TRIES, learning
 from vitdfq.shelf import Shelf
 from vitdfq.synthesis.augment import Jitter
 from vitdfq.synthesis.conditional import CODE_SIZE, CONDITION_SCALE, ConditionalGenerator, settle
@@ -143,34 +144,65 @@ def train_generator(
 def _train(
     painter: ConditionalGenerator, source: Source, networks: Networks, pupil: Pupil | None, batch_size: int, shelf: Shelf
 ) -> None:
-    """Alternate steps of the generator and of the student."""
-    method, facts = source.method, source.facts
+    """Alternate steps of the generator and of the student; where a loss stops being finite, go back a piece, then slower."""
+    method = source.method
     optimizer = torch.optim.Adam(painter.parameters(), lr=method.lr or LR, betas=BETAS)
-    parameters, peak = list(painter.parameters()), optimizer.param_groups[0]["lr"]
     course, part, done = Course(painter, optimizer, networks, pupil), shelf.get(STATE), 0
+    training = Training(course, source, batch_size, peak=optimizer.param_groups[0]["lr"])
     with bar("synthesize", total=method.steps) as progress:
         if part is not None:
             done = course.restore(part)
-            progress.advance(done)
-        for step in range(done, method.steps):
-            optimizer.param_groups[0]["lr"] = peak * method.schedule.lr_factor(step, method.steps)
-            samples = source.samples(range(step * batch_size, (step + 1) * batch_size))
-            roll_limit = method.schedule.roll_limit(step, method.steps, min(facts.image_size))
-            jitter = Jitter.draw(source.seed, step, roll_limit)
-            fed = jitter(painter(samples.inputs, samples.classes))
-            if pupil is not None:
-                pupil.look(fed, step)
-            ctx = _context(networks, source, samples, fed, jitter, step)
-            total, values = objective(source.terms, ctx, networks)
-            optimizer.zero_grad(set_to_none=True)
-            total.backward(inputs=parameters)
-            means = {name: value / batch_size for name, value in finite_sums(values, step).items()}
-            optimizer.step()
-            if pupil is not None:
-                means |= pupil.learn(networks, fed, ctx.logits, step)
+            progress.skip(done)
+        sound = course.state(done)
+        while done < method.steps:
+            try:
+                means = training.step(done)
+            except NotFiniteError as error:
+                if course.pace <= 0.5 ** (TRIES - 1):
+                    raise
+                done = course.restore(sound)
+                course.slower()
+                say(f"synthesize: from step {done} on again at {course.pace:g} of the rate: {error}")
+                sound = course.state(done)
+                continue
+            done += 1
             progress.advance(**means)
-            if (step + 1) % max(1, method.steps // TIMES_KEPT) == 0:
-                shelf.put(STATE, course.state(step + 1))
+            if done % max(1, method.steps // TIMES_KEPT) == 0:
+                sound = course.state(done)
+                shelf.put(STATE, sound)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A step of it, whichever is next."""
+
+    course: Course
+    source: Source
+    batch_size: int
+    peak: float  # rate of the generator
+
+    def step(self, step: int) -> dict[str, float]:
+        """Move the generator, then the student. Returns each loss's mean over the batch.
+
+        Raises:
+            NotFiniteError: a loss.
+        """
+        course, source, method, facts = self.course, self.source, self.source.method, self.source.facts
+        course.optimizer.param_groups[0]["lr"] = course.pace * self.peak * method.schedule.lr_factor(step, method.steps)
+        samples = source.samples(range(step * self.batch_size, (step + 1) * self.batch_size))
+        jitter = Jitter.draw(source.seed, step, method.schedule.roll_limit(step, method.steps, min(facts.image_size)))
+        fed = jitter(course.painter(samples.inputs, samples.classes))
+        if course.pupil is not None:
+            course.pupil.look(fed, step)
+        ctx = _context(course.networks, source, samples, fed, jitter, step)
+        total, values = objective(source.terms, ctx, course.networks)
+        course.optimizer.zero_grad(set_to_none=True)
+        total.backward(inputs=list(course.painter.parameters()))
+        means = {name: value / self.batch_size for name, value in finite_sums(values, step).items()}
+        course.optimizer.step()
+        if course.pupil is not None:
+            means |= course.pupil.learn(course.networks, fed, ctx.logits, step)
+        return means
 
 
 def _context(networks: Networks, source: Source, samples: Samples, fed: Tensor, jitter: Jitter, step: int) -> SynthContext:

@@ -38,7 +38,7 @@ class Pupil:
     def __init__(self, student: nn.Module, learners: Learners, lessons: Lessons, steps: int, seed: int, fitted: bool) -> None:
         self.student, self.lessons, self.steps, self.seed, self.fitted = student, lessons, steps, seed, fitted
         self.first = math.ceil(lessons.after * steps)
-        self.learners, self.descent = learners, None
+        self.learners, self.descent, self.pace = learners, None, 1.0
 
     def look(self, images: Tensor, step: int) -> None:
         """Fit the ranges to images (B, 3, H, W) where it is time; a student that came with ranges keeps them."""
@@ -68,13 +68,20 @@ class Pupil:
         lessons = {} if self.descent is None else self.descent.state()
         return joined(student=state_of([self.student])) | lessons
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on where `state` was taken."""
+    def restore(self, state: dict[str, Tensor], pace: float) -> None:
+        """Go on where `state` was taken, at this share of the rates."""
         restore_state([self.student], under(state, "student"))
+        self.descent, self.pace = None, pace
         if "done" in state:
             self.descent = self._descent()
             self.descent.restore(state)
 
+    def slower(self) -> None:
+        """Go on at half the rates."""
+        self.pace /= 2
+        if self.descent is not None:
+            self.descent.peaks = [peak / 2 for peak in self.descent.peaks]
+
     def _descent(self) -> Descent:
-        groups = self.learners.groups(self.lessons.lr, self.lessons.scale_lr)
+        groups = self.learners.groups(self.pace * self.lessons.lr, self.pace * self.lessons.scale_lr)
         return Descent(groups, self.steps - self.first, betas=(0.9, 0.99))
