@@ -43,6 +43,13 @@ def test_sparse_presets_are_planned_for_teachers_whose_patches_cannot_leave():
     assert planned.seconds["synthesize"] > 0
 
 
+def test_painted_images_count_as_the_teacher_sees_them():
+    """The zoo's sees nothing in them, so all images are optimised."""
+    asked = ["synthesize.method=vitdfq", "synthesize.steps=50"]
+    ours, random = (plan(load_recipe("quickstart", [*asked, *more])) for more in ([], ["model.pretrained=false"]))
+    assert ours.seconds["synthesize"] > 1.3 * random.seconds["synthesize"]
+
+
 def test_every_step_of_calibration_has_a_cost():
     assert set(PASSES) == set(STEPS)
 

@@ -1,6 +1,7 @@
-"""--dry-run: what a recipe would load, synthesise, quantize and write, about how long and in how much memory.
+"""--dry-run: what a recipe would load, synthesise, quantize and write, about how long and in how much memory, in one process.
 
-It needs no weights and no network: random weights cost the same.
+It needs no weights and no network: random weights cost the same. Weights that lie here are loaded, for what depends on them:
+whether the teacher is worth painted images (`synthesis/seen.py`). Others are taken to be.
 """
 
 from dataclasses import asdict, dataclass
@@ -17,7 +18,9 @@ from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, weighted_modules
 from vitdfq.recipe import Recipe
+from vitdfq.synthesis import TeacherFacts
 from vitdfq.synthesis.methods import method_of
+from vitdfq.synthesis.seen import for_teacher
 
 FILES = ["images.safetensors", "config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md", "reports/"]
 
@@ -62,11 +65,14 @@ class Plan:
 
 def plan(recipe: Recipe, out: str | None = None) -> Plan:
     """Work out a recipe's plan from the structure of the model alone."""
-    model = load_teacher(**recipe.model | {"pretrained": False}).to(processes.start())
+    lies_here = recipe.model.get("pretrained", True) and recipe.model["name"].startswith(("zoo:", "local-dir:"))
+    model = load_teacher(**recipe.model | {"pretrained": lies_here}).to(processes.start())
     prepared = prepare(model, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
     options = {"num_images": 32, "method": "sardfq"} | recipe.synthesize
     method = method_of(options)
+    if lies_here:
+        method = for_teacher(method, model, TeacherFacts.of(model), options.get("seed", 0))
     height, width = image_size(model)
     dataset = recipe.evaluate.get("dataset", "imagenet-1k")
     sites = [_site(name, part) for name, part in student.named_modules() if _is_site(part)]

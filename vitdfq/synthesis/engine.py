@@ -65,8 +65,8 @@ def synthesize(
         canvas: what the steps move: "pixels", or the weights of a small convolutional "decoder", one a batch.
         precision: of the networks' products, "float32" or "bfloat16" (faster where the hardware has it).
         drop_at: shares of the run at which 30 % of the remaining patches leave the forward pass, those that the class token
-            looks at least (SMI); the run gets faster, what left keeps its pixels. ViT and DeiT only; where a preset asks for it
-            and the teacher is another, all patches stay.
+            looks at least (SMI); the run gets faster, and only losses on the image itself still move what left. ViT and DeiT
+            only; where a preset asks for it and the teacher is another, all patches stay.
         engine: what learns: "images", each by itself, or a "generator" that is trained against the teacher and then paints them.
         student: bits of a quantized student that learns from the teacher in turn with the generator, "w4a4" for example; losses
             that compare with a student see this one.

@@ -56,8 +56,10 @@ METHODS: dict[str, Method] = {
         },
         max_regions=4,
     ),
+    # Both: Adam in two rounds that end at 0 and a flip, where the papers take AdamW in one cosine, shifts of both axes apart, and
+    # noise and contrast that fade.
     "mimiq": Method(
-        "MimiQ (arXiv 2407.20021): heads of an attention that agree, one-hot classes",
+        "MimiQ's losses (arXiv 2407.20021) on our schedule: heads of an attention that agree, one-hot classes",
         losses={
             "head_similarity": {"weight": 1.0},
             "class_confidence": {"weight": 1.0},
@@ -69,7 +71,7 @@ METHODS: dict[str, Method] = {
         schedule=Schedule(rolls=(8, 16), warmup=0.0),
     ),
     "maskaq": Method(
-        "MaskAQ (arXiv 2606.04373) without its student: heads that agree, patches that attend differently, one-hot classes",
+        "MaskAQ's losses (arXiv 2606.04373) without its student, on our schedule: as MimiQ, and patches that attend differently",
         losses={
             "head_similarity": {"weight": 1.0},
             "attention_entropy": {"weight": 1.0},
@@ -91,12 +93,14 @@ METHODS: dict[str, Method] = {
         labels="hard",
         schedule=Schedule(rolls=(0, 6, 13, 20, 26)),
     ),
+    # Patches leave at shares of the run, where the paper's code takes steps 50 to 300 of 4,000; it also has TV at 1e-4.
     "smi": Method(
         "SMI-style (ICML 2024): class and smoothness, sparse: patches that are hardly looked at leave the run",
         losses=CLASSES,
         labels="hard",
         drop_at=(0.1, 0.2, 0.3, 0.4),
     ),
+    # Without a prior on statistics: the paper's is of BatchNorms, and what LayerNorms offer is a guess.
     "ris": Method(
         "RIS-style (our reading of the abstract of arXiv 2310.03661): what survives small changes, unlike labels",
         losses={
