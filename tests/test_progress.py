@@ -1,4 +1,4 @@
-from vitdfq import progress
+from vitdfq import processes, progress
 
 
 def test_plain_lines_without_a_terminal(capsys, monkeypatch):
@@ -19,6 +19,16 @@ def test_what_an_earlier_start_did_does_not_count_as_fast(capsys, monkeypatch):
         bar.skip(90)
         bar.advance(4)
     assert capsys.readouterr().err.startswith("work: 94/100  2.0/s  3 s left")
+
+
+def test_each_process_speaks_of_its_own_share(capsys, monkeypatch):
+    monkeypatch.setattr(processes, "speaks", lambda: False)
+    monkeypatch.setattr(processes, "index", lambda: 1)
+    progress.say("one", own=True)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    progress.say("two", own=True)
+    progress.say("three")
+    assert capsys.readouterr().err.splitlines() == ["one", "process 1: two"]
 
 
 def test_quiet(capsys, monkeypatch):

@@ -36,5 +36,5 @@ class Fitting:
         if self.size == 1:
             raise MemoryError("out of memory with one image at a time")
         self.size //= 2
-        say(f"out of memory: {self.size} images at a time from now on")
+        say(f"out of memory: {self.size} images at a time from now on", own=True)
         return self.size

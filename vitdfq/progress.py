@@ -15,10 +15,12 @@ SECONDS_BETWEEN_LINES = 10.0
 quiet = False  # set by the command line's --quiet
 
 
-def say(message: str) -> None:
-    """Print one line about what happens; of several processes the main one speaks."""
-    if not quiet and processes.speaks():
-        console.print(message, markup=False)
+def say(message: str, own: bool = False) -> None:
+    """Print one line about what happens. Of several processes the main one speaks, and each of its `own` share of the work."""
+    if quiet or not (own or processes.speaks()):
+        return
+    who = f"process {processes.index()}: " if own and processes.count() > 1 else ""
+    console.print(who + message, markup=False)
 
 
 @contextmanager

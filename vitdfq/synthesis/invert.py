@@ -84,7 +84,7 @@ class Inversion:
             where, reason = error.where, str(error)  # not the error itself: it holds on to all that has failed
         broken = list(batch) if together or not where else sorted({batch[owner] for owner in where})
         whole = [index for index in batch if index not in broken]
-        say(f"synthesize: images {', '.join(map(str, broken))} again at {pace / 2:g} of the rate: {reason}")
+        say(f"synthesize: images {', '.join(map(str, broken))} again at {pace / 2:g} of the rate: {reason}", own=True)
         images = dict(zip(broken, self.made(broken, pace / 2, tries - 1), strict=True))
         if whole:
             images |= zip(whole, self.made(whole, pace, tries), strict=True)
