@@ -1,6 +1,7 @@
 """How cost grows with processes, images, steps, image size and model.
 
     python benchmarks/scale.py processes --model zoo:deit        # 1 and 2 processes, one thread each, on the CPU
+    python benchmarks/scale.py start                             # what a command takes that does next to nothing
     python benchmarks/scale.py images steps size models          # ViT-S/16 shapes, random weights: fine for speed
     python benchmarks/scale.py forecast --models vit_large_patch16_224       # what --dry-run says, and what comes of it
 
@@ -18,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 import yaml
 
 import vitdfq
@@ -31,7 +33,7 @@ SHAPES.append("vit_large_patch16_224")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", choices=["processes", "images", "steps", "size", "models", "forecast"])
+    parser.add_argument("what", nargs="+", choices=list(TABLES))
     parser.add_argument("--models", nargs="+", default=SHAPES, help="of forecast")
     parser.add_argument("--model", default=None, help="[vit_small_patch16_224 with random weights; processes: zoo:deit]")
     parser.add_argument("--processes", nargs="+", type=int, default=[1, 2])
@@ -56,7 +58,7 @@ def processes(args: argparse.Namespace) -> None:
 
 
 def launched(args: argparse.Namespace, count: int) -> dict[str, float]:
-    """Run up to the student with `count` processes of one thread each: seconds of synthesis and calibration."""
+    """Run up to the student with `count` processes, a GPU or one thread each: seconds of synthesis and calibration."""
     recipe = {
         "name": "scale",
         "model": {"name": args.model or "zoo:deit"},
@@ -69,7 +71,8 @@ def launched(args: argparse.Namespace, count: int) -> dict[str, float]:
         path.write_text(yaml.safe_dump(recipe))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"]
         command += ["vitdfq", "calibrate", str(path), "--out", f"{folder}/out", "--format", "json"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        on_cpu = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        environment = os.environ | on_cpu
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     metrics = json.loads(done.stdout)
     return {stage: metrics[stage]["seconds"] for stage in ("synthesis", "calibration")}
@@ -108,6 +111,24 @@ def measured(arguments: list[str]) -> tuple[dict, float]:
         return json.load(printed), usage.ru_maxrss * 1024 / 1e9
 
 
+def start(args: argparse.Namespace) -> None:
+    """Seconds of a command that makes one image of noise for a model of the zoo, and of what it has to import."""
+    print("| command | s |\n|-|-:|")
+    recipe = {"name": "scale", "model": {"name": "zoo:deit"}, "synthesize": {"method": "noise", "num_images": 1}}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scale.yaml"
+        path.write_text(yaml.safe_dump(recipe))
+        noise = ["-m", "vitdfq", "--quiet", "synthesize", str(path), "--out"]
+        commands = {
+            "importing torch and timm": lambda number: ["-c", "import torch, timm"],
+            "one image of noise": lambda number: [*noise, f"{folder}/{number}"],
+        }
+        for title, command in commands.items():
+            runs = [[sys.executable, *command(number)] for number in range(3)]
+            seconds = [timed(lambda run=run: subprocess.run(run, check=True, stdout=subprocess.DEVNULL)) for run in runs]
+            print(f"| {title} | {min(seconds):.1f} |", flush=True)
+
+
 def images(args: argparse.Namespace) -> None:
     name = args.model or "vit_small_patch16_224"
     growth("images", [(n, name, n, args.steps, {}) for n in (8, 16, 32)])
@@ -144,7 +165,15 @@ def growth(title: str, runs: list[tuple]) -> None:
         print(f"| {amount} | {made:.1f} | {made / amount:.3f} | {fitted:.1f} | {fitted / amount:.3f} |", flush=True)
 
 
-TABLES = {"processes": processes, "images": images, "steps": steps, "size": size, "models": models, "forecast": forecast}
+TABLES = {
+    "processes": processes,
+    "start": start,
+    "images": images,
+    "steps": steps,
+    "size": size,
+    "models": models,
+    "forecast": forecast,
+}
 
 
 if __name__ == "__main__":
