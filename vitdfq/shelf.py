@@ -56,7 +56,7 @@ class Shelf:
         return 0.0 if self.clock is None else self.clock.seconds()
 
     def get(self, name: str) -> Tensors | None:
-        """The part, or None if it is not there or was changed since it was written."""
+        """The part, or None if it is not there; one that was changed since it was written is removed."""
         return None if self.folder is None else processes.from_main(lambda: self._read(name))
 
     def put(self, name: str, part: Tensors) -> None:
@@ -67,10 +67,10 @@ class Shelf:
                 self.clock.note()
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Those of the parts that are not there, by their names alone."""
+        """Those of the parts that `get` would not find: exactly what `all` makes."""
         if self.folder is None:
             return list(names)
-        return processes.from_main(lambda: [name for name in names if not self._path(name).is_file()])
+        return processes.from_main(lambda: [name for name in names if self._read(name) is None])
 
     def all(self, names: Iterable[str], make: Callable[[str], Tensors]) -> list[Tensors]:
         """The parts of these names, in their order, in every process; those missing are shared out over the processes."""
@@ -99,6 +99,7 @@ class Shelf:
         except InputError:  # damaged
             pass
         say(f"{path}: changed since it was written; made again")
+        path.unlink()
         return None
 
 
