@@ -95,6 +95,41 @@ def test_claiming(tmp_path):
         pass
 
 
+def test_a_folder_whose_first_write_was_killed_is_free(tmp_path):
+    (tmp_path / ".recipe.yaml.77.tmp").touch()
+    with claimed(tmp_path, "a", "name: a\n", fresh=False):
+        assert (tmp_path / "recipe.yaml").is_file() and not (tmp_path / ".recipe.yaml.77.tmp").exists()
+
+
+def test_only_what_our_writers_left_behind_is_removed(tmp_path):
+    """safetensors writes beside the file that it is given."""
+    theirs = [".notes.tmp", ".tmpdWasO3", ".model.safetensors.77.tmp"]
+    for name in theirs:
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="not a vitdfq run"), claimed(tmp_path, "a", "name: a\n", fresh=False):
+        pass
+    assert all((tmp_path / name).exists() for name in theirs)
+    (tmp_path / "recipe.yaml").write_text("name: a\n")  # now it is ours
+    with claimed(tmp_path, "a", "name: a\n", fresh=False):
+        assert [(tmp_path / name).exists() for name in theirs] == [True, False, False]
+
+
+def test_fresh_that_is_killed_leaves_the_folder_ours(tmp_path, monkeypatch):
+    with claimed(tmp_path, "a", "name: a\n", fresh=False):
+        (tmp_path / "model.safetensors").touch()
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("vitdfq.stages.write_text", killed)
+        with claimed(tmp_path, "a", "name: a\n", fresh=True):
+            pass
+    (tmp_path / "model.safetensors").touch()
+    with claimed(tmp_path, "a", "name: a\n", fresh=True):
+        assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_weights_fingerprint_sees_one_changed_weight():
     model = torch.nn.Linear(3, 3)
     before = weights_fingerprint(model)

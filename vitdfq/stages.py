@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,10 @@ from vitdfq.shelf import Clock, Shelf
 
 RECORD, PARTS, LOCK = "stages/finished.json", "stages/parts", ".vitdfq.lock"
 ENTRY = {"shaped_by", "sha256", "seconds"}
-RUN = ("recipe.yaml", "metrics.json", "README.md", "config.json", "model.safetensors", "images.safetensors", RECORD)
+RUN = ("metrics.json", "README.md", "config.json", "model.safetensors", "images.safetensors", RECORD)
 OURS = (*RUN, "compare.json", "compare.md", "compare.png")
+FIRST = re.compile(r"\.recipe\.yaml\.\d+\.tmp")  # recipe.yaml, which is written before all else, if we were killed right then
+LEFT_BEHIND = re.compile(r"\..+\.\d+\.tmp|\.tmp\w{6}")  # by a writer that was killed: `written_whole`, safetensors
 
 
 class Stages:
@@ -100,10 +103,11 @@ def claimed(folder: Path, name: str, recipe_yaml: str, fresh: bool) -> Iterator[
             lock.acquire()
         except Timeout as error:
             raise InputError(f"{folder}: another run is writing there; wait for it, or choose another --out") from error
-        for left_behind in folder.rglob(".*.tmp"):  # by a run that was killed while it wrote
-            left_behind.unlink()
+        for path in folder.rglob(".*tmp*"):
+            if LEFT_BEHIND.fullmatch(path.name) and path.is_file():
+                path.unlink()
         if fresh:
-            for ours in OURS:
+            for ours in OURS:  # not recipe.yaml: without it the folder would be nobody's if we were killed now
                 (folder / ours).unlink(missing_ok=True)
             Shelf(folder / PARTS).clear()
         write_text(folder / "recipe.yaml", recipe_yaml)
@@ -118,13 +122,13 @@ def claimed(folder: Path, name: str, recipe_yaml: str, fresh: bool) -> Iterator[
 def _check_owner(folder: Path, name: str, fresh: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: not a folder")
-    if folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
-        marker = folder / "recipe.yaml"
-        if not marker.is_file():
-            raise InputError(f"{folder}: not empty and not a vitdfq run; choose another --out")
+    marker = folder / "recipe.yaml"
+    if marker.is_file():
         owner = marker.read_text(encoding="utf-8", errors="replace").partition("\n")[0].removeprefix("name: ").strip()
         if owner != name and not fresh:
             raise InputError(f"{folder}: holds another run ({owner}); choose another --out, or --fresh to replace it")
+    elif folder.is_dir() and any(path.name != LOCK and not FIRST.fullmatch(path.name) for path in folder.iterdir()):
+        raise InputError(f"{folder}: not empty and not a vitdfq run; choose another --out")
 
 
 def weights_fingerprint(model: nn.Module) -> str:
