@@ -1,7 +1,6 @@
 """The straight line from recipe to folder. Each stage leaves an artefact and what shaped it; a finished stage is not redone."""
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -176,17 +175,22 @@ class Line:
         return images, summary
 
     def student(self, images: Tensor) -> tuple[nn.Module, float]:
-        """Calibrate and save the student, or load the one that an earlier run saved."""
+        """Calibrate and save the student, or load the one that an earlier run saved; with the seconds its calibration took.
+
+        Raises:
+            GateError: it says too little of what the teacher says. One that is there already stays.
+        """
         inputs = self._student_inputs(images)
         done, shelf = self.stages.seconds(checkpoint.WEIGHTS, inputs), self.stages.shelf(checkpoint.WEIGHTS, inputs)
-        if done is not None:
-            shelf.clear()  # it may have been killed right after it was finished
-            return checkpoint.load(self.folder).to(self.device), done
-        student, seconds = self._calibrated(images, shelf), shelf.seconds()
-        report.check_alive(student, self.prepared, images, self.recipe.min_agreement)
-        checkpoint.save(student, self.folder)
-        self.stages.finish(checkpoint.WEIGHTS, inputs, seconds)
-        shelf.clear()
+        if done is None:
+            student, seconds = self._calibrated(images, shelf), shelf.seconds()
+        else:
+            student, seconds = checkpoint.load(self.folder).to(self.device), done
+        report.check_alive(student, self.prepared, images, self.recipe.min_agreement)  # each time: the gate may have been raised
+        if done is None:
+            checkpoint.save(student, self.folder)
+            self.stages.finish(checkpoint.WEIGHTS, inputs, seconds, beside=(checkpoint.CONFIG,))
+        shelf.clear()  # where it was done: the process may have been killed right after that
         return student, seconds
 
     def size(self) -> dict[str, int]:
@@ -213,12 +217,14 @@ class Line:
         """Predictions of a student calibrated with `seed`, which is not kept; and the seconds that its calibration took."""
 
         def make(shelf: Shelf) -> dict[str, Tensor]:
-            start = time.monotonic()
             student = self._calibrated(images, shelf.part("student"), seed=seed)
-            seconds = torch.tensor(round(time.monotonic() - start, 2), dtype=torch.float64)
+            calibration = shelf.get("calibration")
+            if calibration is None:  # else it was finished before an interruption, and now only read
+                calibration = {"calibration_seconds": torch.tensor(shelf.seconds(), dtype=torch.float64)}
+                shelf.put("calibration", calibration)
             say(f"evaluate: {name}")
             predictions = predict(student, **self.recipe.evaluate, shelf=shelf.part("predictions"))
-            return {"logits": predictions.logits, "labels": predictions.labels, "calibration_seconds": seconds}
+            return {"logits": predictions.logits, "labels": predictions.labels, **calibration}
 
         inputs = self._student_inputs(images, seed=seed) | {"evaluate": _shaping(self.recipe.evaluate)}
         tensors, _ = self.stages.once(f"stages/{name}_predictions.safetensors", inputs, make)
