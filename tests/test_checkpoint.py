@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -103,18 +105,24 @@ def test_damaged_checkpoints_are_named(vit_folder, how, message):
     assert "\n" not in str(caught.value) and str(vit_folder) in str(caught.value)
 
 
-def test_a_failed_write_leaves_the_old_file(vit_folder, monkeypatch):
+FULL_DISK = """
+import resource, signal, sys, vitdfq
+student = vitdfq.load(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # as a full disk: the system refuses to write on
+try:
+    vitdfq.save(student, sys.argv[1])
+except OSError as error:
+    print(error.errno, error.filename, error.strerror, sep="\\n")
+"""
+
+
+def test_a_failed_write_leaves_the_old_file_and_names_it(vit_folder):
     before = (vit_folder / "model.safetensors").read_bytes()
-
-    def full_disk(tensors, path, metadata=None):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("vitdfq.tensors.save_file", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        vitdfq.save(vitdfq.load(vit_folder), vit_folder)
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, vit_folder], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [str(errno.EFBIG), str(vit_folder / "model.safetensors"), os.strerror(errno.EFBIG)]
     assert (vit_folder / "model.safetensors").read_bytes() == before
-    assert not [path for path in vit_folder.iterdir() if path.suffix == ".tmp"]
+    assert sorted(path.name for path in vit_folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize("key", ["checkpoint_path", "pretrained_cfg_overlay", "pretrained_filter_fn", "cache_dir"])

@@ -13,6 +13,7 @@ from vitdfq import progress
 from vitdfq.data import batches, load_labelled
 from vitdfq.errors import InputError, RecipeError
 from vitdfq.evaluation import Predictions, check_numbers, evaluate, predict, score
+from vitdfq.shelf import Shelf
 
 NUM_CLASSES = 7
 # what the model says (pixel value = class), and the truth: 3 of 5 are right
@@ -114,6 +115,19 @@ def test_too_few_images_are_noticed(folder, monkeypatch):
     )
     with pytest.raises(InputError, match="fewer images than the 5 expected"):
         evaluate(Reader(), dataset=folder, batch_size=2)
+
+
+def test_a_damaged_shard_is_named_and_made_again_alone(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("vitdfq.evaluation.BATCHES_IN_SHARD", 1)
+    shelf = Shelf(tmp_path / "shelf")
+    before = predict(Reader(), dataset=folder, batch_size=2, shelf=shelf)
+    damaged = tmp_path / "shelf/rows_2_4.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-8] + b"damaged?")
+    model = Reader()
+    again = predict(model, dataset=folder, batch_size=2, shelf=shelf)
+    assert again.logits.equal(before.logits) and again.labels.equal(before.labels)
+    assert model.sizes == [2]  # the other shards are kept
+    assert capsys.readouterr().err.replace("\n", "").count("rows_2_4.safetensors: changed since it was written; made again") == 1
 
 
 def test_unknown_length_needs_num_images(folder, monkeypatch):

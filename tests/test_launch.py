@@ -74,3 +74,35 @@ def test_a_wrong_recipe_is_said_once_by_the_main_process(tmp_path):
     (tmp_path / "out" / "mine.txt").write_text("mine")
     done = launch(TORCHRUN, tmp_path, check=False)
     assert done.stderr.count("not empty and not a vitdfq run") == 1
+
+
+FAILING = """
+import os, sys
+from datetime import timedelta
+import vitdfq.calibration, vitdfq.pipeline, vitdfq.processes
+from vitdfq.compare import compare
+
+def fails(*arguments, **options):
+    if os.environ["RANK"] in sys.argv[3]:
+        raise RuntimeError("out of memory")
+    return calibrate(*arguments, **options)
+
+calibrate, vitdfq.pipeline.calibrate = vitdfq.pipeline.calibrate, fails
+vitdfq.processes.PATIENCE = timedelta(seconds=5)
+found = compare([sys.argv[1]], out=sys.argv[2])
+if vitdfq.processes.is_main():
+    print(found["failed"])
+"""
+
+
+@pytest.mark.parametrize(("ranks", "said"), [("01", "['noise']\n"), ("1", ""), ("0", "")])
+def test_a_row_fails_in_all_processes_or_the_comparison_ends(ranks, said, tmp_path):
+    """One that goes on to the next row, while the others wait for it in this one, would never meet them again."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    calibrated = {"synthesize": {"method": "noise", "num_images": 4}, "calibrate": {"steps": ["observe"]}, "compare": {}}
+    (tmp_path / "noise.yaml").write_text(yaml.safe_dump(RECIPE | {"name": "noise"} | calibrated))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+    command = [*TORCHRUN[: -len(RUN)], tmp_path / "failing.py", tmp_path / "noise.yaml", tmp_path / "out", ranks]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert (done.returncode == 0, done.stdout) == (bool(said), said), done.stderr
+    assert "out of memory" in done.stderr and (tmp_path / "out/compare.json").exists() == bool(said)

@@ -14,7 +14,7 @@ LAYERS = [  # lowest first; a module may import from its own layer and those bel
     {"preparation", "quantization", "synthesis", "evaluation"},
     {"calibration"},
     {"recipe", "recipe_check"},
-    {"checkpoint", "packed", "report", "plots", "stages", "tables", "onnx"},
+    {"checkpoint", "packed", "report", "plots", "changes", "stages", "tables", "onnx"},
     {"bench", "pipeline", "plan", "forecast", "footprint", "probe", "names", "compare"},
     {"cli", "__main__"},
 ]

@@ -1,8 +1,10 @@
 """The main job through the real command, small: a zoo model, few images, few steps."""
 
 import json
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,9 @@ import yaml
 from PIL import Image
 
 import vitdfq
+from vitdfq.evaluation import Predictions
+from vitdfq.pipeline import open_line
+from vitdfq.recipe import load_recipe
 from vitdfq.tensors import read_tensors
 
 RECIPE = {
@@ -109,6 +114,55 @@ def test_changed_artefact_is_noticed_and_made_again(finished):
     done = vitdfq_command("synthesize", finished / "small.yaml", "--out", out)
     assert "changed since it was written" in done.stderr
     assert (out / "images.safetensors").read_bytes() == before
+
+
+def test_a_changed_recipe_says_what_it_makes_again(finished, tmp_path):
+    out = shutil.copytree(finished / "out", tmp_path / "out")
+    done = vitdfq_command("calibrate", finished / "small.yaml", "--out", out, "--set", "synthesize.num_images=3")
+    assert "images.safetensors: made again, synthesize.num_images was 4, is 3\n" in done.stderr
+    assert "model.safetensors: made again, images changed\n" in done.stderr
+
+
+def test_a_damaged_config_is_named_and_the_student_made_again(finished, tmp_path):
+    out = shutil.copytree(finished / "out", tmp_path / "out")
+    config = (out / "config.json").read_bytes()
+    (out / "config.json").write_bytes(config[: len(config) // 2])
+    done = vitdfq_command("calibrate", finished / "small.yaml", "--out", out)
+    assert f"{out / 'config.json'}: changed since it was written; made again" in done.stderr.replace("\n", "")
+    assert (out / "config.json").read_bytes() == config
+
+
+def test_a_gate_that_is_raised_holds_for_a_finished_student(finished, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("vitdfq.report.check_alive", lambda *arguments: asked.append(arguments[-1]))
+    out = shutil.copytree(finished / "out", tmp_path / "out")
+    vitdfq.run(finished / "small.yaml", out=out, overrides=["min_agreement=100"], until="student")
+    assert asked == [100]
+    assert (out / "model.safetensors").read_bytes() == (finished / "out/model.safetensors").read_bytes()
+
+
+def test_seconds_of_a_calibration_outlive_a_kill_while_it_is_judged(tmp_path, monkeypatch):
+    def calibrate(student, teacher, images, *, shelf, **options):
+        if shelf.get("step") is None:
+            time.sleep(0.5)
+            shelf.put("step", {"x": torch.ones(1)})
+        return student
+
+    def predict(*arguments, **options):
+        if not killed:
+            killed.append(True)
+            time.sleep(0.5)  # no part of the calibration
+            raise KeyboardInterrupt
+        return Predictions(torch.eye(2), torch.arange(2))
+
+    killed = []
+    monkeypatch.setattr("vitdfq.pipeline.calibrate", calibrate)
+    monkeypatch.setattr("vitdfq.pipeline.predict", predict)
+    with open_line(load_recipe(RECIPE), tmp_path / "out", fresh=False) as line:
+        with pytest.raises(KeyboardInterrupt):
+            line.judged(torch.zeros(2, 3, 28, 28), "x", seed=0)
+        _, seconds = line.judged(torch.zeros(2, 3, 28, 28), "x", seed=0)
+    assert killed and 0.5 <= seconds < 1
 
 
 def test_folder_of_another_run_is_refused_and_kept(finished):

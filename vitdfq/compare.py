@@ -14,6 +14,7 @@ from torch import Tensor
 
 import vitdfq
 from vitdfq import processes, report, tables
+from vitdfq.changes import Inputs, hashed
 from vitdfq.data import unseen_images
 from vitdfq.errors import one_line
 from vitdfq.evaluation import Predictions, score
@@ -73,7 +74,7 @@ def _table(table: "Table", loaded: list[Recipe], rows: list[Row]) -> dict[str, A
     write_text(folder / "compare.md", tables.markdown(content))
     charts = {key: tables.COLUMNS[key][0] for key in CHARTS}
     chart = lambda path: plot_comparison(content["rows"], charts, tables.title(content), content["teacher"], path)  # noqa: E731
-    table.drawn("compare.png", fingerprint(content), chart)
+    table.drawn("compare.png", {"content": hashed(fingerprint(content))}, chart)
     return content
 
 
@@ -102,16 +103,16 @@ class Table:
             else:
                 images, summary = self.line.images(row.section | {"seed": seed}, f"stages/{slug}_{seed}_images")
                 seconds = summary["seconds"]
-            key = fingerprint(self.line.teacher_print, images.numpy().tobytes().hex())
+            inputs = self.line.images_inputs(images)
             if index == 0:
-                self.look(row, images, key)
+                self.look(row, images, inputs)
             predictions, calibration = self.line.judged(images, f"{slug}_{seed}", seed)
             scores = score(predictions, self.teacher.logits)
-            measures = self.measures(images, key, f"{slug}_{seed}")
+            measures = self.measures(images, inputs, f"{slug}_{seed}")
         except OSError:  # the disk, not the method
             raise
         except Exception as error:  # one method's failure is a result of the comparison
-            if os.environ.get("VITDFQ_DEBUG"):
+            if os.environ.get("VITDFQ_DEBUG") or not processes.failed_in_all():
                 raise
             text = one_line(error, most=None)
             say(f"compare: {row.title}, seed {seed} failed: {text}")
@@ -129,11 +130,11 @@ class Table:
             with blaming("compare.real_images"):
                 return {"images": unseen_images(self.line.teacher, **asked)}
 
-        key = fingerprint(self.line.teacher_print, asked)
-        return self.line.stages.once(f"stages/real_{self.seeds[index]}_images.safetensors", key, make)[0]["images"]
+        inputs = self.line.teacher_inputs | {"real_images": asked}
+        return self.line.stages.once(f"stages/real_{self.seeds[index]}_images.safetensors", inputs, make)[0]["images"]
 
-    def measures(self, images: Tensor, key: str, name: str) -> dict[str, float | None]:
-        """What the teacher says about the images without labels; `key` is their fingerprint."""
+    def measures(self, images: Tensor, inputs: Inputs, name: str) -> dict[str, float | None]:
+        """What the teacher says about the images without labels."""
 
         def make(shelf: Shelf) -> dict[str, Tensor]:
             found = quality(self.line.teacher, images)
@@ -141,13 +142,13 @@ class Table:
                 name: torch.tensor(float("nan") if value is None else value, dtype=torch.float64) for name, value in found.items()
             }
 
-        found, _ = self.line.stages.once(f"stages/{name}_quality.safetensors", key, make)
+        found, _ = self.line.stages.once(f"stages/{name}_quality.safetensors", inputs, make)
         return {name: None if value.isnan() else value.item() for name, value in sorted(found.items())}
 
-    def look(self, row: Row, images: Tensor, key: str) -> None:
+    def look(self, row: Row, images: Tensor, inputs: Inputs) -> None:
         """Draw the grid of a row's images, and the attention of the first of them beside the priors they followed."""
         teacher, (grid, attention) = self.line.teacher, pictures_of(row)
-        self.drawn(grid, key, lambda path: report.save_grid(teacher, images, path))
+        self.drawn(grid, inputs, lambda path: report.save_grid(teacher, images, path))
 
         def draw(path: Path) -> None:
             shown = images[:LOOKED_AT]
@@ -155,17 +156,17 @@ class Table:
             priors = None if section is None else attention_priors(teacher, len(shown), section)
             plot_attention(report.pixels_of(teacher, shown), attention_maps(teacher, shown), priors, path)
 
-        self.drawn(attention, fingerprint(key, row.section), draw)
+        self.drawn(attention, inputs | {"synthesize": row.section}, draw)
 
-    def drawn(self, name: str, shaped_by: str, draw: Callable[[Path], None]) -> None:
-        """Draw a picture unless it is there and shaped by the same things; without matplotlib there may be none."""
-        if self.line.stages.seconds(name, shaped_by) is None:
+    def drawn(self, name: str, inputs: Inputs, draw: Callable[[Path], None]) -> None:
+        """Draw a picture unless it is there and shaped by the same inputs; without matplotlib there may be none."""
+        if self.line.stages.seconds(name, inputs) is None:
             path, start = self.line.folder / name, time.monotonic()
             if processes.is_main():
                 path.unlink(missing_ok=True)
             draw(path)
             if path.is_file():
-                self.line.stages.finish(name, shaped_by, round(time.monotonic() - start, 2))
+                self.line.stages.finish(name, inputs, round(time.monotonic() - start, 2))
 
     def content(self, recipes: list[Recipe], rows: list[Row], cells: list[dict[str, Any]]) -> dict[str, Any]:
         """What compare.json holds."""

@@ -1,7 +1,6 @@
 """The straight line from recipe to folder. Each stage leaves an artefact and what shaped it; a finished stage is not redone."""
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +13,10 @@ import vitdfq
 from vitdfq import checkpoint, hub, hub_access, processes, publish, report
 from vitdfq.calibration import calibrate
 from vitdfq.calibration.calibrate import check_steps
+from vitdfq.changes import Inputs, hashed
 from vitdfq.errors import GateError, RecipeError, VitdfqError
 from vitdfq.evaluation import Predictions, evaluate, predict, score
-from vitdfq.files import fingerprint, write_text
+from vitdfq.files import write_text
 from vitdfq.models import load_teacher
 from vitdfq.plots import plot_unit_sqnr
 from vitdfq.preparation import prepare
@@ -25,8 +25,9 @@ from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import bits_of
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.shelf import Shelf
-from vitdfq.stages import Stages, claimed, weights_fingerprint
+from vitdfq.stages import Stages, claimed
 from vitdfq.synthesis import METHODS, synthesize
+from vitdfq.tensors import digest
 from vitdfq.trackers import tracked
 
 
@@ -127,7 +128,8 @@ class Line:
         self.recipe, self.folder, self.teacher, self.prepared = recipe, folder, teacher, prepared
         self.stages = Stages(folder)
         self.device = next(teacher.parameters()).device
-        self.teacher_print = fingerprint(vitdfq.__version__, teacher.vitdfq, weights_fingerprint(teacher))
+        weights = hashed(digest(teacher.state_dict()))
+        self.teacher_inputs: Inputs = {"vitdfq": vitdfq.__version__, **teacher.vitdfq, "weights": weights}
 
     def heading(self) -> dict[str, Any]:
         return {
@@ -144,7 +146,7 @@ class Line:
         Raises:
             GateError: its top-1 on the full set is not the recipe's `reference_top1`, to 0.1: other weights, data or transform.
         """
-        predictions = self._predictions("teacher", self.teacher_print, lambda shelf: self.teacher)
+        predictions = self._predictions("teacher", self.teacher_inputs, lambda shelf: self.teacher)
         top1, reference = score(predictions)["top1"], self.recipe.reference_top1
         if reference is not None and self.recipe.evaluate.get("num_images") is None and abs(top1 - reference) > 0.1:
             raise GateError(f"the teacher's top-1 is {top1:.2f}, reference_top1 is {reference:.2f}: not the same model or data")
@@ -162,7 +164,8 @@ class Line:
             with blaming("synthesize"):
                 return {"images": synthesize(self.teacher, **section, shelf=shelf)}
 
-        tensors, seconds = self.stages.once(f"{name}.safetensors", fingerprint(self.teacher_print, _shaping(section)), make)
+        inputs = self.teacher_inputs | {"synthesize": _shaping(section)}
+        tensors, seconds = self.stages.once(f"{name}.safetensors", inputs, make)
         images = tensors["images"]
         steps = section.get("steps", METHODS[method].steps)
         # Steps of a generator see other images each; those of a mixture some of the images.
@@ -172,17 +175,22 @@ class Line:
         return images, summary
 
     def student(self, images: Tensor) -> tuple[nn.Module, float]:
-        """Calibrate and save the student, or load the one that an earlier run saved."""
-        shaped_by = self._student_print(images)
-        done, shelf = self.stages.seconds(checkpoint.WEIGHTS, shaped_by), self.stages.shelf(checkpoint.WEIGHTS, shaped_by)
-        if done is not None:
-            shelf.clear()  # it may have been killed right after it was finished
-            return checkpoint.load(self.folder).to(self.device), done
-        student, seconds = self._calibrated(images, shelf), shelf.seconds()
-        report.check_alive(student, self.prepared, images, self.recipe.min_agreement)
-        checkpoint.save(student, self.folder)
-        self.stages.finish(checkpoint.WEIGHTS, shaped_by, seconds)
-        shelf.clear()
+        """Calibrate and save the student, or load the one that an earlier run saved; with the seconds its calibration took.
+
+        Raises:
+            GateError: it says too little of what the teacher says. One that is there already stays.
+        """
+        inputs = self._student_inputs(images)
+        done, shelf = self.stages.seconds(checkpoint.WEIGHTS, inputs), self.stages.shelf(checkpoint.WEIGHTS, inputs)
+        if done is None:
+            student, seconds = self._calibrated(images, shelf), shelf.seconds()
+        else:
+            student, seconds = checkpoint.load(self.folder).to(self.device), done
+        report.check_alive(student, self.prepared, images, self.recipe.min_agreement)  # each time: the gate may have been raised
+        if done is None:
+            checkpoint.save(student, self.folder)
+            self.stages.finish(checkpoint.WEIGHTS, inputs, seconds, beside=(checkpoint.CONFIG,))
+        shelf.clear()  # where it was done: the process may have been killed right after that
         return student, seconds
 
     def size(self) -> dict[str, int]:
@@ -192,11 +200,11 @@ class Line:
     def evaluated(self, student: nn.Module, images: Tensor) -> dict[str, Any]:
         """Top-1 and the rest of teacher, student and the students of the baselines."""
         teacher = self.teacher_predictions()
-        rows = {"student": self._predictions("student", self._student_print(images), lambda shelf: student)}
+        rows = {"student": self._predictions("student", self._student_inputs(images), lambda shelf: student)}
         for method in self.recipe.baselines:
             other, _ = self.images(self._baseline_section(method, len(images)))
             rows[method] = self._predictions(
-                method, self._student_print(other), lambda shelf, other=other: self._calibrated(other, shelf)
+                method, self._student_inputs(other), lambda shelf, other=other: self._calibrated(other, shelf)
             )
         scores = {name: score(predictions, teacher.logits) for name, predictions in rows.items()}
         return {
@@ -209,15 +217,17 @@ class Line:
         """Predictions of a student calibrated with `seed`, which is not kept; and the seconds that its calibration took."""
 
         def make(shelf: Shelf) -> dict[str, Tensor]:
-            start = time.monotonic()
             student = self._calibrated(images, shelf.part("student"), seed=seed)
-            seconds = torch.tensor(round(time.monotonic() - start, 2), dtype=torch.float64)
+            calibration = shelf.get("calibration")
+            if calibration is None:  # else it was finished before an interruption, and now only read
+                calibration = {"calibration_seconds": torch.tensor(shelf.seconds(), dtype=torch.float64)}
+                shelf.put("calibration", calibration)
             say(f"evaluate: {name}")
             predictions = predict(student, **self.recipe.evaluate, shelf=shelf.part("predictions"))
-            return {"logits": predictions.logits, "labels": predictions.labels, "calibration_seconds": seconds}
+            return {"logits": predictions.logits, "labels": predictions.labels, **calibration}
 
-        key = fingerprint(self._student_print(images, seed=seed), _shaping(self.recipe.evaluate))
-        tensors, _ = self.stages.once(f"stages/{name}_predictions.safetensors", key, make)
+        inputs = self._student_inputs(images, seed=seed) | {"evaluate": _shaping(self.recipe.evaluate)}
+        tensors, _ = self.stages.once(f"stages/{name}_predictions.safetensors", inputs, make)
         return Predictions(tensors["logits"], tensors["labels"]), tensors["calibration_seconds"].item()
 
     def _baseline_section(self, method: str, num_images: int) -> dict[str, Any]:
@@ -228,19 +238,24 @@ class Line:
         with blaming("calibrate"):
             return calibrate(student, self.prepared, images, **self.recipe.calibrate | changes, shelf=shelf)
 
-    def _student_print(self, images: Tensor, **changes: Any) -> str:
-        sections = (self.recipe.prepare, self.recipe.quantize, self.recipe.calibrate | changes)
-        return fingerprint(self.teacher_print, *sections, fingerprint(images.numpy().tobytes().hex()))
+    def images_inputs(self, images: Tensor) -> Inputs:
+        """What shapes all that is made of these images and the teacher."""
+        return self.teacher_inputs | {"images": hashed(digest({"images": images}))}
 
-    def _predictions(self, name: str, shaped_by: str, model) -> Predictions:
+    def _student_inputs(self, images: Tensor, **changes: Any) -> Inputs:
+        recipe = self.recipe
+        sections = {"prepare": recipe.prepare, "quantize": recipe.quantize, "calibrate": recipe.calibrate | changes}
+        return self.images_inputs(images) | sections
+
+    def _predictions(self, name: str, inputs: Inputs, model) -> Predictions:
         def make(shelf: Shelf) -> dict[str, Tensor]:
             student = model(shelf.part("student"))
             say(f"evaluate: {name}")
             predictions = predict(student, **self.recipe.evaluate, shelf=shelf.part("predictions"))
             return {"logits": predictions.logits, "labels": predictions.labels}
 
-        key = fingerprint(shaped_by, _shaping(self.recipe.evaluate))
-        tensors, _ = self.stages.once(f"stages/{name}_predictions.safetensors", key, make)
+        inputs = inputs | {"evaluate": _shaping(self.recipe.evaluate)}
+        tensors, _ = self.stages.once(f"stages/{name}_predictions.safetensors", inputs, make)
         return Predictions(tensors["logits"], tensors["labels"])
 
 

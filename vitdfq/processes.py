@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+PATIENCE = timedelta(minutes=10)  # with a process that may be failing as this one did
 _started = False  # a process group of the caller's own is none of ours
+_failed: Any = None  # where those that failed meet: what they say there is never taken for what others wait for elsewhere
 
 
 def start() -> "torch.device":
@@ -29,7 +31,7 @@ def start() -> "torch.device":
     Raises:
         LaunchError: the launcher started several processes that do not see each other; each would write the same files.
     """
-    global _started
+    global _started, _failed
     from accelerate import Accelerator, InitProcessGroupKwargs
 
     # One process may wait for hours for another's batch of images; the usual limit is ten minutes.
@@ -42,6 +44,10 @@ def start() -> "torch.device":
         )
     if not _started:
         atexit.register(accelerator.end_training)  # NCCL wants to be told
+        if launched > 1:
+            from torch import distributed
+
+            _failed = distributed.new_group(backend="gloo", timeout=PATIENCE)
     _started = True
     return accelerator.device
 
@@ -97,6 +103,18 @@ def from_main(make: Callable[[], T]) -> T:
 def agreed(tensors: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
     """The main process's tensors, in every process: where devices round differently, all go on from the same numbers."""
     return tensors if count() == 1 else from_main(lambda: {name: value.detach().cpu() for name, value in tensors.items()})
+
+
+def failed_in_all() -> bool:
+    """Whether every process has failed; asked by one that has. The others may wait for it elsewhere: then it must not go on."""
+    group = _group()
+    if group is None:
+        return True
+    try:
+        group.barrier(_failed)
+    except RuntimeError:  # somebody did not come
+        return False
+    return True
 
 
 def share(parts: Sequence[T]) -> Sequence[T]:

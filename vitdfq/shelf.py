@@ -1,20 +1,18 @@
 """What is finished of a stage that is not: parts on disk, so that the same command goes on where it was killed."""
 
-import hashlib
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from vitdfq import processes
 from vitdfq.errors import InputError
 from vitdfq.files import read_json, write_text
 from vitdfq.progress import say
-from vitdfq.tensors import read_metadata, read_tensors, write_tensors
+from vitdfq.tensors import digest, read_metadata, read_tensors, write_tensors
 
 Tensors = dict[str, Tensor]
 
@@ -56,21 +54,21 @@ class Shelf:
         return 0.0 if self.clock is None else self.clock.seconds()
 
     def get(self, name: str) -> Tensors | None:
-        """The part, or None if it is not there or was changed since it was written."""
+        """The part, or None if it is not there; one that was changed since it was written is removed."""
         return None if self.folder is None else processes.from_main(lambda: self._read(name))
 
     def put(self, name: str, part: Tensors) -> None:
         """Keep a part; every process that calls it has the same one."""
         if self.folder is not None and processes.is_main():
-            write_tensors(self._path(name), part, {"sha256": _digest(part)})
+            write_tensors(self._path(name), part, {"sha256": digest(part)})
             if self.clock is not None:
                 self.clock.note()
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Those of the parts that are not there, by their names alone."""
+        """Those of the parts that `get` would not find: exactly what `all` makes."""
         if self.folder is None:
             return list(names)
-        return processes.from_main(lambda: [name for name in names if not self._path(name).is_file()])
+        return processes.from_main(lambda: [name for name in names if self._read(name) is None])
 
     def all(self, names: Iterable[str], make: Callable[[str], Tensors]) -> list[Tensors]:
         """The parts of these names, in their order, in every process; those missing are shared out over the processes."""
@@ -94,11 +92,12 @@ class Shelf:
             return None
         try:
             part = read_tensors(path)
-            if read_metadata(path).get("sha256") == _digest(part):
+            if read_metadata(path).get("sha256") == digest(part):
                 return part
         except InputError:  # damaged
             pass
         say(f"{path}: changed since it was written; made again")
+        path.unlink()
         return None
 
 
@@ -110,11 +109,3 @@ def joined(**owners: Tensors) -> Tensors:
 def under(part: Tensors, owner: str) -> Tensors:
     """What `joined` took from one owner."""
     return {name.removeprefix(f"{owner}/"): value for name, value in part.items() if name.startswith(f"{owner}/")}
-
-
-def _digest(part: Tensors) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(part.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -1,16 +1,17 @@
 """What a run leaves in its folder, and how a later run knows that it can be used again."""
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitdfq import processes, tensors
+from vitdfq.changes import Inputs, flat, what_changed
 from vitdfq.errors import InputError
 from vitdfq.files import fingerprint, read_json, sha256, write_text
 from vitdfq.progress import say
@@ -18,8 +19,10 @@ from vitdfq.shelf import Clock, Shelf
 
 RECORD, PARTS, LOCK = "stages/finished.json", "stages/parts", ".vitdfq.lock"
 ENTRY = {"shaped_by", "sha256", "seconds"}
-RUN = ("recipe.yaml", "metrics.json", "README.md", "config.json", "model.safetensors", "images.safetensors", RECORD)
+RUN = ("metrics.json", "README.md", "config.json", "model.safetensors", "images.safetensors", RECORD)
 OURS = (*RUN, "compare.json", "compare.md", "compare.png")
+FIRST = re.compile(r"\.recipe\.yaml\.\d+\.tmp")  # recipe.yaml, which is written before all else, if we were killed right then
+LEFT_BEHIND = re.compile(r"\..+\.\d+\.tmp|\.tmp\w{6}")  # by a writer that was killed: `written_whole`, safetensors
 
 
 class Stages:
@@ -28,52 +31,59 @@ class Stages:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def once(self, name: str, shaped_by: str, make: Callable[[Shelf], dict[str, Tensor]]) -> tuple[dict[str, Tensor], float]:
-        """Return (tensors, seconds) of artefact `name`: read when its fingerprint matches, else made and written.
+    def once(self, name: str, inputs: Inputs, make: Callable[[Shelf], dict[str, Tensor]]) -> tuple[dict[str, Tensor], float]:
+        """Return (tensors, seconds) of artefact `name`: read when `inputs` are as they were, else made and written.
 
         `make(shelf)` is called in every process, and finds on the shelf what it put there before it was interrupted.
         """
-        seconds = self.seconds(name, shaped_by)
-        shelf = self.shelf(name, shaped_by)
+        seconds = self.seconds(name, inputs)
+        shelf = self.shelf(name, inputs)
         if seconds is not None:
             shelf.clear()  # it may have been killed right after it was finished
             return processes.from_main(lambda: tensors.read_tensors(self.folder / name)), seconds
         made = processes.agreed(make(shelf))
         seconds = shelf.seconds()
         tensors.write_tensors(self.folder / name, made)
-        self.finish(name, shaped_by, seconds)
+        self.finish(name, inputs, seconds)
         shelf.clear()
         return made, seconds
 
-    def shelf(self, name: str, shaped_by: str) -> Shelf:
+    def shelf(self, name: str, inputs: Inputs) -> Shelf:
         """Where parts of artefact `name` wait for the others. Parts of one that was shaped by other things are forgotten."""
-        folder = self.folder / PARTS / fingerprint(name)
+        folder, shaped_by = self.folder / PARTS / fingerprint(name), fingerprint(inputs)
         if processes.is_main() and folder.is_dir():
             for other in folder.iterdir():
                 if other.name != shaped_by:
                     Shelf(other).clear()
         return Shelf(folder / shaped_by, Clock(folder / shaped_by / "seconds.json"))
 
-    def seconds(self, name: str, shaped_by: str) -> float | None:
-        """How long the artefact took, if it is there, whole, and shaped by the same things; else None."""
-        return processes.from_main(lambda: self._seconds(name, shaped_by))
+    def seconds(self, name: str, inputs: Inputs) -> float | None:
+        """How long the artefact took, if it is there, whole, and shaped by the same inputs; else None, and why is said."""
+        return processes.from_main(lambda: self._seconds(name, inputs))
 
-    def _seconds(self, name: str, shaped_by: str) -> float | None:
-        entry, path = self._record().get(name), self.folder / name
-        if not isinstance(entry, dict) or not entry.keys() >= ENTRY or entry["shaped_by"] != shaped_by or not path.is_file():
+    def _seconds(self, name: str, inputs: Inputs) -> float | None:
+        entry = self._record().get(name)
+        if not isinstance(entry, dict) or not entry.keys() >= ENTRY or not (self.folder / name).is_file():
             return None
-        if entry["sha256"] != sha256(path):
-            say(f"{path}: changed since it was written; made again")
+        if entry["shaped_by"] != fingerprint(inputs):
+            say(f"{name}: made again, {what_changed(entry.get('inputs'), flat(inputs))}")
             return None
+        for file, digest in (entry.get("beside", {}) | {name: entry["sha256"]}).items():
+            path = self.folder / file
+            if not path.is_file() or sha256(path) != digest:
+                say(f"{path}: changed since it was written; made again")
+                return None
         say(f"{name}: used again")
         return entry["seconds"]
 
-    def finish(self, name: str, shaped_by: str, seconds: float) -> None:
-        """Record that the artefact is complete."""
+    def finish(self, name: str, inputs: Inputs, seconds: float, beside: Sequence[str] = ()) -> None:
+        """Record that the artefact is complete; without the files `beside` it, as they are now, it is of no use."""
         if not processes.is_main():
             return
-        entry = {"shaped_by": shaped_by, "sha256": sha256(self.folder / name), "seconds": seconds}
-        write_text(self.folder / RECORD, json.dumps(self._record() | {name: entry}, indent=2) + "\n")
+        hashes = {"sha256": sha256(self.folder / name), "beside": {file: sha256(self.folder / file) for file in beside}}
+        entry = {"shaped_by": fingerprint(inputs), "inputs": flat(inputs), **hashes, "seconds": seconds}
+        record = self._record() | {name: entry}
+        write_text(self.folder / RECORD, json.dumps(record, indent=2) + "\n")
 
     def _record(self) -> dict[str, Any]:
         path = self.folder / RECORD
@@ -100,10 +110,11 @@ def claimed(folder: Path, name: str, recipe_yaml: str, fresh: bool) -> Iterator[
             lock.acquire()
         except Timeout as error:
             raise InputError(f"{folder}: another run is writing there; wait for it, or choose another --out") from error
-        for left_behind in folder.rglob(".*.tmp"):  # by a run that was killed while it wrote
-            left_behind.unlink()
+        for path in folder.rglob(".*tmp*"):
+            if LEFT_BEHIND.fullmatch(path.name) and path.is_file():
+                path.unlink()
         if fresh:
-            for ours in OURS:
+            for ours in OURS:  # not recipe.yaml: without it the folder would be nobody's if we were killed now
                 (folder / ours).unlink(missing_ok=True)
             Shelf(folder / PARTS).clear()
         write_text(folder / "recipe.yaml", recipe_yaml)
@@ -118,19 +129,10 @@ def claimed(folder: Path, name: str, recipe_yaml: str, fresh: bool) -> Iterator[
 def _check_owner(folder: Path, name: str, fresh: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: not a folder")
-    if folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
-        marker = folder / "recipe.yaml"
-        if not marker.is_file():
-            raise InputError(f"{folder}: not empty and not a vitdfq run; choose another --out")
+    marker = folder / "recipe.yaml"
+    if marker.is_file():
         owner = marker.read_text(encoding="utf-8", errors="replace").partition("\n")[0].removeprefix("name: ").strip()
         if owner != name and not fresh:
             raise InputError(f"{folder}: holds another run ({owner}); choose another --out, or --fresh to replace it")
-
-
-def weights_fingerprint(model: nn.Module) -> str:
-    """Hash of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    elif folder.is_dir() and any(path.name != LOCK and not FIRST.fullmatch(path.name) for path in folder.iterdir()):
+        raise InputError(f"{folder}: not empty and not a vitdfq run; choose another --out")

@@ -1,5 +1,8 @@
 """Tensors in safetensors files: written whole or not at all, read with a clear word when damaged, never unpickled."""
 
+import hashlib
+import os
+import re
 from pathlib import Path
 
 import torch
@@ -25,16 +28,28 @@ DTYPES = {
     torch.bool: "BOOL",
 }
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of what torch.save writes, today and before version 1.6
+SYSTEM_ERROR = re.compile(r"os error (\d+)|Os \{ code: (\d+)")  # how versions of safetensors word an OSError
 CONVERT = "a pickle can run code when read, so it is never opened: convert it to safetensors first (safetensors.torch.save_file)"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors (moved to the CPU, made contiguous) and string metadata, in the main process."""
+    """Write tensors (moved to the CPU, made contiguous) and string metadata, in the main process.
+
+    Raises:
+        OSError: the system would not: a full disk, say. It names the file.
+    """
     if not processes.is_main():
         return
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as temporary:
-        save_file(ready, temporary, metadata={"format": "pt"} | (metadata or {}))
+        try:
+            save_file(ready, temporary, metadata={"format": "pt"} | (metadata or {}))
+        except SafetensorError as error:
+            system = SYSTEM_ERROR.search(str(error))
+            if system is None:
+                raise
+            number = int(system[1] or system[2])
+            raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -55,6 +70,15 @@ def read_header(path: Path) -> Header:
     with _open(path) as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """Return the SHA-256, in hexadecimal, of names, types, shapes and values."""
+    found = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def not_finite(model: torch.nn.Module) -> str | None:
