@@ -68,7 +68,8 @@ class Stages:
         if entry["shaped_by"] != fingerprint(inputs):
             say(f"{name}: made again, {what_changed(entry.get('inputs'), flat(inputs))}")
             return None
-        for file, digest in (entry.get("beside", {}) | {name: entry["sha256"]}).items():
+        beside = entry["beside"] if isinstance(entry.get("beside"), dict) else {}
+        for file, digest in (beside | {name: entry["sha256"]}).items():
             path = self.folder / file
             if not path.is_file() or sha256(path) != digest:
                 say(f"{path}: changed since it was written; made again")
