@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.calibration.distance import finish, relative_error
+from vitdfq.calibration.streams import device_of
 from vitdfq.models import units
 from vitdfq.quantization.learning import divergence
 
@@ -16,6 +17,7 @@ Objective = Callable[[int], Loss]
 """Position of a unit in the chain -> its loss. The last unit writes logits: its loss is always their divergence."""
 
 PROBES = 2
+AT_ONCE = 32  # images that go through the whole teacher and back
 
 
 def mse(teacher: nn.Module, images: Tensor) -> Objective:
@@ -75,9 +77,9 @@ def _fisher_weights(teacher: nn.Module, images: Tensor) -> list[Tensor]:
     rng = torch.Generator().manual_seed(0)
     chain = units(teacher)
     totals: list[Tensor] = []
-    for part in images.split(32):
+    for part in images.split(AT_ONCE):
         with torch.enable_grad():
-            x, outputs = part, []
+            x, outputs = part.to(device_of(teacher)), []
             for unit in chain[:-1]:
                 x = unit.forward(x)
                 if not outputs:

@@ -1,4 +1,8 @@
-"""Block-by-block reconstruction: move each block's weights until its quantized output matches the float block's."""
+"""Block-by-block reconstruction: move each block's weights until its quantized output matches the float block's.
+
+In host memory are three streams (see `streams.py`): the quantized and the float one in front of a unit, and the float one behind
+it. On the device is what one unit needs to learn from one batch.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +15,7 @@ from vitdfq import processes, progress
 from vitdfq.calibration.guard import Guard, hold_out
 from vitdfq.calibration.objectives import OBJECTIVES, Loss
 from vitdfq.calibration.rounding import SoftRounding, learned_rounding
+from vitdfq.calibration.streams import device_of, forwarded
 from vitdfq.models import Unit, units
 from vitdfq.pick import pick
 from vitdfq.quantization.descent import Descent
@@ -56,7 +61,7 @@ def reconstruct(
         iterations: Adam steps a unit.
         lr: Adam's rate for weights, in quantization steps of each, with a short warm-up, falling to zero by a half cosine.
         scale_lr: the same for activation scales, relative to each; 0 leaves them.
-        batch_size: images a step.
+        batch_size: images a step, and in one forward pass; bounds memory on the device.
         keep: share of input elements taken from the quantized stream.
         objective: what is minimised, one of `OBJECTIVES`.
         rounding: "straight_through" trains weights through the rounding; "adaround" trains which way each weight is rounded
@@ -79,7 +84,7 @@ def reconstruct(
     rng, shelf = torch.Generator().manual_seed(seed), shelf or Shelf()
     pairs = list(zip(units(student), units(teacher), strict=True))
     with progress.bar("reconstruct", total=len(pairs) * iterations) as bar:
-        training = Training(iterations, lr, scale_lr, batch_size, keep, gates, rng, bar)
+        training = Training(iterations, lr, scale_lr, batch_size, keep, gates, device_of(student), rng, bar)
         chain = Chain(student, pairs, shown, losses, guard, training, shelf)
         put_back = chain.each_alone(seed) if independent else chain.in_order()
     if put_back:
@@ -98,12 +103,15 @@ class Chain:
     training: "Training"
     shelf: Shelf
 
+    def behind(self, unit: Unit, stream: Tensor) -> Tensor:
+        """The stream behind a unit, of the one in front of it."""
+        return forwarded(unit.forward, stream, self.training.device, self.training.batch_size)
+
     def in_order(self) -> int:
         """Each unit on what the ones before it, trained, hand on. Returns how many were put back."""
         quantized, real, rng, put_back = self.shown, self.shown, self.training.rng, 0
         for position, (unit, float_unit) in enumerate(self.pairs):
-            with torch.no_grad():
-                target = float_unit.forward(real)
+            target = self.behind(float_unit, real)
             part = self.shelf.get(unit.name)
             if part is None:
                 if self.guard:
@@ -120,8 +128,8 @@ class Chain:
             rng.set_state(part.pop("rng"))
             put_back += int(part.pop("worse"))
             restore_state(unit.modules, part)
-            with torch.no_grad():
-                quantized, real = unit.forward(quantized), target
+            real = target  # first: one stream fewer while the next one is made
+            quantized = self.behind(unit, quantized)
         return put_back
 
     def each_alone(self, seed: int) -> int:
@@ -133,10 +141,9 @@ class Chain:
         def make(name: str) -> dict[str, Tensor]:
             nonlocal real, reached
             unit, float_unit = self.pairs[places[name]]
-            with torch.no_grad():
-                while reached < places[name]:
-                    real, reached = self.pairs[reached][1].forward(real), reached + 1
-                target = float_unit.forward(real)
+            while reached < places[name]:
+                real, reached = self.behind(self.pairs[reached][1], real), reached + 1
+            target = self.behind(float_unit, real)
             own = replace(self.training, keep=0.0, rng=generator(seed, "reconstruct", places[name]))
             with learning(unit.modules) as learners:
                 own.run(unit, learners, self.losses(places[name]), real, real, target)
@@ -165,6 +172,7 @@ class Training:
     batch_size: int
     keep: float
     gates: bool
+    device: torch.device
     rng: torch.Generator
     bar: progress.Bar
 
@@ -173,7 +181,7 @@ class Training:
         old = learners.snapshot()
 
         def train(pace: float) -> None:
-            batches = _mixed(quantized, real, target, self.iterations, self.batch_size, self.keep, self.rng)
+            batches = _mixed(quantized, real, target, self)
             with _rounding(unit, self.gates) as soft:
                 self._descend(unit, learners, loss_of, batches, soft, pace)
             learners.require_finite("reconstruct")
@@ -208,14 +216,13 @@ class Training:
             self.bar.advance(loss=value)
 
 
-def _mixed(
-    quantized: Tensor, real: Tensor, target: Tensor, iterations: int, batch_size: int, keep: float, rng: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (input, target) batches; each input element comes from the quantized stream with probability `keep`."""
-    for _ in range(iterations):
-        batch = torch.randperm(len(target), generator=rng)[:batch_size].to(target.device)
-        drawn = torch.rand(quantized[batch].shape, generator=rng).to(target.device)
-        yield torch.where(drawn < keep, quantized[batch], real[batch]), target[batch]
+def _mixed(quantized: Tensor, real: Tensor, target: Tensor, training: Training) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (input, target) batches, on the device; each input element is of the quantized stream with probability `keep`."""
+    for _ in range(training.iterations):
+        batch = torch.randperm(len(target), generator=training.rng)[: training.batch_size]
+        drawn = torch.rand(len(batch), *quantized.shape[1:], generator=training.rng)
+        mixed = torch.where(drawn < training.keep, quantized[batch], real[batch])
+        yield mixed.to(training.device), target[batch].to(training.device)
 
 
 @contextmanager
