@@ -1,7 +1,7 @@
 """Block-by-block reconstruction: move each block's weights until its quantized output matches the float block's.
 
 In host memory are three streams (see `streams.py`): the quantized and the float one in front of a unit, and the float one behind
-it. On the device is what one unit needs to learn from one batch.
+it; with `independent` two. On the device is what one unit needs to learn from one batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +15,7 @@ from vitdfq import processes, progress
 from vitdfq.calibration.guard import Guard, hold_out
 from vitdfq.calibration.objectives import OBJECTIVES, Loss
 from vitdfq.calibration.rounding import SoftRounding, learned_rounding
+from vitdfq.calibration.shares import Shares, shares_for
 from vitdfq.calibration.streams import device_of, forwarded
 from vitdfq.models import Unit, units
 from vitdfq.pick import pick
@@ -54,6 +55,9 @@ def reconstruct(
     odd images from being overfitted; the quantized stream is refreshed after each unit. A unit whose training made the whole
     student worse on images not trained on is put back (see `Guard`).
 
+    Several processes take a share of each batch and add up their gradients, so that all train the same student; every one of them
+    has the streams of all images.
+
     Args:
         student: changed in place; its quantizers must have been fitted.
         teacher: the float model the student was made from.
@@ -67,8 +71,8 @@ def reconstruct(
         rounding: "straight_through" trains weights through the rounding; "adaround" trains which way each weight is rounded
             (arXiv 2004.10568), which takes thousands of iterations.
         guarded: put a unit back when the guard's images say so.
-        independent: train every unit on the teacher's stream alone (`keep` says nothing then), so that units can be shared out
-            over the processes. A unit then knows nothing of the errors before it.
+        independent: train every unit on the teacher's stream alone (`keep` says nothing then), so that units instead of batches
+            can be shared out over the processes. A unit then knows nothing of the errors before it.
         seed: of the batches and the mixing, and of the guard's images.
         shelf: keeps finished units.
 
@@ -83,8 +87,11 @@ def reconstruct(
     losses = build(teacher, shown)
     rng, shelf = torch.Generator().manual_seed(seed), shelf or Shelf()
     pairs = list(zip(units(student), units(teacher), strict=True))
-    with progress.bar("reconstruct", total=len(pairs) * iterations) as bar:
-        training = Training(iterations, lr, scale_lr, batch_size, keep, gates, device_of(student), rng, bar)
+    shares = Shares(together=False) if independent else shares_for(min(batch_size, len(shown)))
+    names = [unit.name for unit, _ in pairs]
+    own = processes.share(shelf.missing(names)) if independent else names  # what this process trains, or finds on the shelf
+    with progress.bar("reconstruct", total=len(own) * iterations) as bar:
+        training = Training(iterations, lr, scale_lr, batch_size, keep, gates, device_of(student), shares, rng, bar)
         chain = Chain(student, pairs, shown, losses, guard, training, shelf)
         put_back = chain.each_alone(seed) if independent else chain.in_order()
     if put_back:
@@ -147,7 +154,7 @@ class Chain:
             own = replace(self.training, keep=0.0, rng=generator(seed, "reconstruct", places[name]))
             with learning(unit.modules) as learners:
                 own.run(unit, learners, self.losses(places[name]), real, real, target)
-            trained = state_of(unit.modules)
+            trained = {key: value.cpu() for key, value in state_of(unit.modules).items()}  # it goes to the other processes
             restore_state(unit.modules, before[name])
             return trained
 
@@ -173,6 +180,7 @@ class Training:
     keep: float
     gates: bool
     device: torch.device
+    shares: Shares
     rng: torch.Generator
     bar: progress.Bar
 
@@ -184,7 +192,7 @@ class Training:
             batches = _mixed(quantized, real, target, self)
             with _rounding(unit, self.gates) as soft:
                 self._descend(unit, learners, loss_of, batches, soft, pace)
-            learners.require_finite("reconstruct")
+            learners.require_finite(f"reconstruct: {unit.name}")
 
         steadily(train, undo=lambda: learners.restore(old))
         return old
@@ -204,23 +212,29 @@ class Training:
         descent = Descent(groups, self.iterations)
         for step, (mixed, target) in enumerate(batches):
             with torch.enable_grad():
-                loss = loss_of(unit.forward(mixed), target)
+                loss = loss_of(unit.forward(mixed), target, self.shares.summed)
                 done = step / self.iterations
                 if done >= FREE_SHARE:
                     first, last = SHARPNESS
                     sharpness = last + (first - last) * (1 - done) / (1 - FREE_SHARE)
-                    loss = loss + sum(ROUNDING_WEIGHT * rounding.undecided(sharpness) for rounding in soft)
-            value = finite(loss, "reconstruct: the loss", step)
+                    undecided = sum(ROUNDING_WEIGHT * rounding.undecided(sharpness) for rounding in soft)
+                    loss = loss + self.shares.once() * undecided
+            value = finite(self.shares.summed(loss.detach()), f"reconstruct: the loss of {unit.name}", step)
             loss.backward()
+            self.shares.sum_gradients(descent.parameters)
             descent.step()
             self.bar.advance(loss=value)
 
 
 def _mixed(quantized: Tensor, real: Tensor, target: Tensor, training: Training) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (input, target) batches, on the device; each input element is of the quantized stream with probability `keep`."""
+    """Yield (input, target) of this process's share of each batch, on the device.
+
+    An input element is of the quantized stream with probability `keep`. All processes draw for the whole batch, alike.
+    """
     for _ in range(training.iterations):
         batch = torch.randperm(len(target), generator=training.rng)[: training.batch_size]
-        drawn = torch.rand(len(batch), *quantized.shape[1:], generator=training.rng)
+        drawn = training.shares.of(torch.rand(len(batch), *quantized.shape[1:], generator=training.rng))
+        batch = training.shares.of(batch)
         mixed = torch.where(drawn < training.keep, quantized[batch], real[batch])
         yield mixed.to(training.device), target[batch].to(training.device)
 
