@@ -16,6 +16,7 @@ from vitdfq.files import written_whole
 from vitdfq.models import units
 
 CELL, MARGIN, CAPTION = 112, 6, 14  # pixels
+AT_ONCE = 32  # images in one forward pass
 
 
 @torch.inference_mode()
@@ -48,15 +49,21 @@ def pixels_of(teacher: nn.Module, images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def unit_sqnr(student: nn.Module, prepared: nn.Module, images: Tensor) -> dict[str, float]:
-    """Signal to quantization noise (dB) after each unit, both models fed the same images (N, 3, H, W): which unit hurts."""
+    """Signal to quantization noise (dB) after each unit, both models fed the same images (N, 3, H, W): which unit hurts.
+
+    Batches go through the whole chain one by one, so that memory holds one of them however many images there are.
+    """
     device = next(student.parameters()).device
-    quantized = real = images.to(device)
-    found = {}
-    for unit, float_unit in zip(units(student), units(prepared), strict=True):
-        quantized, real = unit.forward(quantized), float_unit.forward(real)
-        noise = (quantized - real).square().sum().clamp(min=torch.finfo(real.dtype).tiny)
-        found[unit.name] = round((10 * torch.log10(real.square().sum() / noise)).item(), 2)
-    return found
+    pairs = list(zip(units(student), units(prepared), strict=True))
+    signal, noise = torch.zeros(2, len(pairs), dtype=torch.float64)
+    for part in images.split(AT_ONCE):
+        quantized = real = part.to(device)
+        for place, (unit, float_unit) in enumerate(pairs):
+            quantized, real = unit.forward(quantized), float_unit.forward(real)
+            signal[place] += real.square().sum().item()
+            noise[place] += (quantized - real).square().sum().item()
+    ratios = 10 * torch.log10(signal / noise.clamp(min=torch.finfo(torch.float32).tiny))
+    return {unit.name: round(ratio, 2) for (unit, _), ratio in zip(pairs, ratios.tolist(), strict=True)}
 
 
 @torch.inference_mode()
@@ -70,7 +77,7 @@ def check_alive(student: nn.Module, prepared: nn.Module, images: Tensor, min_agr
         GateError: logits that are not finite, or too little agreement.
     """
     device = next(student.parameters()).device
-    logits, target = (torch.cat([model(part.to(device)) for part in images.split(32)]) for model in (student, prepared))
+    logits, target = (torch.cat([model(part.to(device)) for part in images.split(AT_ONCE)]) for model in (student, prepared))
     if not logits.isfinite().all():
         raise GateError("the student's logits on the synthetic images are not finite: its calibration failed")
     chance = 100 / logits.shape[1]

@@ -44,7 +44,7 @@ def calibrate(
     Args:
         student: what `quantize` returned.
         teacher: the float model `quantize` was given; its blocks give the targets. It is not touched.
-        images: (N, 3, H, W), normalised as the teacher expects.
+        images: (N, 3, H, W), normalised as the teacher expects. They stay in host memory; see `streams.py`.
         steps: names, or `{name: {option: value}}`, in order; None means `default_steps(student)`, an empty list no step.
         seed: of every random draw; the same seed gives the same student.
         shelf: where what is finished waits, so that an interrupted call goes on.
@@ -58,16 +58,15 @@ def calibrate(
         raise ValueError(f"images must be (N, 3, H, W) with N > 0, not {tuple(images.shape)}")
     if not images.isfinite().all():
         raise ValueError("images hold NaN or infinite values")
-    device = next(student.parameters()).device
     parsed = check_steps(student, steps)
     for module in weighted_modules(student):
         take_weight_off_grid(module)  # one that was calibrated before: what a step moves must be rounded again
-    shelf = shelf or Shelf()
+    shelf, images = shelf or Shelf(), images.cpu()  # steps take what they need to the device, a batch at a time
     for number, (name, options) in enumerate(parsed[(done := _resume(student, parsed, shelf)) :], start=done):
         step, title = STEPS[name], f"{number}_{name}"
         known, parts = inspect.signature(step).parameters, shelf.part(f"{title}_parts")
         own = {"seed": seed, "shelf": parts}
-        step(student, teacher, images.to(device), **{key: value for key, value in own.items() if key in known} | options)
+        step(student, teacher, images, **{key: value for key, value in own.items() if key in known} | options)
         student.load_state_dict(state := processes.agreed(student.state_dict()))
         shelf.put(title, state)
         parts.clear()

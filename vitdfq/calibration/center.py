@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vitdfq import progress
 from vitdfq.calibration.folding import float_inputs, float_pass, require_unfitted
 from vitdfq.calibration.guard import Guard, worst_ratio
-from vitdfq.calibration.observe import observe
+from vitdfq.calibration.observe import count_fits, fit_all
 from vitdfq.models import Rows, attention_sites, projections
 from vitdfq.quantization.modules import QuantLinear
 from vitdfq.quantization.quantizers.dynamic import TokenUniform
@@ -49,16 +49,21 @@ def center(
     require_unfitted(student, "center")
     images = images[:num_images]
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    _center_keys_and_values(student, images)
-    _center_queries(student, images)
-    _center_inputs(student, images)
-    if guarded and not _helps(student, before, teacher, images[:TRIAL_IMAGES], seed):
+    rewrites = (_center_keys_and_values, _center_queries, _center_inputs)
+    with progress.bar("center", total=len(rewrites) + (2 * count_fits(student) if guarded else 0)) as bar:
+        for rewrite in rewrites:
+            rewrite(student, images)
+            bar.advance()
+        helps = not guarded or _helps(student, before, teacher, images[:TRIAL_IMAGES], seed, bar)
+    if not helps:
         student.load_state_dict(before)
         progress.say("center: no clear gain on every kind of image; left out")
 
 
-def _helps(student: nn.Module, before: dict[str, Tensor], teacher: nn.Module, images: Tensor, seed: int) -> bool:
-    """Whether the centred student, its ranges observed, is clearly better than the one before on every kind of image.
+def _helps(
+    student: nn.Module, before: dict[str, Tensor], teacher: nn.Module, images: Tensor, seed: int, bar: progress.Bar
+) -> bool:
+    """Whether the centred student, its ranges fitted, is clearly better than the one before on every kind of image.
 
     That it must be on the images that gave the means too is no matter of course: where these are far from zero and differ
     from image to image, centring makes the range of each larger. Noise and painted images can be too much alike to tell.
@@ -69,7 +74,7 @@ def _helps(student: nn.Module, before: dict[str, Tensor], teacher: nn.Module, im
     def errors(state: dict[str, Tensor]) -> list[float]:
         trial = deepcopy(student)
         trial.load_state_dict(state)
-        observe(trial, teacher, images)
+        fit_all(trial, images, bar)
         return guard.errors(trial)
 
     return worst_ratio(errors(student.state_dict()), errors(before)) <= CLEAR_GAIN

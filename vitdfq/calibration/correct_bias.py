@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitdfq.calibration.streams import device_of
 from vitdfq.models import projections
 from vitdfq.models.hooks import hooked
 from vitdfq.quantization.modules import QuantConv2d, named_weighted_modules
@@ -29,12 +30,12 @@ def correct_bias(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_
         student: biases are changed in place; its quantizers must have been fitted.
         teacher: the float model the student was made from.
         images: (N, 3, H, W).
-        num_images: at most so many of the images are used; they pass at once.
+        num_images: at most so many of the images are used; they pass at once, so that this many bound memory.
 
     Raises:
         ValueError: the student's outputs are not finite, since `observe` has not run.
     """
-    images = images[:num_images]
+    images = images[:num_images].to(device_of(student))
     names = [name for name, _ in named_weighted_modules(student)]
     free: dict[str, list[int]] = {}  # linear -> its rows that write keys and values
     for projection in projections(student):

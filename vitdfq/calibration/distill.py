@@ -8,6 +8,7 @@ from vitdfq.calibration.augment import augmented
 from vitdfq.calibration.distance import distance, ending_of, sizes
 from vitdfq.calibration.guard import Guard, hold_out, worst_ratio
 from vitdfq.calibration.saved import saved_bytes
+from vitdfq.calibration.streams import device_of
 from vitdfq.pick import pick
 from vitdfq.quantization.descent import Descent
 from vitdfq.quantization.fitted import require_fitted
@@ -58,11 +59,11 @@ def distill(
     dtype = pick(precision, PRECISIONS, "precision")
     shown, held_out = hold_out(images)
     guard = Guard(teacher, held_out, seed=seed)
-    shelf = shelf or Shelf()
+    shelf, device = shelf or Shelf(), device_of(student)
     with learning([student]) as learners, progress.bar("distill", total=iterations) as bar:
         kept = Kept(guard, student, learners)
         start = learners.snapshot()
-        at_once = max(1, SHARD_BYTES // saved_bytes(lambda: ending_of(student, shown[:1]), student))
+        at_once = max(1, SHARD_BYTES // saved_bytes(lambda: ending_of(student, shown[:1].to(device)), student))
 
         def train(pace: float) -> None:
             rng = torch.Generator().manual_seed(seed)
@@ -74,8 +75,8 @@ def distill(
                 kept.restore(part)
                 bar.advance(descent.done)
             while descent.done < iterations:
-                batch = torch.randperm(len(shown), generator=rng)[:batch_size].to(shown.device)
-                loss = _gradients(student, teacher, augmented(shown[batch], rng), descent.parameters, dtype, at_once)
+                batch = torch.randperm(len(shown), generator=rng)[:batch_size]
+                loss = _gradients(student, teacher, augmented(shown[batch].to(device), rng), descent.parameters, dtype, at_once)
                 value = finite(loss, "distill: the loss", descent.done)
                 descent.step()
                 bar.advance(loss=value)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vitdfq.calibration.streams import device_of
 from vitdfq.models import NormReaders, norm_readers
 from vitdfq.models.hooks import hooked
 from vitdfq.quantization.fitted import quantizers
@@ -87,7 +88,10 @@ def float_inputs(
 
 @torch.no_grad()
 def float_pass(student: nn.Module, images: Tensor, listeners: Sequence[tuple[str, Listener]]) -> None:
-    """Run the student without quantizers; each listener gets the named module and its inputs before it runs."""
+    """Run the student without quantizers; each listener gets the named module and its inputs before it runs.
+
+    All images (N, 3, H, W) pass at once: what calls this takes few of them, and says how many.
+    """
     hooks = (student.get_submodule(name).register_forward_pre_hook(listener) for name, listener in listeners)
     with hooked(hooks), float_function(student):
-        student(images)
+        student(images.to(device_of(student)))

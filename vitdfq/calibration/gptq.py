@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq import processes, progress
+from vitdfq.calibration.streams import device_of
 from vitdfq.models import Unit, units
 from vitdfq.models.hooks import hooked
 from vitdfq.quantization.functional import fake_quantize
@@ -34,6 +35,8 @@ def gptq(
     GPTQ (arXiv 2210.17323), in order of execution: a layer sees its inputs as the layers before it leave them, quantized. The
     weight's scales are fitted first, on the same second moments of the inputs. Needs no labels and no gradients.
 
+    In host memory is one stream (see `streams.py`) of this process's share of the images, on the device one batch.
+
     Args:
         student: weights and their scales are changed in place; the other quantizers must have been fitted.
         teacher: not used.
@@ -50,7 +53,7 @@ def gptq(
         raise ValueError(f"gptq: damping is {damping}; it must be positive")
     names = {part: name for name, part in student.named_modules()}
     streams = list(processes.share(images[:num_images].split(batch_size)))
-    chain, shelf = units(student), shelf or Shelf()
+    chain, shelf, device = units(student), shelf or Shelf(), device_of(student)
     with progress.bar("gptq", total=len(chain)) as bar:
         for unit in chain:
             part = shelf.get(unit.name)
@@ -63,7 +66,8 @@ def gptq(
                 shelf.put(unit.name, state_of(unit.modules))
             else:
                 restore_state(unit.modules, part)
-            streams = [unit.forward(stream) for stream in streams]
+            for place, stream in enumerate(streams):  # one by one: no second stream beside the first
+                streams[place] = unit.forward(stream.to(device)).cpu()
             bar.advance()
 
 
@@ -151,7 +155,7 @@ def _second_moments(unit: Unit, linear: QuantLinear, streams: list[Tensor]) -> T
     with hooked([linear.input_quantizer.register_forward_hook(collect)]):
         for stream in streams:
             with suppress(_Seen):
-                unit.forward(stream)
+                unit.forward(stream.to(device))
     return (processes.summed(total) / processes.summed(tokens).clamp(min=1)).to(linear.weight.dtype)
 
 

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vitdfq.calibration.distance import distance, ending_of
+from vitdfq.calibration.distance import Ending, distance, ending_of
+from vitdfq.calibration.streams import device_of
 from vitdfq.synthesis import synthesize
 
 SEED_OFFSET = 1_000_003  # the guard's images are not those of any run's own seed
@@ -19,6 +20,8 @@ class Guard:
     A student that improves on all of them has learned about the network; one that improves on its own images alone has learned
     about these images. No label is needed: what is measured is the distance to the teacher at the end of the network.
 
+    No set has more than 32 images, so each passes at once: that, and the teacher's endings, is what the device holds.
+
     This library's own.
     """
 
@@ -26,8 +29,7 @@ class Guard:
         painted = synthesize(teacher, method="dead_leaves", num_images=PAINTED, seed=seed + SEED_OFFSET).to(given[0])
         self.before: list[float] | None = None
         self.sets = [images for images in (*given, painted) if len(images)]
-        with torch.no_grad():
-            self.targets = [ending_of(teacher, images) for images in self.sets]
+        self.targets = [_ending(teacher, images) for images in self.sets]
 
     def start(self, student: nn.Module) -> None:
         """Measure the student that later ones are compared with, unless one was."""
@@ -43,9 +45,13 @@ class Guard:
 
     def errors(self, student: nn.Module) -> list[float]:
         """Distance to the teacher on each set."""
-        with torch.no_grad():
-            pairs = zip(self.sets, self.targets, strict=True)
-            return [distance(ending_of(student, images), target).item() for images, target in pairs]
+        pairs = zip(self.sets, self.targets, strict=True)
+        return [distance(_ending(student, images), target).item() for images, target in pairs]
+
+
+@torch.no_grad()
+def _ending(model: nn.Module, images: Tensor) -> Ending:
+    return ending_of(model, images.to(device_of(model)))
 
 
 def worst_ratio(errors: list[float], before: list[float]) -> float:

@@ -6,21 +6,29 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.calibration.distance import finish, relative_error
+from vitdfq.calibration.streams import device_of
 from vitdfq.models import units
 from vitdfq.quantization.learning import divergence
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(the unit's output, the float unit's output), both (B, ...) -> 0-d."""
+Summed = Callable[[Tensor], Tensor]
+"""A number of this part of a batch -> the sum over all parts of it (see `Shares`); the number itself where there is one part."""
+
+Loss = Callable[[Tensor, Tensor, Summed], Tensor]
+"""(the unit's output, the float unit's output, both (B, ...) of one part of a batch; sums over the parts) -> 0-d.
+
+The losses of the parts add up to that of the batch.
+"""
 
 Objective = Callable[[int], Loss]
 """Position of a unit in the chain -> its loss. The last unit writes logits: its loss is always their divergence."""
 
 PROBES = 2
+AT_ONCE = 32  # images that go through the whole teacher and back
 
 
 def mse(teacher: nn.Module, images: Tensor) -> Objective:
     """Squared error of the unit's output, relative to the output's size; images (N, 3, H, W) are not looked at."""
-    return _last_by_divergence(teacher, lambda position: relative_error)
+    return _last_by_divergence(teacher, lambda position: _relative_error)
 
 
 def fisher(teacher: nn.Module, images: Tensor) -> Objective:
@@ -33,7 +41,12 @@ def fisher(teacher: nn.Module, images: Tensor) -> Objective:
     weights = _fisher_weights(teacher, images)
 
     def weighted(position: int) -> Loss:
-        return lambda output, target: ((output - target).square() * weights[position]).mean() / target.square().mean()
+        def loss(output: Tensor, target: Tensor, summed: Summed) -> Tensor:
+            part = _part(target, summed)
+            error = ((output - target).square() * weights[position]).mean()
+            return error * part / summed(target.square().mean() * part)
+
+        return loss
 
     return _last_by_divergence(teacher, weighted)
 
@@ -47,7 +60,7 @@ def through_rest(teacher: nn.Module, images: Tensor) -> Objective:
     rest = units(teacher)
 
     def through(position: int) -> Loss:
-        def loss(output: Tensor, target: Tensor) -> Tensor:
+        def loss(output: Tensor, target: Tensor, summed: Summed) -> Tensor:
             x, y = output, target
             for unit in rest[position + 1 : -1]:
                 x = unit.forward(x)
@@ -55,7 +68,7 @@ def through_rest(teacher: nn.Module, images: Tensor) -> Objective:
                     y = unit.forward(y)
             with torch.no_grad():
                 wanted = finish(teacher, y).pooled
-            return relative_error(finish(teacher, x).pooled, wanted) + relative_error(output, target)
+            return _relative_error(finish(teacher, x).pooled, wanted, summed) + _relative_error(output, target, summed)
 
         return loss
 
@@ -67,7 +80,20 @@ OBJECTIVES = {"mse": mse, "fisher": fisher, "through_rest": through_rest}
 
 def _last_by_divergence(teacher: nn.Module, objective: Objective) -> Objective:
     last = len(units(teacher)) - 1
-    return lambda position: divergence if position == last else objective(position)
+    return lambda position: _divergence if position == last else objective(position)
+
+
+def _relative_error(output: Tensor, target: Tensor, summed: Summed) -> Tensor:
+    return relative_error(output, target, summed(target.float().square().sum()))
+
+
+def _divergence(logits: Tensor, target: Tensor, summed: Summed) -> Tensor:
+    return divergence(logits, target) * _part(target, summed)
+
+
+def _part(target: Tensor, summed: Summed) -> Tensor:
+    """The share of the batch's images that this part has, 0-d."""
+    return len(target) / summed(target.new_tensor(float(len(target))))
 
 
 def _fisher_weights(teacher: nn.Module, images: Tensor) -> list[Tensor]:
@@ -75,9 +101,9 @@ def _fisher_weights(teacher: nn.Module, images: Tensor) -> list[Tensor]:
     rng = torch.Generator().manual_seed(0)
     chain = units(teacher)
     totals: list[Tensor] = []
-    for part in images.split(32):
+    for part in images.split(AT_ONCE):
         with torch.enable_grad():
-            x, outputs = part, []
+            x, outputs = part.to(device_of(teacher)), []
             for unit in chain[:-1]:
                 x = unit.forward(x)
                 if not outputs:

@@ -1,4 +1,8 @@
-"""Block-by-block reconstruction: move each block's weights until its quantized output matches the float block's."""
+"""Block-by-block reconstruction: move each block's weights until its quantized output matches the float block's.
+
+In host memory are three streams (see `streams.py`): the quantized and the float one in front of a unit, and the float one behind
+it; with `independent` two. On the device is what one unit needs to learn from one batch.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +15,8 @@ from vitdfq import processes, progress
 from vitdfq.calibration.guard import Guard, hold_out
 from vitdfq.calibration.objectives import OBJECTIVES, Loss
 from vitdfq.calibration.rounding import SoftRounding, learned_rounding
+from vitdfq.calibration.shares import Shares, shares_for
+from vitdfq.calibration.streams import device_of, forwarded
 from vitdfq.models import Unit, units
 from vitdfq.pick import pick
 from vitdfq.quantization.descent import Descent
@@ -49,6 +55,9 @@ def reconstruct(
     odd images from being overfitted; the quantized stream is refreshed after each unit. A unit whose training made the whole
     student worse on images not trained on is put back (see `Guard`).
 
+    Several processes take a share of each batch and add up their gradients, so that all train the same student; every one of them
+    has the streams of all images.
+
     Args:
         student: changed in place; its quantizers must have been fitted.
         teacher: the float model the student was made from.
@@ -56,14 +65,14 @@ def reconstruct(
         iterations: Adam steps a unit.
         lr: Adam's rate for weights, in quantization steps of each, with a short warm-up, falling to zero by a half cosine.
         scale_lr: the same for activation scales, relative to each; 0 leaves them.
-        batch_size: images a step.
+        batch_size: images a step, and in one forward pass; bounds memory on the device.
         keep: share of input elements taken from the quantized stream.
         objective: what is minimised, one of `OBJECTIVES`.
         rounding: "straight_through" trains weights through the rounding; "adaround" trains which way each weight is rounded
             (arXiv 2004.10568), which takes thousands of iterations.
         guarded: put a unit back when the guard's images say so.
-        independent: train every unit on the teacher's stream alone (`keep` says nothing then), so that units can be shared out
-            over the processes. A unit then knows nothing of the errors before it.
+        independent: train every unit on the teacher's stream alone (`keep` says nothing then), so that units instead of batches
+            can be shared out over the processes. A unit then knows nothing of the errors before it.
         seed: of the batches and the mixing, and of the guard's images.
         shelf: keeps finished units.
 
@@ -78,8 +87,11 @@ def reconstruct(
     losses = build(teacher, shown)
     rng, shelf = torch.Generator().manual_seed(seed), shelf or Shelf()
     pairs = list(zip(units(student), units(teacher), strict=True))
-    with progress.bar("reconstruct", total=len(pairs) * iterations) as bar:
-        training = Training(iterations, lr, scale_lr, batch_size, keep, gates, rng, bar)
+    shares = Shares(together=False) if independent else shares_for(min(batch_size, len(shown)))
+    names = [unit.name for unit, _ in pairs]
+    own = processes.share(shelf.missing(names)) if independent else names  # what this process trains, or finds on the shelf
+    with progress.bar("reconstruct", total=len(own) * iterations) as bar:
+        training = Training(iterations, lr, scale_lr, batch_size, keep, gates, device_of(student), shares, rng, bar)
         chain = Chain(student, pairs, shown, losses, guard, training, shelf)
         put_back = chain.each_alone(seed) if independent else chain.in_order()
     if put_back:
@@ -98,12 +110,15 @@ class Chain:
     training: "Training"
     shelf: Shelf
 
+    def behind(self, unit: Unit, stream: Tensor) -> Tensor:
+        """The stream behind a unit, of the one in front of it."""
+        return forwarded(unit.forward, stream, self.training.device, self.training.batch_size)
+
     def in_order(self) -> int:
         """Each unit on what the ones before it, trained, hand on. Returns how many were put back."""
         quantized, real, rng, put_back = self.shown, self.shown, self.training.rng, 0
         for position, (unit, float_unit) in enumerate(self.pairs):
-            with torch.no_grad():
-                target = float_unit.forward(real)
+            target = self.behind(float_unit, real)
             part = self.shelf.get(unit.name)
             if part is None:
                 if self.guard:
@@ -120,8 +135,8 @@ class Chain:
             rng.set_state(part.pop("rng"))
             put_back += int(part.pop("worse"))
             restore_state(unit.modules, part)
-            with torch.no_grad():
-                quantized, real = unit.forward(quantized), target
+            real = target  # first: one stream fewer while the next one is made
+            quantized = self.behind(unit, quantized)
         return put_back
 
     def each_alone(self, seed: int) -> int:
@@ -133,14 +148,13 @@ class Chain:
         def make(name: str) -> dict[str, Tensor]:
             nonlocal real, reached
             unit, float_unit = self.pairs[places[name]]
-            with torch.no_grad():
-                while reached < places[name]:
-                    real, reached = self.pairs[reached][1].forward(real), reached + 1
-                target = float_unit.forward(real)
+            while reached < places[name]:
+                real, reached = self.behind(self.pairs[reached][1], real), reached + 1
+            target = self.behind(float_unit, real)
             own = replace(self.training, keep=0.0, rng=generator(seed, "reconstruct", places[name]))
             with learning(unit.modules) as learners:
                 own.run(unit, learners, self.losses(places[name]), real, real, target)
-            trained = state_of(unit.modules)
+            trained = {key: value.cpu() for key, value in state_of(unit.modules).items()}  # it goes to the other processes
             restore_state(unit.modules, before[name])
             return trained
 
@@ -165,6 +179,8 @@ class Training:
     batch_size: int
     keep: float
     gates: bool
+    device: torch.device
+    shares: Shares
     rng: torch.Generator
     bar: progress.Bar
 
@@ -173,10 +189,10 @@ class Training:
         old = learners.snapshot()
 
         def train(pace: float) -> None:
-            batches = _mixed(quantized, real, target, self.iterations, self.batch_size, self.keep, self.rng)
+            batches = _mixed(quantized, real, target, self)
             with _rounding(unit, self.gates) as soft:
                 self._descend(unit, learners, loss_of, batches, soft, pace)
-            learners.require_finite("reconstruct")
+            learners.require_finite(f"reconstruct: {unit.name}")
 
         steadily(train, undo=lambda: learners.restore(old))
         return old
@@ -196,26 +212,31 @@ class Training:
         descent = Descent(groups, self.iterations)
         for step, (mixed, target) in enumerate(batches):
             with torch.enable_grad():
-                loss = loss_of(unit.forward(mixed), target)
+                loss = loss_of(unit.forward(mixed), target, self.shares.summed)
                 done = step / self.iterations
                 if done >= FREE_SHARE:
                     first, last = SHARPNESS
                     sharpness = last + (first - last) * (1 - done) / (1 - FREE_SHARE)
-                    loss = loss + sum(ROUNDING_WEIGHT * rounding.undecided(sharpness) for rounding in soft)
-            value = finite(loss, "reconstruct: the loss", step)
+                    undecided = sum(ROUNDING_WEIGHT * rounding.undecided(sharpness) for rounding in soft)
+                    loss = loss + self.shares.once() * undecided
+            value = finite(self.shares.summed(loss.detach()), f"reconstruct: the loss of {unit.name}", step)
             loss.backward()
+            self.shares.sum_gradients(descent.parameters)
             descent.step()
             self.bar.advance(loss=value)
 
 
-def _mixed(
-    quantized: Tensor, real: Tensor, target: Tensor, iterations: int, batch_size: int, keep: float, rng: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (input, target) batches; each input element comes from the quantized stream with probability `keep`."""
-    for _ in range(iterations):
-        batch = torch.randperm(len(target), generator=rng)[:batch_size].to(target.device)
-        drawn = torch.rand(quantized[batch].shape, generator=rng).to(target.device)
-        yield torch.where(drawn < keep, quantized[batch], real[batch]), target[batch]
+def _mixed(quantized: Tensor, real: Tensor, target: Tensor, training: Training) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (input, target) of this process's share of each batch, on the device.
+
+    An input element is of the quantized stream with probability `keep`. All processes draw for the whole batch, alike.
+    """
+    for _ in range(training.iterations):
+        batch = torch.randperm(len(target), generator=training.rng)[: training.batch_size]
+        drawn = training.shares.of(torch.rand(len(batch), *quantized.shape[1:], generator=training.rng))
+        batch = training.shares.of(batch)
+        mixed = torch.where(drawn < training.keep, quantized[batch], real[batch])
+        yield mixed.to(training.device), target[batch].to(training.device)
 
 
 @contextmanager
