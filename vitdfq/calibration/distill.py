@@ -73,7 +73,7 @@ def distill(
                 rng.set_state(part["rng"])
                 descent.restore(part)
                 kept.restore(part)
-                bar.advance(descent.done)
+                bar.skip(descent.done)
             while descent.done < iterations:
                 batch = torch.randperm(len(shown), generator=rng)[:batch_size]
                 loss = _gradients(student, teacher, augmented(shown[batch].to(device), rng), descent.parameters, dtype, at_once)

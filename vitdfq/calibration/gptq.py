@@ -64,11 +64,12 @@ def gptq(
                         raise ValueError(f"gptq: the inputs of {names[linear]} are not finite; put gptq after observe")
                     fit_and_round(linear, moments, damping)
                 shelf.put(unit.name, state_of(unit.modules))
+                bar.advance()
             else:
                 restore_state(unit.modules, part)
+                bar.skip(1)
             for place, stream in enumerate(streams):  # one by one: no second stream beside the first
                 streams[place] = unit.forward(stream.to(device)).cpu()
-            bar.advance()
 
 
 def round_columns(weight: Tensor, moments: Tensor, quantizer: Uniform) -> Tensor:

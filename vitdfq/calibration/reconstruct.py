@@ -131,7 +131,7 @@ class Chain:
                 part = processes.agreed(state_of(unit.modules)) | {"rng": rng.get_state(), "worse": torch.tensor(worse)}
                 self.shelf.put(unit.name, part)
             else:
-                self.training.bar.advance(self.training.iterations)
+                self.training.bar.skip(self.training.iterations)
             rng.set_state(part.pop("rng"))
             put_back += int(part.pop("worse"))
             restore_state(unit.modules, part)
