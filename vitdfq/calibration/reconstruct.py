@@ -82,6 +82,7 @@ def reconstruct(
     require_fitted(student, "reconstruct")
     build = pick(objective, OBJECTIVES, "objective")
     gates = pick(rounding, ROUNDINGS, "rounding")
+    images = images.cpu()  # where all streams are
     shown, held_out = hold_out(images) if guarded else (images, images[:0])
     guard = Guard(teacher, held_out, seed=seed) if guarded else None
     losses = build(teacher, shown)
