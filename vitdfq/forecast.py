@@ -85,7 +85,7 @@ def forecast(recipe: Recipe, teacher: nn.Module, prepared: nn.Module, student: n
     base = footprint.memory_used(images.device)
     largest = 4 * footprint.widest(student)
     peaks = {
-        "synthesize": _synthesis_bytes(teacher, method, options.batch_size - len(images)),
+        "synthesize": _synthesis_bytes(teacher, options, len(images)),
         "calibrate": _calibration_bytes(recipe, student, learning_bytes(student, images[:1]), largest, options.num_images),
         "evaluate": 2 * largest * recipe.evaluate.get("batch_size", batch_size),
     }
@@ -97,15 +97,23 @@ def _synthesis(teacher: nn.Module, options: Options, parts: dict[str, Method], s
     for kind, part in parts.items():
         if part.steps:
             cost = probe.synthesis_cost(teacher, part, shown)
-            crops = sum(range(2, part.max_regions + 1)) / part.max_regions  # an image is shown whole and, on average, in so many
-            total += cost.start + cost.view * probe.moved(part, order.count(kind)) * part.steps * (1 + crops)
+            total += cost.start + cost.view * probe.moved(part, order.count(kind)) * part.steps * (1 + _crops(part))
     return total
 
 
-def _synthesis_bytes(teacher: nn.Module, method: Method, more_images: int) -> int:
+def _crops(method: Method) -> float:
+    """An image is shown whole and, on average, in so many crops."""
+    return sum(range(2, method.max_regions + 1)) / method.max_regions
+
+
+def _synthesis_bytes(teacher: nn.Module, options: Options, shown: int) -> int:
     """Beyond what the probe's images took."""
-    painters = [part for part in parts_of(method).values() if part.steps]
-    return max(0, more_images) * max((footprint.synthesis_bytes(teacher, part) for part in painters), default=0)
+    needs = [0]
+    for part in parts_of(options.method).values():
+        if part.steps:
+            views = min(options.batch_size, round(options.num_images * max(1.0, _crops(part))))  # in one pass
+            needs.append(max(0, views - shown) * footprint.synthesis_bytes(teacher, part))
+    return max(needs)
 
 
 def _calibration(recipe: Recipe, student: nn.Module, costs: Costs, num_images: int) -> float:
