@@ -2,7 +2,8 @@
 
     load_recipe   file, packaged name or dict, with `section.key=value` overrides -> Recipe     load.py
     Recipe        the checked sections, each the keyword arguments of one function              load.py
-    Comparison    the section `compare`; which recipes fit in one table, and its rows           comparison.py
+    Comparison    the section `compare`                                                       compare_section.py
+    rows_of       the rows of one table, of recipes that fit in one                            comparison.py
 
 A document (document.py) remembers the line of every key (reader.py). Keys and types are checked against signatures
 (signature.py), names and ranges against the library's dict literals (sections.py).

@@ -1,33 +1,18 @@
-"""The recipe section `compare`, and what recipes have to share before they can stand in one table."""
+"""What recipes have to share before they can stand in one table, and the rows it gets."""
 
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vitdfq.errors import RecipeError
+from vitdfq.recipe.compare_section import Comparison
+from vitdfq.recipe.load import Recipe
+from vitdfq.recipe.sections import CALLS
 from vitdfq.synthesis import METHODS
-
-if TYPE_CHECKING:
-    from vitdfq.recipe.load import Recipe
 
 SHARED = ("model", "prepare", "quantize", "calibrate", "evaluate")
 KEPT = ("num_images", "batch_size", "precision", "seed")  # of the recipe's synthesis, when another method takes its place
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The section `compare`: what `vitdfq compare` puts into one table.
-
-    methods: synthesis methods, a row each; None: the recipe's own and its baselines. The recipe's own method is used with all
-        its options, another one with the same number of images and, if it takes steps, of steps.
-    seeds: every row is made once for each, for synthesis and calibration alike; None: the recipe's.
-    real_images: so many real images, never evaluated and without labels, as one more row; 0: none.
-    """
-
-    methods: list[str] | None = None
-    seeds: list[int] | None = None
-    real_images: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,7 +23,7 @@ class Row:
     section: dict[str, Any] | None
 
 
-def check_agreement(recipes: Sequence["Recipe"]) -> None:
+def check_agreement(recipes: Sequence[Recipe]) -> None:
     """Check that recipes differ in their images only.
 
     Raises:
@@ -57,13 +42,13 @@ def check_agreement(recipes: Sequence["Recipe"]) -> None:
         _agree("compare", (said[0].name, _shared_options(said[0])), (other.name, _shared_options(other)))
 
 
-def comparison_of(recipes: Sequence["Recipe"]) -> Comparison:
+def comparison_of(recipes: Sequence[Recipe]) -> Comparison:
     """Seeds and real images that hold for all recipes: those of the first that has a section `compare`."""
     said = next((recipe.compare for recipe in recipes if recipe.compare), {})
     return Comparison(**{"seeds": [recipes[0].seed]} | {key: value for key, value in said.items() if value is not None})
 
 
-def rows_of(recipes: Sequence["Recipe"]) -> list[Row]:
+def rows_of(recipes: Sequence[Recipe]) -> list[Row]:
     """The table's rows in the order of the recipes and their methods; the same images never twice.
 
     A recipe's own images are called by the method if there is one recipe, else by the recipe.
@@ -81,19 +66,17 @@ def rows_of(recipes: Sequence["Recipe"]) -> list[Row]:
     return rows
 
 
-def _section(recipe: "Recipe", method: str) -> dict[str, Any]:
+def _section(recipe: Recipe, method: str) -> dict[str, Any]:
     kept = (*KEPT, "steps") if METHODS[method].losses else KEPT
     return {key: value for key, value in recipe.synthesize.items() if key in kept} | {"method": method}
 
 
-def _shared_options(recipe: "Recipe") -> dict[str, Any]:
+def _shared_options(recipe: Recipe) -> dict[str, Any]:
     return {key: getattr(Comparison(**recipe.compare), key) for key in ("seeds", "real_images")}
 
 
-def _complete(recipe: "Recipe", section: str) -> dict[str, Any]:
+def _complete(recipe: Recipe, section: str) -> dict[str, Any]:
     """A section with the defaults it leaves out, without the seed: every row gets the comparison's."""
-    from vitdfq.recipe.sections import CALLS
-
     parameters = inspect.signature(CALLS[section]).parameters.values()
     defaults = {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
     return {key: value for key, value in (defaults | getattr(recipe, section)).items() if key != "seed"}

@@ -49,7 +49,7 @@ class Recipe:
     baselines: list[str] = field(default_factory=list)  # synthesis methods; a student is calibrated on the images of each
     trackers: list[str] = field(default_factory=list)  # of accelerate, "tensorboard" for example: they get losses and rates
     push: dict[str, Any] = field(default_factory=dict)  # without a repo nothing is published
-    compare: dict[str, Any] = field(default_factory=dict)  # see `vitdfq.recipe.comparison.Comparison`
+    compare: dict[str, Any] = field(default_factory=dict)  # see `Comparison` in compare_section.py
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `load_recipe` reads back to an equal Recipe."""

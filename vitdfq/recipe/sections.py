@@ -19,7 +19,7 @@ from vitdfq.publish import check_repo, push
 from vitdfq.quantization import POLICIES, QUANTIZERS, quantize
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.policy import OPTIONS, ROLES, check_bits, parse_bits
-from vitdfq.recipe.comparison import Comparison
+from vitdfq.recipe.compare_section import Comparison
 from vitdfq.recipe.document import Document, Keys
 from vitdfq.recipe.signature import check_keywords, check_value, keywords, unknown_key
 from vitdfq.synthesis import LOSSES, METHODS, Method, resolve_method, synthesize
