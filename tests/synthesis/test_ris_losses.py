@@ -1,4 +1,4 @@
-"""Robustness under perturbations, correlation of predictions, and labels that differ."""
+"""Robustness under perturbations, and correlation of predictions."""
 
 import math
 from types import SimpleNamespace
@@ -10,15 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import make_tiny
 
-from vitdfq.synthesis import LOSSES, METHODS, TeacherFacts, synthesize
+from vitdfq.synthesis import LOSSES, TeacherFacts, synthesize
 from vitdfq.synthesis.context import Pass
-from vitdfq.synthesis.labels import low_correlation_target
 from vitdfq.synthesis.losses.label_correlation import label_correlation
 from vitdfq.synthesis.losses.perturbation_robustness import between, inconsistency, perturbation_robustness
 from vitdfq.synthesis.networks import Networks
 from vitdfq.synthesis.perturbations import AUGMENTATIONS, augment, blur, crop, flip, perturbed_weights, roll, tone
 from vitdfq.synthesis.seeds import generator
-from vitdfq.synthesis.views import Labels, bank, draw_views, history
 
 NAME = "perturbation_robustness"
 KINDS = ("vit", "deit", "swin")
@@ -233,46 +231,6 @@ class TestLabelCorrelation:
 
     def test_an_image_alone_correlates_with_nothing(self):
         assert label_correlation(SimpleNamespace(logits=randn(1, 4))).tolist() == [0]
-
-
-def mean_correlation(targets):
-    return torch.corrcoef(torch.stack(targets)).fill_diagonal_(0).amax(1).mean().item()
-
-
-class TestLowCorrelationLabels:
-    @given(st.integers(2, 40), st.integers(1, 4), st.integers(0, 1000))
-    def test_peak_on_the_classes_asked_for(self, num_classes, count, seed):
-        classes = list(range(min(count, num_classes)))
-        earlier = [low_correlation_target(generator(seed + 1), [0], num_classes)]
-        target = low_correlation_target(generator(seed), classes, num_classes, earlier=earlier)
-        assert target.sum().item() == pytest.approx(1)
-        if num_classes > count:
-            assert target[classes].tolist() == pytest.approx([0.9 / len(classes)] * len(classes))
-            assert target[len(classes) :].max() < 0.1001
-        assert target.argmax().item() in classes
-
-    def test_are_less_correlated_than_without_a_choice(self):
-        chosen, plain = [], []
-        for index in range(30):
-            chosen.append(low_correlation_target(generator(0, index), [index % 5], 10, earlier=chosen))
-            plain.append(low_correlation_target(generator(0, index), [index % 5], 10))
-        assert mean_correlation(chosen) < mean_correlation(plain)
-
-    def test_an_image_depends_on_the_seed_and_the_images_before_it(self):
-        facts, method = TeacherFacts.of(make_tiny("vit")), METHODS["ris"]
-        history.cache_clear()
-        in_order = [draw_views(index, 0, method, [], facts)[0].target for index in range(70)]
-        history.cache_clear()
-        assert torch.equal(draw_views(69, 0, method, [], facts)[0].target, in_order[69])
-        assert torch.equal(draw_views(3, 0, method, [], facts)[0].target, in_order[3])
-        assert not torch.equal(draw_views(3, 1, method, [], facts)[0].target, in_order[3])
-
-    def test_the_bank_holds_the_last_ones(self):
-        facts, method = TeacherFacts.of(make_tiny("vit")), METHODS["ris"]
-        targets = [draw_views(index, 0, method, [], facts)[0].target for index in range(70)]
-        labels = Labels(0, "low_correlation", (), 1, facts.num_classes, facts.image_size)
-        assert len(bank(labels, 70)) == 64 and bank(labels, 0) == []
-        assert all(torch.equal(one, other) for one, other in zip(bank(labels, 70), targets[6:], strict=True))
 
 
 def test_ris_runs_with_regions_and_sparse():

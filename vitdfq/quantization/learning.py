@@ -14,7 +14,7 @@ from vitdfq.progress import say
 from vitdfq.quantization.modules import QuantWeighted, activation_quantizers, take_weight_off_grid, weighted_modules
 from vitdfq.quantization.quantizers.uniform import Uniform
 
-TRIES = 4  # of a training, each at half the rate of the one before
+TRIES = 4  # of a training, or of an image, each at half the rate of the one before
 
 
 class Learners:

@@ -10,6 +10,7 @@ from vitdfq import processes
 from vitdfq.errors import NotFiniteError
 from vitdfq.fitting import Fitting
 from vitdfq.progress import bar, say
+from vitdfq.quantization.learning import TRIES
 from vitdfq.shelf import Shelf
 from vitdfq.synthesis.attention import attention_rows, rows_name
 from vitdfq.synthesis.augment import Jitter
@@ -25,7 +26,6 @@ from vitdfq.synthesis.starts import STARTS
 from vitdfq.synthesis.terms import Term, finite_sums, listened_names, objective, resolve_terms
 from vitdfq.synthesis.views import Views, draw_views
 
-TRIES = 4  # of an image, each at half the rate of the one before
 GROUP_SIZE = 16  # images that depend on each other where they do
 
 
