@@ -3,9 +3,11 @@
 import pytest
 
 from vitdfq.calibration import STEPS
-from vitdfq.forecast import PASSES
+from vitdfq.forecast import PASSES, Options, _synthesis_bytes
+from vitdfq.models import load_teacher
 from vitdfq.plan import plan
 from vitdfq.recipe import load_recipe, packaged_recipes
+from vitdfq.synthesis import resolve_method
 
 RECIPES = packaged_recipes()
 QUICK = ("quickstart", "deit_t_w4a4")  # a plan tries the models: seconds for small ones
@@ -60,3 +62,13 @@ def test_memory_follows_the_batch():
     )
     assert large.peak_bytes["synthesize"] - small.peak_bytes["synthesize"] > 5e8  # beside what this process held before
     assert set(small.peak_bytes) == set(small.seconds)
+
+
+def test_memory_of_a_generator_is_that_of_its_own_batch():
+    """However many images it paints; the probe has painted a batch already."""
+    teacher = load_teacher("zoo:deit")
+    more = {
+        name: _synthesis_bytes(teacher, Options(num_images=512, batch_size=512, method=resolve_method(name)), shown=2)
+        for name in ("gdfq", "smi")
+    }
+    assert more["gdfq"] == 0 < more["smi"]

@@ -112,7 +112,8 @@ def _synthesis_bytes(teacher: nn.Module, options: Options, shown: int) -> int:
     for part in parts_of(options.method).values():
         if part.steps:
             views = min(options.batch_size, round(options.num_images * max(1.0, _crops(part))))  # in one pass
-            needs.append(max(0, views - shown) * footprint.synthesis_bytes(teacher, part))
+            more = probe.moved(part, views) - probe.moved(part, shown)
+            needs.append(max(0, more) * footprint.synthesis_bytes(teacher, part))
     return max(needs)
 
 
