@@ -1,7 +1,6 @@
 """Training on poor images can make a student worse while its loss falls. The guard looks at images that were not trained on."""
 
 import math
-import statistics
 
 import torch
 from torch import Tensor, nn
@@ -60,18 +59,9 @@ def worst_ratio(errors: list[float], before: list[float]) -> float:
 
     Infinity where an error, now or before, is not finite: a student that cannot be measured is not better than another.
     """
-    return max(_ratios(errors, before))
-
-
-def median_ratio(errors: list[float], before: list[float]) -> float:
-    """How much of its error is left on a typical set; infinity as in `worst_ratio`."""
-    return statistics.median(_ratios(errors, before))
-
-
-def _ratios(errors: list[float], before: list[float]) -> list[float]:
     if not all(map(math.isfinite, (*errors, *before))):
-        return [math.inf]  # max would pass over NaN
-    return [max(now, 1e-12) / max(then, 1e-12) for now, then in zip(errors, before, strict=True)]
+        return math.inf  # max would pass over NaN
+    return max(now / max(then, 1e-12) for now, then in zip(errors, before, strict=True))
 
 
 def hold_out(images: Tensor) -> tuple[Tensor, Tensor]:
