@@ -17,7 +17,7 @@ def exportable(quantizer: nn.Module, *, signed: bool = False) -> nn.Module:
 
     Args:
         quantizer: fitted, of activations.
-        signed: keep uniform codes in int8, which integer products want on their right; else in uint8.
+        signed: keep uniform codes in int8, else in uint8, see `fits_int8`.
 
     Raises:
         ExportError: a quantizer that is neither uniform nor a table of levels.
@@ -30,6 +30,15 @@ def exportable(quantizer: nn.Module, *, signed: bool = False) -> nn.Module:
     if isinstance(quantizer, Logarithmic):
         return Logarithm(quantizer)
     return Table(quantizer)
+
+
+def fits_int8(left: nn.Module, right: nn.Module) -> bool:
+    """Whether codes of `right` may stand in int8 on the right of a product with uint8 codes of `left`.
+
+    Runtimes multiply uint8 with int8 fastest. On x86 without VNNI they add two such products in 16 bits, which saturate: two times
+    255 by 128 is too much, a bit less on either side is not. uint8 on both sides is exact on every processor.
+    """
+    return getattr(left, "bits", 0) + getattr(right, "bits", 0) < 16
 
 
 class QuantizeDequantize(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdfq.errors import ExportError
-from vitdfq.onnx.activations import exportable
+from vitdfq.onnx.activations import exportable, fits_int8
 from vitdfq.onnx.weights import exportable_weight
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
 
@@ -100,7 +100,8 @@ class Product(nn.Module):
 
     def __init__(self, module: QuantMatMul) -> None:
         super().__init__()
-        self.left, self.right = exportable(module.left_quantizer), exportable(module.right_quantizer, signed=True)
+        left, right = module.left_quantizer, module.right_quantizer
+        self.left, self.right = exportable(left), exportable(right, signed=fits_int8(left, right))
         self.renormalize = module.renormalize
         shift = module.left_shift
         self.shift = None if shift is None or not shift.any() else ShiftProduct(shift)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.errors import ExportError
+from vitdfq.onnx.activations import fits_int8
 from vitdfq.onnx.operators import dequantize
 from vitdfq.quantization.modules import QuantWeighted
 from vitdfq.quantization.quantizers.uniform import Uniform
@@ -11,6 +12,8 @@ from vitdfq.quantization.quantizers.uniform import Uniform
 
 def exportable_weight(module: QuantWeighted, *, transposed: bool) -> nn.Module:
     """Return a module without inputs that gives the weight as a matrix: (out, in), or (in, out) if `transposed`.
+
+    Its codes are in int8, or in uint8 where products of int8 overflow, see `fits_int8`.
 
     Raises:
         ExportError: a weight quantizer that is not uniform.
@@ -20,7 +23,7 @@ def exportable_weight(module: QuantWeighted, *, transposed: bool) -> nn.Module:
         return FloatWeight(rows.T.contiguous() if transposed else rows)
     if not isinstance(quantizer, Uniform):
         raise ExportError(f"{type(quantizer).__name__} weights have no ONNX form; choices: uniform")
-    return IntegerWeight(quantizer, rows, transposed)
+    return IntegerWeight(quantizer, rows, transposed, signed=fits_int8(module.input_quantizer, quantizer))
 
 
 class FloatWeight(nn.Module):
@@ -37,21 +40,21 @@ class FloatWeight(nn.Module):
 
 
 class IntegerWeight(nn.Module):
-    """Codes in int8 with a scale and a zero point a row, a group of a row, or the whole; `bits` says how many are used.
+    """Codes in a byte with a scale and a zero point a row, a group of a row, or the whole; `bits` says how many bits are used.
 
-    Codes 0..2^bits - 1 become -2^(bits-1)..2^(bits-1) - 1: up to 4 bits they fit ONNX's int4, where `storage.py` puts them.
+    Signed, codes 0..2^bits - 1 become -2^(bits-1)..2^(bits-1) - 1: up to 4 bits they fit ONNX's int4, where `storage.py` puts them.
     """
 
     codes: Tensor
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, quantizer: Uniform, rows: Tensor, transposed: bool) -> None:
+    def __init__(self, quantizer: Uniform, rows: Tensor, transposed: bool, signed: bool) -> None:
         super().__init__()
         self.bits, self.block_size = quantizer.bits, quantizer.group_size
-        middle = 2 ** (quantizer.bits - 1)
-        codes = (quantizer.codes(rows) - middle).to(torch.int8)
-        scale, zero_point = quantizer.scale, (quantizer.zero_point - middle).to(torch.int8)
+        middle, kept_in = (2 ** (quantizer.bits - 1), torch.int8) if signed else (0, torch.uint8)
+        codes = (quantizer.codes(rows) - middle).to(kept_in)
+        scale, zero_point = quantizer.scale, (quantizer.zero_point - middle).to(kept_in)
         self.axis: int | None = None
         if quantizer.granularity == "group":  # along the row: (out, groups)
             self.axis = 0 if transposed else 1
