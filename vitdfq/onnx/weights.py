@@ -42,7 +42,8 @@ class FloatWeight(nn.Module):
 class IntegerWeight(nn.Module):
     """Codes in a byte with a scale and a zero point a row, a group of a row, or the whole; `bits` says how many bits are used.
 
-    Signed, codes 0..2^bits - 1 become -2^(bits-1)..2^(bits-1) - 1: up to 4 bits they fit ONNX's int4, where `storage.py` puts them.
+    Signed, codes 0..2^bits - 1 become -2^(bits-1)..2^(bits-1) - 1: up to 4 bits they fit ONNX's int4, in which `storage.py` puts
+    them.
     """
 
     codes: Tensor
