@@ -35,8 +35,8 @@ def exportable(quantizer: nn.Module, *, signed: bool = False) -> nn.Module:
 def fits_int8(left: nn.Module, right: nn.Module) -> bool:
     """Whether codes of `right` may stand in int8 on the right of a product with uint8 codes of `left`.
 
-    Runtimes multiply uint8 with int8 fastest. On x86 without VNNI they add two such products in 16 bits, which saturate: twice 255
-    by 128 is too much, a bit less on either side is not. uint8 on both sides is exact on every processor.
+    Runtimes multiply uint8 with int8 fastest. On x86 without VNNI they add two such products in 16 bits, which saturate: twice
+    255 by 128 is too much, a bit less on either side is not. uint8 on both sides is exact on every processor.
     """
     return getattr(left, "bits", 0) + getattr(right, "bits", 0) < 16
 
