@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 import vitdfq
 from vitdfq.models import image_size
+from vitdfq.precision import PRECISIONS
 from vitdfq.synthesis import Loss, TeacherFacts
 from vitdfq.synthesis.losses.patch_similarity import _entropy, attention_outputs
-from vitdfq.synthesis.networks import PRECISIONS
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vitdfq"
 LAYERS = [  # lowest first; a module may import from its own layer and those below
-    {"pick", "errors", "files", "fitting", "processes", "progress", "shelf", "tensors", "trackers"},
+    {"pick", "errors", "files", "fitting", "precision", "processes", "progress", "shelf", "tensors", "trackers"},
     {"models", "data", "hub", "hub_access", "publish"},
     {"preparation", "quantization", "synthesis", "evaluation"},
     {"calibration"},

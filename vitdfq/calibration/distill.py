@@ -10,11 +10,11 @@ from vitdfq.calibration.guard import Guard, hold_out, worst_ratio
 from vitdfq.calibration.saved import saved_bytes
 from vitdfq.calibration.streams import device_of
 from vitdfq.pick import pick
+from vitdfq.precision import PRECISIONS, fastest_precision
 from vitdfq.quantization.descent import Descent
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.learning import Learners, finite, learning, steadily
 from vitdfq.shelf import Shelf
-from vitdfq.synthesis.networks import PRECISIONS
 
 CHECKS = 4  # looks at the guard's images during the training
 SHARDS, SHARD_BYTES = 2, 2**31  # of a batch, at least, and what one of them may keep for going back; see `_gradients`
@@ -30,7 +30,7 @@ def distill(
     lr: float = 1e-3,
     scale_lr: float = 1e-4,
     batch_size: int = 32,
-    precision: str = "bfloat16",
+    precision: str | None = None,
     seed: int = 0,
     shelf: Shelf | None = None,
 ) -> None:
@@ -48,7 +48,8 @@ def distill(
         lr: Adam's rate for weights, in quantization steps of each, with a short warm-up, falling to zero by a half cosine.
         scale_lr: the same for activation scales, relative to each; 0 leaves them.
         batch_size: images a step.
-        precision: of the products; "bfloat16" or "float32". Weights, scales and rounding are float32 in both.
+        precision: of the products; "bfloat16" or "float32", by default the faster of the two on this hardware. Weights, scales
+            and rounding are float32 in both.
         seed: of batches and views, and of the guard's images.
         shelf: keeps the state at every look at the guard's images.
 
@@ -56,7 +57,7 @@ def distill(
         ValueError: an unknown precision; quantizers that are not fitted; a loss that stopped being finite.
     """
     require_fitted(student, "distill")
-    dtype = pick(precision, PRECISIONS, "precision")
+    dtype = pick(precision or fastest_precision(device_of(student)), PRECISIONS, "precision")
     shown, held_out = hold_out(images)
     guard = Guard(teacher, held_out, seed=seed)
     shelf, device = shelf or Shelf(), device_of(student)

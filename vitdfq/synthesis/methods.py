@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from vitdfq.pick import pick
+from vitdfq.precision import PRECISIONS
 from vitdfq.quantization.policy import parse_bits
 from vitdfq.synthesis.canvas import CANVASES
 from vitdfq.synthesis.generate import generate
@@ -12,7 +13,6 @@ from vitdfq.synthesis.invert import invert
 from vitdfq.synthesis.labels import LABELS
 from vitdfq.synthesis.method import Method
 from vitdfq.synthesis.mixture import OWN
-from vitdfq.synthesis.networks import PRECISIONS
 from vitdfq.synthesis.presets import METHODS
 from vitdfq.synthesis.regions import MAX_REGIONS
 from vitdfq.synthesis.starts import STARTS

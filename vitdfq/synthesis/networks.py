@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vitdfq.models import record
+from vitdfq.precision import PRECISIONS
 from vitdfq.quantization.modules import activation_quantizers, restore_state, state_of
 from vitdfq.shelf import joined, under
 from vitdfq.synthesis.context import Pass
@@ -16,7 +17,6 @@ from vitdfq.synthesis.sparsity import only_patches
 from vitdfq.synthesis.students import make_student, refresh
 
 DEFAULT_BITS = "w4a4"
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 class FeaturesAndLogits(nn.Module):
