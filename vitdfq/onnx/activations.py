@@ -41,6 +41,11 @@ def fits_int8(left: nn.Module, right: nn.Module) -> bool:
     return getattr(left, "bits", 0) + getattr(right, "bits", 0) < 16
 
 
+def byte_for(bits: int, *, signed: bool) -> tuple[int, torch.dtype]:
+    """Return what is taken from codes 0..2^bits - 1 before they are stored, and the type that holds them then."""
+    return (2 ** (bits - 1), torch.int8) if signed else (0, torch.uint8)
+
+
 class QuantizeDequantize(nn.Module):
     """A uniform grid, per tensor, in an 8-bit type; fewer bits are clipped in front, in real values."""
 
@@ -56,8 +61,8 @@ class QuantizeDequantize(nn.Module):
         self.register_buffer("lowest", -zero_point * scale)
         self.register_buffer("highest", (2**quantizer.bits - 1 - zero_point) * scale)
         self.register_buffer("scale", scale.clone())
-        middle = 2 ** (quantizer.bits - 1) if signed else 0
-        self.register_buffer("zero_point", (zero_point - middle).to(torch.int8 if signed else torch.uint8))
+        middle, dtype = byte_for(quantizer.bits, signed=signed)
+        self.register_buffer("zero_point", (zero_point - middle).to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x if self.fills_type else clip(x, self.lowest, self.highest)

@@ -1,10 +1,9 @@
 """What stands in the exported graph for a quantized weight: integers, and what takes them back to real values."""
 
-import torch
 from torch import Tensor, nn
 
 from vitdfq.errors import ExportError
-from vitdfq.onnx.activations import fits_int8
+from vitdfq.onnx.activations import byte_for, fits_int8
 from vitdfq.onnx.operators import dequantize
 from vitdfq.quantization.modules import QuantWeighted
 from vitdfq.quantization.quantizers.uniform import Uniform
@@ -23,7 +22,7 @@ def exportable_weight(module: QuantWeighted, *, transposed: bool) -> nn.Module:
         return FloatWeight(rows.T.contiguous() if transposed else rows)
     if not isinstance(quantizer, Uniform):
         raise ExportError(f"{type(quantizer).__name__} weights have no ONNX form; choices: uniform")
-    return IntegerWeight(quantizer, rows, transposed, signed=fits_int8(module.input_quantizer, quantizer))
+    return IntegerWeight(quantizer, rows, transposed=transposed, signed=fits_int8(module.input_quantizer, quantizer))
 
 
 class FloatWeight(nn.Module):
@@ -50,12 +49,12 @@ class IntegerWeight(nn.Module):
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, quantizer: Uniform, rows: Tensor, transposed: bool, signed: bool) -> None:
+    def __init__(self, quantizer: Uniform, rows: Tensor, *, transposed: bool, signed: bool) -> None:
         super().__init__()
         self.bits, self.block_size = quantizer.bits, quantizer.group_size
-        middle, kept_in = (2 ** (quantizer.bits - 1), torch.int8) if signed else (0, torch.uint8)
-        codes = (quantizer.codes(rows) - middle).to(kept_in)
-        scale, zero_point = quantizer.scale, (quantizer.zero_point - middle).to(kept_in)
+        middle, dtype = byte_for(quantizer.bits, signed=signed)
+        codes = (quantizer.codes(rows) - middle).to(dtype)
+        scale, zero_point = quantizer.scale, (quantizer.zero_point - middle).to(dtype)
         self.axis: int | None = None
         if quantizer.granularity == "group":  # along the row: (out, groups)
             self.axis = 0 if transposed else 1
