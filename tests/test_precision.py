@@ -44,3 +44,10 @@ def test_distill_takes_what_was_asked_for_else_the_faster(monkeypatch, tiny_vit,
     distill(student, tiny_vit, images, iterations=1, **({"precision": asked} if asked else {}))
     expected = asked or ("bfloat16" if present else "float32")
     assert seen == ({torch.bfloat16} if expected == "bfloat16" else set())
+
+
+@pytest.mark.parametrize("asked", ["", "half"])
+def test_distill_refuses_what_is_no_precision(tiny_vit, images, asked):
+    student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
+    with pytest.raises(ValueError, match="precision"):
+        distill(student, tiny_vit, images, iterations=1, precision=asked)

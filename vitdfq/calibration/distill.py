@@ -57,10 +57,11 @@ def distill(
         ValueError: an unknown precision; quantizers that are not fitted; a loss that stopped being finite.
     """
     require_fitted(student, "distill")
-    dtype = pick(precision or fastest_precision(device_of(student)), PRECISIONS, "precision")
+    device = device_of(student)
+    dtype = pick(fastest_precision(device) if precision is None else precision, PRECISIONS, "precision")
     shown, held_out = hold_out(images)
     guard = Guard(teacher, held_out, seed=seed)
-    shelf, device = shelf or Shelf(), device_of(student)
+    shelf = shelf or Shelf()
     with learning([student]) as learners, progress.bar("distill", total=iterations) as bar:
         kept = Kept(guard, student, learners)
         start = learners.snapshot()
