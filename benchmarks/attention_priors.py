@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 import vitdfq
 from vitdfq.evaluation import predict, score
-from vitdfq.quantization.learning import divergence
 from vitdfq.synthesis import quality
+from vitdfq.training.trainable import divergence
 
 SETTINGS: dict[str, dict] = {  # options of the loss attention_prior
     "no prior": {"weight": 0},

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import vitdfq
 from vitdfq.data import batches, load_labelled, transform_of
 from vitdfq.evaluation import predict, score
-from vitdfq.quantization.learning import divergence
+from vitdfq.training.trainable import divergence
 
 ROTATED = None  # prepare's default
 PIPELINES: dict[str, tuple[list[str] | None, list[str]]] = {  # name -> (prepare steps, calibration steps)

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 import vitdfq
-from vitdfq import progress
 from vitdfq.evaluation import predict, score
 from vitdfq.onnx.runtime import session
 from vitdfq.onnx.trace import INPUT, OUTPUT
 from vitdfq.quantization.modules import activation_quantizers
+from vitdfq.runtime import progress
 
 
 class InOnnxruntime(nn.Module):

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 import vitdfq
 from vitdfq.models import image_size
-from vitdfq.precision import PRECISIONS
+from vitdfq.runtime.precision import PRECISIONS
 from vitdfq.synthesis import Loss, TeacherFacts
 from vitdfq.synthesis.losses.patch_similarity import _entropy, attention_outputs
 
@@ -71,7 +71,7 @@ def contenders(methods: list[str], teacher: nn.Module) -> dict[str, dict]:
             broadcast = {"function": Loss(broadcast_similarity, attention_outputs)}
             found["published PSAQ"] = options | {"losses": {"patch_similarity": {"weight": 0}, "broadcast": broadcast}}
         if TeacherFacts.of(teacher).sites[-1].class_row:
-            found[f"{name}, sparse"] = options | {"drop_at": [0.1, 0.2, 0.3, 0.4]}
+            found[f"{name}, sparse"] = options | {"prune_at": [0.1, 0.2, 0.3, 0.4]}
     return found
 
 

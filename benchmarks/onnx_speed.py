@@ -16,9 +16,9 @@ import timm
 import torch
 
 import vitdfq
-from vitdfq import progress
 from vitdfq.models import image_size
 from vitdfq.onnx import runtime
+from vitdfq.runtime import progress
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ import torch
 import yaml
 
 import vitdfq
-from vitdfq import progress
-from vitdfq.probe import timed
+from vitdfq.cost.timing import timed
+from vitdfq.runtime import progress
 
 STEPS = ["center", "observe", "gptq", "distill"]
 SHAPES = [f"{name}_224" for name in ("deit_tiny_patch16", "deit_small_patch16", "deit_base_patch16", "swin_base_patch4_window7")]

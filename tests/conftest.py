@@ -33,4 +33,4 @@ def images(request) -> torch.Tensor:
 @pytest.fixture(autouse=True)
 def small_pools(monkeypatch):
     """Painting takes milliseconds an image: choose from pools of 64, not of 512."""
-    monkeypatch.setattr("vitdfq.synthesis.selection.BLOCK", 4)
+    monkeypatch.setattr("vitdfq.synthesis.image_selection.farthest_point.BLOCK", 4)

@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 import vitdfq
-from vitdfq import cli, errors, progress
+from vitdfq import cli
+from vitdfq.common import errors
 from vitdfq.recipe import packaged_recipes
+from vitdfq.runtime import progress
 
 SMALL = {
     "name": "small",
@@ -147,7 +149,7 @@ def test_exit_codes(error, code, message, command, recipe, monkeypatch):
     def run(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("vitdfq.pipeline.run", run)
+    monkeypatch.setattr("vitdfq.workflow.run.run", run)
     found, out, err = command("run", recipe)
     assert found == code and not out
     if message:
@@ -159,7 +161,7 @@ def test_debug_shows_the_traceback(recipe, monkeypatch):
     def run(*args, **kwargs):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("vitdfq.pipeline.run", run)
+    monkeypatch.setattr("vitdfq.workflow.run.run", run)
     monkeypatch.setenv("VITDFQ_DEBUG", "1")
     monkeypatch.setattr(sys, "argv", ["vitdfq", "run", recipe])
     with pytest.raises(RuntimeError, match="a bug"):

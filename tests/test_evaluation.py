@@ -9,11 +9,11 @@ from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 from torch import nn
 
-from vitdfq import progress
+from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.data import batches, load_labelled
-from vitdfq.errors import InputError, RecipeError
 from vitdfq.evaluation import Predictions, check_numbers, evaluate, predict, score
-from vitdfq.shelf import Shelf
+from vitdfq.runtime import progress
+from vitdfq.runtime.partial_results import PartialResults
 
 NUM_CLASSES = 7
 # what the model says (pixel value = class), and the truth: 3 of 5 are right
@@ -119,7 +119,7 @@ def test_too_few_images_are_noticed(folder, monkeypatch):
 
 def test_a_damaged_shard_is_named_and_made_again_alone(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("vitdfq.evaluation.BATCHES_IN_SHARD", 1)
-    shelf = Shelf(tmp_path / "shelf")
+    shelf = PartialResults(tmp_path / "shelf")
     before = predict(Reader(), dataset=folder, batch_size=2, shelf=shelf)
     damaged = tmp_path / "shelf/rows_2_4.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-8] + b"damaged?")

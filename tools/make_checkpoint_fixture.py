@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import vitdfq
-from vitdfq.checkpoint import FORMAT_VERSION
+from vitdfq.checkpoint.save_load import FORMAT_VERSION
 
 SHAPE = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 OVERRIDES = {  # every kind of packed layer once
@@ -21,7 +21,11 @@ OVERRIDES = {  # every kind of packed layer once
     "blocks.1.attn.proj": {"weight": {"bits": 2, "per_channel": False}},
     "blocks.1.attn.qkv": {"weight": {"bits": None}},
 }
-FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "tests" / "checkpoints" / f"v{FORMAT_VERSION}"
+FOLDER = (
+    Path(sys.argv[1])
+    if len(sys.argv) > 1
+    else Path(__file__).parents[1] / "tests" / "checkpoint" / "stored" / f"v{FORMAT_VERSION}"
+)
 
 torch.manual_seed(0)
 model = timm.create_model("vit_tiny_patch16_224", num_classes=10, **SHAPE)

@@ -7,10 +7,10 @@
     calibrate      scales and weights set on the synthetic images     vitdfq/calibration/
     evaluate       top-1, top-5, agreement with the teacher           vitdfq/evaluation.py
     to_integer     a copy that multiplies integers                    vitdfq/quantization/integer/
-    save, load     the packed checkpoint                              vitdfq/checkpoint.py
+    save, load     the packed checkpoint                              vitdfq/checkpoint/
     export         ONNX, checked                                  vitdfq/onnx/
-    push           the checkpoint, on the Hugging Face Hub            vitdfq/publish.py
-    run            all of it, as a recipe says                        vitdfq/pipeline.py
+    push           the checkpoint, on the Hugging Face Hub            vitdfq/hub/
+    run            all of it, as a recipe says                        vitdfq/workflow/
 
 Names are imported on first use, so that `import vitdfq` is cheap.
 """
@@ -18,7 +18,7 @@ Names are imported on first use, so that `import vitdfq` is cheap.
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from vitdfq.common.version import __version__
 
 _HOMES = {
     "load_teacher": "vitdfq.models",
@@ -31,9 +31,9 @@ _HOMES = {
     "save": "vitdfq.checkpoint",
     "load": "vitdfq.checkpoint",
     "export": "vitdfq.onnx",
-    "push": "vitdfq.publish",
+    "push": "vitdfq.hub.publish",
     "load_recipe": "vitdfq.recipe",
-    "run": "vitdfq.pipeline",
+    "run": "vitdfq.workflow.run",
 }
 __all__ = ["__version__", *_HOMES]
 
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
     from vitdfq.calibration import calibrate
     from vitdfq.checkpoint import load, save
     from vitdfq.evaluation import evaluate
+    from vitdfq.hub.publish import push
     from vitdfq.models import load_teacher
     from vitdfq.onnx import export
-    from vitdfq.pipeline import run
     from vitdfq.preparation import prepare
-    from vitdfq.publish import push
     from vitdfq.quantization import quantize
     from vitdfq.quantization.integer import to_integer
     from vitdfq.recipe import load_recipe
     from vitdfq.synthesis import synthesize
+    from vitdfq.workflow.run import run
 
 
 def __getattr__(name: str):

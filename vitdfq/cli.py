@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 import vitdfq
-from vitdfq import processes
-from vitdfq.errors import VitdfqError
+from vitdfq.common.errors import VitdfqError
+from vitdfq.runtime import distributed
 
 app = typer.Typer(
     name="vitdfq",
@@ -56,7 +56,7 @@ def options(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only results and errors.")] = False,
 ) -> None:
     if quiet:
-        from vitdfq import progress
+        from vitdfq.runtime import progress
 
         progress.quiet = True
 
@@ -72,7 +72,7 @@ def run(
 ) -> None:
     """The main job: synthesise, quantize, calibrate, evaluate, save."""
     if dry_run:
-        from vitdfq.plan import plan
+        from vitdfq.cost.dry_run import plan
         from vitdfq.recipe import load_recipe
 
         planned = plan(load_recipe(recipe, overrides or []), out=str(out) if out else None)
@@ -108,7 +108,7 @@ def calibrate(
 @app.command()
 def evaluate(run: RunArgument, overrides: SetOption = None, format: FormatOption = Format.human) -> None:
     """Evaluate a saved checkpoint; `--set evaluate.dataset=...` chooses other images than its recipe."""
-    from vitdfq.pipeline import evaluate_run
+    from vitdfq.workflow.run import evaluate_run
 
     metrics = evaluate_run(run, overrides or [])
     show(metrics, format, lambda: "\n".join(f"{key:15} {value}" for key, value in metrics.items()))
@@ -123,8 +123,8 @@ def compare(
     format: FormatOption = Format.human,
 ) -> None:
     """Several kinds of images on one model, in one table; `compare.methods` in a recipe names more."""
-    from vitdfq.compare import compare
-    from vitdfq.report import comparison_table
+    from vitdfq.reports.tables import comparison_table
+    from vitdfq.workflow.compare import compare
 
     found = compare(recipes, out=out, overrides=overrides or [], fresh=fresh)
     show(found, format, lambda: comparison_table(found))
@@ -139,7 +139,7 @@ def bench(
     format: FormatOption = Format.human,
 ) -> None:
     """What a recipe's models and steps cost on this machine."""
-    from vitdfq.bench import bench, table
+    from vitdfq.cost.benchmark import bench, table
     from vitdfq.recipe import load_recipe
 
     found = bench(load_recipe(recipe, overrides or []))
@@ -167,7 +167,7 @@ def push(
     format: FormatOption = Format.human,
 ) -> None:
     """Publish a finished run on the Hugging Face Hub, in one commit; the token comes from HF_TOKEN or `hf auth login`."""
-    from vitdfq.publish import push
+    from vitdfq.hub.publish import push
 
     found = push(run, repo, private=private)
     show(found, format, lambda: f"{found['url']}\n{len(found['files'])} files, commit {found['commit']}")
@@ -179,8 +179,8 @@ def info(
     format: FormatOption = Format.human,
 ) -> None:
     """What is inside a saved checkpoint: bits by layer, size, accuracy, how to make it again."""
-    from vitdfq.checkpoint import describe
-    from vitdfq.packed.info import described
+    from vitdfq.checkpoint.describe import described
+    from vitdfq.checkpoint.save_load import describe
 
     found = describe(checkpoint)
     show(found, format, lambda: described(found))
@@ -192,7 +192,7 @@ def list_names(
     format: FormatOption = Format.human,
 ) -> None:
     """Every name that a recipe can use."""
-    from vitdfq.names import names
+    from vitdfq.recipe.catalog import names
 
     found = names(kind)
     show(found, format, lambda: "\n".join(f"{kind:13} {', '.join(choices)}" for kind, choices in found.items()))
@@ -200,8 +200,8 @@ def list_names(
 
 def line(recipe: str, out: Path | None, overrides: list[str] | None, fresh: bool, format: Format, until: str) -> None:
     """Go along the straight line up to a stage and show the metrics."""
-    from vitdfq.pipeline import run
-    from vitdfq.report import summary_table
+    from vitdfq.reports.tables import summary_table
+    from vitdfq.workflow.run import run
 
     metrics = run(recipe, out=out, overrides=overrides or [], fresh=fresh, until=until)
     done = "student" in metrics
@@ -210,7 +210,7 @@ def line(recipe: str, out: Path | None, overrides: list[str] | None, fresh: bool
 
 def show(content: Any, format: Format, render: Callable[[], Any]) -> None:
     """Print a result on stdout: JSON for machines, `render()` for people; of several processes the main one speaks."""
-    if not processes.speaks():
+    if not distributed.speaks():
         return
     if format is Format.json:
         typer.echo(json.dumps(content, indent=2))
@@ -222,7 +222,7 @@ def show(content: Any, format: Format, render: Callable[[], Any]) -> None:
 
 
 def main() -> None:
-    """Run the command line; every known error is one line on stderr and an exit code (see `vitdfq.errors`)."""
+    """Run the command line; every known error is one line on stderr and an exit code (see `vitdfq.common.errors`)."""
     try:
         app()
     except VitdfqError as error:
@@ -236,11 +236,11 @@ def main() -> None:
 
 
 def fail(message: object, exit_code: int, error: BaseException | None = None) -> None:
-    """Print one line and exit. Of several processes all meet the errors of `vitdfq.errors`: the main one says them."""
+    """Print one line and exit. Of several processes all meet the errors of `vitdfq.common.errors`: the main one says them."""
     if error is not None and os.environ.get("VITDFQ_DEBUG"):
         raise error
-    if processes.speaks() or not isinstance(message, VitdfqError):
-        who = "" if processes.speaks() else f"process {os.environ['RANK']}: "
+    if distributed.speaks() or not isinstance(message, VitdfqError):
+        who = "" if distributed.speaks() else f"process {os.environ['RANK']}: "
         typer.echo(f"error: {who}" + " ".join(str(message).split()), err=True)
     sys.stderr.flush()
     raise SystemExit(exit_code)

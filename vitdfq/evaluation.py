@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitdfq import processes, progress
+from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.data import batches, load_labelled, transform_of
-from vitdfq.errors import InputError, RecipeError
-from vitdfq.fitting import Fitting
-from vitdfq.quantization.learning import divergence
-from vitdfq.shelf import Shelf
+from vitdfq.runtime import distributed, progress
+from vitdfq.runtime.batch_size import AdaptiveBatchSize
+from vitdfq.runtime.partial_results import PartialResults
+from vitdfq.training.trainable import divergence
 
 BATCHES_IN_SHARD = 8  # rows are kept, and shared out over processes, so many batches at a time
 
@@ -70,7 +70,7 @@ def predict(
     batch_size: int = 128,
     num_workers: int | None = None,
     streaming: bool = True,
-    shelf: Shelf | None = None,
+    shelf: PartialResults | None = None,
 ) -> Predictions:
     """Return what `model` says about every image; arguments and errors are those of `evaluate`.
 
@@ -123,7 +123,7 @@ def _predict(
     batch_size: int,
     num_workers: int | None,
     streaming: bool,
-    shelf: Shelf | None = None,
+    shelf: PartialResults | None = None,
 ) -> list[Predictions]:
     """One pass over the images for all models, which share the first one's transform and device."""
     check_numbers(num_images, batch_size, num_workers)
@@ -136,8 +136,8 @@ def _predict(
     expected = _expected(dataset, labelled.num_rows, num_images)
     size = BATCHES_IN_SHARD * batch_size
     shards = {f"rows_{own.start}_{own.stop}": own for own in _cut(expected, size)}
-    shelf = shelf or Shelf()
-    own = processes.share(shelf.missing(shards))
+    shelf = shelf or PartialResults()
+    own = distributed.share(shelf.missing(shards))
     firsts = {shards[name].start for name in own}
     read = batches(
         labelled,
@@ -176,7 +176,7 @@ class _Reading:
     ) -> None:
         self.models, self.read, self.device, self.bar = models, read, device, bar
         self.hits = 0
-        self.fitting: Fitting | None = None  # as many images at a time as the first batch has
+        self.fitting: AdaptiveBatchSize | None = None  # as many images at a time as the first batch has
 
     def next(self, num_rows: int) -> dict[str, Tensor]:
         """The next rows.
@@ -205,7 +205,7 @@ class _Reading:
         def say(size: int) -> list[Tensor]:
             return [torch.cat([model(part).float().cpu() for part in images.split(size)]) for model in self.models]
 
-        self.fitting = self.fitting or Fitting(len(images))
+        self.fitting = self.fitting or AdaptiveBatchSize(len(images))
         return self.fitting(say)
 
 

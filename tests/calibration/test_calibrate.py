@@ -7,12 +7,12 @@ import torch
 
 from vitdfq.calibration import calibrate
 from vitdfq.calibration.calibrate import default_steps
-from vitdfq.calibration.guard import worst_ratio
-from vitdfq.checkpoint import load, save
-from vitdfq.errors import NotFiniteError
+from vitdfq.calibration.held_out import worst_ratio
+from vitdfq.checkpoint.save_load import load, save
+from vitdfq.common.errors import NotFiniteError
 from vitdfq.quantization import quantize
-from vitdfq.quantization.learning import learning
 from vitdfq.quantization.modules import put_weight_on_grid, weighted_modules
+from vitdfq.training.trainable import trainable
 
 
 def on_grid(module) -> bool:
@@ -32,7 +32,7 @@ def test_a_loaded_student_calibrated_again_ends_on_its_grids(tiny_vit, images, t
 
 def test_what_learns_is_rounded(tiny_vit, images):
     student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
-    with learning([student]):
+    with trainable([student]):
         assert not any(module.weight_on_grid for module in weighted_modules(student))
     for module in weighted_modules(student):
         module.weight.add_(0.3 * module.weight_quantizer.scale.view(-1, *[1] * (module.weight.ndim - 1)))

@@ -1,4 +1,4 @@
-"""Centring keeps the float function, and takes out what every token shares."""
+"""Centering keeps the float function, and takes out what every token shares."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from tiny import make_tiny
 from vitdfq.calibration import calibrate
 from vitdfq.calibration.center import center
 from vitdfq.calibration.folding import float_inputs
-from vitdfq.checkpoint import load, save
+from vitdfq.checkpoint.save_load import load, save
 from vitdfq.models import load_teacher, projections
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
@@ -66,7 +66,7 @@ def test_a_mean_of_these_images_alone_is_left():
 
 
 def test_noise_and_painted_images_alone_are_misled(monkeypatch):
-    """Both like centring on these images; the images themselves do not, nor would real ones (four times the error)."""
+    """Both like centering on these images; the images themselves do not, nor would real ones (four times the error)."""
     teacher = load_teacher("zoo:deit")
     images = synthesize(teacher, method="maskaq", num_images=16, steps=40)
     asked = []

@@ -5,11 +5,11 @@ import torch
 from tiny import make_tiny
 
 from vitdfq.calibration import calibrate
-from vitdfq.calibration.distance import distance, ending_of
-from vitdfq.calibration.guard import Guard, hold_out, worst_ratio
+from vitdfq.calibration.held_out import HeldOutValidation, hold_out, worst_ratio
 from vitdfq.models import image_size
 from vitdfq.quantization import quantize
 from vitdfq.synthesis import synthesize
+from vitdfq.training.output_distance import output_distance, run_to_outputs
 
 
 def leaves(teacher, count=32, seed=0):
@@ -20,19 +20,19 @@ def leaves(teacher, count=32, seed=0):
 def test_ending_is_the_models_own(kind):
     teacher = make_tiny(kind)
     images = torch.randn(3, 3, *image_size(teacher))
-    ending = ending_of(teacher, images)
+    ending = run_to_outputs(teacher, images)
     torch.testing.assert_close(ending.logits, teacher(images))
     torch.testing.assert_close(ending.tokens, teacher.forward_features(images))
-    assert distance(ending, ending) == 0
+    assert output_distance(ending, ending) == 0
 
 
 def test_nearer_on_images_not_trained_on(teacher):
     images, others = leaves(teacher), leaves(teacher, 16, seed=9)
-    target = ending_of(teacher, others)
+    target = run_to_outputs(teacher, others)
 
     def error(steps):
         student = calibrate(quantize(teacher, bits="w3a3"), teacher, images, steps=steps)
-        return distance(ending_of(student, others), target).item()
+        return output_distance(run_to_outputs(student, others), target).item()
 
     assert error(["observe", {"distill": {"iterations": 60, "lr": 2e-2, "scale_lr": 1e-2}}]) < 0.9 * error(["observe"])
 
@@ -46,7 +46,7 @@ def test_training_that_makes_the_student_worse_is_undone(tiny_vit, images, step)
 
 def test_guard_tells_foreign_gains_from_real_ones(tiny_vit):
     """Trained on a flat image alone, the student learns that image; the painted images must notice."""
-    guard = Guard(tiny_vit, torch.zeros(4, 3, 32, 32), seed=0)
+    guard = HeldOutValidation(tiny_vit, torch.zeros(4, 3, 32, 32), seed=0)
     student = calibrate(quantize(tiny_vit, bits="w4a4"), tiny_vit, leaves(tiny_vit), steps=["observe"])
     before = guard.errors(student)
     assert len(before) == 2 and worst_ratio(before, before) == 1

@@ -11,7 +11,7 @@ from vitdfq.calibration.rounding import learned_rounding
 from vitdfq.models import units
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import weighted_modules
-from vitdfq.shelf import Shelf
+from vitdfq.runtime.partial_results import PartialResults
 from vitdfq.synthesis import synthesize
 
 FAST = {"iterations": 40, "lr": 2e-2, "scale_lr": 1e-2, "keep": 1.0}
@@ -50,7 +50,7 @@ def test_units_trained_alone_help_and_do_not_need_each_other(tiny_vit):
     STEPS["observe"](student, tiny_vit, images)
     with torch.no_grad():
         student.patch_embed.proj.weight.add_(0.1)
-    STEPS["reconstruct"](student, tiny_vit, images, **FAST, independent=True, guarded=False, shelf=Shelf())
+    STEPS["reconstruct"](student, tiny_vit, images, **FAST, independent=True, guarded=False, shelf=PartialResults())
     assert torch.equal(student.blocks[2].mlp.fc2.bias, made([alone]).blocks[2].mlp.fc2.bias)
 
 

@@ -7,7 +7,7 @@ from tiny import make_tiny
 
 from vitdfq.calibration import STEPS, calibrate
 from vitdfq.quantization import quantize
-from vitdfq.shelf import Shelf
+from vitdfq.runtime.partial_results import PartialResults
 from vitdfq.synthesis import synthesize
 
 SHORT = {"distill": {"iterations": 8}, "reconstruct": {"iterations": 3}}
@@ -36,7 +36,7 @@ def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch):
     teacher = make_tiny("vit")
     images = synthesize(teacher, method="dead_leaves", num_images=4)
     for done in (1, 2, 3):
-        calibrate(quantize(teacher), teacher, images, steps=["observe", "gptq"], shelf=Shelf(tmp_path))
+        calibrate(quantize(teacher), teacher, images, steps=["observe", "gptq"], shelf=PartialResults(tmp_path))
         if done == 1:
             monkeypatch.setitem(STEPS, "observe", lambda student, teacher, images: pytest.fail("observed again"))
             monkeypatch.setitem(STEPS, "gptq", lambda student, teacher, images: pytest.fail("rounded again"))

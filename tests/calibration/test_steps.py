@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitdfq.calibration import STEPS, calibrate
-from vitdfq.checkpoint import load, save
+from vitdfq.checkpoint.save_load import load, save
 from vitdfq.models import units
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
@@ -51,7 +51,7 @@ def test_a_rewrite_after_observe_is_refused(tiny_vit, images, name):
 
 @pytest.mark.parametrize("name", ["equalize", "reparameterize"])
 def test_after_center_is_refused(tiny_vit, images, name):
-    with pytest.raises(ValueError, match=f"{name}: the inputs are centred already.*; put it before center"):
+    with pytest.raises(ValueError, match=f"{name}: the inputs are centered already.*; put it before center"):
         calibrated(tiny_vit, images, ["center", name, "observe"])
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vitdfq.errors import InputError
+from vitdfq.common.errors import InputError
 from vitdfq.models import load_teacher
 
 

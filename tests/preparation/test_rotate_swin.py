@@ -113,7 +113,7 @@ def test_mean_preserving(size):
 @pytest.mark.parametrize("size", [96, 128, 192, 384, 768])
 def test_mean_preserving_spreads_nearly_as_well_as_hadamard(size):
     q = mean_preserving(size, seed=0)
-    columns = q - q.mean(0)  # the image of one channel, centred as a LayerNorm will
+    columns = q - q.mean(0)  # the image of one channel, centered as a LayerNorm will
     peaks_of_channels = columns.abs().amax(0) / columns.square().mean(0).sqrt()
     assert peaks_of_channels.mean() < 1.4  # Hadamard: 1, a Haar matrix that keeps the mean: 2.7 to 3.4
     assert peaks_of_channels.max() < 2.6  # the same without signs at the rows: 2.8 to 4

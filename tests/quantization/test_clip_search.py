@@ -63,10 +63,10 @@ def test_tensor_chooses_as_a_loop_over_both_ends_does(seed, bits, symmetric):
     x = randn(3000, seed=seed).exp() - 1
     low, high = x.amin().item(), x.amax().item()
     counts = torch.histc(x, BINS, low, high)
-    centres = low + (high - low) / BINS * (torch.arange(BINS) + 0.5)
+    centers = low + (high - low) / BINS * (torch.arange(BINS) + 0.5)
     shrink = torch.logspace(-1.7, 0.0, 32)
     grids = [choose_qparams(low * a, high * b, bits, symmetric) for a in shrink for b in shrink]
-    best = min(grids, key=lambda grid: ((fake_quantize(centres, *grid, bits) - centres).square() * counts).sum().item())
+    best = min(grids, key=lambda grid: ((fake_quantize(centers, *grid, bits) - centers).square() * counts).sum().item())
     scale, zero_point = search_tensor(x, bits, symmetric)
     assert (scale.item(), zero_point.item()) == (best[0].item(), best[1].item())
 
@@ -153,11 +153,11 @@ def test_order_does_not_matter(observer):
 
 def test_histogram_counts_every_value_once_for_each_row():
     rows = randn(3, 999) * torch.tensor([[1.0], [10.0], [0.0]])
-    centres, counts = histogram(rows)
+    centers, counts = histogram(rows)
     assert counts.sum(1).tolist() == [999.0] * 3
     width = (rows.amax(1) - rows.amin(1)) / BINS
-    torch.testing.assert_close((centres * counts).sum(1) / 999, rows.mean(1), rtol=0, atol=width.max().item())
-    assert (centres[2] == 0).all()
+    torch.testing.assert_close((centers * counts).sum(1) / 999, rows.mean(1), rtol=0, atol=width.max().item())
+    assert (centers[2] == 0).all()
 
 
 def test_equal_importance_is_none_at_all():

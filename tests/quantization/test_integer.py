@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_quantizers import NAMES, fitted, values
+from quantizer_values import NAMES, fitted, values
 from tiny import TINY, make_tiny
 from torch import nn
 

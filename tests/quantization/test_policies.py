@@ -6,7 +6,7 @@ from tiny import make_tiny
 from torch import nn
 
 from vitdfq.calibration import calibrate
-from vitdfq.checkpoint import load, save
+from vitdfq.checkpoint.save_load import load, save
 from vitdfq.preparation import prepare
 from vitdfq.quantization import POLICIES, quantize
 from vitdfq.quantization.modules import weighted_modules
@@ -50,8 +50,8 @@ def test_ends_have_eight_bits_of_weights_too():
     [
         {"weight": {"group_size": 16}},
         {"weight": {"observer": "percentile"}},
-        {"weight": {"observer": "hessian"}},
-        {"activation": {"observer": "hessian"}},
+        {"weight": {"observer": "output_error"}},
+        {"activation": {"observer": "output_error"}},
         {"activation": {"per_head": True}},
         {"activation": {"per_token": True}},
         {"gelu": {"bits": 8}},

@@ -6,29 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quantizer_values import NAMES, fitted, values
 
 from vitdfq.quantization import QUANTIZERS
 from vitdfq.quantization.quantizers.logarithmic import Logarithmic
 
-NAMES = sorted(QUANTIZERS)
 BITS = [2, 3, 4, 6, 8]
-
-
-def values(name: str, seed: int, size: int = 4000) -> torch.Tensor:
-    """Softmax-like: in [0, 1], long tail, an exact zero and a one. For the GELU quantizer GELU's output, with the same two."""
-    rng = torch.Generator().manual_seed(seed)
-    if name == "twin_gelu":
-        x = torch.nn.functional.gelu(2 * torch.randn(size, generator=rng))
-    else:
-        x = torch.rand(size, generator=rng) ** 6
-    x[0], x[1] = 0.0, 1.0
-    return x
-
-
-def fitted(name: str, bits: int, x: torch.Tensor):
-    quantizer = QUANTIZERS[name](bits)
-    quantizer.fit(x)
-    return quantizer
 
 
 @pytest.mark.parametrize("name", NAMES)

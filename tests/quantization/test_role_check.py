@@ -6,14 +6,17 @@ from tiny import make_tiny
 from vitdfq.quantization import POLICIES, QUANTIZERS, quantize
 
 TOKENS_WITH_TWIN = {"policy": "ptq4vit", "activation": {"per_token": True}}
-GUIDED_HEADS = {"policy": "adalog", "activation": {"observer": "hessian"}}
+GUIDED_HEADS = {"policy": "adalog", "activation": {"observer": "output_error"}}
 REFUSED = [
     ({"weight": {"quantizer": "log2"}}, "patch_embed.proj: weight.quantizer 'log2' does not go with weights; choices: uniform"),
     ({"activation": {"quantizer": "log2"}}, "patch_embed.proj: activation.quantizer 'log2' does not go with this input;"),
     ({"overrides": {"*.qk": {"activation": {"quantizer": "adalog"}}}}, "does not go with operands of attention"),
     ({"gelu": {"quantizer": "twin_softmax"}}, "blocks.0.mlp.fc2: activation.quantizer 'twin_softmax' does not go with this"),
-    ({"weight": {"observer": "hessian", "per_channel": False}}, "weight.observer 'hessian' does not go with per_channel: false"),
-    (GUIDED_HEADS, "blocks.0.attn.qk: activation.observer 'hessian' does not go with per_head: true"),
+    (
+        {"weight": {"observer": "output_error", "per_channel": False}},
+        "weight.observer 'output_error' does not go with per_channel: false",
+    ),
+    (GUIDED_HEADS, "blocks.0.attn.qk: activation.observer 'output_error' does not go with per_head: true"),
     ({"softmax": {"observer": "percentile"}}, "softmax.observer 'percentile' goes with quantizer 'uniform' only, not 'log2'"),
     ({"softmax": {"quantizer": "adalog", "symmetric": True}}, "softmax.symmetric True goes with quantizer 'uniform' only"),
     ({"overrides": {"*.1.*": {"softmax": {"observer": "mse"}}}}, "blocks.1.attn.av: softmax.observer 'mse' goes with"),

@@ -23,7 +23,7 @@ def values(*shape, seed=0):
 
 
 def guidance(granularity, x):
-    """What observer "hessian" insists on."""
+    """What observer "output_error" insists on."""
     columns = x.shape[-1]
     inputs = values(4 * columns, columns, seed=9)
     return {"gram": inputs.T @ inputs} if granularity in ("channel", "group") else {"importance": inputs.square().mean(0)}
@@ -31,7 +31,7 @@ def guidance(granularity, x):
 
 def fitted(granularity, bits, x, symmetric=False, observer="mse"):
     quantizer = Uniform(bits, symmetric=symmetric, observer=observer, **CASES[granularity][0])
-    quantizer.fit(x, **(guidance(granularity, x) if observer == "hessian" else {}))
+    quantizer.fit(x, **(guidance(granularity, x) if observer == "output_error" else {}))
     return quantizer
 
 
@@ -149,7 +149,7 @@ def test_cost_chooses_the_range():
 
 def test_hessian_insists_on_guidance():
     with pytest.raises(ValueError, match="needs gram"):
-        Uniform(4, observer="hessian").fit(values(50))
+        Uniform(4, observer="output_error").fit(values(50))
 
 
 @pytest.mark.parametrize(

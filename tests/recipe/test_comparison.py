@@ -2,7 +2,7 @@
 
 import pytest
 
-from vitdfq.errors import RecipeError
+from vitdfq.common.errors import RecipeError
 from vitdfq.recipe import load_recipe
 from vitdfq.recipe.comparison import check_agreement, comparison_of, rows_of
 

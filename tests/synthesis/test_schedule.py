@@ -5,7 +5,7 @@ import torch
 from tiny import make_tiny
 
 from vitdfq.models import attention_sites
-from vitdfq.synthesis.augment import Jitter
+from vitdfq.synthesis.objective.jitter import Jitter
 from vitdfq.synthesis.schedule import Schedule, default_lr
 
 

@@ -9,7 +9,7 @@ from tiny import make_tiny
 
 from vitdfq.models import attention_sites, image_range, image_size, untouched
 from vitdfq.synthesis import LOSSES, METHODS, Loss, synthesize
-from vitdfq.synthesis.starts import STARTS
+from vitdfq.synthesis.procedural import PROCEDURAL
 
 KINDS = ("vit", "deit", "swin", "levit")
 SMOOTH = KINDS[:3]  # behind a random convolutional stem, steps of .25 overshoot, and rounding grows
@@ -26,7 +26,7 @@ def attentions(teacher):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_on_every_family(method, kind):
-    if METHODS[method].drop_at and not attention_sites(make_tiny(kind))[-1].class_row:
+    if METHODS[method].prune_at and not attention_sites(make_tiny(kind))[-1].class_row:
         pytest.skip("no class token chooses patches, see test_sparsity.py")
     teacher = make_tiny(kind)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
@@ -48,7 +48,7 @@ def test_every_method_on_every_family(method, kind):
 @pytest.mark.parametrize("method", ["sardfq", "psaq"])
 def test_an_image_depends_on_neither_batch_size_nor_number_of_images(method, kind, monkeypatch):
     """In double precision: Adam divides by the gradient, so where it is nearly 0 its rounding moves a pixel."""
-    monkeypatch.setitem(STARTS, "noise", lambda *args, noise=STARTS["noise"]: noise(*args).double())
+    monkeypatch.setitem(PROCEDURAL, "noise", lambda *args, noise=PROCEDURAL["noise"]: noise(*args).double())
     teacher = make_tiny(kind).double()
     together = synthesize(teacher, method=method, num_images=4, batch_size=4, steps=4)
     in_twos = synthesize(teacher, method=method, num_images=4, batch_size=2, steps=4)
@@ -57,7 +57,9 @@ def test_an_image_depends_on_neither_batch_size_nor_number_of_images(method, kin
     torch.testing.assert_close(fewer, together[:3], rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("changes", [{"method": "ris"}, {"method": "agm"}, {"method": "psaq", "canvas": "decoder"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"method": "ris"}, {"method": "agm"}, {"method": "psaq", "parametrization": "decoder"}], ids=str
+)
 def test_images_that_depend_on_each_other_do_so_in_groups_of_a_fixed_size(changes):
     teacher = make_tiny("vit")
     make = partial(synthesize, teacher, steps=3, **changes)
@@ -218,7 +220,7 @@ def test_a_loss_that_is_not_finite_is_named(bad):
 
 
 def test_an_image_whose_loss_stops_being_finite_begins_again_at_half_the_rate_and_the_others_stay(capsys, monkeypatch):
-    monkeypatch.setitem(STARTS, "noise", lambda *args, noise=STARTS["noise"]: noise(*args).double())
+    monkeypatch.setitem(PROCEDURAL, "noise", lambda *args, noise=PROCEDURAL["noise"]: noise(*args).double())
     teacher, seen = make_tiny("vit").double(), []
 
     def mine(ctx):

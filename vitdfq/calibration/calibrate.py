@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vitdfq import processes
 from vitdfq.calibration.steps import STEPS
-from vitdfq.models.kinds import require_student
-from vitdfq.pick import did_you_mean, pick
+from vitdfq.common.lookup import did_you_mean, lookup
+from vitdfq.models.type_checks import require_student
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.modules import bits_of, put_weight_on_grid, take_weight_off_grid, weighted_modules
-from vitdfq.shelf import Shelf
+from vitdfq.runtime import distributed
+from vitdfq.runtime.partial_results import PartialResults
 
 Step = str | dict[str, Any]
 COUNTS = ("num_images", "batch_size", "iterations")  # options of steps: at least 1 wherever they stand
@@ -37,7 +37,7 @@ def calibrate(
     *,
     steps: list[Step] | None = None,
     seed: int = 0,
-    shelf: Shelf | None = None,
+    shelf: PartialResults | None = None,
 ) -> nn.Module:
     """Calibrate `student` in place (and return it): scales set, weights on the grid.
 
@@ -61,13 +61,13 @@ def calibrate(
     parsed = check_steps(student, steps)
     for module in weighted_modules(student):
         take_weight_off_grid(module)  # one that was calibrated before: what a step moves must be rounded again
-    shelf, images = shelf or Shelf(), images.cpu()  # steps take what they need to the device, a batch at a time
+    shelf, images = shelf or PartialResults(), images.cpu()  # steps take what they need to the device, a batch at a time
     for number, (name, options) in enumerate(parsed[(done := _resume(student, parsed, shelf)) :], start=done):
         step, title = STEPS[name], f"{number}_{name}"
         known, parts = inspect.signature(step).parameters, shelf.part(f"{title}_parts")
         own = {"seed": seed, "shelf": parts}
         step(student, teacher, images, **{key: value for key, value in own.items() if key in known} | options)
-        student.load_state_dict(state := processes.agreed(student.state_dict()))
+        student.load_state_dict(state := distributed.agreed(student.state_dict()))
         shelf.put(title, state)
         parts.clear()
     require_fitted(student, "calibrate", "steps lack observe")
@@ -76,7 +76,7 @@ def calibrate(
     return student
 
 
-def _resume(student: nn.Module, steps: list[tuple[str, dict[str, Any]]], shelf: Shelf) -> int:
+def _resume(student: nn.Module, steps: list[tuple[str, dict[str, Any]]], shelf: PartialResults) -> int:
     """Put the student into the state after the last step that is finished; return how many are."""
     for number in reversed(range(len(steps))):
         if (state := shelf.get(f"{number}_{steps[number][0]}")) is not None:
@@ -124,7 +124,7 @@ def parse_steps(steps: list[Step]) -> list[tuple[str, dict[str, Any]]]:
             name, options = entry, {}
         else:
             raise ValueError(f"a step is a name or {{name: {{option: value}}}}, not {entry!r}")
-        known = [key for key in list(inspect.signature(pick(name, STEPS, "calibration step")).parameters)[3:] if key != "shelf"]
+        known = [key for key in list(inspect.signature(lookup(name, STEPS, "calibration step")).parameters)[3:] if key != "shelf"]
         if not isinstance(options, Mapping):
             raise ValueError(f"step {name!r}: options is {options!r}; expected a mapping {{option: value}}")
         for option in options:

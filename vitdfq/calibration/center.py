@@ -1,18 +1,18 @@
-"""Centring: the part of an activation that every token shares need not be quantized."""
+"""Centering: the part of an activation that every token shares need not be quantized."""
 
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
-from vitdfq import progress
 from vitdfq.calibration.folding import float_inputs, float_pass, require_unfitted
-from vitdfq.calibration.guard import Guard, worst_ratio
+from vitdfq.calibration.held_out import HeldOutValidation, worst_ratio
 from vitdfq.calibration.observe import count_fits, fit_all
 from vitdfq.models import Rows, attention_sites, projections
 from vitdfq.quantization.modules import QuantLinear
 from vitdfq.quantization.quantizers.dynamic import TokenUniform
 from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.runtime import progress
 from vitdfq.synthesis import synthesize
 
 PROBES = 16  # images of noise, and of those given, beside the guard's painted ones
@@ -33,14 +33,14 @@ def center(
 
     That gains much where the mean is the model's own (large pretrained ViTs), and loses much where it is only that of these
     images and others then fall outside the range. Which of the two, the images themselves, noise and painted ones tell: both ways
-    are tried, and unless centring is clearly the better one on each kind, all stays as it was.
+    are tried, and unless centering is clearly the better one on each kind, all stays as it was.
 
     Args:
         student: changed in place; the quantizers must be fitted afterwards, by `observe`.
         teacher: the float model the student was made from.
         images: (N, 3, H, W).
         num_images: at most so many of the images are used; means need few.
-        guarded: try both ways; False: centre in any case.
+        guarded: try both ways; False: center in any case.
         seed: of noise and painted images.
 
     Raises:
@@ -63,13 +63,13 @@ def center(
 def _helps(
     student: nn.Module, before: dict[str, Tensor], teacher: nn.Module, images: Tensor, seed: int, bar: progress.Bar
 ) -> bool:
-    """Whether the centred student, its ranges fitted, is clearly better than the one before on every kind of image.
+    """Whether the centered student, its ranges fitted, is clearly better than the one before on every kind of image.
 
     That it must be on the images that gave the means too is no matter of course: where these are far from zero and differ
-    from image to image, centring makes the range of each larger. Noise and painted images can be too much alike to tell.
+    from image to image, centering makes the range of each larger. Noise and painted images can be too much alike to tell.
     """
     noise = synthesize(teacher, method="noise", num_images=PROBES, seed=seed).to(images)
-    guard = Guard(teacher, images[:PROBES], noise, seed=seed)
+    guard = HeldOutValidation(teacher, images[:PROBES], noise, seed=seed)
 
     def errors(state: dict[str, Tensor]) -> list[float]:
         trial = deepcopy(student)

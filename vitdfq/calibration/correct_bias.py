@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitdfq.calibration.streams import device_of
+from vitdfq.calibration.cached_activations import device_of
 from vitdfq.models import projections
-from vitdfq.models.hooks import hooked
+from vitdfq.models.record import hooked
 from vitdfq.quantization.modules import QuantConv2d, named_weighted_modules
 
 Hook = Callable[[nn.Module, Any, Tensor], Tensor | None]

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vitdfq.calibration.streams import device_of
+from vitdfq.calibration.cached_activations import device_of
 from vitdfq.models import NormReaders, norm_readers
-from vitdfq.models.hooks import hooked
+from vitdfq.models.record import hooked
 from vitdfq.quantization.fitted import quantizers
 from vitdfq.quantization.modules import QuantLinear
 from vitdfq.quantization.quantizers.uniform import Uniform
@@ -22,11 +22,11 @@ def foldable_norms(student: nn.Module, step: str) -> list[NormReaders]:
     """Return the norms whose affine `step` may change, with the linears that can undo it.
 
     Raises:
-        ValueError: a norm has no affine; the quantizers are fitted, or the inputs centred, for the ranges that `step` changes.
+        ValueError: a norm has no affine; the quantizers are fitted, or the inputs centered, for the ranges that `step` changes.
     """
     require_unfitted(student, step)
     if any(isinstance(part, QuantLinear) and bool(part.input_shift.any()) for part in student.modules()):
-        raise ValueError(f"{step}: the inputs are centred already, by shifts that {step} changes; put it before center")
+        raise ValueError(f"{step}: the inputs are centered already, by shifts that {step} changes; put it before center")
     found = norm_readers(student)
     for site in found:
         if getattr(student.get_submodule(site.norm), "weight", None) is None:

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitdfq import processes, progress
-from vitdfq.calibration.streams import device_of
+from vitdfq.calibration.cached_activations import device_of
 from vitdfq.models import Unit, units
-from vitdfq.models.hooks import hooked
+from vitdfq.models.record import hooked
 from vitdfq.quantization.functional import fake_quantize
 from vitdfq.quantization.modules import QuantLinear, restore_state, state_of
 from vitdfq.quantization.quantizers.uniform import Uniform
-from vitdfq.shelf import Shelf
+from vitdfq.runtime import distributed, progress
+from vitdfq.runtime.partial_results import PartialResults
 
 COLUMNS_AT_ONCE = 128
 
@@ -28,7 +28,7 @@ def gptq(
     num_images: int = 128,
     damping: float = 0.01,
     batch_size: int = 32,
-    shelf: Shelf | None = None,
+    shelf: PartialResults | None = None,
 ) -> None:
     """Move the weights of every linear layer so that, once rounded, the layer's output on its quantized inputs changes least.
 
@@ -52,8 +52,8 @@ def gptq(
     if not damping > 0:
         raise ValueError(f"gptq: damping is {damping}; it must be positive")
     names = {part: name for name, part in student.named_modules()}
-    streams = list(processes.share(images[:num_images].split(batch_size)))
-    chain, shelf, device = units(student), shelf or Shelf(), device_of(student)
+    streams = list(distributed.share(images[:num_images].split(batch_size)))
+    chain, shelf, device = units(student), shelf or PartialResults(), device_of(student)
     with progress.bar("gptq", total=len(chain)) as bar:
         for unit in chain:
             part = shelf.get(unit.name)
@@ -157,7 +157,7 @@ def _second_moments(unit: Unit, linear: QuantLinear, streams: list[Tensor]) -> T
         for stream in streams:
             with suppress(_Seen):
                 unit.forward(stream.to(device))
-    return (processes.summed(total) / processes.summed(tokens).clamp(min=1)).to(linear.weight.dtype)
+    return (distributed.summed(total) / distributed.summed(tokens).clamp(min=1)).to(linear.weight.dtype)
 
 
 def _upper_factor_of_inverse(moments: Tensor) -> Tensor:

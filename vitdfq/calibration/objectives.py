@@ -5,13 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vitdfq.calibration.distance import finish, relative_error
-from vitdfq.calibration.streams import device_of
+from vitdfq.calibration.cached_activations import device_of
 from vitdfq.models import units
-from vitdfq.quantization.learning import divergence
+from vitdfq.training.output_distance import finish, relative_error
+from vitdfq.training.trainable import divergence
 
 Summed = Callable[[Tensor], Tensor]
-"""A number of this part of a batch -> the sum over all parts of it (see `Shares`); the number itself where there is one part."""
+"""A number of this part of a batch -> the sum over all parts of it (see `BatchSharding`); the number itself where there is one part."""
 
 Loss = Callable[[Tensor, Tensor, Summed], Tensor]
 """(the unit's output, the float unit's output, both (B, ...) of one part of a batch; sums over the parts) -> 0-d.

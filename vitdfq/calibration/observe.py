@@ -1,4 +1,4 @@
-"""Fit every quantizer: weights on themselves, activations on what reaches them from the part quantized so far."""
+"""FitHook every quantizer: weights on themselves, activations on what reaches them from the part quantized so far."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitdfq import progress
-from vitdfq.calibration.streams import device_of
-from vitdfq.models.hooks import hooked
-from vitdfq.pick import pick
+from vitdfq.calibration.cached_activations import device_of
+from vitdfq.common.lookup import lookup
+from vitdfq.models.record import hooked
 from vitdfq.quantization.clip_search import Cost
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, weighted_modules
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.runtime import progress
 
-Fit = Callable[[nn.Module, Any], None]  # a forward pre-hook
+FitHook = Callable[[nn.Module, Any], None]  # a forward pre-hook
 
 MEASURES = {"values": False, "outputs": True}  # name -> whether errors are judged by what reads the value
 
@@ -44,7 +44,7 @@ def observe(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_image
     Raises:
         ValueError: an unknown measure; activations that are NaN or infinite.
     """
-    by_outputs = pick(measure, MEASURES, "measure")
+    by_outputs = lookup(measure, MEASURES, "measure")
     with progress.bar("observe", total=count_fits(student)) as bar:
         fit_all(student, images[:num_images], bar, by_outputs=by_outputs)
 
@@ -55,7 +55,7 @@ def count_fits(student: nn.Module) -> int:
 
 
 def fit_all(student: nn.Module, images: Tensor, bar: progress.Bar, *, by_outputs: bool = True) -> None:
-    """Fit weights on themselves, then each part's operands as images (N, 3, H, W) reach it; the bar counts both."""
+    """FitHook weights on themselves, then each part's operands as images (N, 3, H, W) reach it; the bar counts both."""
     for module in weighted_modules(student):
         if not isinstance(module.weight_quantizer, nn.Identity) and not _is_guided(module.weight_quantizer):
             module.weight_quantizer.fit(module.weight.flatten(1))
@@ -70,7 +70,7 @@ def _parts(student: nn.Module) -> list[nn.Module]:
     return [part for part in student.modules() if isinstance(part, QuantMatMul | QuantLinear | QuantConv2d)]
 
 
-def _counted(fit: Fit, bar: progress.Bar) -> Fit:
+def _counted(fit: FitHook, bar: progress.Bar) -> FitHook:
     def fit_and_count(part: nn.Module, operands: Any) -> None:
         fit(part, operands)
         bar.advance()
@@ -83,7 +83,7 @@ def _is_guided(quantizer: nn.Module) -> bool:
     return isinstance(quantizer, Uniform) and OBSERVERS[quantizer.observer].guided
 
 
-def _fit_layer(by_outputs: bool) -> Fit:
+def _fit_layer(by_outputs: bool) -> FitHook:
     def fit(layer: Any, inputs: tuple[Tensor]) -> None:
         quantizer, x = layer.input_quantizer, inputs[0]
         if isinstance(layer, QuantLinear):
@@ -109,7 +109,7 @@ def _patches(conv: QuantConv2d, x: Tensor) -> Tensor:
     return columns.transpose(1, 2).flatten(0, 1)
 
 
-def _fit_product(by_outputs: bool) -> Fit:
+def _fit_product(by_outputs: bool) -> FitHook:
     """Each operand by its values or, where asked, by the error of the product with the other as it is."""
 
     def fit(product: Any, operands: tuple[Tensor, Tensor]) -> None:

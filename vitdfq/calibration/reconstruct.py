@@ -11,20 +11,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from vitdfq import processes, progress
-from vitdfq.calibration.guard import Guard, hold_out
+from vitdfq.calibration.cached_activations import device_of, forwarded
+from vitdfq.calibration.held_out import HeldOutValidation, hold_out
 from vitdfq.calibration.objectives import OBJECTIVES, Loss
 from vitdfq.calibration.rounding import SoftRounding, learned_rounding
-from vitdfq.calibration.shares import Shares, shares_for
-from vitdfq.calibration.streams import device_of, forwarded
+from vitdfq.common.lookup import lookup
 from vitdfq.models import Unit, units
-from vitdfq.pick import pick
-from vitdfq.quantization.descent import Descent
 from vitdfq.quantization.fitted import require_fitted
-from vitdfq.quantization.learning import Learners, finite, learning, steadily
 from vitdfq.quantization.modules import restore_state, state_of, weighted_modules
-from vitdfq.shelf import Shelf
+from vitdfq.runtime import distributed, progress
+from vitdfq.runtime.partial_results import PartialResults
 from vitdfq.synthesis.seeds import generator
+from vitdfq.training.batch_sharding import BatchSharding, sharding_for
+from vitdfq.training.optimizer import AdamWarmupCosine
+from vitdfq.training.trainable import TrainableParameters, finite, retry_with_smaller_lr, trainable
 
 ROUNDINGS = {"straight_through": False, "adaround": True}  # name -> whether rounding has parameters of its own
 FREE_SHARE = 0.2  # of the iterations in which AdaRound's gates may stay undecided
@@ -47,13 +47,13 @@ def reconstruct(
     guarded: bool = True,
     independent: bool = False,
     seed: int = 0,
-    shelf: Shelf | None = None,
+    shelf: PartialResults | None = None,
 ) -> None:
     """Train each unit of the quantized student, in order, against the float unit (BRECQ, arXiv 2102.05426).
 
     Inputs are mixed element by element from the quantized and the float stream (QDrop, arXiv 2203.05740), which keeps few or
     odd images from being overfitted; the quantized stream is refreshed after each unit. A unit whose training made the whole
-    student worse on images not trained on is put back (see `Guard`).
+    student worse on images not trained on is put back (see `HeldOutValidation`).
 
     Several processes take a share of each batch and add up their gradients, so that all train the same student; every one of them
     has the streams of all images.
@@ -80,17 +80,17 @@ def reconstruct(
         ValueError: an unknown objective or rounding; quantizers that are not fitted; a loss that stopped being finite.
     """
     require_fitted(student, "reconstruct")
-    build = pick(objective, OBJECTIVES, "objective")
-    gates = pick(rounding, ROUNDINGS, "rounding")
+    build = lookup(objective, OBJECTIVES, "objective")
+    gates = lookup(rounding, ROUNDINGS, "rounding")
     images = images.cpu()  # where all streams are
     shown, held_out = hold_out(images) if guarded else (images, images[:0])
-    guard = Guard(teacher, held_out, seed=seed) if guarded else None
+    guard = HeldOutValidation(teacher, held_out, seed=seed) if guarded else None
     losses = build(teacher, shown)
-    rng, shelf = torch.Generator().manual_seed(seed), shelf or Shelf()
+    rng, shelf = torch.Generator().manual_seed(seed), shelf or PartialResults()
     pairs = list(zip(units(student), units(teacher), strict=True))
-    shares = Shares(together=False) if independent else shares_for(min(batch_size, len(shown)))
+    shares = BatchSharding(together=False) if independent else sharding_for(min(batch_size, len(shown)))
     names = [unit.name for unit, _ in pairs]
-    own = processes.share(shelf.missing(names)) if independent else names  # what this process trains, or finds on the shelf
+    own = distributed.share(shelf.missing(names)) if independent else names  # what this process trains, or finds on the shelf
     with progress.bar("reconstruct", total=len(own) * iterations) as bar:
         training = Training(iterations, lr, scale_lr, batch_size, keep, gates, device_of(student), shares, rng, bar)
         chain = Chain(student, pairs, shown, losses, guard, training, shelf)
@@ -107,9 +107,9 @@ class Chain:
     pairs: list[tuple[Unit, Unit]]
     shown: Tensor
     losses: Callable[[int], Loss]
-    guard: Guard | None
+    guard: HeldOutValidation | None
     training: "Training"
-    shelf: Shelf
+    shelf: PartialResults
 
     def behind(self, unit: Unit, stream: Tensor) -> Tensor:
         """The stream behind a unit, of the one in front of it."""
@@ -124,12 +124,12 @@ class Chain:
             if part is None:
                 if self.guard:
                     self.guard.start(self.student)
-                with learning(unit.modules) as learners:
-                    old = self.training.run(unit, learners, self.losses(position), quantized, real, target)
+                with trainable(unit.modules) as trainables:
+                    old = self.training.run(unit, trainables, self.losses(position), quantized, real, target)
                     worse = self.guard is not None and not self.guard.accepts(self.student)
                     if worse:
-                        learners.restore(old)
-                part = processes.agreed(state_of(unit.modules)) | {"rng": rng.get_state(), "worse": torch.tensor(worse)}
+                        trainables.restore(old)
+                part = distributed.agreed(state_of(unit.modules)) | {"rng": rng.get_state(), "worse": torch.tensor(worse)}
                 self.shelf.put(unit.name, part)
             else:
                 self.training.bar.skip(self.training.iterations)
@@ -153,8 +153,8 @@ class Chain:
                 real, reached = self.behind(self.pairs[reached][1], real), reached + 1
             target = self.behind(float_unit, real)
             own = replace(self.training, keep=0.0, rng=generator(seed, "reconstruct", places[name]))
-            with learning(unit.modules) as learners:
-                own.run(unit, learners, self.losses(places[name]), real, real, target)
+            with trainable(unit.modules) as trainables:
+                own.run(unit, trainables, self.losses(places[name]), real, real, target)
             trained = {key: value.cpu() for key, value in state_of(unit.modules).items()}  # it goes to the other processes
             restore_state(unit.modules, before[name])
             return trained
@@ -181,36 +181,38 @@ class Training:
     keep: float
     gates: bool
     device: torch.device
-    shares: Shares
+    shares: BatchSharding
     rng: torch.Generator
     bar: progress.Bar
 
-    def run(self, unit: Unit, learners: Learners, loss_of: Loss, quantized: Tensor, real: Tensor, target: Tensor) -> list[Tensor]:
+    def run(
+        self, unit: Unit, trainables: TrainableParameters, loss_of: Loss, quantized: Tensor, real: Tensor, target: Tensor
+    ) -> list[Tensor]:
         """Train one unit; where its loss stops being finite, again from its start at a smaller rate. Returns that start."""
-        old = learners.snapshot()
+        old = trainables.snapshot()
 
         def train(pace: float) -> None:
             batches = _mixed(quantized, real, target, self)
             with _rounding(unit, self.gates) as soft:
-                self._descend(unit, learners, loss_of, batches, soft, pace)
-            learners.require_finite(f"reconstruct: {unit.name}")
+                self._descend(unit, trainables, loss_of, batches, soft, pace)
+            trainables.require_finite(f"reconstruct: {unit.name}")
 
-        steadily(train, undo=lambda: learners.restore(old))
+        retry_with_smaller_lr(train, undo=lambda: trainables.restore(old))
         return old
 
     def _descend(
         self,
         unit: Unit,
-        learners: Learners,
+        trainables: TrainableParameters,
         loss_of: Loss,
         batches: Iterator[tuple[Tensor, Tensor]],
         soft: list[SoftRounding],
         pace: float,
     ) -> None:
-        groups = learners.groups(pace * self.lr, pace * self.scale_lr)
+        groups = trainables.groups(pace * self.lr, pace * self.scale_lr)
         if soft:
             groups.append({"params": [rounding.logit for rounding in soft], "lr": pace * GATE_LR})
-        descent = Descent(groups, self.iterations)
+        descent = AdamWarmupCosine(groups, self.iterations)
         for step, (mixed, target) in enumerate(batches):
             with torch.enable_grad():
                 loss = loss_of(unit.forward(mixed), target, self.shares.summed)

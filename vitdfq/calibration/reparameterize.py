@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.calibration.folding import float_inputs, foldable_norms
+from vitdfq.common.lookup import lookup
 from vitdfq.models import NormReaders
-from vitdfq.pick import pick
 from vitdfq.quantization.quantizers.uniform import Uniform
 from vitdfq.quantization.sample import sampled
 
@@ -37,7 +37,7 @@ def reparameterize(
     Raises:
         ValueError: unknown `reduce`; a norm without affine, as in rotated models; quantizers fitted already.
     """
-    reduction = pick(reduce, REDUCTIONS, "reduce")
+    reduction = lookup(reduce, REDUCTIONS, "reduce")
     sites = {site.norm: site for site in foldable_norms(student, "reparameterize")}
     inputs = {name: _input_quantizer(student, site.readers) for name, site in sites.items()}
     quantizers = {name: quantizer for name, quantizer in inputs.items() if quantizer is not None}
@@ -76,7 +76,7 @@ def _can_shift(student: nn.Module, site: NormReaders, quantizer: nn.Module) -> b
 
 
 def _per_channel(x: Tensor, quantizer: nn.Module, tight: bool) -> tuple[Tensor, Tensor]:
-    """Fit a grid of the quantizer's bits to each channel of x (tokens, C); return scale and zero point, each (C,), float64.
+    """FitHook a grid of the quantizer's bits to each channel of x (tokens, C); return scale and zero point, each (C,), float64.
 
     A tight grid need not hold zero: its zero point may lie outside the codes, and is no integer. It is meant to be shifted.
     """

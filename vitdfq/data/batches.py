@@ -8,8 +8,8 @@ from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from vitdfq.common.errors import InputError, one_line
 from vitdfq.data.labelled import Labelled
-from vitdfq.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

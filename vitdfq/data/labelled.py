@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
+from vitdfq.common.errors import RecipeError, one_line
 from vitdfq.data.readers import closed_at_exit
 from vitdfq.data.source import Source
 from vitdfq.data.sources import open_source
-from vitdfq.errors import RecipeError, one_line
 
 ALSO_CALLED = {"jpg": "image", "cls": "label"}  # webdataset's names, as in timm/imagenet-1k-wds
 

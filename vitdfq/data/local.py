@@ -4,9 +4,9 @@ import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from vitdfq.common.errors import InputError, one_line
 from vitdfq.data.source import Source
 from vitdfq.data.splits import files_of_split, folder_of_split
-from vitdfq.errors import InputError, one_line
 
 KINDS = {".parquet": "parquet", ".tar": "webdataset"}  # ending of a file -> its reader in datasets
 

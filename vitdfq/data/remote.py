@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vitdfq.common.errors import AccessError, RecipeError, VitdfqError, one_line
 from vitdfq.data.local import KINDS, open_files
 from vitdfq.data.source import FROM_DISK, Source
 from vitdfq.data.splits import aliases, files_of_split, no_split, split_named_by
-from vitdfq.errors import AccessError, RecipeError, VitdfqError, one_line
 
 # Of sets that do not say how many rows they have when they are streamed, or whether all are in the cache.
 KNOWN_ROWS = {("ILSVRC/imagenet-1k", "validation"): 50_000, ("timm/imagenet-1k-wds", "validation"): 50_000}
@@ -80,7 +80,7 @@ def _cached(name: str, hub_id: str, split: str) -> list[Path]:
 def _online() -> bool:
     from datasets import config
 
-    from vitdfq.models.fetch import reachable
+    from vitdfq.common.hub_connection import reachable
 
     return not config.HF_HUB_OFFLINE and reachable(config.HF_ENDPOINT)
 

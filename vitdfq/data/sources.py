@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
+from vitdfq.common.errors import InputError, RecipeError
+from vitdfq.common.lookup import did_you_mean
 from vitdfq.data.local import KINDS, open_files, open_folder
 from vitdfq.data.remote import open_fetched, open_stream
 from vitdfq.data.source import Source
 from vitdfq.data.splits import split_named_by
-from vitdfq.errors import InputError, RecipeError
-from vitdfq.pick import did_you_mean
 
 ZOO = Path(__file__).parents[1] / "zoo"
 SHORT_NAMES = {"imagenet-1k": "ILSVRC/imagenet-1k"}

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from vitdfq.errors import RecipeError
+from vitdfq.common.errors import RecipeError
 
 SAME_SPLIT = [{"validation", "val", "valid", "dev"}, {"test"}, {"train"}]
 

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from vitdfq.common.errors import RecipeError
 from vitdfq.data.batches import batches, transform_of
 from vitdfq.data.labelled import Labelled, load_labelled
 from vitdfq.data.sources import has_train_split
-from vitdfq.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor

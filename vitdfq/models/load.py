@@ -8,15 +8,15 @@ import timm
 import torch
 from torch import nn
 
-from vitdfq.errors import InputError, VitdfqError, one_line
-from vitdfq.models.bounds import fits_file, fits_memory
-from vitdfq.models.building import build, create, finish, full_name, known_architecture, require_runs
+from vitdfq.common.errors import InputError, VitdfqError, one_line
+from vitdfq.common.hub_connection import fetch
+from vitdfq.common.lookup import did_you_mean, lookup
+from vitdfq.common.safetensors_io import not_finite
+from vitdfq.models.build import build, create, finish, full_name, known_architecture, require_runs
 from vitdfq.models.families import attention_sites
-from vitdfq.models.fetch import fetch
-from vitdfq.models.pixels import image_size
+from vitdfq.models.image_spec import image_size
+from vitdfq.models.untrusted import fits_file, fits_memory
 from vitdfq.models.weights import WEIGHTS, check_weights, read_config
-from vitdfq.pick import did_you_mean, pick
-from vitdfq.tensors import not_finite
 
 ZOO = Path(__file__).parents[1] / "zoo"
 SOURCES = ("zoo", "local-dir", "hf-hub")
@@ -55,7 +55,7 @@ def load_teacher(
             "write local-dir:PATH, hf-hub:owner/repo or zoo:NAME"
         )
     if source == "zoo":
-        folder = pick(place, {path.parent.name: path.parent for path in ZOO.glob("*/config.json")}, "zoo model")
+        folder = lookup(place, {path.parent.name: path.parent for path in ZOO.glob("*/config.json")}, "zoo model")
     else:
         folder = fetch(place, cache_dir) if source == "hf-hub" else Path(place).expanduser()
     return from_folder(name, folder, pretrained, timm_kwargs)

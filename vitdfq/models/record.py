@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
-from vitdfq.models.hooks import hooked
-from vitdfq.pick import did_you_mean
+from vitdfq.common.lookup import did_you_mean
 
 INPUT = ":input"
 
@@ -39,3 +39,15 @@ def record(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Any]]:
 
     with hooked(modules[name.removesuffix(INPUT)].register_forward_hook(keep(name)) for name in names):
         yield outputs
+
+
+@contextmanager
+def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Within the block the hooks of `handles`, registered as they are listed, are there; after it, however it ends, none."""
+    registered = []
+    try:
+        registered.extend(handles)
+        yield
+    finally:
+        for handle in registered:
+            handle.remove()

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from vitdfq.errors import InputError
-from vitdfq.files import read_json
-from vitdfq.models.description import check_arguments, check_pretrained_cfg
-from vitdfq.tensors import CONVERT, read_header
+from vitdfq.common.errors import InputError
+from vitdfq.common.files import read_json
+from vitdfq.common.safetensors_io import CONVERT, read_header
+from vitdfq.models.untrusted import check_arguments, check_pretrained_cfg
 
 WEIGHTS = "model.safetensors"
 PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pth.tar", "*.pkl")

@@ -8,7 +8,7 @@ import onnx
 from onnx import ModelProto
 from torch import nn
 
-from vitdfq.errors import ExportError, one_line
+from vitdfq.common.errors import ExportError, one_line
 from vitdfq.onnx import storage
 from vitdfq.onnx.modules import PatchEmbedding, exportable_copy, kind_of, sites
 from vitdfq.onnx.operators import OPSET

@@ -7,7 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from vitdfq.errors import GateError
+from vitdfq.common.errors import GateError
 from vitdfq.models import image_size
 from vitdfq.onnx import runtime
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from vitdfq import checkpoint
-from vitdfq.errors import ExportError
-from vitdfq.files import written_whole
-from vitdfq.hub import EXPORTED
-from vitdfq.pick import pick
-from vitdfq.tensors import not_finite
+from vitdfq.checkpoint import save_load
+from vitdfq.common.errors import ExportError
+from vitdfq.common.files import written_whole
+from vitdfq.common.lookup import lookup
+from vitdfq.common.safetensors_io import not_finite
+from vitdfq.hub.model_card import EXPORTED
 
 
 def export(source: nn.Module | str | Path, path: str | Path | None = None, *, format: str = "onnx") -> dict[str, Any]:
@@ -35,11 +35,11 @@ def export(source: nn.Module | str | Path, path: str | Path | None = None, *, fo
         GateError: onnxruntime computes something else than the student.
         InputError, AccessError: the folder, see `load`.
     """
-    pick(format, FORMATS, "export format")
+    lookup(format, FORMATS, "export format")
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(f"{' and '.join(missing)} not installed: pip install 'vitdfq[onnx]'")
-    model = source if isinstance(source, nn.Module) else checkpoint.load(source)
+    model = source if isinstance(source, nn.Module) else save_load.load(source)
     if path is None:
         if isinstance(source, nn.Module) or not Path(source).is_dir():
             raise ExportError("export needs the path of a file to write: what it exports lies in no folder here")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitdfq.errors import ExportError
+from vitdfq.common.errors import ExportError
 from vitdfq.onnx.activations import exportable, fits_int8
 from vitdfq.onnx.weights import exportable_weight
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul

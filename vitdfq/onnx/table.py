@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from vitdfq.errors import ExportError
+from vitdfq.common.errors import ExportError
 
 
 class Table(nn.Module):

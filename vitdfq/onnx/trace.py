@@ -9,7 +9,7 @@ import torch
 from onnx import ModelProto
 from torch import nn
 
-from vitdfq.errors import ExportError, one_line
+from vitdfq.common.errors import ExportError, one_line
 from vitdfq.models import image_size
 from vitdfq.onnx.operators import OPSET
 

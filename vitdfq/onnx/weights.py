@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from vitdfq.errors import ExportError
+from vitdfq.common.errors import ExportError
 from vitdfq.onnx.activations import byte_for, fits_int8
 from vitdfq.onnx.operators import dequantize
 from vitdfq.quantization.modules import QuantWeighted

@@ -4,8 +4,8 @@ from copy import deepcopy
 
 from torch import nn
 
-from vitdfq.models.kinds import require_float
-from vitdfq.pick import pick
+from vitdfq.common.lookup import lookup
+from vitdfq.models.type_checks import require_float
 from vitdfq.preparation.fold_batch_norm import has_batch_norm
 from vitdfq.preparation.rotate import why_not_rotatable
 from vitdfq.preparation.transforms import TRANSFORMS
@@ -37,7 +37,7 @@ def prepare(model: nn.Module, *, steps: list[str] | None = None) -> nn.Module:
     steps = default_steps(model) if steps is None else steps
     prepared = deepcopy(model)
     for name in steps:
-        pick(name, TRANSFORMS, "preparation step")(prepared)
+        lookup(name, TRANSFORMS, "preparation step")(prepared)
     earlier = prepared.vitdfq.get("prepare", {"steps": []})["steps"]  # `load` replays all of them
     prepared.vitdfq["prepare"] = {"steps": [*earlier, *steps]}
     return prepared

@@ -1,7 +1,7 @@
 """The residual stream of Swin, a rotation per stage: it keeps the mean of the channels, and LayerNorm stays LayerNorm.
 
-Patch merging normalises four tokens together. Centring each token first, as for ViTs, would change their joint mean and variance;
-a rotation with Q1 = 1 keeps both, so that LN(Qh) = Q LN(h) without affine, for one token and for four side by side.
+Patch merging normalises four tokens together. Centering each token first, as for ViTs, would change their joint mean
+and variance; a rotation with Q1 = 1 keeps both, so that LN(Qh) = Q LN(h) without affine, for one token and for four side by side.
 """
 
 from typing import Any

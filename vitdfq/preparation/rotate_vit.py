@@ -1,4 +1,4 @@
-"""The residual stream of ViTs: writers are centred, so that LayerNorm becomes RMSNorm, which commutes with any rotation.
+"""The residual stream of ViTs: writers are centered, so that LayerNorm becomes RMSNorm, which commutes with any rotation.
 
 QuaRot (arXiv 2404.00456), SpinQuant (2405.16406) and SliceGPT (2401.15024), for ViTs.
 """

@@ -86,8 +86,8 @@ def search_tensor(
     scales, zero_points = OBSERVERS[observer].tensor(rows, bits, symmetric)
     if scales.shape[1] == 1:
         return scales, zero_points
-    centres, counts = histogram(rows, importance)
-    errors = weighted_errors(centres, counts, scales, zero_points, bits)
+    centers, counts = histogram(rows, importance)
+    errors = weighted_errors(centers, counts, scales, zero_points, bits)
     if cost is None:
         best = errors.argmin(1, keepdim=True)
     else:

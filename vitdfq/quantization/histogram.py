@@ -8,7 +8,7 @@ VALUES_AT_ONCE = 2**22  # bounds the memory of bin indices
 
 
 def histogram(rows: Tensor, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return (centres, counts), each (R, BINS), of rows (R, M) between each row's own ends.
+    """Return (centers, counts), each (R, BINS), of rows (R, M) between each row's own ends.
 
     Args:
         rows: any values, finite; a constant row has all its bins at that constant.
@@ -16,8 +16,8 @@ def histogram(rows: Tensor, importance: Tensor | None = None) -> tuple[Tensor, T
     """
     low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
     width = (high - low) / BINS
-    centres = low + width * (torch.arange(BINS, device=rows.device) + 0.5)
-    return centres, _counts(rows, low, high, importance)
+    centers = low + width * (torch.arange(BINS, device=rows.device) + 0.5)
+    return centers, _counts(rows, low, high, importance)
 
 
 def _counts(rows: Tensor, low: Tensor, high: Tensor, importance: Tensor | None) -> Tensor:

@@ -85,7 +85,7 @@ OBSERVERS = {
     "min_max": Observer(rows=min_max, gram=min_max, tensor=min_max),
     "percentile": Observer(rows=percentiles_of_rows, gram=percentiles_of_rows, tensor=percentiles_of_tensor),
     "mse": Observer(rows=shrink_together, gram=shrink_and_shift, tensor=shrink_apart),
-    "hessian": Observer(rows=shrink_together, gram=shrink_and_shift, tensor=shrink_apart, guided=True),
+    "output_error": Observer(rows=shrink_together, gram=shrink_and_shift, tensor=shrink_apart, guided=True),
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from vitdfq.pick import did_you_mean, pick
+from vitdfq.common.lookup import did_you_mean, lookup
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers import QUANTIZERS
 
@@ -132,7 +132,7 @@ def parse_bits(bits: str) -> tuple[int, int]:
         ValueError: not such a name.
     """
     match = re.fullmatch(r"w([2-8])a([2-8])", bits) if isinstance(bits, str) else None
-    return (int(match[1]), int(match[2])) if match else pick(bits, BITS, "bits preset")
+    return (int(match[1]), int(match[2])) if match else lookup(bits, BITS, "bits preset")
 
 
 def resolve(bits: str, policy: str, **changes: dict[str, Any] | None) -> tuple[Roles, list[Override]]:
@@ -141,7 +141,7 @@ def resolve(bits: str, policy: str, **changes: dict[str, Any] | None) -> tuple[R
     Raises:
         ValueError: unknown bits, policy, role option, quantizer or observer, or bits outside 2..8.
     """
-    named = pick(policy, POLICIES, "quantization policy")
+    named = lookup(policy, POLICIES, "quantization policy")
     roles = named.roles(*parse_bits(bits))
     for role in ROLES:
         change = changes.get(role) or {}
@@ -202,9 +202,9 @@ def check_role(role: str, options: dict[str, Any], where: str) -> None:
     if "bits" in options:
         check_bits(options["bits"], where)
     if "quantizer" in options:
-        pick(options["quantizer"], QUANTIZERS, f"quantizer in {where}")
+        lookup(options["quantizer"], QUANTIZERS, f"quantizer in {where}")
     if "observer" in options:
-        pick(options["observer"], OBSERVERS, f"observer in {where}")
+        lookup(options["observer"], OBSERVERS, f"observer in {where}")
 
 
 def check_bits(bits: Any, where: str) -> None:

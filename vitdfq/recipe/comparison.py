@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitdfq.errors import RecipeError
+from vitdfq.common.errors import RecipeError
 from vitdfq.recipe.compare_section import Comparison
 from vitdfq.recipe.load import Recipe
 from vitdfq.recipe.sections import CALLS

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from vitdfq.errors import RecipeError, VitdfqError
+from vitdfq.common.errors import RecipeError, VitdfqError
 
 Keys = tuple[Any, ...]  # ("calibrate", "steps", 1, "reconstruct", "lr")
 LONGEST = 2000  # characters of a message: it may quote what the recipe says, and every choice

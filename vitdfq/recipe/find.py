@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from vitdfq.errors import InputError
-from vitdfq.pick import did_you_mean
+from vitdfq.common.errors import InputError
+from vitdfq.common.lookup import did_you_mean
 
-FOLDERS = (Path("recipes"), Path(__file__).parents[2] / "recipes")
+FOLDERS = (Path("recipes"), Path(__file__).with_name("packaged"))
 
 
 def packaged_recipes() -> dict[str, Path]:

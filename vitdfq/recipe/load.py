@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from vitdfq.errors import InputError, RecipeError
+from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.recipe.document import Document
 from vitdfq.recipe.find import find_recipe
 from vitdfq.recipe.reader import read_document, set_value

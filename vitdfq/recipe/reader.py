@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from vitdfq.errors import InputError, RecipeError, one_line
+from vitdfq.common.errors import InputError, RecipeError, one_line
 from vitdfq.recipe.document import Document, Keys, kind
 
 DEEPEST = 32

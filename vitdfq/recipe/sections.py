@@ -7,23 +7,23 @@ from typing import Any
 
 from vitdfq.calibration import STEPS, calibrate
 from vitdfq.calibration.calibrate import COUNTS, check_count
+from vitdfq.common.errors import InputError
+from vitdfq.common.lookup import lookup
 from vitdfq.data import check_dataset
-from vitdfq.errors import InputError
 from vitdfq.evaluation import check_numbers, evaluate
+from vitdfq.hub.publish import check_repo, push
 from vitdfq.models import load_teacher
-from vitdfq.models.building import known_architecture
-from vitdfq.models.description import check_arguments
-from vitdfq.pick import pick
+from vitdfq.models.build import known_architecture
+from vitdfq.models.untrusted import check_arguments
 from vitdfq.preparation import TRANSFORMS, prepare
-from vitdfq.publish import check_repo, push
 from vitdfq.quantization import POLICIES, QUANTIZERS, quantize
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.policy import OPTIONS, ROLES, check_bits, parse_bits
 from vitdfq.recipe.compare_section import Comparison
 from vitdfq.recipe.document import Document, Keys
 from vitdfq.recipe.signature import check_keywords, check_value, keywords, unknown_key
+from vitdfq.runtime.trackers import check_tracker
 from vitdfq.synthesis import LOSSES, METHODS, Method, resolve_method, synthesize
-from vitdfq.trackers import check_tracker
 
 # section -> the function whose keyword arguments it holds
 CALLS: dict[str, Callable] = {
@@ -51,7 +51,7 @@ def check_sections(document: Document) -> None:
         CHECKS[section](document, document.content[section])
     for index, method in enumerate(document.content["baselines"]):
         with document.blaming("baselines", index):
-            pick(method, METHODS, "synthesis method")
+            lookup(method, METHODS, "synthesis method")
     for index, name in enumerate(document.content["trackers"]):
         with document.blaming("trackers", index):
             check_tracker(name)
@@ -78,7 +78,7 @@ def _check_model(document: Document, section: dict[str, Any]) -> None:
 def _check_synthesize(document: Document, section: dict[str, Any]) -> None:
     method, losses = section.get("method", "sardfq"), section.get("losses")
     with document.blaming("synthesize", "method"):
-        pick(method, METHODS, "synthesis method")
+        lookup(method, METHODS, "synthesis method")
     for name in losses or {}:
         _check_loss(document, ("synthesize", "losses", name))
     with document.blaming("synthesize", "losses"):
@@ -90,7 +90,7 @@ def _check_synthesize(document: Document, section: dict[str, Any]) -> None:
 
 def _check_loss(document: Document, keys: Keys) -> None:
     with document.blaming(*keys):
-        loss = pick(keys[-1], LOSSES, "loss")
+        loss = lookup(keys[-1], LOSSES, "loss")
     options = {name: kind for function, _ in loss.needs() for name, kind in keywords(function).items()}
     check_keywords(document, keys, {"weight": float, "after": float, "every": int} | options)
 
@@ -98,14 +98,14 @@ def _check_loss(document: Document, keys: Keys) -> None:
 def _check_prepare(document: Document, section: dict[str, Any]) -> None:
     for index, name in enumerate(section.get("steps") or []):
         with document.blaming("prepare", "steps", index):
-            pick(name, TRANSFORMS, "preparation step")
+            lookup(name, TRANSFORMS, "preparation step")
 
 
 def _check_quantize(document: Document, section: dict[str, Any]) -> None:
     with document.blaming("quantize", "bits"):
         parse_bits(section.get("bits", "w4a4"))
     with document.blaming("quantize", "policy"):
-        pick(section.get("policy", "vitdfq"), POLICIES, "quantization policy")
+        lookup(section.get("policy", "vitdfq"), POLICIES, "quantization policy")
     for role in ROLES:
         if section.get(role) is not None:
             _check_role(document, ("quantize", role), role)
@@ -128,10 +128,10 @@ def _check_role(document: Document, keys: Keys, role: str) -> None:
         _check_bits(document, (*keys, "bits"))
     if "quantizer" in options:
         with document.blaming(*keys, "quantizer"):
-            pick(options["quantizer"], QUANTIZERS, "quantizer")
+            lookup(options["quantizer"], QUANTIZERS, "quantizer")
     if "observer" in options:
         with document.blaming(*keys, "observer"):
-            pick(options["observer"], OBSERVERS, "observer")
+            lookup(options["observer"], OBSERVERS, "observer")
 
 
 def _check_bits(document: Document, keys: Keys) -> None:
@@ -150,7 +150,7 @@ def _check_calibrate(document: Document, section: dict[str, Any]) -> None:
             document.fail(keys, f"a step is a name or {{name: {{option: value}}}}, not {entry!r}")
         name = next(iter(entry)) if isinstance(entry, dict) else entry
         with document.blaming(*keys):
-            step = pick(name, STEPS, "calibration step")
+            step = lookup(name, STEPS, "calibration step")
         if isinstance(entry, dict) and entry[name] is not None:
             check_keywords(document, (*keys, name), keywords(step))
             _check_counts(document, (*keys, name))
@@ -189,7 +189,7 @@ def _check_compare(document: Document, section: dict[str, Any]) -> None:
         if method == "real":
             document.fail(("compare", "methods", index), "real images are no method; ask for them with compare.real_images: 32")
         with document.blaming("compare", "methods", index):
-            pick(method, METHODS, "synthesis method")
+            lookup(method, METHODS, "synthesis method")
     for key, number in [
         ("real_images", section.get("real_images", 0)),
         *(("seeds", seed) for seed in section.get("seeds") or []),

@@ -7,7 +7,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from vitdfq.pick import did_you_mean
+from vitdfq.common.lookup import did_you_mean
 from vitdfq.recipe.document import Document, Keys, kind
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)  # text is not turned into numbers, nor numbers into truth values

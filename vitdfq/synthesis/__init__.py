@@ -6,14 +6,13 @@ image has random streams of its own (seeds.py), from which come its classes (lab
 attention priors (priors.py), collected as views (views.py).
 """
 
-from vitdfq.synthesis.context import Loss, SynthContext, TeacherFacts
-from vitdfq.synthesis.engine import synthesize
-from vitdfq.synthesis.generate import Trained, train_generator
+from vitdfq.synthesis.generator.train import Trained, train_generator
+from vitdfq.synthesis.image_selection.quality import quality
 from vitdfq.synthesis.losses import LOSSES
-from vitdfq.synthesis.method import Method
-from vitdfq.synthesis.methods import resolve_method
-from vitdfq.synthesis.presets import METHODS
-from vitdfq.synthesis.quality import quality
+from vitdfq.synthesis.objective.context import Loss, SynthContext, TeacherFacts
+from vitdfq.synthesis.presets import METHODS, Method
+from vitdfq.synthesis.resolve import resolve_method
+from vitdfq.synthesis.synthesize import synthesize
 
 __all__ = [
     "LOSSES",

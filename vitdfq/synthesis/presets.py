@@ -1,8 +1,41 @@
 """The presets by name: what costs nothing, and published methods; "X-style" where a paper's equations were not available."""
 
-from vitdfq.synthesis.lessons import Lessons
-from vitdfq.synthesis.method import Method
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vitdfq.synthesis.generator.student_training import StudentTrainingConfig
 from vitdfq.synthesis.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Method:
+    """What `synthesize(method=...)` names. Each field but the first can be changed by a keyword of `synthesize`."""
+
+    summary: str
+    losses: Mapping[str, Mapping[str, Any]]  # name -> {"weight": ..., option: ...}
+    steps: int = 1000
+    lr: float | None = None  # None: schedule.default_lr of the teacher
+    labels: str = "soft"
+    label_range: list[float] | None = None  # None: labels.default_label_range of the number of classes
+    max_regions: int = 1  # 1: whole images only
+    schedule: Schedule = field(default_factory=Schedule)
+    start: str = "noise"  # what images are before the first step
+    candidates: int = 1  # painted for each image that is kept, where there is no step; see `selection`
+    parametrization: str = "pixels"  # what the steps move
+    pairs: bool = False  # images 2i and 2i + 1 get the same classes and draws
+    precision: str = "float32"  # of the networks' products
+    prune_at: Sequence[float] = ()  # shares of the run at which 30 % of the patches leave it, those looked at least
+    of_generator: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # changes to the losses where a generator learns
+    engine: str = "images"  # what learns: each image by itself, or a generator that paints any number of them
+    student: str | None = None  # bits of a student that learns from the teacher in turn with the generator; None: none does
+    lessons: StudentTrainingConfig = field(default_factory=StudentTrainingConfig)  # how it learns
+    group_size: int | None = None  # images that depend on each other, where they do, or a generator's step; None: the engine's
+    mix: Mapping[str, float] = field(default_factory=dict)  # preset -> share of the images that it makes instead
+    skip_if_noise_to_teacher: bool = (
+        False  # painted presets of `mix` only for a teacher that sees more in them than in noise; see `teacher_filter`
+    )
+
 
 CLASSES = {"class_confidence": {"weight": 1.0}, "total_variation": {"weight": 0.05}}  # what nearly all of them share
 
@@ -28,8 +61,8 @@ METHODS: dict[str, Method] = {
             "margin_discrepancy": {"weight": 0.5, "after": 0.3},
         },
         steps=100,
-        among={"dead_leaves": 1 / 2, "psaq": 1 / 6, "smi": 1 / 6},
-        only_if_seen=True,
+        mix={"dead_leaves": 1 / 2, "psaq": 1 / 6, "smi": 1 / 6},
+        skip_if_noise_to_teacher=True,
     ),
     "psaq": Method(
         "PSAQ-ViT (arXiv 2203.02250): diverse patches, one-hot classes",
@@ -98,7 +131,7 @@ METHODS: dict[str, Method] = {
         "SMI-style (ICML 2024): class and smoothness, sparse: patches that are hardly looked at leave the run",
         losses=CLASSES,
         labels="hard",
-        drop_at=(0.1, 0.2, 0.3, 0.4),
+        prune_at=(0.1, 0.2, 0.3, 0.4),
     ),
     # Without a prior on statistics: the paper's is of BatchNorms, and what LayerNorms offer is a guess.
     "ris": Method(
@@ -111,10 +144,10 @@ METHODS: dict[str, Method] = {
         labels="low_correlation",
     ),
     "acq": Method(
-        "ACQ-style (our reading of the abstract of arXiv 2301.07266): attention centres, pairs that differ, the same in training",
+        "ACQ-style (our reading of the abstract of arXiv 2301.07266): attention centers, pairs that differ, the same in training",
         losses={
             **CLASSES,
-            "attention_centre": {"weight": 1.0},
+            "attention_center": {"weight": 1.0},
             "pair_distance": {"weight": 0.1, "after": 0.1},
             "mode_consistency": {"weight": 10.0, "after": 0.1},
         },
@@ -127,7 +160,7 @@ METHODS: dict[str, Method] = {
             **CLASSES,
             "margin_discrepancy": {"weight": 0.5, "after": 0.3},
         },
-        lessons=Lessons(interpolate=0.5),  # with engine "generator" and a student
+        lessons=StudentTrainingConfig(interpolate=0.5),  # with engine "generator" and a student
     ),
     "gznq": Method(
         "GZNQ-style (arXiv 2101.08430, our reading of the abstract): a decoder's images that match the statistics of norms",
@@ -137,7 +170,7 @@ METHODS: dict[str, Method] = {
             "statistics_prior": {"weight": 0.1},
         },
         labels="hard",
-        canvas="decoder",
+        parametrization="decoder",
     ),
     # GDFQ's other term matches the statistics in a teacher's BatchNorms; LayerNorms keep none.
     "gdfq": Method(

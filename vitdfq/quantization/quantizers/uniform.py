@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vitdfq.pick import pick
+from vitdfq.common.lookup import lookup
 from vitdfq.quantization.clip_search import Cost, search_rows, search_tensor
 from vitdfq.quantization.functional import dequantize_affine, fake_quantize, quantize_affine
 from vitdfq.quantization.observers import OBSERVERS
@@ -21,7 +21,7 @@ class Uniform(nn.Module):
             (C, ...) weight flattened to two dimensions; `(C, M / group_size)` per group of such a row, see `weight_shape`.
         symmetric: put zero on the middle code.
         group_size: so many consecutive values of a weight's row share a scale; None: the whole row does.
-        observer: which ranges `fit` tries: "min_max", "percentile", "mse" (many fractions of the range), or "hessian": as "mse",
+        observer: which ranges `fit` tries: "min_max", "percentile", "mse" (many fractions of the range), or "output_error": as "mse",
             but it insists on a measure of what matters to the layer's output.
 
     Buffers `scale` and `zero_point` are NaN until `fit`, so that an uncalibrated model cannot pass for a calibrated one.
@@ -44,7 +44,7 @@ class Uniform(nn.Module):
     ) -> None:
         super().__init__()
         self.granularity = _granularity(shape, group_size)
-        pick(observer, OBSERVERS, "observer")
+        lookup(observer, OBSERVERS, "observer")
         self.bits, self.symmetric, self.group_size, self.observer = bits, symmetric, group_size, observer
         self.register_buffer("scale", torch.full(shape, math.nan))
         self.register_buffer("zero_point", torch.full(shape, math.nan))
@@ -63,7 +63,7 @@ class Uniform(nn.Module):
 
         Raises:
             ValueError: `x` is empty, of the wrong shape, or holds NaN or infinity; an option that does not go with the scale's
-                shape; observer "hessian" without any of the options.
+                shape; observer "output_error" without any of the options.
         """
         self._check(x, cost, gram, importance)
         if self.granularity in ("channel", "group"):

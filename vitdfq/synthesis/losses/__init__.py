@@ -4,8 +4,7 @@ To add one, write `my_loss.py` beside these files and list it here; `tests/synth
 by itself.
 """
 
-from vitdfq.synthesis.context import Loss, always
-from vitdfq.synthesis.losses.attention_centre import attention_centre, draw_centre, last_block
+from vitdfq.synthesis.losses.attention_center import attention_center, draw_center, last_block
 from vitdfq.synthesis.losses.attention_entropy import attention_entropy, draw_patches
 from vitdfq.synthesis.losses.attention_prior import attention_prior, deep_attention, draw_priors
 from vitdfq.synthesis.losses.batch_norm_statistics import batch_norm_inputs, batch_norm_statistics
@@ -24,10 +23,13 @@ from vitdfq.synthesis.losses.perturbation_robustness import perturbation_robustn
 from vitdfq.synthesis.losses.smoothness import smoothness
 from vitdfq.synthesis.losses.statistics_prior import norm_inputs, statistics_prior
 from vitdfq.synthesis.losses.total_variation import draw_target, total_variation
-from vitdfq.synthesis.student_pass import student_pass
+from vitdfq.synthesis.objective.context import Loss, always
+from vitdfq.synthesis.objective.networks import student_pass
 
 LOSSES: dict[str, Loss] = {
-    "attention_centre": Loss(attention_centre, listens=last_block, draw=draw_centre, condition="centre"),
+    "attention_center": Loss(
+        attention_center, listens=last_block, draw=draw_center, condition="center", stream="attention_centre"
+    ),
     "attention_entropy": Loss(attention_entropy, listens=attention_scores, draw=draw_patches),
     "attention_prior": Loss(attention_prior, listens=deep_attention, draw=draw_priors),
     "batch_norm_statistics": Loss(batch_norm_statistics, listens=batch_norm_inputs, compares=always),

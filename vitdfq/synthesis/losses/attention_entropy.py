@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vitdfq.synthesis.context import Draws, SynthContext, TeacherFacts
+from vitdfq.synthesis.objective.context import Draws, SynthContext, TeacherFacts
 
 
 def draw_patches(rng: torch.Generator, facts: TeacherFacts, *, num_patches: int = 64) -> Draws:

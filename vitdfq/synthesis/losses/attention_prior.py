@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from vitdfq.models.family import AttentionSite
-from vitdfq.synthesis.attention import attention_rows, of_kept, rows_name, spread_of_rows
-from vitdfq.synthesis.context import Draws, SynthContext, TeacherFacts
-from vitdfq.synthesis.priors import gaussian_mixture_maps
+from vitdfq.synthesis.objective.attention_prior_maps import gaussian_mixture_maps
+from vitdfq.synthesis.objective.attention_rows import attention_rows, of_kept, rows_name, spread_of_rows
+from vitdfq.synthesis.objective.context import Draws, SynthContext, TeacherFacts
 
 
 def deeper_half(sites: list[AttentionSite]) -> list[AttentionSite]:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from vitdfq.pick import pick
-from vitdfq.synthesis.context import SynthContext, TeacherFacts
-from vitdfq.synthesis.moments import FORMS, Moments, moments
+from vitdfq.common.lookup import lookup
+from vitdfq.synthesis.objective.channel_moments import FORMS, Moments, moments
+from vitdfq.synthesis.objective.context import SynthContext, TeacherFacts
 
 
 def kept_statistics(facts: TeacherFacts) -> dict[str, Moments]:
@@ -39,7 +39,7 @@ def batch_norm_statistics(ctx: SynthContext, *, form: str = "kl", first_weight: 
     Returns:
         (B,)
     """
-    distance = pick(form, FORMS, "form")
+    distance = lookup(form, FORMS, "form")
     kept = kept_statistics(ctx.facts)
     values = [distance(moments(ctx.recorded[f"{name}:input"], channel=1), wanted) for name, wanted in kept.items()]
     return torch.stack([first_weight * values[0], *values[1:]]).mean().expand(len(ctx.images))

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from vitdfq.synthesis.context import SynthContext
+from vitdfq.synthesis.objective.context import SynthContext
 
 
 def class_confidence(ctx: SynthContext) -> Tensor:

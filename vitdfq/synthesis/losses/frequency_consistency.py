@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from vitdfq.synthesis.context import Pass, SynthContext, TeacherFacts
-from vitdfq.synthesis.networks import Networks
+from vitdfq.synthesis.objective.context import Pass, SynthContext, TeacherFacts
+from vitdfq.synthesis.objective.networks import Networks
 
 # A round each: where the low pass ends, where the band ends, where it begins; 1 is half the sampling rate of the shorter side.
 RADII = ((0.2, 0.4, 0.1), (0.3, 0.5, 0.2), (0.4, 0.6, 0.3), (0.5, 0.7, 0.4), (0.6, 1.0, 0.0))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vitdfq.synthesis.context import SynthContext, TeacherFacts
+from vitdfq.synthesis.objective.context import SynthContext, TeacherFacts
 
 C1, C2 = 0.01**2, 0.03**2  # of SSIM, for values in [0, 1]
 

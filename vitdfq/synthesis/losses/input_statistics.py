@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from vitdfq.synthesis.context import SynthContext
-from vitdfq.synthesis.moments import EPSILON, moments
+from vitdfq.synthesis.objective.channel_moments import EPSILON, moments
+from vitdfq.synthesis.objective.context import SynthContext
 
 
 def input_statistics(ctx: SynthContext) -> Tensor:

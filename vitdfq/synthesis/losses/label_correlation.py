@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from vitdfq.synthesis.context import SynthContext
-from vitdfq.synthesis.correlation import pearson
+from vitdfq.synthesis.objective.channel_moments import pearson
+from vitdfq.synthesis.objective.context import SynthContext
 
 
 def label_correlation(ctx: SynthContext) -> Tensor:

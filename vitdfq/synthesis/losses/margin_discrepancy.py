@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vitdfq.pick import pick
-from vitdfq.synthesis.context import SynthContext
+from vitdfq.common.lookup import lookup
+from vitdfq.synthesis.objective.context import SynthContext
 
 
 def total_variation_distance(teacher: Tensor, student: Tensor) -> Tensor:
@@ -58,8 +58,8 @@ def margin_discrepancy(
         (B,)
     """
     [student] = ctx.passes["margin_discrepancy"]
-    found = pick(distance, DISTANCES, "distance")(ctx.logits, student.logits)  # (B,)
-    centres = {"relative": (kappa * found.detach().mean(), kappa * found.detach().mean() / 3), "fixed": (mean, deviation)}
-    centre, spread = pick(margin, centres, "margin")
+    found = lookup(distance, DISTANCES, "distance")(ctx.logits, student.logits)  # (B,)
+    centers = {"relative": (kappa * found.detach().mean(), kappa * found.detach().mean() / 3), "fixed": (mean, deviation)}
+    center, spread = lookup(margin, centers, "margin")
     noise = torch.stack([torch.randn((), generator=rng) for rng in ctx.generators("margin_discrepancy")]).to(found)
-    return ((centre + spread * noise).clamp(0, cap) - found).relu()
+    return ((center + spread * noise).clamp(0, cap) - found).relu()

@@ -5,10 +5,10 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from vitdfq.synthesis.context import Pass, SynthContext, TeacherFacts
-from vitdfq.synthesis.networks import Networks
-from vitdfq.synthesis.saliency import last_of_stages, saliency, saliency_name
-from vitdfq.synthesis.stochastic import batch_statistics, drop_rates, dropped_paths
+from vitdfq.synthesis.objective.context import Pass, SynthContext, TeacherFacts
+from vitdfq.synthesis.objective.networks import Networks
+from vitdfq.synthesis.objective.saliency import last_of_stages, saliency, saliency_name
+from vitdfq.synthesis.objective.stochastic_depth import batch_statistics, drop_rates, dropped_paths
 
 
 def consistent_blocks(facts: TeacherFacts) -> list[str]:

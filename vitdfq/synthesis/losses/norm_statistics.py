@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from vitdfq.pick import pick
-from vitdfq.synthesis.context import SynthContext, TeacherFacts
-from vitdfq.synthesis.moments import FORMS, moments, standard
+from vitdfq.common.lookup import lookup
+from vitdfq.synthesis.objective.channel_moments import FORMS, moments, standard
+from vitdfq.synthesis.objective.context import SynthContext, TeacherFacts
 
 
 def token_norms(facts: TeacherFacts) -> list[str]:
@@ -38,7 +38,7 @@ def norm_statistics(ctx: SynthContext, *, form: str = "kl", hinge: float = 0.25)
     Returns:
         (B,)
     """
-    prefix, distance = ctx.sites[0].num_prefix_tokens if ctx.sites else 0, pick(form, FORMS, "form")
+    prefix, distance = ctx.sites[0].num_prefix_tokens if ctx.sites else 0, lookup(form, FORMS, "form")
     values = []
     for name in token_norms(ctx.facts):
         tokens = ctx.recorded[name]  # (B, N, D), (B, h, w, D), or (B, D) where pooled

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from vitdfq.pick import pick
-from vitdfq.synthesis.context import SynthContext
-from vitdfq.synthesis.saliency import saliency
+from vitdfq.common.lookup import lookup
+from vitdfq.synthesis.objective.context import SynthContext
+from vitdfq.synthesis.objective.saliency import saliency
 
 
 def pair_distance(
@@ -27,8 +27,8 @@ def pair_distance(
     Returns:
         (B,)
     """
-    measure = pick(form, {"hinge": hinge, "ratio": ratio}, "form of pair_distance")
-    shown = pick(of, {"saliency": last_saliency, "features": lambda ctx: ctx.features}, "`of` of pair_distance")(ctx)
+    measure = lookup(form, {"hinge": hinge, "ratio": ratio}, "form of pair_distance")
+    shown = lookup(of, {"saliency": last_saliency, "features": lambda ctx: ctx.features}, "`of` of pair_distance")(ctx)
     partner, found = partners(ctx)
     if measure is hinge:
         alike = hinge(shown, shown[partner], margin)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vitdfq.synthesis.context import SynthContext, TeacherFacts
+from vitdfq.synthesis.objective.context import SynthContext, TeacherFacts
 
 
 def attention_outputs(facts: TeacherFacts) -> list[str]:

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from vitdfq.synthesis.context import Pass, SynthContext
-from vitdfq.synthesis.networks import Networks
-from vitdfq.synthesis.perturbations import add_noise, augment, perturbed_weights
+from vitdfq.synthesis.objective.context import Pass, SynthContext
+from vitdfq.synthesis.objective.networks import Networks
+from vitdfq.synthesis.objective.perturbations import add_noise, augment, perturbed_weights
 from vitdfq.synthesis.seeds import generator
 
 NOISE_IMAGES = 8  # on which the threshold is measured

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from vitdfq.synthesis.context import SynthContext
 from vitdfq.synthesis.losses.total_variation import differences
+from vitdfq.synthesis.objective.context import SynthContext
 
 
 def smoothness(ctx: SynthContext) -> Tensor:

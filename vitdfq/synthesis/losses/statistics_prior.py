@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from vitdfq.synthesis.context import SynthContext, TeacherFacts
 from vitdfq.synthesis.losses.batch_norm_statistics import batch_norm_inputs, batch_norm_statistics, kept_statistics
 from vitdfq.synthesis.losses.norm_statistics import norm_statistics, token_norms
+from vitdfq.synthesis.objective.context import SynthContext, TeacherFacts
 
 
 def norm_inputs(facts: TeacherFacts) -> list[str]:

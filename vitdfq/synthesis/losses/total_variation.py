@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from vitdfq.synthesis.context import Draws, SynthContext, TeacherFacts
+from vitdfq.synthesis.objective.context import Draws, SynthContext, TeacherFacts
 from vitdfq.synthesis.schedule import REFERENCE_SIDE
 
 # PSAQ-ViT (arXiv 2203.02250) takes norms over the whole batch and draws one target from U(2500, 3000) for 32 images.

@@ -1,0 +1,74 @@
+"""Every recipe can be planned without weights and without a network."""
+
+import pytest
+
+from vitdfq.calibration import STEPS
+from vitdfq.cost.dry_run import plan
+from vitdfq.cost.estimate import PASSES, Options, _synthesis_bytes
+from vitdfq.models import load_teacher
+from vitdfq.recipe import load_recipe, packaged_recipes
+from vitdfq.synthesis import resolve_method
+
+RECIPES = packaged_recipes()
+QUICK = ("quickstart", "deit_t_w4a4")  # a plan tries the models: seconds for small ones
+NAMED = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(RECIPES)]
+NAMED = [named for named in NAMED if named.values[0].startswith(("quickstart", "deit", "swin", "vit"))]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_recipe_can_be_planned_offline(name):
+    planned = plan(load_recipe(RECIPES[name]))
+    bits = int(name[-1]) if name[-1].isdigit() else 4
+    by_name = {site["name"]: site for site in planned.sites}
+    assert by_name["patch_embed.proj"]["input_bits"] == [8]
+    block = "layers.0.blocks.0" if "swin" in name else "blocks.0"
+    assert by_name[f"{block}.mlp.fc1"]["weight_bits"] == bits
+    assert by_name[f"{block}.attn.av"]["input_bits"] == [bits, bits]
+    assert planned.model["packed_bytes"] < planned.model["parameters"] * 4
+    assert planned.seconds["calibrate"] > 0 and planned.seconds["evaluate"] > 0
+    assert (planned.seconds["synthesize"] > 0) == (planned.images["steps"] > 0)  # painted images take no steps
+    assert planned.to_dict()["recipe"] == name
+
+
+def test_training_is_what_calibration_costs():
+    trained, rounded = (plan(load_recipe("quickstart", [f"quantize.bits={bits}", "calibrate={}"])) for bits in ("w4a4", "w6a6"))
+    assert trained.seconds["calibrate"] > 10 * rounded.seconds["calibrate"]
+
+
+def test_cost_follows_the_recipe():
+    few, many = (plan(load_recipe("quickstart", [f"synthesize.steps={steps}"])).seconds["synthesize"] for steps in (10, 10_000))
+    assert many > 50 * few
+
+
+def test_sparse_presets_are_planned_for_teachers_whose_patches_cannot_leave():
+    planned = plan(load_recipe("quickstart", ["model.name=zoo:swin", "synthesize.method=smi"]))
+    assert planned.seconds["synthesize"] > 0
+
+
+def test_painted_images_count_as_the_teacher_sees_them():
+    """The zoo's sees nothing in them, so all images are optimised."""
+    asked = ["synthesize.method=vitdfq", "synthesize.steps=50"]
+    ours, random = (plan(load_recipe("quickstart", [*asked, *more])) for more in ([], ["model.pretrained=false"]))
+    assert ours.seconds["synthesize"] > 1.3 * random.seconds["synthesize"]
+
+
+def test_every_step_of_calibration_has_a_cost():
+    assert set(PASSES) == set(STEPS)
+
+
+def test_memory_follows_the_batch():
+    small, large = (
+        plan(load_recipe("quickstart", ["model.name=vit_tiny_patch16_224", f"synthesize.batch_size={size}"])) for size in (1, 64)
+    )
+    assert large.peak_bytes["synthesize"] - small.peak_bytes["synthesize"] > 5e8  # beside what this process held before
+    assert set(small.peak_bytes) == set(small.seconds)
+
+
+def test_memory_of_a_generator_is_that_of_its_own_batch():
+    """However many images it paints; the probe has painted a batch already."""
+    teacher = load_teacher("zoo:deit")
+    more = {
+        name: _synthesis_bytes(teacher, Options(num_images=512, batch_size=512, method=resolve_method(name)), shown=2)
+        for name in ("gdfq", "smi")
+    }
+    assert more["gdfq"] == 0 < more["smi"]

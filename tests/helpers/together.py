@@ -1,0 +1,47 @@
+"""Reconstructions of a tiny student by this process and those launched with it: what came of them, and who did what."""
+
+import sys
+from pathlib import Path
+
+import torch
+from tiny import make_tiny
+
+from vitdfq.calibration import STEPS
+from vitdfq.quantization import quantize
+from vitdfq.runtime import distributed
+from vitdfq.synthesis import synthesize
+
+ITERATIONS, IMAGES, BATCH = 3, 12, 5  # a batch of two processes has unequal shares
+CASES = {
+    "mse": {},
+    "fisher": {"objective": "fisher"},
+    "through_rest": {"objective": "through_rest"},
+    "adaround": {"rounding": "adaround"},
+    "small_batch": {"batch_size": 1},  # too small to be shared
+    "independent": {"independent": True},  # units are shared out instead
+}
+
+
+def reconstructed(options: dict) -> dict[str, torch.Tensor]:
+    """The student before and after, and how many images this process trained its first block on, a step."""
+    teacher = make_tiny("vit")
+    images = synthesize(teacher, method="dead_leaves", num_images=IMAGES)
+    student = quantize(teacher, bits="w4a4")
+    STEPS["observe"](student, teacher, images)
+    before = {f"before/{name}": value.clone() for name, value in student.state_dict().items()}
+    seen: list[int] = []
+
+    def note(module, args):
+        if torch.is_grad_enabled():
+            seen.append(len(args[0]))
+
+    student.blocks[0].register_forward_pre_hook(note)
+    options = {"iterations": ITERATIONS, "batch_size": BATCH, "guarded": False} | options
+    STEPS["reconstruct"](student, teacher, images, **options)
+    return before | {f"after/{name}": value for name, value in student.state_dict().items()} | {"seen": torch.tensor(seen)}
+
+
+if __name__ == "__main__":
+    distributed.start()
+    for case, options in CASES.items():
+        torch.save(reconstructed(options), Path(sys.argv[1]) / f"{case}_{distributed.index()}.pt")  # every process its own

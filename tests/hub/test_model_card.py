@@ -1,0 +1,108 @@
+"""The model card says what was measured, on what, and no more."""
+
+import copy
+
+import pytest
+from huggingface_hub import ModelCard
+
+from vitdfq.hub.model_card import write_card
+
+METRICS = {
+    "recipe": "small",
+    "vitdfq": "0.1.0",
+    "seed": 3,
+    "device": "cpu",
+    "teacher": {"name": "vit_tiny.in1k", "top1": 75.456, "top5": 93.1, "num_images": 50_000},
+    "student": {"top1": 71.234, "top5": 90.5, "num_images": 50_000, "agreement": 88, "weight_bits": 4, "activation_bits": 8},
+    "synthesis": {"method": "sardfq", "num_images": 32, "steps": 100},
+    "baselines": {"noise": {"top1": 60.0, "top5": 80.0, "agreement": 70.0}},
+    "size": {"float_bytes": 8_000_000, "packed_bytes": 1_200_000},
+}
+RECIPE = {"model": {"name": "vit_tiny.in1k"}, "evaluate": {}, "reference_top1": 75.46}
+CONFIG = {"vitdfq": {"model": {"pretrained_cfg": {"hf_hub_id": "timm/vit_tiny.in1k", "license": "mit"}}}}
+
+
+@pytest.fixture
+def card(tmp_path):
+    def write(
+        evaluate=None, found: int = 50_000, model: str | None = None, hub_id: str | None = "timm/vit_tiny.in1k"
+    ) -> ModelCard:
+        metrics, recipe, config = map(copy.deepcopy, (METRICS, RECIPE, CONFIG))
+        metrics["student"]["num_images"] = found
+        recipe["evaluate"] = evaluate or {}
+        recipe["model"]["name"] = model or recipe["model"]["name"]
+        config["vitdfq"]["model"]["pretrained_cfg"]["hf_hub_id"] = hub_id
+        write_card(tmp_path, metrics, recipe, config, "name: small\n")
+        return ModelCard.load(tmp_path / "README.md")
+
+    return write
+
+
+def test_header(card):
+    data = card().data
+    assert (data.license, data.library_name, data.pipeline_tag) == ("mit", "vitdfq", "image-classification")
+    assert (data.base_model, data.base_model_relation, data.datasets) == ("timm/vit_tiny.in1k", "quantized", ["imagenet-1k"])
+    assert {"timm", "data-free", "w4a8"} <= set(data.tags)
+    results = {result.metric_name: result for result in data.eval_results}
+    assert (results["Top-1"].metric_value, results["Top-5"].metric_value) == (71.23, 90.5)
+    assert {result.dataset_args["num_images"] for result in results.values()} == {50_000}
+
+
+def test_the_whole_set_and_a_part_of_it_cannot_be_mistaken(card):
+    whole, part = card(), card({"num_images": 1000}, found=1000)
+    first, second = whole.data.eval_results[0], part.data.eval_results[0]
+    assert (first.dataset_name, first.dataset_split) == ("ImageNet-1k", "validation")
+    assert (second.dataset_name, second.dataset_split) == ("ImageNet-1k (only 1000 images)", "validation[:1000]")
+    assert "all 50,000 images of ImageNet-1k" in whole.text and "part of the set" not in whole.text
+    assert "the first 1,000 images of ImageNet-1k" in part.text and "part of the set" in part.text
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "found", "dataset", "name", "split"),
+    [
+        ({"dataset": "zoo:fashion-mnist"}, 10_000, "zalando-datasets/fashion_mnist", "Fashion-MNIST", "test"),
+        ({"dataset": "someone/birds", "split": "test"}, 300, "someone/birds", "someone/birds", "test"),
+        (
+            {"dataset": "someone/birds", "num_images": 300},
+            300,
+            "someone/birds",
+            "someone/birds (only 300 images)",
+            "validation[:300]",
+        ),
+        ({"dataset": "/home/me/birds"}, 300, None, "birds, a folder of labelled images", "validation"),
+    ],
+)
+def test_other_sets(card, evaluate, found, dataset, name, split):
+    data = card(evaluate, found).data
+    assert data.eval_results[0].dataset_name == name and data.eval_results[0].dataset_split == split
+    assert (data.datasets or [None])[0] == dataset and "/home" not in str(data)
+
+
+@pytest.mark.parametrize(
+    ("model", "hub_id", "base_model"),
+    [
+        ("hf-hub:someone/vit@v2", "someone/vit@v2", "someone/vit"),
+        ("local-dir:/home/me/vit", "timm/vit_tiny.in1k", None),  # it may have been trained on since
+        ("zoo:vit", None, None),
+    ],
+)
+def test_base_model_only_if_it_is_one(card, model, hub_id, base_model):
+    data = card(model=model, hub_id=hub_id).data
+    assert data.base_model == base_model and (data.get("base_model_relation") == "quantized") == (base_model is not None)
+
+
+def test_text(card):
+    text = card().text
+    for said in (
+        "![synthetic calibration images](reports/synthetic_grid.png)",
+        'vitdfq.load("owner/name")',
+        "name: small",
+        "| teacher, float32 (published: 75.46) | 75.46 | 93.10 |",
+        "| the same, calibrated on noise | 60.00 | 80.00 | 70.00 |",
+        "used for evaluation only",
+        "packed integer codes",
+        "simulates",
+        "vitdfq.to_integer",
+        "1.20 MB, 8.00 MB in float32",
+    ):
+        assert said in text

@@ -1,0 +1,26 @@
+"""Pictures for people."""
+
+import sys
+
+import pytest
+import torch
+
+from vitdfq.reports.plots import plot_attention
+
+
+@pytest.fixture
+def attention() -> tuple[torch.Tensor, torch.Tensor]:
+    """(pixels, maps) of two images and three heads."""
+    return torch.zeros(2, 8, 8, 3, dtype=torch.uint8), torch.rand(2, 3, 4, 4)
+
+
+def test_a_png_is_written(attention, tmp_path):
+    plot_attention(*attention, None, tmp_path / "attention.png")
+    assert (tmp_path / "attention.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_nothing_is_drawn_and_a_line_says_why(attention, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    plot_attention(*attention, None, tmp_path / "attention.png")
+    assert list(tmp_path.iterdir()) == []
+    assert "attention.png left out: pip install 'vitdfq[report]'" in capsys.readouterr().err

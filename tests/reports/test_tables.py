@@ -1,0 +1,67 @@
+"""The arithmetic of a comparison's table, against numbers worked out by hand."""
+
+import pytest
+
+from vitdfq.reports import tables
+from vitdfq.reports.tables import comparison_table
+
+NOTHING = dict.fromkeys(tables.COLUMNS)
+
+
+def content(seeds=(0, 1, 2), rows=()):
+    return {
+        "bits": "w4a4",
+        "seeds": list(seeds),
+        "teacher": {"name": "zoo:vit", "top1": 91.449, "num_images": 1000},
+        "rows": [{"title": "noise", "uses_data": False, "pictures": ["grids/noise.png"], **row} for row in rows],
+    }
+
+
+def test_mean_and_sample_standard_deviation():
+    values = [(90.0, 10.0), (93.0, None), (96.0, 14.0)]
+    row = tables.summarize({**NOTHING, "top1": top1, "logits_sqnr_db": sqnr} for top1, sqnr in values)
+    assert row["n"] == 3 and row["mean"]["top1"] == 93 and row["sd"]["top1"] == pytest.approx(3)  # √((9 + 0 + 9) / 2)
+    assert row["mean"]["logits_sqnr_db"] == 12 and row["sd"]["logits_sqnr_db"] == pytest.approx(8**0.5)  # of the two there are
+    assert row["mean"]["diversity"] is None and row["sd"]["diversity"] is None and row["error"] is None
+
+
+def test_failed_cells_are_counted_out():
+    row = tables.summarize([{**NOTHING, "top1": 50.0}, {"error": "first"}, {"error": "second"}])
+    assert (row["n"], row["mean"]["top1"], row["sd"]["top1"], row["error"]) == (1, 50, None, "first")
+    assert tables.summarize([{"error": "x"}])["mean"]["top1"] is None
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "digits", "text"),
+    [
+        (90.567, 0.123, 2, "90.57 ± 0.12"),
+        (90.567, None, 2, "90.57"),
+        (None, None, 2, ""),
+        (32.0, 0.0, 0, "32"),
+        (0.0, 0.0, 1, "0.0 ± 0.0"),
+    ],
+)
+def test_number(value, spread, digits, text):
+    assert tables.number(value, spread, digits) == text
+
+
+def test_markdown_has_one_cell_a_column_in_every_line():
+    row = tables.summarize([{**NOTHING, "top1": 90.0, "num_images": 8}, {**NOTHING, "top1": 91.0, "num_images": 8}])
+    failed = tables.summarize([{"error": "lr [0.1] too large"}])
+    page = tables.markdown(content(rows=[row, {"title": "bad", "uses_data": True, **failed, "pictures": []}]))
+    lines = [line for line in page.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {len(tables.COLUMNS) + 3}
+    assert lines[2].startswith("| (teacher, float32) |  |  | 91.45 |") and lines[3].startswith("| noise | 2 | 8 | 90.50 ± 0.71 |")
+    assert page.startswith("# zoo:vit: W4A4 on 1,000 images, seeds 0, 1, 2\n")
+    assert "bad failed: lr [0.1] too large" in page and "uses data" in page and "![grids/noise.png](grids/noise.png)" in page
+    assert "### bad" not in page
+
+
+def test_error_texts_are_not_taken_for_markup():
+    from rich.console import Console
+
+    failed = tables.summarize([{"error": "lr [red] too large"}])
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(comparison_table(content(seeds=[4], rows=[failed])))
+    assert "lr [red] too large" in captured.get() and "seed 4" in captured.get() and "no spread is known" in captured.get()

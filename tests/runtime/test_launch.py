@@ -1,0 +1,108 @@
+"""The same command in two processes, really launched: the same bytes as in one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vitdfq.common.safetensors_io import read_tensors
+
+RECIPE = {
+    "name": "launched",
+    "seed": 3,
+    "model": {"name": "zoo:vit"},
+    "synthesize": {"method": "vitdfq", "num_images": 16, "steps": 4, "batch_size": 3},
+    "quantize": {"bits": "w4a4"},
+    "calibrate": {
+        "steps": [
+            "center",
+            "observe",
+            {"gptq": {"batch_size": 8}},
+            {"reconstruct": {"iterations": 2, "independent": True}},
+            {"distill": {"iterations": 4}},
+        ]
+    },
+    "evaluate": {"dataset": "zoo:fashion-mnist", "split": "test", "num_images": 300, "batch_size": 16},
+}
+RUN = ["-m", "vitdfq", "run"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *RUN]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", *RUN]
+
+
+def launch(command, folder: Path, *more, cpu=True, check=True):
+    (folder / "launched.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    environment = (
+        os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | ({"ACCELERATE_USE_CPU": "true"} if cpu else {})
+    )
+    command = [*command, folder / "launched.yaml", "--out", folder / "out", "--format", "json", *more]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    launch([sys.executable, *RUN], folder)
+    return folder / "out"
+
+
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_give_the_bytes_of_one(launcher, alone, tmp_path):
+    done = launch(launcher, tmp_path)
+    out = tmp_path / "out"
+    for name in ("images.safetensors", "model.safetensors"):
+        assert (out / name).read_bytes() == (alone / name).read_bytes(), name
+    theirs, ours = (read_tensors(folder / "stages/student_predictions.safetensors") for folder in (out, alone))
+    assert theirs["logits"].equal(ours["logits"]) and theirs["labels"].equal(ours["labels"])
+    assert done.stdout.count('"num_processes": 2') == 1  # one process speaks
+    assert done.stderr.count("evaluate: student") == 1
+
+
+def test_processes_that_do_not_see_each_other_are_refused(tmp_path):
+    done = launch(ACCELERATE, tmp_path, cpu=False, check=False)
+    assert done.returncode != 0 and not (tmp_path / "out").exists()
+    assert "started 2 processes, but each sees 1" in done.stderr
+
+
+def test_a_wrong_recipe_is_said_once_by_the_main_process(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    done = launch(TORCHRUN, tmp_path, check=False)
+    assert done.stderr.count("not empty and not a vitdfq run") == 1
+
+
+FAILING = """
+import os, sys
+from datetime import timedelta
+import vitdfq.calibration, vitdfq.workflow.run, vitdfq.runtime.distributed
+from vitdfq.workflow.compare import compare
+
+def fails(*arguments, **options):
+    if os.environ["RANK"] in sys.argv[3]:
+        raise RuntimeError("out of memory")
+    return calibrate(*arguments, **options)
+
+calibrate, vitdfq.workflow.run.calibrate = vitdfq.workflow.run.calibrate, fails
+vitdfq.runtime.distributed.PATIENCE = timedelta(seconds=5)
+found = compare([sys.argv[1]], out=sys.argv[2])
+if vitdfq.runtime.distributed.is_main():
+    print(found["failed"])
+"""
+
+
+@pytest.mark.parametrize(("ranks", "said"), [("01", "['noise']\n"), ("1", ""), ("0", "")])
+def test_a_row_fails_in_all_processes_or_the_comparison_ends(ranks, said, tmp_path):
+    """One that goes on to the next row, while the others wait for it in this one, would never meet them again."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    calibrated = {"synthesize": {"method": "noise", "num_images": 4}, "calibrate": {"steps": ["observe"]}, "compare": {}}
+    (tmp_path / "noise.yaml").write_text(yaml.safe_dump(RECIPE | {"name": "noise"} | calibrated))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+    command = [*TORCHRUN[: -len(RUN)], tmp_path / "failing.py", tmp_path / "noise.yaml", tmp_path / "out", ranks]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert (done.returncode == 0, done.stdout) == (bool(said), said), done.stderr
+    assert "out of memory" in done.stderr and (tmp_path / "out/compare.json").exists() == bool(said)

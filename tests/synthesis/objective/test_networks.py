@@ -1,0 +1,165 @@
+"""The networks that losses run: what is recorded, when the student's ranges are fitted, and that nothing stays behind."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from tiny import make_tiny
+
+from vitdfq.models import image_size
+from vitdfq.quantization.modules import activation_quantizers
+from vitdfq.synthesis.objective.networks import Networks
+from vitdfq.synthesis.objective.students import make_student, refresh
+
+KINDS = ("vit", "deit", "swin", "layer_scale")
+
+
+def some_images(teacher, count=4, scale=1.0, seed=0):
+    return scale * torch.randn(count, 3, *image_size(teacher), generator=torch.Generator().manual_seed(seed))
+
+
+def hooks_of(model):
+    return [hook for part in model.modules() for hook in (*part._forward_hooks, *part._forward_pre_hooks)]
+
+
+def ranges_of(student):
+    states = [quantizer.state_dict() for quantizer in activation_quantizers(student)]
+    return torch.cat([value.float().flatten() for state in states for value in state.values()])
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+def site_of(teacher, part):
+    return next(name for name, _ in teacher.named_modules() if name.endswith(f"0.attn.{part}"))
+
+
+def test_a_pass_is_that_of_the_model_with_what_was_listened_to(kind):
+    teacher = make_tiny(kind)
+    images, name = some_images(teacher).requires_grad_(), site_of(teacher, "qk")
+    with Networks(teacher, [name, name]) as networks:
+        done = networks.run(images)
+    torch.testing.assert_close(done.logits, teacher(images))
+    torch.testing.assert_close(done.features, teacher.forward_head(teacher.forward_features(images), pre_logits=True))
+    assert list(done.recorded) == [name] and done.images is images
+    done.recorded[name].sum().backward()
+    assert images.grad.norm() > 0
+
+
+def test_a_later_pass_leaves_an_earlier_ones_record(kind):
+    teacher = make_tiny(kind)
+    with Networks(teacher, [site_of(teacher, "av")]) as networks:
+        first = networks.run(some_images(teacher))
+        [value] = first.recorded.values()
+        kept = value.clone()
+        networks.run(some_images(teacher, seed=1))
+        assert torch.equal(next(iter(first.recorded.values())), kept)
+
+
+def test_the_student_is_near_the_teacher_and_nearer_with_more_bits(kind):
+    teacher = make_tiny(kind)
+    images = some_images(teacher)
+    with Networks(teacher, []) as networks:
+        wanted = networks.run(images).logits
+        errors = [
+            (networks.run(images, networks.student(bits, images, 0, 10)).logits - wanted).norm() for bits in ("w4a4", "w8a8")
+        ]
+    assert 0 < 4 * errors[1] < errors[0] < wanted.norm()
+
+
+def test_the_student_listens_too_and_passes_gradients_to_the_images_only(kind):
+    teacher = make_tiny(kind)
+    images, name = some_images(teacher).requires_grad_(), site_of(teacher, "qk")
+    with Networks(teacher, [name]) as networks:
+        done = networks.run(images, networks.student("w4a4", images.detach(), 0, 10))
+        assert not torch.equal(done.recorded[name], networks.run(images).recorded[name])
+        done.logits.square().sum().backward()
+        student = networks.student("w4a4", images.detach(), 1, 10)
+    assert images.grad.norm() > 0
+    assert all(parameter.grad is None for model in (student, teacher) for parameter in model.parameters())
+
+
+def test_ranges_follow_the_images_every_so_many_steps_and_with_every_new_batch():
+    teacher = make_tiny("vit")
+    fitted = []
+    with Networks(teacher, []) as networks:
+        for number, step in enumerate((0, 1, 9, 10, 11, 12, 13)):
+            if step == 12:
+                networks.begin()
+            student = networks.student("w4a4", some_images(teacher, scale=1 + number), step, 10)
+            fitted.append(ranges_of(student))
+    changed = [not torch.equal(one, other) for one, other in pairwise(fitted)]
+    assert changed == [False, False, True, False, True, False]  # 10 begins the next ten, 12 a new batch
+
+
+def test_the_student_does_not_write_into_the_teachers_record():
+    """It is a copy of a teacher that is listened to, hooks and all."""
+    teacher, images = make_tiny("vit"), some_images(make_tiny("vit"))
+    with Networks(teacher, ["blocks.0.attn.softmax"]) as networks:
+        networks.run(images)
+        student = networks.student("w4a4", images, 0, 10)
+        assert len(hooks_of(student)) == len(hooks_of(teacher)) == 1
+
+
+def test_each_bits_has_a_student_of_its_own():
+    teacher = make_tiny("vit")
+    images = some_images(teacher)
+    with Networks(teacher, []) as networks:
+        four, eight = networks.student("w4a4", images, 0, 10), networks.student("w8a8", images, 0, 10)
+        assert four is not eight and four is networks.student("w4a4", images, 1, 10)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_teacher_and_random_state_are_untouched_and_hooks_gone(kind, fails):
+    teacher = make_tiny(kind)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    state, images = torch.get_rng_state(), some_images(teacher)
+    try:
+        with Networks(teacher, [site_of(teacher, "softmax")]) as networks:
+            student = networks.student("w4a4", images, 0, 10)
+            assert hooks_of(teacher) and hooks_of(student)
+            networks.run(images, student)
+            if fails:
+                raise RuntimeError("a loss failed")
+    except RuntimeError:
+        assert fails
+    assert not hooks_of(teacher) and not hooks_of(student)
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_precision_is_of_the_products_not_of_what_losses_see():
+    teacher = make_tiny("vit")
+    images = some_images(teacher)
+    with Networks(teacher, ["blocks.0.attn.qk"], "bfloat16") as networks:
+        done = networks.run(images)
+    assert {done.logits.dtype, done.features.dtype, done.recorded["blocks.0.attn.qk"].dtype} == {torch.float32}
+    error = (done.logits - teacher(images)).norm() / teacher(images).norm()
+    assert 1e-5 < error < 0.1
+
+
+class TestStudents:
+    def test_refresh_leaves_no_hook_and_fits_what_it_sees(self, kind):
+        teacher = make_tiny(kind)
+        student = make_student(teacher, "w8a8")
+        errors = []
+        for scale in (10.0, 1.0):  # ranges of other images, then its own
+            refresh(student, some_images(teacher, scale=scale))
+            errors.append((student(some_images(teacher)) - teacher(some_images(teacher))).norm())
+        assert errors[1] < errors[0]
+        assert not hooks_of(student)
+
+    def test_refresh_cleans_up_after_a_failure(self):
+        student = make_student(make_tiny("vit"), "w4a4")
+        with pytest.raises(AssertionError, match="height"):
+            refresh(student, torch.zeros(2, 3, 7, 7))
+        assert not hooks_of(student)
+
+    def test_weights_are_on_their_grids(self):
+        teacher = make_tiny("vit")
+        student = make_student(teacher, "w4a4")
+        weight = student.blocks[0].mlp.fc1.weight
+        assert max(row.unique().numel() for row in weight) <= 16
+        assert not student.training and not any(parameter.requires_grad for parameter in student.parameters())

@@ -1,0 +1,64 @@
+"""AdamWarmupCosine goes on where it was; training that breaks begins again, slower."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from vitdfq.common.errors import NotFiniteError
+from vitdfq.training.optimizer import AdamWarmupCosine, rate
+from vitdfq.training.trainable import TRIES, retry_with_smaller_lr
+
+
+def test_rates_rise_and_fall_to_zero():
+    rates = [rate(step, 100) for step in range(101)]
+    assert rates[0] == pytest.approx(1 / 20) and max(rates) > 0.85 and rates[100] == pytest.approx(0)
+    assert all(a > b for a, b in pairwise(rates[20:]))
+
+
+def test_a_descent_goes_on_from_its_state():
+    def make():
+        layer = nn.Linear(3, 3)
+        nn.init.ones_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        return layer, AdamWarmupCosine([{"params": [layer.weight], "lr": 0.1}, {"params": [layer.bias], "lr": 0.2}], 9)
+
+    def go(layer, descent, until):
+        while descent.done < until:
+            layer(torch.arange(3.0) + descent.done).square().sum().backward()
+            descent.step()
+
+    whole, descent = make()
+    go(whole, descent, 9)
+    half, first = make()
+    go(half, first, 5)
+    again, second = make()
+    again.load_state_dict(half.state_dict())
+    second.restore(first.state())
+    go(again, second, 9)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def test_a_new_descent_forgets_old_gradients():
+    layer = nn.Linear(2, 2)
+    layer.weight.grad = torch.full((2, 2), float("nan"))
+    AdamWarmupCosine([{"params": [layer.weight], "lr": 0.1}], 3)
+    assert layer.weight.grad is None
+
+
+@pytest.mark.parametrize("failures", range(TRIES + 1))
+def test_training_that_breaks_begins_again_at_half_the_rate(failures):
+    paces, undone = [], []
+
+    def train(pace):
+        paces.append(pace)
+        if len(paces) <= failures:
+            raise NotFiniteError("the loss is nan")
+
+    if failures == TRIES:
+        with pytest.raises(NotFiniteError):
+            retry_with_smaller_lr(train, lambda: undone.append(1))
+    else:
+        retry_with_smaller_lr(train, lambda: undone.append(1))
+    assert paces == [0.5**number for number in range(min(failures + 1, TRIES))] and len(undone) == failures

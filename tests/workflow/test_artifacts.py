@@ -1,0 +1,178 @@
+import json
+
+import pytest
+import torch
+
+from vitdfq.common.errors import InputError
+from vitdfq.workflow.artifacts import ArtifactStore, lock_run_folder
+
+SHAPE, OTHER = {"synthesize": {"steps": 100}}, {"synthesize": {"steps": 200}}
+
+
+def test_made_once_then_read_until_what_shaped_it_changes(tmp_path):
+    made = []
+
+    def make(shelf):
+        made.append(1)
+        return {"x": torch.full((2,), float(len(made)))}
+
+    stages = ArtifactStore(tmp_path)
+    first, seconds = stages.get_or_make("x.safetensors", SHAPE, make)
+    again, kept = stages.get_or_make("x.safetensors", SHAPE, make)
+    assert torch.equal(first["x"], again["x"]) and seconds == kept and len(made) == 1
+    other, _ = stages.get_or_make("x.safetensors", OTHER, make)
+    assert other["x"][0] == 2
+
+
+def test_a_damaged_or_missing_artefact_is_made_again(tmp_path, capsys):
+    stages = ArtifactStore(tmp_path)
+    make = lambda shelf: {"x": torch.ones(3)}  # noqa: E731
+    stages.get_or_make("x.safetensors", SHAPE, make)
+    (tmp_path / "x.safetensors").write_bytes(b"damaged")
+    assert stages.seconds("x.safetensors", SHAPE) is None
+    assert "changed since it was written" in capsys.readouterr().err
+    stages.get_or_make("x.safetensors", SHAPE, make)
+    (tmp_path / "x.safetensors").unlink()
+    assert stages.seconds("x.safetensors", SHAPE) is None
+
+
+def test_what_changed_is_said(tmp_path, capsys):
+    stages = ArtifactStore(tmp_path)
+    make = lambda shelf: {"x": torch.ones(3)}  # noqa: E731
+    stages.get_or_make("x.safetensors", SHAPE, make)
+    assert not capsys.readouterr().err  # there was nothing before
+    stages.get_or_make("x.safetensors", OTHER, make)
+    assert capsys.readouterr().err == "x.safetensors: made again, synthesize.steps was 100, is 200\n"
+
+
+def test_a_record_that_does_not_say_what_shaped_the_artefact_still_serves(tmp_path, capsys):
+    stages, path = ArtifactStore(tmp_path), tmp_path / "stages/finished.json"
+    stages.get_or_make("x.safetensors", SHAPE, lambda shelf: {"x": torch.ones(3)})
+    record = json.loads(path.read_text())
+    del record["x.safetensors"]["inputs"]
+    path.write_text(json.dumps(record))
+    assert stages.seconds("x.safetensors", SHAPE) is not None
+    assert stages.seconds("x.safetensors", OTHER) is None
+    assert "x.safetensors: made again, what shapes it has changed" in capsys.readouterr().err
+
+
+def test_a_changed_file_beside_it_makes_an_artefact_again(tmp_path, capsys):
+    stages = ArtifactStore(tmp_path)
+    for name in ("x.safetensors", "config.json"):
+        (tmp_path / name).write_text("whole")
+    stages.finish("x.safetensors", SHAPE, 1.0, beside=("config.json",))
+    assert stages.seconds("x.safetensors", SHAPE) == 1.0
+    for damage in (lambda path: path.write_text("who"), lambda path: path.unlink()):
+        damage(tmp_path / "config.json")
+        assert stages.seconds("x.safetensors", SHAPE) is None
+        said = capsys.readouterr().err
+        assert f"{tmp_path / 'config.json'}: changed since it was written; made again" in said.replace("\n", "")
+
+
+def test_seconds_include_what_was_shelved_before_an_interruption(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("vitdfq.runtime.partial_results.time.monotonic", lambda: now[0])
+
+    def make(shelf):
+        for part in ("a", "b"):
+            if shelf.get(part) is None:
+                now[0] += 10
+                shelf.part("inner").put(part, {"x": torch.ones(1)})
+                shelf.put(part, {"x": torch.ones(1)})
+                if part == killed_after:
+                    now[0] += 3  # lost
+                    raise KeyboardInterrupt
+        return {"x": torch.ones(1)}
+
+    killed_after = "a"
+    with pytest.raises(KeyboardInterrupt):
+        ArtifactStore(tmp_path).get_or_make("x.safetensors", SHAPE, make)
+    killed_after = None
+    _, seconds = ArtifactStore(tmp_path).get_or_make("x.safetensors", SHAPE, make)
+    assert seconds == 20
+    (tmp_path / "x.safetensors").unlink()
+    _, again = ArtifactStore(tmp_path).get_or_make("x.safetensors", SHAPE, make)  # from the beginning
+    assert again == 20
+
+
+def test_what_an_interrupted_stage_shelved_serves_the_same_stage_and_no_other(tmp_path):
+    stages, seen = ArtifactStore(tmp_path), []
+
+    def killed(shelf):
+        shelf.put("part", {"x": torch.ones(1)})
+        raise KeyboardInterrupt
+
+    def make(shelf):
+        seen.append(shelf.get("part"))
+        return {"x": torch.ones(2)}
+
+    for name, inputs in (("x.safetensors", SHAPE), ("y.safetensors", OTHER)):
+        with pytest.raises(KeyboardInterrupt):
+            stages.get_or_make(name, SHAPE, killed)
+        stages.get_or_make(name, inputs, make)
+    assert seen[0] is not None and seen[1:] == [None]
+    assert not any((tmp_path / "stages/parts").rglob("*.safetensors"))
+
+
+def test_claiming(tmp_path):
+    folder = tmp_path / "run"
+    with lock_run_folder(folder, "a", "name: a\n", fresh=False):
+        (folder / "metrics.json").write_text("{}")
+        (folder / "notes.txt").write_text("mine")
+        with (
+            pytest.raises(InputError, match="another run is writing there"),
+            lock_run_folder(folder, "a", "name: a\n", fresh=True),
+        ):
+            pass
+    with lock_run_folder(folder, "a", "name: a\nseed: 1\n", fresh=False):
+        pass
+    with pytest.raises(InputError, match=r"holds another run \(a\)"), lock_run_folder(folder, "b", "name: b\n", fresh=False):
+        pass
+    assert (folder / "metrics.json").exists()
+    with lock_run_folder(folder, "b", "name: b\n", fresh=True):
+        assert not (folder / "metrics.json").exists() and (folder / "notes.txt").read_text() == "mine"
+    with pytest.raises(InputError, match="not a folder"), lock_run_folder(folder / "notes.txt", "a", "name: a\n", fresh=False):
+        pass
+
+
+def test_a_folder_whose_first_write_was_killed_is_free(tmp_path):
+    (tmp_path / ".recipe.yaml.77.tmp").touch()
+    with lock_run_folder(tmp_path, "a", "name: a\n", fresh=False):
+        assert (tmp_path / "recipe.yaml").is_file() and not (tmp_path / ".recipe.yaml.77.tmp").exists()
+
+
+def test_only_what_our_writers_left_behind_is_removed(tmp_path):
+    """safetensors writes beside the file that it is given."""
+    theirs = [".notes.tmp", ".tmpdWasO3", ".model.safetensors.77.tmp"]
+    for name in theirs:
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="not a vitdfq run"), lock_run_folder(tmp_path, "a", "name: a\n", fresh=False):
+        pass
+    assert all((tmp_path / name).exists() for name in theirs)
+    (tmp_path / "recipe.yaml").write_text("name: a\n")  # now it is ours
+    with lock_run_folder(tmp_path, "a", "name: a\n", fresh=False):
+        assert [(tmp_path / name).exists() for name in theirs] == [True, False, False]
+
+
+def test_fresh_that_is_killed_leaves_the_folder_ours(tmp_path, monkeypatch):
+    with lock_run_folder(tmp_path, "a", "name: a\n", fresh=False):
+        (tmp_path / "model.safetensors").touch()
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("vitdfq.workflow.artifacts.write_text", killed)
+        with lock_run_folder(tmp_path, "a", "name: a\n", fresh=True):
+            pass
+    (tmp_path / "model.safetensors").touch()
+    with lock_run_folder(tmp_path, "a", "name: a\n", fresh=True):
+        assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"images.safetensors": 3}', '{"images.safetensors": {}}', "\udcff"])
+def test_a_damaged_record_makes_stages_again(tmp_path, text):
+    stages = ArtifactStore(tmp_path)
+    stages.get_or_make("images.safetensors", SHAPE, lambda shelf: {"images": torch.zeros(1)})
+    (tmp_path / "stages/finished.json").write_bytes(text.encode(errors="surrogateescape"))
+    assert stages.seconds("images.safetensors", SHAPE) is None

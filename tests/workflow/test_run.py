@@ -1,0 +1,180 @@
+"""The main job through the real command, small: a zoo model, few images, few steps."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import vitdfq
+from vitdfq.common.safetensors_io import read_tensors
+from vitdfq.evaluation import Predictions
+from vitdfq.recipe import load_recipe
+from vitdfq.workflow.run import open_line
+
+RECIPE = {
+    "name": "small",
+    "seed": 3,
+    "model": {"name": "zoo:vit"},
+    "synthesize": {"method": "sardfq", "num_images": 4, "steps": 6},
+    "quantize": {"bits": "w4a4"},
+    "calibrate": {"steps": ["observe", {"reconstruct": {"iterations": 3}}]},
+    "evaluate": {"dataset": "zoo:fashion-mnist", "split": "test", "num_images": 200},
+    "baselines": ["noise"],
+}
+
+
+def vitdfq_command(*arguments, check=True, **kwargs):
+    command = [sys.executable, "-m", "vitdfq", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, **kwargs)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "small.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    done = vitdfq_command("run", folder / "small.yaml", "--out", folder / "out", "--format", "json")
+    assert json.loads(done.stdout) == json.loads((folder / "out/metrics.json").read_text())
+    return folder
+
+
+def test_folder_and_metrics_keep_the_contract(finished):
+    out = finished / "out"
+    for name in ("config.json", "model.safetensors", "recipe.yaml", "README.md", "images.safetensors"):
+        assert (out / name).stat().st_size > 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert {"recipe", "vitdfq", "seed", "device", "num_processes", "teacher", "student"} <= set(metrics)
+    assert metrics["seed"] == 3 and metrics["recipe"] == "small"
+    assert metrics["teacher"]["num_images"] == metrics["student"]["num_images"] == 200
+    assert metrics["teacher"]["top1"] > 85
+    assert (metrics["student"]["weight_bits"], metrics["student"]["activation_bits"]) == (4, 4)
+    for row in (metrics["student"], metrics["baselines"]["noise"]):
+        assert 0 <= row["agreement"] <= 100 and row["logits_sqnr_db"] > -10
+    assert metrics["synthesis"]["num_images"] == 4 and metrics["synthesis"]["steps"] == 6
+    assert metrics["size"]["packed_bytes"] < 0.25 * metrics["size"]["float_bytes"]
+
+
+def test_grid_shows_the_images(finished):
+    grid = Image.open(finished / "out/reports/synthetic_grid.png")
+    assert grid.width > 400 and len(grid.getcolors(maxcolors=10**6)) > 100
+
+
+def test_card_is_valid_and_says_only_what_was_measured(finished):
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(finished / "out/README.md")
+    metrics = json.loads((finished / "out/metrics.json").read_text())
+    assert card.data.library_name == "vitdfq"
+    top1 = next(result for result in card.data.eval_results if result.metric_name == "Top-1")
+    assert top1.metric_value == round(metrics["student"]["top1"], 2)
+    assert "only 200 images" in top1.dataset_name
+
+
+def test_loads_in_one_line_and_equals_the_measured_student(finished):
+    student = vitdfq.load(finished / "out")
+    row = vitdfq.evaluate(student, dataset="zoo:fashion-mnist", split="test", num_images=200)
+    assert row["top1"] == json.loads((finished / "out/metrics.json").read_text())["student"]["top1"]
+
+
+def test_same_seed_same_bytes_and_finished_stages_are_kept(finished):
+    again = finished / "again"
+    vitdfq_command("run", finished / "small.yaml", "--out", again, "--set", "baselines=[]")
+    assert (again / "model.safetensors").read_bytes() == (finished / "out/model.safetensors").read_bytes()
+    written = (again / "model.safetensors").stat().st_mtime_ns
+    done = vitdfq_command("run", finished / "small.yaml", "--out", again)
+    assert "images.safetensors: used again" in done.stderr
+    assert (again / "model.safetensors").stat().st_mtime_ns == written
+    assert "noise" in json.loads((again / "metrics.json").read_text())["baselines"]
+
+
+def test_images_serve_other_bit_widths(finished):
+    out = finished / "widths"
+    vitdfq_command("synthesize", finished / "small.yaml", "--out", out)
+    before = read_tensors(out / "images.safetensors")["images"]
+    done = vitdfq_command("calibrate", finished / "small.yaml", "--out", out, "--set", "quantize.bits=w6a6")
+    assert "images.safetensors: used again" in done.stderr
+    assert torch.equal(read_tensors(out / "images.safetensors")["images"], before)
+    assert json.loads((out / "config.json").read_text())["quantization_config"]["bits"] == "w6a6"
+
+
+def test_changed_artefact_is_noticed_and_made_again(finished):
+    out = finished / "corrupt"
+    vitdfq_command("synthesize", finished / "small.yaml", "--out", out)
+    before = (out / "images.safetensors").read_bytes()
+    (out / "images.safetensors").write_bytes(before[:-7] + b"garbage")
+    done = vitdfq_command("synthesize", finished / "small.yaml", "--out", out)
+    assert "changed since it was written" in done.stderr
+    assert (out / "images.safetensors").read_bytes() == before
+
+
+def test_a_changed_recipe_says_what_it_makes_again(finished, tmp_path):
+    out = shutil.copytree(finished / "out", tmp_path / "out")
+    done = vitdfq_command("calibrate", finished / "small.yaml", "--out", out, "--set", "synthesize.num_images=3")
+    assert "images.safetensors: made again, synthesize.num_images was 4, is 3\n" in done.stderr
+    assert "model.safetensors: made again, images changed\n" in done.stderr
+
+
+def test_a_damaged_config_is_named_and_the_student_made_again(finished, tmp_path):
+    out = shutil.copytree(finished / "out", tmp_path / "out")
+    config = (out / "config.json").read_bytes()
+    (out / "config.json").write_bytes(config[: len(config) // 2])
+    done = vitdfq_command("calibrate", finished / "small.yaml", "--out", out)
+    assert f"{out / 'config.json'}: changed since it was written; made again" in done.stderr.replace("\n", "")
+    assert (out / "config.json").read_bytes() == config
+
+
+def test_a_gate_that_is_raised_holds_for_a_finished_student(finished, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("vitdfq.reports.gates.check_alive", lambda *arguments: asked.append(arguments[-1]))
+    out = shutil.copytree(finished / "out", tmp_path / "out")
+    vitdfq.run(finished / "small.yaml", out=out, overrides=["min_agreement=100"], until="student")
+    assert asked == [100]
+    assert (out / "model.safetensors").read_bytes() == (finished / "out/model.safetensors").read_bytes()
+
+
+def test_seconds_of_a_calibration_outlive_a_kill_while_it_is_judged(tmp_path, monkeypatch):
+    def calibrate(student, teacher, images, *, shelf, **options):
+        if shelf.get("step") is None:
+            time.sleep(0.5)
+            shelf.put("step", {"x": torch.ones(1)})
+        return student
+
+    def predict(*arguments, **options):
+        if not killed:
+            killed.append(True)
+            time.sleep(0.5)  # no part of the calibration
+            raise KeyboardInterrupt
+        return Predictions(torch.eye(2), torch.arange(2))
+
+    killed = []
+    monkeypatch.setattr("vitdfq.workflow.run.calibrate", calibrate)
+    monkeypatch.setattr("vitdfq.workflow.run.predict", predict)
+    with open_line(load_recipe(RECIPE), tmp_path / "out", fresh=False) as line:
+        with pytest.raises(KeyboardInterrupt):
+            line.judged(torch.zeros(2, 3, 28, 28), "x", seed=0)
+        _, seconds = line.judged(torch.zeros(2, 3, 28, 28), "x", seed=0)
+    assert killed and 0.5 <= seconds < 1
+
+
+def test_folder_of_another_run_is_refused_and_kept(finished):
+    before = (finished / "out/metrics.json").read_bytes()
+    done = vitdfq_command("run", finished / "small.yaml", "--set", "name=other", "--out", finished / "out", check=False)
+    assert done.returncode == 2
+    assert "holds another run (small)" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert (finished / "out/metrics.json").read_bytes() == before
+
+
+def test_folder_with_somebodys_files_is_refused(finished, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    done = vitdfq_command("run", finished / "small.yaml", "--out", tmp_path, check=False)
+    assert done.returncode == 2 and "not a vitdfq run" in done.stderr
+    assert (tmp_path / "README.md").read_text() == "mine"

@@ -1,0 +1,104 @@
+"""A checkpoint is a recipe plus tensors: config.json says how to build the structure, model.safetensors fills it, packed.
+
+Format 3 names and packs tensors as compressed-tensors does (`vitdfq/packed/`); formats 1 and 2 are still read.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vitdfq.checkpoint import formats_1_2, state_dict
+from vitdfq.checkpoint.config_json import CONFIG, FORMAT_VERSION, read_config, write_config
+from vitdfq.checkpoint.dequantize import plain_model
+from vitdfq.checkpoint.describe import describe_folder
+from vitdfq.checkpoint.validation import build_structure, check_layout, check_values
+from vitdfq.common import safetensors_io
+from vitdfq.common.errors import InputError
+from vitdfq.hub import model_card
+from vitdfq.models.untrusted import short
+
+__all__ = ["CONFIG", "FORMAT_VERSION", "WEIGHTS", "describe", "float_bytes", "load", "read_config", "save"]
+
+WEIGHTS = "model.safetensors"
+
+
+def save(student: nn.Module, folder: str | Path) -> Path:
+    """Write `student` (calibrated) to `folder`: config.json and model.safetensors, weights as packed integers.
+
+    Returns the folder. 4-bit weights take 4 bits on disk. The ONNX file of a student that lay there before is removed; other
+    files in the folder are left alone.
+
+    Raises:
+        ValueError: not a student of this library, or not calibrated yet.
+    """
+    if "quantize" not in getattr(student, "vitdfq", {}):
+        raise ValueError("save takes what quantize() returned; this module carries no vitdfq description")
+    folder = Path(folder)
+    try:
+        check_values(student)
+    except ValueError as error:
+        raise ValueError(f"{error}: calibrate the student before saving it") from error
+    everything = state_dict.to_tensors(student)
+    written = state_dict.without_zero_shifts(everything)
+    (folder / model_card.EXPORTED).unlink(missing_ok=True)
+    safetensors_io.write_tensors(folder / WEIGHTS, written)
+    write_config(student, folder, left_out=len(everything) - len(written))
+    return folder
+
+
+def load(source: str | Path, *, dequantize: bool = False) -> nn.Module:
+    """Return the student in `source`, a folder or a Hub repository id; its logits are bit-equal to the saved one's.
+
+    Args:
+        source: where `save` or `push` put it.
+        dequantize: return a float model of the quantized weights instead, as timm builds it: its state_dict loads strictly in
+            `timm.create_model` with the same arguments. What `prepare` did is undone, see `vitdfq.checkpoint.dequantize`.
+
+    Raises:
+        InputError: files are missing, damaged, not of this library, or say what cannot be.
+        AccessError: a Hub repository that could not be reached.
+    """
+    folder = local_folder(source)
+    config, path = read_config(folder), folder / WEIGHTS
+    header = safetensors_io.read_header(path)
+    student, prepared = build_structure(config["vitdfq"], folder / CONFIG, path.stat().st_size)
+    is_older = config["quantization_config"]["version"] < 3
+    layout, fill = (formats_1_2.layout, formats_1_2.fill) if is_older else (state_dict.layout, state_dict.fill)
+    needed = layout(student)
+    may_lack = formats_1_2.may_lack(student, prepared) if is_older else {name for name in needed if state_dict.is_shift(name)}
+    check_layout(path, header, needed, may_lack)
+    lacking, said = sum(name not in header for name in may_lack), config["quantization_config"].get("left_out")
+    if not is_older and lacking != said:
+        raise InputError(f"{path}: tensors do not fit: {lacking} shifts are left out, {short(said)} were zero")
+    try:
+        fill(student, safetensors_io.read_tensors(path))
+        check_values(student)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    student.eval().requires_grad_(False)
+    return plain_model(student, prepared) if dequantize else student
+
+
+def describe(source: str | Path) -> dict[str, Any]:
+    """Return what is inside a checkpoint, a folder or a Hub repository id: model, bits by layer, sizes, measured accuracy.
+
+    Raises:
+        InputError: missing, damaged, or not a checkpoint.
+        AccessError: a Hub repository that could not be reached.
+    """
+    return describe_folder(local_folder(source), WEIGHTS)
+
+
+def local_folder(source: str | Path) -> Path:
+    """The folder itself, or a Hub repository's in the cache."""
+    try:
+        exists = Path(source).exists()
+    except (OSError, ValueError):  # too long for a path, or a NUL in it
+        raise InputError(f"{str(source)[:100]!r}: neither a folder nor a Hub repository id") from None
+    return Path(source) if exists else model_card.download(str(source))
+
+
+def float_bytes(model: nn.Module) -> int:
+    """Bytes of a model's parameters in float32, as its original checkpoint would hold them."""
+    return 4 * sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,1 @@
+"""The ground floor: files, errors, names, the connection to the Hub."""

@@ -1,0 +1,1 @@
+"""What a run costs: time and memory, before it is run."""

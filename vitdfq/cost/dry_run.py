@@ -1,0 +1,124 @@
+"""--dry-run: what a recipe would load, synthesise, quantize and write, about how long and in how much memory, in one process.
+
+It needs no weights and no network: random weights cost the same. Weights that lie here are loaded, for what depends on them:
+whether the teacher is worth painted images (`synthesis/seen.py`). Others are taken to be.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from torch import nn
+
+from vitdfq.cost.estimate import forecast
+from vitdfq.models import image_size, load_teacher
+from vitdfq.preparation import prepare
+from vitdfq.quantization import quantize
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, weighted_modules
+from vitdfq.recipe import Recipe
+from vitdfq.runtime import distributed
+from vitdfq.synthesis import TeacherFacts
+from vitdfq.synthesis.resolve import method_of
+from vitdfq.synthesis.teacher_filter import for_teacher
+
+FILES = ["images.safetensors", "config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md", "reports/"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `vitdfq run --dry-run` shows."""
+
+    recipe: str
+    model: dict[str, Any]
+    images: dict[str, Any]
+    sites: list[dict[str, Any]]
+    folder: str
+    files: list[str]
+    push: str | None
+    seconds: dict[str, float]
+    peak_bytes: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def render(self) -> Group:
+        table = Table(title="sites", title_justify="left")
+        for column in ("site", "weight", "weight bits", "input bits"):
+            table.add_column(column)
+        for site in self.sites:
+            inputs = ", ".join("float" if bits is None else str(bits) for bits in site["input_bits"])
+            shape = "x".join(map(str, site["shape"] or []))
+            table.add_row(site["name"], shape, str(site["weight_bits"] or ""), inputs)
+        costs = (f"{stage} {self.seconds[stage]:.0f} s, {self.peak_bytes[stage] / 1e9:.1f} GB" for stage in self.seconds)
+        lines = [
+            f"recipe      {self.recipe}",
+            f"load        {self.model['name']}: {self.model['parameters'] / 1e6:.1f} M parameters",
+            "synthesise  {num_images} images {height}x{width}, method {method}, {steps} steps".format(**self.images),
+            f"evaluate    {self.images['evaluated_on']}",
+            f"write       {self.folder}/: {', '.join(self.files)}",
+            *([f"publish     {self.push}"] if self.push else []),
+            f"estimate    {'; '.join(costs)}; {self.model['packed_bytes'] / 1e6:.1f} MB on disk",
+        ]
+        return Group(*lines, table)
+
+
+def plan(recipe: Recipe, out: str | None = None) -> Plan:
+    """Work out a recipe's plan from the structure of the model alone."""
+    lies_here = recipe.model.get("pretrained", True) and recipe.model["name"].startswith(("zoo:", "local-dir:"))
+    model = load_teacher(**recipe.model | {"pretrained": lies_here}).to(distributed.start())
+    prepared = prepare(model, **recipe.prepare)
+    student = quantize(prepared, **recipe.quantize)
+    options = {"num_images": 32, "method": "sardfq"} | recipe.synthesize
+    method = method_of(options)
+    if lies_here:
+        method = for_teacher(method, model, TeacherFacts.of(model), options.get("seed", 0))
+    height, width = image_size(model)
+    dataset = recipe.evaluate.get("dataset", "imagenet-1k")
+    sites = [_site(name, part) for name, part in student.named_modules() if _is_site(part)]
+    cost = forecast(recipe, model, prepared, student, method)
+    return Plan(
+        recipe=recipe.name,
+        model={
+            "name": recipe.model["name"],
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "packed_bytes": _packed_bytes(student),
+        },
+        images={
+            "num_images": options["num_images"],
+            "height": height,
+            "width": width,
+            "method": options["method"],
+            "steps": method.steps,
+            "evaluated_on": f"{recipe.evaluate.get('num_images') or 'all'} images of {dataset}",
+        },
+        sites=sites,
+        folder=out or f"runs/{recipe.name}",
+        files=FILES,
+        push=recipe.push.get("repo"),
+        seconds=cost.seconds,
+        peak_bytes=cost.peak_bytes,
+    )
+
+
+def _is_site(part: nn.Module) -> bool:
+    return isinstance(part, QuantLinear | QuantConv2d | QuantMatMul)
+
+
+def _site(name: str, part: nn.Module) -> dict[str, Any]:
+    if isinstance(part, QuantMatMul):
+        bits = [getattr(part.left_quantizer, "bits", None), getattr(part.right_quantizer, "bits", None)]
+        return {"name": name, "shape": None, "weight_bits": None, "input_bits": bits}
+    return {
+        "name": name,
+        "shape": list(part.weight.shape),
+        "weight_bits": getattr(part.weight_quantizer, "bits", None),
+        "input_bits": [getattr(part.input_quantizer, "bits", None)],
+    }
+
+
+def _packed_bytes(student: nn.Module) -> int:
+    packed = 0
+    for part in weighted_modules(student):
+        packed += part.weight.numel() * getattr(part.weight_quantizer, "bits", 32) // 8 - part.weight.numel() * 4
+    return packed + 4 * sum(parameter.numel() for parameter in student.parameters())

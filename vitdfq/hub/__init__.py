@@ -1,0 +1,1 @@
+"""Hugging Face: the model card, publishing, and trying again."""

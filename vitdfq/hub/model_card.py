@@ -1,0 +1,110 @@
+"""The Hugging Face Hub: a checkpoint's model card, and fetching a repository."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
+
+from vitdfq.common.errors import AccessError, InputError
+from vitdfq.common.files import write_text
+
+TEMPLATE = Path(__file__).with_name("card_template.md")
+EXPORTED = "onnx/model.onnx"
+CHECKPOINT_FILES = ["config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md", "reports/*"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The images that a card's numbers were measured on. A set that is not on the Hub has no id there."""
+
+    hub_id: str | None
+    name: str
+    split: str
+    whole: bool
+
+
+KNOWN = {  # recipe's name -> Hub id, name to show, split there (None: as the recipe says), images of the whole split
+    "imagenet-1k": ("imagenet-1k", "ImageNet-1k", None, 50_000),
+    "zoo:fashion-mnist": ("zalando-datasets/fashion_mnist", "Fashion-MNIST", "test", 10_000),
+}
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+
+
+def download(repo: str) -> Path:
+    """Fetch a checkpoint repository as one snapshot (fetched file by file, an offline cache can be incomplete).
+
+    Raises:
+        InputError: `repo` is neither a folder nor a repository id.
+        AccessError: it could not be reached.
+    """
+    try:
+        return Path(snapshot_download(repo, allow_patterns=CHECKPOINT_FILES))
+    except HFValidationError as error:
+        raise InputError(f"{repo}: neither a folder nor a Hub repository id") from error
+    except (HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise AccessError(f"{repo}: no such folder here, and the Hub repository could not be reached") from error
+
+
+def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], config: dict[str, Any], yaml: str) -> None:
+    """Write README.md, the model card, from measured results only."""
+    source = config["vitdfq"]["model"]["pretrained_cfg"]  # timm's own copy does not say where the weights came from
+    model = recipe["model"]["name"]
+    measured = _measured(recipe["evaluate"], metrics["student"]["num_images"])
+    ours = model.startswith(("local-dir:", "zoo:"))  # a folder can hold a changed model
+    base_model = None if ours else source.get("hf_hub_id")
+    bits = f"w{metrics['student']['weight_bits']}a{metrics['student']['activation_bits']}"
+    data = ModelCardData(
+        model_name=metrics["recipe"],
+        eval_results=_results(metrics["student"], measured),
+        license=source.get("license") or "other",
+        library_name="vitdfq",
+        pipeline_tag="image-classification",
+        tags=["timm", "vision-transformer", "quantization", "post-training-quantization", "data-free", bits],
+        metrics=["accuracy"],
+        **({"datasets": [measured.hub_id]} if measured.hub_id else {}),
+        **({"base_model": base_model.partition("@")[0], "base_model_relation": "quantized"} if base_model else {}),
+    )
+    repo = recipe.get("push", {}).get("repo", "owner/name")
+    card = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        metrics=metrics,
+        measured=measured,
+        recipe=recipe,
+        recipe_yaml=yaml,
+        bits=bits.upper(),
+        repo=repo,
+    )
+    write_text(folder / "README.md", str(card))
+
+
+def _measured(evaluate: dict[str, Any], num_images: int) -> Measured:
+    dataset, split = evaluate.get("dataset", "imagenet-1k"), evaluate.get("split", "validation")
+    if dataset in KNOWN:
+        hub_id, name, only_split, all_images = KNOWN[dataset]
+        return Measured(hub_id, name, only_split or split, whole=num_images == all_images)
+    whole = evaluate.get("num_images") is None
+    if HUB_ID.fullmatch(dataset) and not Path(dataset).exists():
+        return Measured(dataset, dataset, split, whole)
+    return Measured(None, f"{Path(dataset).name}, a folder of labelled images", split, whole)
+
+
+def _results(student: dict[str, Any], measured: Measured) -> list[EvalResult]:
+    """Top-1 and top-5 as the Hub lists them; by name and split a part of a set cannot be taken for all of it."""
+    num_images = student["num_images"]
+    return [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=measured.hub_id or "custom",
+            dataset_name=measured.name if measured.whole else f"{measured.name} (only {num_images} images)",
+            dataset_split=measured.split if measured.whole else f"{measured.split}[:{num_images}]",
+            dataset_args={"num_images": num_images},
+            metric_type="accuracy",
+            metric_name=name,
+            metric_value=round(student[key], 2),
+        )
+        for name, key in (("Top-1", "top1"), ("Top-5", "top5"))
+    ]

@@ -1,0 +1,105 @@
+"""Plots for people; they need matplotlib, the extra `[report]`, and are left out without it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vitdfq.common.files import written_whole
+from vitdfq.runtime.progress import say
+
+MOST_HEADS = 3
+
+
+def plot_unit_sqnr(sqnr: dict[str, float], path: Path) -> None:
+    """Write a chart of `report.unit_sqnr`: how much of the teacher's signal is left after each unit."""
+    with _figure(path, (8, 3.2)) as figure:
+        if figure is None:
+            return
+        axes = figure.subplots()
+        axes.plot(range(len(sqnr)), list(sqnr.values()), marker="o")
+        axes.set_xticks(range(len(sqnr)), list(sqnr), rotation=60, ha="right", fontsize=8)
+        axes.set_ylabel("SQNR after the unit (dB)")
+        axes.set_title("student against teacher on the synthetic images; a steep fall names the unit that hurts", fontsize=9)
+        axes.grid(alpha=0.3)
+
+
+def plot_comparison(rows: list[dict[str, Any]], columns: dict[str, str], title: str, teacher: dict[str, Any], path: Path) -> None:
+    """Write one bar chart a column, a bar a row with its standard deviation; rows that use real data are hatched.
+
+    Args:
+        rows: entries of compare.json's "rows".
+        columns: key of a number -> title of its chart.
+        title: of the whole.
+        teacher: its numbers under the same keys are drawn as a line.
+        path: of the PNG.
+    """
+    across = 3
+    down = -(-len(columns) // across)
+    with _figure(path, (4 * across, 0.8 + down * (1 + 0.35 * len(rows)))) as figure:
+        if figure is None:
+            return
+        figure.suptitle(title, fontsize=10)
+        grid = figure.subplots(down, across, squeeze=False, sharey=True)
+        for axes in list(grid.flat)[len(columns) :]:
+            axes.set_axis_off()
+        places = range(len(rows))
+        for axes, (key, head) in zip(grid.flat, columns.items(), strict=False):
+            values, spreads = ([row[kind][key] or 0 for row in rows] for kind in ("mean", "sd"))
+            hatches = ["//" if row["uses_data"] else "" for row in rows]
+            axes.barh(places, values, xerr=spreads, hatch=hatches, color="#7a9cc6", edgecolor="#33506e", capsize=3)
+            ends = [sign * spread + value for value, spread in zip(values, spreads, strict=True) for sign in (-1, 1)]
+            if teacher.get(key) is not None:
+                axes.axvline(teacher[key], color="black", linestyle=":")
+                ends.append(teacher[key])
+            if min(ends) > 0.7 * max(ends):  # all alike: look closer
+                head = f"{head} (axis cut)"
+                axes.set_xlim(min(ends) - 0.5 * (max(ends) - min(ends)) - 0.01, max(ends) + 0.1 * (max(ends) - min(ends)) + 0.01)
+            axes.set_title(head, fontsize=9)
+            axes.set_yticks(places, [row["title"] for row in rows], fontsize=8)
+            axes.tick_params(axis="x", labelsize=8)
+        grid[0, 0].invert_yaxis()
+
+
+def plot_attention(pixels: Tensor, maps: Tensor, priors: Tensor | None, path: Path) -> None:
+    """Write a row for each image: the image, then for a few heads the attention on its patches and the head's prior beside it.
+
+    Args:
+        pixels: (B, H, W, 3) bytes.
+        maps: (B, num_heads, h, w).
+        priors: (B, num_heads, h, w), or None if the method has none.
+        path: of the PNG.
+    """
+    heads = min(maps.shape[1], MOST_HEADS)
+    columns = [("image", pixels)]
+    for head in range(heads):
+        columns.append((f"head {head}", maps[:, head]))
+        columns += [(f"prior {head}", priors[:, head])] if priors is not None else []
+    columns.append(("mean of heads", maps.mean(1)))
+    with _figure(path, (1.5 * len(columns), 1.6 * len(pixels) + 0.2)) as figure:
+        if figure is None:
+            return
+        grid = figure.subplots(len(pixels), len(columns), squeeze=False)
+        for row, line in enumerate(grid):
+            for axes, (name, pictures) in zip(line, columns, strict=True):
+                axes.imshow(pictures[row].numpy(), cmap="magma")
+                axes.set_axis_off()
+                if row == 0:
+                    axes.set_title(name, fontsize=9)
+
+
+@contextmanager
+def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
+    """Yield a figure that is written when the block ends; None without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        say(f"{path.name} left out: pip install 'vitdfq[report]' brings matplotlib")
+        yield None
+        return
+    figure = Figure(figsize=size, layout="constrained")
+    yield figure
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

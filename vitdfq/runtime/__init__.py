@@ -1,0 +1,1 @@
+"""How work is run: processes, partial results, batch sizes, progress, trackers."""

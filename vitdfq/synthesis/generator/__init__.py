@@ -1,0 +1,1 @@
+"""The generator engine: the weights of a conditional generator are the variable."""

@@ -1,0 +1,90 @@
+"""A conditional generator: a random code and a class in, an image out."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from vitdfq.synthesis.objective.context import TeacherFacts
+
+CODE_SIZE = 100
+CONDITION_SCALE = 2.5  # what a loss tells lies in about ±0.4; a code's numbers have unit deviation
+SMALL_SIDE = 64  # smaller images are made from a quarter of their side, larger ones from a sixteenth
+WIDTHS = (128, 64, 32, 32, 16)  # channels before the first doubling and after each; GDFQ has 128, 128, 64
+SPREAD = 0.5  # deviation of a class's scales and shifts before the first step; GDFQ starts all classes alike
+EPS = 0.8  # of the norms behind convolutions, as GDFQ has it
+
+
+class ClassNorm(nn.Module):
+    """Batch normalisation whose scale and shift belong to the image's class."""
+
+    def __init__(self, channels: int, num_classes: int, rng: torch.Generator, eps: float = EPS) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, eps=eps, affine=False)
+        self.scale = nn.Parameter(1 + SPREAD * torch.randn(num_classes, channels, generator=rng))
+        self.shift = nn.Parameter(SPREAD * torch.randn(num_classes, channels, generator=rng))
+
+    def forward(self, x: Tensor, classes: Tensor) -> Tensor:
+        """(B, C, h, w), classes (B,) -> (B, C, h, w)"""
+        return self.norm(x) * self.scale[classes][:, :, None, None] + self.shift[classes][:, :, None, None]
+
+
+class ConditionalGenerator(nn.Module):
+    """Codes (B, 100 + conditions) and classes (B,) to images (B, 3, H, W) within the teacher's range.
+
+    The form of GDFQ's generator (arXiv 2003.03603): Linear, class norm, doublings by nearest neighbour, each with a 3x3
+    convolution, class norm and LeakyReLU, and a last convolution to colors. Where it differs:
+
+    - Images of more than 64 pixels start from a sixteenth of their side and double four times: starting from a quarter of 224
+      pixels would give Linear 40 million weights, this gives it 2.5. Layers are narrower.
+    - Classes start with scales and shifts of their own, so that a run of hundreds of steps, not 80,000, tells them apart.
+    - Colours are normalised over the batch and then bent into the valid range; GDFQ takes tanh first, and so may leave it.
+
+    In training mode norms are those of the batch; in eval mode an image depends on its own code and class alone.
+    """
+
+    def __init__(self, facts: TeacherFacts, num_conditions: int, rng: torch.Generator) -> None:
+        super().__init__()
+        doublings = 2 if max(facts.image_size) <= SMALL_SIDE else 4
+        height, width = facts.image_size
+        self.image_size, self.low, self.high = facts.image_size, facts.low, facts.high
+        self.start = (WIDTHS[0], -(-height // 2**doublings), -(-width // 2**doublings))
+        size = self.start[0] * self.start[1] * self.start[2]
+        self.linear = nn.utils.skip_init(nn.Linear, CODE_SIZE + num_conditions, size)
+        self.first_norm = ClassNorm(WIDTHS[0], facts.num_classes, rng, eps=1e-5)
+        widths = WIDTHS[: doublings + 1]
+        convolutions = [nn.utils.skip_init(nn.Conv2d, *pair, 3, padding=1) for pair in pairwise(widths)]
+        self.convolutions = nn.ModuleList(convolutions)
+        self.norms = nn.ModuleList(ClassNorm(channels, facts.num_classes, rng) for channels in widths[1:])
+        self.colors = nn.utils.skip_init(nn.Conv2d, widths[-1], 3, 3, padding=1)
+        self.last_norm = nn.BatchNorm2d(3, affine=False)
+        for layer in (
+            self.linear,
+            *convolutions,
+            self.colors,
+        ):  # by a stream of its own: nn's initialisation reads the global one
+            nn.init.kaiming_normal_(layer.weight, a=0.2, generator=rng)
+            nn.init.zeros_(layer.bias)
+        self.to(facts.low.device)
+
+    def forward(self, codes: Tensor, classes: Tensor) -> Tensor:
+        x = self.first_norm(self.linear(codes).view(-1, *self.start), classes)
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = nn.functional.interpolate(x, scale_factor=2, mode="nearest")
+            x = nn.functional.leaky_relu(norm(convolution(x), classes), 0.2)
+        x = self.last_norm(self.colors(x))[:, :, : self.image_size[0], : self.image_size[1]]
+        middle, reach = (self.high + self.low) / 2, (self.high - self.low) / 2
+        return middle + reach * torch.tanh((x - middle) / reach)  # the identity about the middle
+
+
+@torch.no_grad()
+def estimate_norm_statistics(painter: ConditionalGenerator, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Replace the norms' running statistics by means over batches of (codes, classes), and go into eval mode for good."""
+    norms = [module for module in painter.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean, where the running one remembers generators of earlier steps
+    for codes, classes in batches:
+        painter(codes, classes)
+    painter.eval().requires_grad_(False)

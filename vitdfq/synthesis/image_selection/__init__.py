@@ -1,0 +1,1 @@
+"""Choosing and rating images without labels."""

@@ -1,0 +1,1 @@
+"""What a loss sees, and how losses are weighted and summed."""

@@ -1,0 +1,1 @@
+"""Training a student: what is trainable, the optimizer, the distance to the teacher."""

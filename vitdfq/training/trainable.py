@@ -1,0 +1,131 @@
+"""What learns in a student: weights, biases and steps of activations, how they are put back, and what distillation minimises."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitdfq.common.errors import NotFiniteError
+from vitdfq.quantization.modules import QuantWeighted, activation_quantizers, take_weight_off_grid, weighted_modules
+from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.runtime.progress import say
+
+TRIES = 4  # of a training, or of an image, each at half the rate of the one before
+
+
+class TrainableParameters:
+    """Parameters in groups for an optimiser, and a way back."""
+
+    def __init__(self, modules: list[QuantWeighted], quantizers: list[Uniform]) -> None:
+        self.modules, self.quantizers = modules, quantizers
+        self.weights = [parameter for module in modules for parameter in (module.weight, module.bias) if parameter is not None]
+
+    def groups(self, lr: float, scale_lr: float) -> list[dict[str, Any]]:
+        """Optimiser groups. Adam moves every value by about its rate a step, whatever the gradient, and quantization steps
+        differ by a factor of 40 between layers of one network: each rate is relative.
+
+        Args:
+            lr: in quantization steps of each weight; a bias moves as far as all of its row's weights together.
+            scale_lr: in shares of each activation scale; 0 leaves them.
+        """
+        groups: list[dict[str, Any]] = []
+        for module in self.modules:
+            quantizer = module.weight_quantizer
+            step = quantizer.scale.mean().item() if isinstance(quantizer, Uniform) else module.weight.std().item()
+            groups.append({"params": [module.weight], "lr": lr * step})
+            if module.bias is not None:
+                groups.append({"params": [module.bias], "lr": lr * step * math.sqrt(module.weight[0].numel())})
+        scales = [{"params": [quantizer.scale], "lr": scale_lr * quantizer.scale.item()} for quantizer in self.quantizers]
+        return groups + (scales if scale_lr else [])
+
+    def snapshot(self) -> list[Tensor]:
+        return [value.detach().clone() for value in self._values()]
+
+    def require_finite(self, what: str) -> None:
+        """Raise NotFiniteError if a step has made a weight or a scale NaN or infinite, though its loss was not."""
+        if not all(value.isfinite().all() for value in self._values()):
+            raise NotFiniteError(f"{what}: weights are no longer finite; try a smaller lr")
+
+    @torch.no_grad()
+    def restore(self, snapshot: list[Tensor]) -> None:
+        for value, kept in zip(self._values(), snapshot, strict=True):
+            value.copy_(kept)
+
+    def _values(self) -> list[Tensor]:
+        return [*self.weights, *(quantizer.scale for quantizer in self.quantizers)]
+
+
+@contextmanager
+def trainable(owners: Sequence[nn.Module]) -> Iterator[TrainableParameters]:
+    """Let weights, biases and per-tensor activation scales inside `owners` take gradients in the block; frozen again after it.
+
+    Weights are rounded at every pass, also those of a student that was calibrated before, and after the block until
+    `put_weight_on_grid`.
+    """
+    modules = [module for owner in owners for module in weighted_modules(owner)]
+    quantizers = [
+        quantizer
+        for owner in owners
+        for quantizer in activation_quantizers(owner)
+        if isinstance(quantizer, Uniform) and quantizer.scale.ndim == 0
+    ]
+    trainables = TrainableParameters(modules, quantizers)
+    for module in modules:
+        take_weight_off_grid(module)
+    for parameter in trainables.weights:
+        parameter.requires_grad_(True)
+    for quantizer in quantizers:  # a buffer by nature, a parameter for now: state_dict has it under one name
+        scale = quantizer.scale
+        del quantizer.scale
+        quantizer.scale = nn.Parameter(scale)
+    try:
+        yield trainables
+    finally:
+        for parameter in trainables.weights:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        for quantizer in quantizers:
+            scale = quantizer.scale.detach()
+            del quantizer.scale
+            quantizer.register_buffer("scale", scale)
+
+
+def finite(loss: Tensor, what: str, step: int) -> float:
+    """Return a loss, 0-d, as a number; waits for the device.
+
+    Raises:
+        NotFiniteError: it is NaN or infinite, with `what` and the step.
+    """
+    value = loss.item()
+    if not math.isfinite(value):
+        raise NotFiniteError(f"{what} is {value} at step {step}; try a smaller lr")
+    return value
+
+
+def retry_with_smaller_lr(train: Callable[[float], None], undo: Callable[[], None]) -> None:
+    """Call `train(pace)` with 1, and where a loss stops being finite `undo()`, then with half the pace, up to TRIES times.
+
+    Raises:
+        NotFiniteError: of the last try.
+    """
+    for number in range(TRIES):
+        try:
+            return train(0.5**number)
+        except NotFiniteError as error:
+            undo()
+            if number + 1 == TRIES:
+                raise
+            say(f"{error}; again at {0.5 ** (number + 1):g} of the rate")
+
+
+def divergence(logits: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL divergence from the teacher's to the student's class probabilities; logits (B, C), mean over the batch.
+
+    Logits are divided by the temperature and the result is multiplied by its square, so that gradients keep their size.
+    """
+    logits, target = (x.float().div(temperature).log_softmax(-1) for x in (logits, target))
+    return F.kl_div(logits, target, log_target=True, reduction="batchmean") * temperature**2
