@@ -1,5 +1,6 @@
 """Fixtures for every test."""
 
+import logging
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: the default suite has no network
@@ -34,3 +35,14 @@ def images(request) -> torch.Tensor:
 def small_pools(monkeypatch):
     """Painting takes milliseconds an image: choose from pools of 64, not of 512."""
     monkeypatch.setattr("vitdfq.synthesis.image_selection.farthest_point.BLOCK", 4)
+
+
+@pytest.fixture(autouse=True)
+def library_logger():
+    """The library's messages reach `caplog`; the command line's set-up of the logger ends with the test."""
+    logger = logging.getLogger("vitdfq")
+    before = list(logger.handlers), logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    yield logger
+    logger.handlers[:], logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])

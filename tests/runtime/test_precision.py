@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitdfq.calibration import calibrate
-from vitdfq.calibration.distill import distill
+from vitdfq.calibration.distill import DistillOptions, distill
 from vitdfq.quantization import quantize
 from vitdfq.runtime.precision import PRECISIONS, fastest_precision
 
@@ -41,7 +41,7 @@ def test_distill_takes_what_was_asked_for_else_the_faster(monkeypatch, tiny_vit,
     tiny_vit.blocks[0].attn.qkv.register_forward_hook(
         lambda module, inputs, output: seen.add(output.dtype) if torch.is_autocast_enabled("cpu") else None
     )
-    distill(student, tiny_vit, images, iterations=1, **({"precision": asked} if asked else {}))
+    distill(student, tiny_vit, images, DistillOptions(iterations=1, precision=asked))
     expected = asked or ("bfloat16" if present else "float32")
     assert seen == ({torch.bfloat16} if expected == "bfloat16" else set())
 
@@ -50,4 +50,4 @@ def test_distill_takes_what_was_asked_for_else_the_faster(monkeypatch, tiny_vit,
 def test_distill_refuses_what_is_no_precision(tiny_vit, images, asked):
     student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
     with pytest.raises(ValueError, match="precision"):
-        distill(student, tiny_vit, images, iterations=1, precision=asked)
+        distill(student, tiny_vit, images, DistillOptions(iterations=1, precision=asked))

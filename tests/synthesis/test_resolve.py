@@ -1,12 +1,15 @@
 """Presets and what may be said in their place."""
 
 import inspect
+from dataclasses import fields
+from typing import get_type_hints
 
 import pytest
 from pydantic import TypeAdapter
 
 from vitdfq.synthesis import LOSSES, METHODS, resolve_method, synthesize
 from vitdfq.synthesis.objective.terms import resolve_losses
+from vitdfq.synthesis.options import SynthesisOptions
 from vitdfq.synthesis.resolve import method_of
 
 
@@ -126,15 +129,13 @@ def test_wrong_arguments_are_named(arguments, message):
         resolve_method(**({"method": "sardfq"} | arguments))
 
 
-def test_every_keyword_can_be_checked_from_a_recipe():
-    """Recipes are checked against the signature: annotated, a default, a line in the docstring."""
-    _, *keywords = inspect.signature(synthesize).parameters.values()
-    for keyword in keywords:
-        assert keyword.kind is keyword.KEYWORD_ONLY
-        if keyword.name == "shelf":  # of the run, not of a recipe
-            continue
-        TypeAdapter(keyword.annotation).validate_python(keyword.default)
-        assert f"        {keyword.name}: " in synthesize.__doc__
+def test_every_option_can_be_checked_from_a_recipe():
+    """Recipes are checked against the dataclass: annotated, a default, a line in the docstring; help shows the same."""
+    hints, signature = get_type_hints(SynthesisOptions), inspect.signature(synthesize)
+    for field in fields(SynthesisOptions):
+        TypeAdapter(hints[field.name]).validate_python(field.default)
+        assert f"        {field.name}: " in SynthesisOptions.__doc__
+        assert signature.parameters[field.name].default == field.default
 
 
 def test_losses_are_listed_by_their_own_name():

@@ -29,7 +29,7 @@ def make_learner(teacher: nn.Module, bits: str) -> nn.Module:
 
 @torch.no_grad()
 def refresh(student: nn.Module, images: Tensor) -> None:
-    """FitHook every activation quantizer to what it sees of images (B, 3, H, W), in one pass."""
+    """Fit every activation quantizer to what it sees of images (B, 3, H, W), in one pass."""
 
     def fit(quantizer: nn.Module, args: tuple[Tensor]) -> None:
         quantizer.fit(args[0])
