@@ -7,10 +7,10 @@ from vitdfq.calibration.augment import augmented
 from vitdfq.calibration.cached_activations import device_of
 from vitdfq.calibration.held_out import HeldOutValidation, hold_out, worst_ratio
 from vitdfq.common.lookup import lookup
+from vitdfq.common.precision import PRECISIONS, fastest_precision
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.runtime import distributed, progress
 from vitdfq.runtime.partial_results import PartialResults
-from vitdfq.runtime.precision import PRECISIONS, fastest_precision
 from vitdfq.training.activation_memory import bytes_saved_for_backward
 from vitdfq.training.optimizer import AdamWarmupCosine
 from vitdfq.training.output_distance import output_distance, run_to_outputs, sizes

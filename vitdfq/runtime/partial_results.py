@@ -6,15 +6,12 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from torch import Tensor
-
 from vitdfq.common.errors import InputError
 from vitdfq.common.files import read_json, write_text
 from vitdfq.common.safetensors_io import digest, read_metadata, read_tensors, write_tensors
+from vitdfq.common.tensor_dicts import Tensors
 from vitdfq.runtime import distributed
 from vitdfq.runtime.progress import say
-
-Tensors = dict[str, Tensor]
 
 
 class Clock:
@@ -99,13 +96,3 @@ class PartialResults:
         say(f"{path}: changed since it was written; made again")
         path.unlink()
         return None
-
-
-def joined(**owners: Tensors) -> Tensors:
-    """The tensors of several owners as one part."""
-    return {f"{owner}/{name}": value for owner, held in owners.items() for name, value in held.items()}
-
-
-def under(part: Tensors, owner: str) -> Tensors:
-    """What `joined` took from one owner."""
-    return {name.removeprefix(f"{owner}/"): value for name, value in part.items() if name.startswith(f"{owner}/")}

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from vitdfq.common.lookup import lookup
+from vitdfq.common.precision import PRECISIONS
 from vitdfq.quantization.policy import parse_bits
-from vitdfq.runtime.precision import PRECISIONS
 from vitdfq.synthesis.generator.train import generate
 from vitdfq.synthesis.inversion.optimize import invert
 from vitdfq.synthesis.inversion.parametrization import PARAMETRIZATIONS

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vitdfq.common.tensor_dicts import merge_prefixed, take_prefixed
 from vitdfq.quantization.modules import restore_state, state_of
-from vitdfq.runtime.partial_results import joined, under
 from vitdfq.synthesis.generator.mixup import interpolate
 from vitdfq.synthesis.objective.networks import Networks
 from vitdfq.synthesis.objective.students import refresh
@@ -74,11 +74,11 @@ class StudentTrainer:
     def state(self) -> dict[str, Tensor]:
         """What is needed to go on from here."""
         lessons = {} if self.descent is None else self.descent.state()
-        return joined(student=state_of([self.student])) | lessons
+        return merge_prefixed(student=state_of([self.student])) | lessons
 
     def restore(self, state: dict[str, Tensor], pace: float) -> None:
         """Go on where `state` was taken, at this share of the rates."""
-        restore_state([self.student], under(state, "student"))
+        restore_state([self.student], take_prefixed(state, "student"))
         self.descent, self.pace = None, pace
         if "done" in state:
             self.descent = self._descent()

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from vitdfq.common.tensor_dicts import Tensors, merge_prefixed, take_prefixed
 from vitdfq.quantization.modules import restore_state, state_of
-from vitdfq.runtime.partial_results import Tensors, joined, under
 from vitdfq.synthesis.generator.network import ConditionalGenerator
 from vitdfq.synthesis.generator.student_training import StudentTrainer
 from vitdfq.synthesis.objective.networks import Networks
@@ -24,7 +24,7 @@ class TrainingState:
 
     def state(self, done: int) -> Tensors:
         """What is needed to go on after `done` steps."""
-        return {"done": torch.tensor(done), "pace": torch.tensor(self.pace)} | joined(
+        return {"done": torch.tensor(done), "pace": torch.tensor(self.pace)} | merge_prefixed(
             painter=state_of([self.painter]),
             optimizer=moments(self.optimizer),
             networks=self.networks.state(),
@@ -33,14 +33,14 @@ class TrainingState:
 
     def restore(self, state: Tensors) -> int:
         """Put everything back; returns how many steps are done."""
-        restore_state([self.painter], under(state, "painter"))
+        restore_state([self.painter], take_prefixed(state, "painter"))
         self.optimizer.state.clear()
-        restore_moments(self.optimizer, under(state, "optimizer"))
+        restore_moments(self.optimizer, take_prefixed(state, "optimizer"))
         self.networks.begin()
-        self.networks.restore(under(state, "networks"))
+        self.networks.restore(take_prefixed(state, "networks"))
         self.pace = state["pace"].item()
         if self.pupil is not None:
-            self.pupil.restore(under(state, "pupil"), self.pace)
+            self.pupil.restore(take_prefixed(state, "pupil"), self.pace)
         return int(state["done"])
 
     def slower(self) -> None:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from vitdfq.common.precision import PRECISIONS
+from vitdfq.common.tensor_dicts import merge_prefixed, take_prefixed
 from vitdfq.models import record
 from vitdfq.quantization.modules import activation_quantizers, restore_state, state_of
-from vitdfq.runtime.partial_results import joined, under
-from vitdfq.runtime.precision import PRECISIONS
 from vitdfq.synthesis.objective.context import Pass, SynthContext
 from vitdfq.synthesis.objective.students import make_student, refresh
 from vitdfq.synthesis.objective.token_pruning import only_patches
@@ -106,7 +106,7 @@ class Networks:
 
     def state(self) -> dict[str, Tensor]:
         """The ranges of students that losses asked for, and when they did."""
-        return joined(
+        return merge_prefixed(
             **{
                 bits: {"asked": torch.tensor(step)} | state_of(activation_quantizers(self._students[bits]))
                 for bits, step in self._asked.items()
@@ -117,7 +117,7 @@ class Networks:
         """Put back what `state` returned."""
         for bits in [name.removesuffix("/asked") for name in state if name.endswith("/asked")]:
             self._make_student(bits)
-            own = under(state, bits)
+            own = take_prefixed(state, bits)
             self._asked[bits] = int(own.pop("asked"))
             restore_state(activation_quantizers(self._students[bits]), own)
 
