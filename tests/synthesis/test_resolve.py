@@ -6,7 +6,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from vitdfq.synthesis import LOSSES, METHODS, resolve_method, synthesize
-from vitdfq.synthesis.objective.terms import resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import resolve_losses
 from vitdfq.synthesis.resolve import method_of
 
 

@@ -10,7 +10,7 @@ from vitdfq.models import attention_sites, record
 from vitdfq.models.family import AttentionSite
 from vitdfq.synthesis.objective.attention_rows import attention_rows, rows_name
 from vitdfq.synthesis.objective.context import TeacherFacts
-from vitdfq.synthesis.objective.terms import resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import resolve_losses
 from vitdfq.synthesis.resolve import method_of
 from vitdfq.synthesis.targets.views import draw_views
 

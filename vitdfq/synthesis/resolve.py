@@ -12,7 +12,7 @@ from vitdfq.synthesis.inversion.optimize import invert
 from vitdfq.synthesis.inversion.parametrization import PARAMETRIZATIONS
 from vitdfq.synthesis.mix import OWN
 from vitdfq.synthesis.objective.regions import MAX_REGIONS
-from vitdfq.synthesis.objective.terms import merge, resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import merge, resolve_losses
 from vitdfq.synthesis.presets import METHODS, Method
 from vitdfq.synthesis.procedural import PROCEDURAL
 from vitdfq.synthesis.targets.labels import LABELS

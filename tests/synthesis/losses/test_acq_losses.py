@@ -21,7 +21,7 @@ from vitdfq.synthesis.objective.jitter import Jitter
 from vitdfq.synthesis.objective.networks import Networks
 from vitdfq.synthesis.objective.saliency import center, saliency
 from vitdfq.synthesis.objective.stochastic_depth import batch_statistics, drop_rates, dropped_paths
-from vitdfq.synthesis.objective.terms import resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import resolve_losses
 from vitdfq.synthesis.seeds import generator
 from vitdfq.synthesis.targets.views import draw_views
 

@@ -5,7 +5,7 @@ import torch
 from tiny import make_tiny
 
 from vitdfq.synthesis import METHODS, TeacherFacts
-from vitdfq.synthesis.objective.terms import resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import resolve_losses
 from vitdfq.synthesis.targets.views import Views, draw_views
 
 

@@ -17,7 +17,7 @@ from vitdfq.synthesis.objective.context import SynthContext, TeacherFacts
 from vitdfq.synthesis.objective.jitter import Jitter
 from vitdfq.synthesis.objective.networks import Networks
 from vitdfq.synthesis.objective.students import make_learner
-from vitdfq.synthesis.objective.terms import WeightedLoss, finite_sums, listened_names, objective, resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import WeightedLoss, finite_sums, listened_names, objective, resolve_losses
 from vitdfq.synthesis.presets import Method
 from vitdfq.synthesis.seeds import generator
 from vitdfq.synthesis.targets.views import Views, draw_views

@@ -17,8 +17,8 @@ from vitdfq.synthesis.objective.context import SynthContext, TeacherFacts
 from vitdfq.synthesis.objective.jitter import Jitter
 from vitdfq.synthesis.objective.networks import Networks
 from vitdfq.synthesis.objective.regions import crop_and_resize, sub_crops
-from vitdfq.synthesis.objective.terms import WeightedLoss, finite_sums, listened_names, objective, resolve_losses
 from vitdfq.synthesis.objective.token_pruning import Pruning, check_prunable, choose, moved, whole_patches
+from vitdfq.synthesis.objective.weighted_losses import WeightedLoss, finite_sums, listened_names, objective, resolve_losses
 from vitdfq.synthesis.presets import Method
 from vitdfq.synthesis.procedural import PROCEDURAL
 from vitdfq.synthesis.schedule import default_lr

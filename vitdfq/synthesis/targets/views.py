@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitdfq.synthesis.objective.context import Draws, TeacherFacts
 from vitdfq.synthesis.objective.regions import draw_regions
-from vitdfq.synthesis.objective.terms import WeightedLoss
+from vitdfq.synthesis.objective.weighted_losses import WeightedLoss
 from vitdfq.synthesis.presets import Method
 from vitdfq.synthesis.seeds import generator
 from vitdfq.synthesis.targets.labels import BANKS, LABELS, image_classes
