@@ -7,7 +7,7 @@ from tiny import make_tiny
 from vitdfq.models import image_range
 from vitdfq.synthesis import synthesize
 from vitdfq.synthesis.objective.context import TeacherFacts
-from vitdfq.synthesis.procedural import PROCEDURAL, coloured_noise, paint
+from vitdfq.synthesis.procedural import PROCEDURAL, colored_noise, render_dead_leaves
 from vitdfq.synthesis.seeds import generator
 
 
@@ -25,11 +25,11 @@ def test_own_stream_of_each_image_within_the_teachers_range(start):
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 48), (17, 31)])
 def test_any_size(height, width):
-    assert paint(generator(0, "test"), height, width).shape == (3, height, width)
+    assert render_dead_leaves(generator(0, "test"), height, width).shape == (3, height, width)
 
 
-def test_coloured_noise_is_darker_at_high_frequencies():
-    field = coloured_noise(generator(0, "test"), 64, 64, 1.5)
+def test_colored_noise_is_darker_at_high_frequencies():
+    field = colored_noise(generator(0, "test"), 64, 64, 1.5)
     power = torch.fft.rfft2(field).abs().square().mean(0)
     assert power[1:4, 1:4].mean() > 100 * power[20:30, 20:30].mean()
     torch.testing.assert_close(field.std(), torch.tensor(1.0), rtol=1e-3, atol=1e-3)
@@ -37,7 +37,7 @@ def test_coloured_noise_is_darker_at_high_frequencies():
 
 def test_leaves_have_edges_and_areas_as_photographs_do():
     """Differences between neighbours are mostly tiny and sometimes large: a far heavier tail than noise of any color has."""
-    images = torch.stack([paint(generator(index, "test"), 96, 96) for index in range(8)])
+    images = torch.stack([render_dead_leaves(generator(index, "test"), 96, 96) for index in range(8)])
     steps = images.diff(dim=-1)
     kurtosis = (steps**4).mean() / steps.square().mean() ** 2
     assert kurtosis > 10

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import make_tiny
 
 from vitdfq.synthesis import METHODS, TeacherFacts
-from vitdfq.synthesis.losses.frequency_consistency import RADII, band_pass, filtered_passes, frequency_consistency, place
+from vitdfq.synthesis.losses.frequency_consistency import RADII, band_pass, filtered_passes, frequency_consistency, round_of
 from vitdfq.synthesis.objective.networks import Networks
 
 
@@ -59,7 +59,7 @@ def test_images_are_filtered_one_by_one():
 
 def test_rounds_of_the_published_run():
     """1000 steps: 200 a round, 100 a half."""
-    assert [place(step, 1000) for step in (0, 99, 100, 199, 200, 999)] == [
+    assert [round_of(step, 1000) for step in (0, 99, 100, 199, 200, 999)] == [
         (0, False), (0, False), (0, True), (0, True), (1, False), (4, True)
     ]  # fmt: skip
     assert METHODS["fdd"].schedule.rolls == tuple(int(112 * 0.3 * index / 5) for index in range(5))
@@ -67,7 +67,7 @@ def test_rounds_of_the_published_run():
 
 @given(steps=st.integers(1, 300))
 def test_rounds_follow_each_other_and_halves_alternate(steps):
-    places = [place(step, steps) for step in range(steps)]
+    places = [round_of(step, steps) for step in range(steps)]
     assert places == sorted(places)  # rounds grow, and a first half comes before its second half
     assert places[0] == (0, False) and all(0 <= index < len(RADII) for index, _ in places)
     if steps >= 10:

@@ -12,7 +12,7 @@ from tiny import make_tiny
 
 from vitdfq.synthesis import LOSSES, TeacherFacts, synthesize
 from vitdfq.synthesis.losses.label_correlation import label_correlation
-from vitdfq.synthesis.losses.perturbation_robustness import between, inconsistency, perturbation_robustness
+from vitdfq.synthesis.losses.perturbation_robustness import distance_between, inconsistency, perturbation_robustness
 from vitdfq.synthesis.objective.context import Pass
 from vitdfq.synthesis.objective.networks import Networks
 from vitdfq.synthesis.objective.perturbations import AUGMENTATIONS, augment, blur, crop, flip, perturbed_weights, roll, tone
@@ -60,10 +60,10 @@ def test_feature_inconsistency_does_not_see_the_scale_of_features(scale, seed):
 def test_feature_inconsistency_is_measured_in_distances_between_images():
     features = torch.tensor([[1.0, 0.1], [1.0, -0.1]])
     distance = 1 - (1 - 0.01) / 1.01
-    assert between(features).item() == pytest.approx(distance, rel=1e-4)
-    assert not between(features.requires_grad_()).requires_grad
-    assert between(torch.ones(3, 4)).item() == pytest.approx(1e-4)  # not less
-    assert between(torch.ones(1, 4)).item() == 1
+    assert distance_between(features).item() == pytest.approx(distance, rel=1e-4)
+    assert not distance_between(features.requires_grad_()).requires_grad
+    assert distance_between(torch.ones(3, 4)).item() == pytest.approx(1e-4)  # not less
+    assert distance_between(torch.ones(1, 4)).item() == 1
 
 
 def test_disjoint_predictions_are_two_apart():
@@ -105,7 +105,7 @@ def test_its_gradient_lowers_it_while_the_distance_between_images_is_held(kind):
     (gradient,) = torch.autograd.grad(before, images)
     after, _ = make_context(teacher, images.detach() - 0.1 * gradient / gradient.norm(), {NAME: {}})
     features, predictions = inconsistency(after, after.passes[NAME])
-    assert (features * between(after.features) / between(ctx.features) + 0.5 * predictions).sum() < before
+    assert (features * distance_between(after.features) / distance_between(ctx.features) + 0.5 * predictions).sum() < before
 
 
 def test_no_perturbation_is_refused():
@@ -252,13 +252,13 @@ def test_what_is_shown_stays_in_place_in_a_sparse_run(monkeypatch):
     run = Networks.run
 
     def looking(self, images, *others, **named):
-        shown.append((self.kept is not None, images.detach()))
+        shown.append((self.kept_tokens is not None, images.detach()))
         return run(self, images, *others, **named)
 
     monkeypatch.setattr(Networks, "run", looking)
     losses = {NAME: {"after": 0.0, "every": 1}}
     synthesize(make_tiny("vit"), method="ris", num_images=2, steps=4, prune_at=[0.5], losses=losses)
-    sparse = [images for kept, images in shown if kept]
+    sparse = [images for kept_tokens, images in shown if kept_tokens]
     passes = [sparse[first : first + 4] for first in range(0, len(sparse), 4)]  # the teacher's, two of images, one of weights
     assert len(passes) == 2
     for clean, *changed in passes:

@@ -7,11 +7,18 @@ from hypothesis import strategies as st
 from tiny import make_tiny
 
 from vitdfq.synthesis import METHODS, TeacherFacts, synthesize
-from vitdfq.synthesis.losses.attention_entropy import first_shown
-from vitdfq.synthesis.objective.attention_rows import of_kept
+from vitdfq.synthesis.losses.attention_entropy import first_in_order
+from vitdfq.synthesis.objective.attention_rows import restrict_to_kept
 from vitdfq.synthesis.objective.jitter import Jitter
 from vitdfq.synthesis.objective.networks import Networks
-from vitdfq.synthesis.objective.token_pruning import Pruning, choose, moved, only_patches, patch_size, whole_patches
+from vitdfq.synthesis.objective.token_pruning import (
+    Pruning,
+    most_attended,
+    after_jitter,
+    only_kept_tokens,
+    patch_size,
+    whole_patches,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +37,8 @@ def test_a_patch_is_followed_through_the_jitter(facts, offset, flip, patch):
     row, column = divmod(patch, 4)
     image[..., 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 1
     shown = torch.nn.functional.avg_pool2d(jitter(image), 8).flatten()
-    kept = torch.tensor([[patch]])
-    assert shown.tolist() == torch.nn.functional.one_hot(moved(kept, jitter, facts)[0, 0], 16).tolist()
+    kept_tokens = torch.tensor([[patch]])
+    assert shown.tolist() == torch.nn.functional.one_hot(after_jitter(kept_tokens, jitter, facts)[0, 0], 16).tolist()
 
 
 def test_the_shift_is_rounded_to_whole_patches(facts):
@@ -42,7 +49,7 @@ def test_the_shift_is_rounded_to_whole_patches(facts):
 @pytest.mark.parametrize("kind", ["vit", "deit"])
 def test_all_patches_are_the_model_itself(kind):
     teacher, images = make_tiny(kind), randn(2, 3, 32, 32)
-    with only_patches(teacher, torch.arange(16).expand(2, 16)):
+    with only_kept_tokens(teacher, torch.arange(16).expand(2, 16)):
         shown = teacher(images)
     torch.testing.assert_close(shown, teacher(images))
     assert not teacher.patch_drop._forward_hooks
@@ -52,9 +59,9 @@ def test_what_left_is_not_seen():
     teacher, images = make_tiny("vit"), randn(2, 3, 32, 32)
     changed = images.clone()
     changed[:, :, :8, :8] += 1.0  # patch 0
-    with only_patches(teacher, torch.tensor([[1, 2, 7], [3, 4, 5]])):
+    with only_kept_tokens(teacher, torch.tensor([[1, 2, 7], [3, 4, 5]])):
         assert teacher(images).equal(teacher(changed))
-    with only_patches(teacher, torch.tensor([[0, 2, 7], [3, 4, 5]])):
+    with only_kept_tokens(teacher, torch.tensor([[0, 2, 7], [3, 4, 5]])):
         before, after = teacher(images), teacher(changed)
     assert not torch.allclose(before[0], after[0])
     torch.testing.assert_close(before[1], after[1])
@@ -63,21 +70,21 @@ def test_what_left_is_not_seen():
 def test_those_looked_at_most_stay(facts):
     site = facts.sites[-1]
     attention = torch.tensor([0.5, 0.15, 0.0, 0.3, 0.05]).expand(1, 1, 2, 5)  # the class token, then patches 4, 5, 9, 11
-    kept = torch.tensor([[4, 5, 9, 11]])
-    assert choose(attention, site, kept, 2).tolist() == [[4, 9]]
-    assert choose(attention, site, None, 2).tolist() == [[0, 2]]
+    kept_tokens = torch.tensor([[4, 5, 9, 11]])
+    assert most_attended(attention, site, kept_tokens, 2).tolist() == [[4, 9]]
+    assert most_attended(attention, site, None, 2).tolist() == [[0, 2]]
 
 
 def test_three_tenths_leave_each_time():
     pruning = Pruning((0.1, 0.5))
     assert [step for step in range(20) if pruning.is_active(step, 20)] == [2, 10]
-    assert (pruning.left(196), pruning.left(138), pruning.left(1)) == (138, 97, 1)
+    assert (pruning.remaining(196), pruning.remaining(138), pruning.remaining(1)) == (138, 97, 1)
 
 
 def test_a_prior_keeps_its_mass(facts):
     site = facts.sites[-1]
     prior = torch.tensor([0.2, *[0.05] * 16]).expand(1, 1, 2, 17)
-    shown = of_kept(prior, torch.tensor([[0, 3, 5]]), site)
+    shown = restrict_to_kept(prior, torch.tensor([[0, 3, 5]]), site)
     torch.testing.assert_close(shown[0, 0, 0], torch.tensor([0.2, 0.8 / 3, 0.8 / 3, 0.8 / 3]))
 
 
@@ -87,7 +94,7 @@ def test_fewer_tokens_as_the_run_goes_on(method, monkeypatch):
     run = Networks.run
 
     def counting(self, images, network=None):
-        counts.append(16 if self.kept is None else self.kept.shape[1])
+        counts.append(16 if self.kept_tokens is None else self.kept_tokens.shape[1])
         return run(self, images, network)
 
     monkeypatch.setattr(Networks, "run", counting)
@@ -104,9 +111,9 @@ def test_every_preset_runs_sparse(method):
 
 def test_the_first_patches_of_an_order_are_found_among_those_that_are_left():
     order = torch.tensor([[4, 2, 0, 5, 1, 3]])
-    assert first_shown(order, None, 3).tolist() == [[4, 2, 0]]
-    assert first_shown(order, torch.tensor([[1, 2, 3, 5]]), 3).tolist() == [[1, 3, 0]]  # 2, 5 and 1, by their places
-    assert first_shown(order, torch.tensor([[1, 3]]), 3).tolist() == [[0, 1]]
+    assert first_in_order(order, None, 3).tolist() == [[4, 2, 0]]
+    assert first_in_order(order, torch.tensor([[1, 2, 3, 5]]), 3).tolist() == [[1, 3, 0]]  # 2, 5 and 1, by their places
+    assert first_in_order(order, torch.tensor([[1, 3]]), 3).tolist() == [[0, 1]]
 
 
 def test_a_patch_that_left_keeps_its_pixels():
@@ -124,7 +131,7 @@ def test_a_patch_that_left_keeps_its_pixels():
 def test_windows_cannot_lose_patches():
     with pytest.raises(ValueError, match="class token"):
         synthesize(make_tiny("swin"), method="smi", num_images=1, steps=2, prune_at=[0.1])
-    kept = synthesize(make_tiny("swin"), method="smi", num_images=1, steps=2)
-    assert kept.equal(synthesize(make_tiny("swin"), method="smi", num_images=1, steps=2, prune_at=[]))
+    kept_tokens = synthesize(make_tiny("swin"), method="smi", num_images=1, steps=2)
+    assert kept_tokens.equal(synthesize(make_tiny("swin"), method="smi", num_images=1, steps=2, prune_at=[]))
     with pytest.raises(ValueError, match="between 0 and 1"):
         synthesize(make_tiny("vit"), method="smi", num_images=1, steps=2, prune_at=[1.5])

@@ -18,7 +18,7 @@ from vitdfq.training.trainable import TrainableParameters, divergence, finite
 
 @dataclass(frozen=True)
 class StudentTrainingConfig:
-    """How a student learns; `Method.lessons`.
+    """How a student learns; `Method.student_training`.
 
     Rates are relative to each layer's quantization step (see `quantization.learning`): .001 of a 4-bit step of a ViT's weights
     is about 2e-5, the size of the rates that papers give.

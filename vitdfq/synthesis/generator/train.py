@@ -134,7 +134,7 @@ def train_generator(
         if learner is not None:
             networks.adopt(learner)
             trainables = opened.enter_context(trainable([learner]))
-            pupil = StudentTrainer(learner, trainables, method.lessons, method.steps, seed, fitted=student is not None)
+            pupil = StudentTrainer(learner, trainables, method.student_training, method.steps, seed, fitted=student is not None)
         opened.enter_context(torch.enable_grad())
         _train(painter, source, networks, pupil, batch_size, shelf or PartialResults())
     estimate_norm_statistics(painter, source.batches(0, SETTLE_BATCHES * SETTLE_SIZE, SETTLE_SIZE))
