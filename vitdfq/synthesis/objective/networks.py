@@ -104,7 +104,7 @@ class Networks:
             adopted_bits = self._adopted.vitdfq["quantize"]["bits"]
             if bits not in (None, adopted_bits):
                 raise ValueError(
-                    f"a loss compares with a student of bits {bits!r}, but the student trained here has {adopted_bits!r}"
+                    f"a loss compares with a student of bits {bits!r}, but the one that learns here has {adopted_bits!r}"
                 )
             return self._adopted
         bits = bits or DEFAULT_BITS
