@@ -93,9 +93,8 @@ def decoder_network(rng: torch.Generator) -> nn.Module:
     """Return four blocks of upsampling by two, 3x3 convolution, GroupNorm and LeakyReLU, and a convolution to three channels."""
 
     def convolution(channels: int) -> nn.Module:
-        layer = nn.utils.skip_init(
-            nn.Conv2d, CODE_CHANNELS, channels, 3, padding=1
-        )  # whose own would read the global random state
+        # Without torch's own initialization, which reads the global random state.
+        layer = nn.utils.skip_init(nn.Conv2d, CODE_CHANNELS, channels, 3, padding=1)
         weight, bias = layer.parameters()
         nn.init.kaiming_normal_(weight, a=0.2, generator=rng)
         nn.init.zeros_(bias)
