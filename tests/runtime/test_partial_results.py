@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vitdfq.runtime.partial_results import PartialResults, joined, under
+from vitdfq.runtime.partial_results import PartialResults
 
 
 def part(value=1.0):
@@ -46,11 +46,3 @@ def test_compute_missing_computes_what_is_missing_and_keeps_the_order(tmp_path):
     found = parts.compute_missing(["2", "1", "0"], make)
     assert [own["x"][0].item() for own in found] == [2, 1, 0] and made == ["2", "0"]
     assert parts.missing(["0", "1", "2", "3"]) == ["3"]
-
-
-def test_what_is_joined_comes_apart_again():
-    one, two = part(1.0), joined(inner=part(2.0), empty={})
-    both = joined(one=one, two=two)
-    assert under(both, "one").keys() == one.keys() and under(both, "two").keys() == two.keys()
-    assert under(under(both, "two"), "inner")["x"].equal(part(2.0)["x"])
-    assert under(both, "on") == {}  # no owner whose name begins alike

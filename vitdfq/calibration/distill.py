@@ -11,8 +11,8 @@ from vitdfq.calibration.cached_activations import device_of
 from vitdfq.calibration.held_out import HeldOutValidation, hold_out, worst_ratio
 from vitdfq.common.lookup import lookup
 from vitdfq.common.options import check_counts
+from vitdfq.common.precision import PRECISIONS, fastest_precision
 from vitdfq.quantization.fitted import require_fitted
-from vitdfq.runtime.precision import PRECISIONS, fastest_precision
 from vitdfq.runtime.run import Run, Tensors
 from vitdfq.training.activation_memory import bytes_saved_for_backward
 from vitdfq.training.batch_sharding import sum_gradients

@@ -98,13 +98,3 @@ class PartialResults:
         logger.info(f"{path}: changed since it was written; computed again")
         path.unlink()
         return None
-
-
-def joined(**owners: Tensors) -> Tensors:
-    """The tensors of several owners as one part."""
-    return {f"{owner}/{name}": value for owner, held in owners.items() for name, value in held.items()}
-
-
-def under(part: Tensors, owner: str) -> Tensors:
-    """What `joined` took from one owner."""
-    return {name.removeprefix(f"{owner}/"): value for name, value in part.items() if name.startswith(f"{owner}/")}

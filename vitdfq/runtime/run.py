@@ -7,12 +7,13 @@ The core's long functions take one optional `run`. From Python it may be left ou
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from vitdfq.common.tensor_dicts import Tensors
+
 if TYPE_CHECKING:  # the command line imports this file before it needs torch
     from torch import Tensor
 
 T = TypeVar("T")
 R = TypeVar("R")
-Tensors = dict[str, "Tensor"]
 
 
 class Progress:

@@ -12,7 +12,7 @@ from vitdfq.synthesis import METHODS, Loss, TeacherFacts, resolve_method, synthe
 from vitdfq.synthesis.generator import network
 from vitdfq.synthesis.generator.train import Source
 from vitdfq.synthesis.objective.students import make_learner, refresh
-from vitdfq.synthesis.objective.terms import resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import resolve_losses
 from vitdfq.training.trainable import divergence
 
 KINDS = ("vit", "deit", "swin")

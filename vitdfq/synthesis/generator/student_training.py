@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vitdfq.common.tensor_dicts import merge_prefixed, take_prefixed
 from vitdfq.quantization.modules import restore_state, state_of
-from vitdfq.runtime.partial_results import joined, under
 from vitdfq.runtime.run import Tensors
 from vitdfq.synthesis.generator.mixup import interpolate
 from vitdfq.synthesis.objective.networks import Networks
@@ -76,11 +76,11 @@ class StudentTrainer:
     def state(self) -> Tensors:
         """What is needed to go on from here."""
         optimizer = {} if self.optimizer is None else self.optimizer.state()
-        return joined(student=state_of([self.student])) | optimizer
+        return merge_prefixed(student=state_of([self.student])) | optimizer
 
     def restore(self, state: Tensors, lr_factor: float) -> None:
         """Go on where `state` was taken, at this share of the rates."""
-        restore_state([self.student], under(state, "student"))
+        restore_state([self.student], take_prefixed(state, "student"))
         self.optimizer, self.lr_factor = None, lr_factor
         if "done" in state:
             self.optimizer = self._new_optimizer()

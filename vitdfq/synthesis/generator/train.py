@@ -22,7 +22,7 @@ from vitdfq.synthesis.objective.context import SynthContext, TeacherFacts
 from vitdfq.synthesis.objective.jitter import Jitter
 from vitdfq.synthesis.objective.networks import Networks
 from vitdfq.synthesis.objective.students import make_learner
-from vitdfq.synthesis.objective.terms import WeightedLoss, finite_sums, listened_names, objective, resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import WeightedLoss, finite_sums, listened_names, objective, resolve_losses
 from vitdfq.synthesis.presets import Method
 from vitdfq.synthesis.seeds import generator
 from vitdfq.synthesis.targets.views import Views, draw_views
@@ -158,7 +158,7 @@ def _train_generator(
         if student is not None:
             networks.adopt(student)
             parameters = opened.enter_context(trainable([student]))
-            trainer = StudentTrainer(student, parameters, method.lessons, method.steps, seed, fitted)
+            trainer = StudentTrainer(student, parameters, method.student_training, method.steps, seed, fitted)
         bar = opened.enter_context(run.progress("synthesize", total=method.steps))
         opened.enter_context(torch.enable_grad())
         optimizer = torch.optim.Adam(network.parameters(), lr=method.lr or LR, betas=BETAS)

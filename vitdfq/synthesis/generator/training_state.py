@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from vitdfq.common.tensor_dicts import merge_prefixed, take_prefixed
 from vitdfq.quantization.modules import restore_state, state_of
-from vitdfq.runtime.partial_results import joined, under
 from vitdfq.runtime.run import Tensors
 from vitdfq.synthesis.generator.network import ConditionalGenerator
 from vitdfq.synthesis.generator.student_training import StudentTrainer
@@ -25,7 +25,7 @@ class TrainingState:
 
     def state(self, done: int) -> Tensors:
         """What is needed to go on after `done` steps."""
-        return {"done": torch.tensor(done), "lr_factor": torch.tensor(self.lr_factor)} | joined(
+        return {"done": torch.tensor(done), "lr_factor": torch.tensor(self.lr_factor)} | merge_prefixed(
             generator=state_of([self.generator]),
             optimizer=optimizer_state(self.optimizer),
             networks=self.networks.state(),
@@ -34,13 +34,13 @@ class TrainingState:
 
     def restore(self, state: Tensors) -> int:
         """Put everything back; returns how many steps are done."""
-        restore_state([self.generator], under(state, "generator"))
-        restore_optimizer(self.optimizer, under(state, "optimizer"))
+        restore_state([self.generator], take_prefixed(state, "generator"))
+        restore_optimizer(self.optimizer, take_prefixed(state, "optimizer"))
         self.networks.begin()
-        self.networks.restore(under(state, "networks"))
+        self.networks.restore(take_prefixed(state, "networks"))
         self.lr_factor = state["lr_factor"].item()
         if self.student_trainer is not None:
-            self.student_trainer.restore(under(state, "student_trainer"), self.lr_factor)
+            self.student_trainer.restore(take_prefixed(state, "student_trainer"), self.lr_factor)
         return int(state["done"])
 
     def halve_rates(self) -> None:

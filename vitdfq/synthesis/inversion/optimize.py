@@ -17,8 +17,8 @@ from vitdfq.synthesis.objective.context import SynthContext, TeacherFacts
 from vitdfq.synthesis.objective.jitter import Jitter
 from vitdfq.synthesis.objective.networks import Networks
 from vitdfq.synthesis.objective.regions import crop_and_resize, sub_crops
-from vitdfq.synthesis.objective.terms import WeightedLoss, finite_sums, listened_names, objective, resolve_losses
-from vitdfq.synthesis.objective.token_pruning import Pruning, check_prunable, choose, moved, whole_patches
+from vitdfq.synthesis.objective.token_pruning import Pruning, after_jitter, check_prunable, most_attended, whole_patches
+from vitdfq.synthesis.objective.weighted_losses import WeightedLoss, finite_sums, listened_names, objective, resolve_losses
 from vitdfq.synthesis.presets import Method
 from vitdfq.synthesis.procedural import PROCEDURAL
 from vitdfq.synthesis.schedule import default_lr
@@ -116,15 +116,15 @@ class Inversion:
         groups = parametrization.groups(method.lr or default_lr(facts.sites))
         optimizer = torch.optim.Adam([group | {"lr": lr_factor * group["lr"]} for group in groups], betas=BETAS)
         scheduler = LambdaLR(optimizer, lambda step: method.schedule.lr_factor(step, method.steps))
-        pruning, kept = Pruning(tuple(method.prune_at)), None
+        pruning, kept_tokens = Pruning(tuple(method.prune_at)), None
         for step in range(method.steps):
             roll_limit = method.schedule.roll_limit(step, method.steps, min(facts.image_size))
             jitter = Jitter.draw(self.seed, step, roll_limit)
             if method.prune_at:
                 jitter = whole_patches(jitter, facts)
                 if pruning.is_active(step, method.steps):
-                    kept = self.prune(parametrization, kept, pruning)
-            values = self.update(parametrization, optimizer, replace(whole, kept=kept), batch, jitter, step)
+                    kept_tokens = self.prune(parametrization, kept_tokens, pruning)
+            values = self.update(parametrization, optimizer, replace(whole, kept_tokens=kept_tokens), batch, jitter, step)
             if crops is not None:
                 draws = [torch.rand(len(image_views) - 1, 4, generator=rng) for image_views, rng in zip(views, rngs, strict=True)]
                 boxes = sub_crops(crops.regions, torch.cat(draws), facts.image_size)
@@ -155,7 +155,7 @@ class Inversion:
             images = parametrization.images()
             shown = torch.stack([images[owner] for owner in chunk.owners])  # (V, 3, H, W); once for each view of an image
             fed = jitter(shown if chunk.boxes is None else crop_and_resize(shown, chunk.boxes))
-            self.networks.kept = None if chunk.kept is None else moved(chunk.kept, jitter, self.facts)
+            self.networks.kept_tokens = None if chunk.kept_tokens is None else after_jitter(chunk.kept_tokens, jitter, self.facts)
             total, values = objective(self.losses, self.context(fed, chunk, batch, jitter, step), self.networks)
             total.backward(inputs=variables)
             try:
@@ -181,15 +181,15 @@ class Inversion:
             steps=self.method.steps,
             seed=self.seed,
             jitter=jitter,
-            kept=self.networks.kept,
+            kept_tokens=self.networks.kept_tokens,
             boxes=views.boxes,
         )
 
     @torch.no_grad()
-    def prune(self, parametrization: ImageParametrization, kept: Tensor | None, pruning: Pruning) -> Tensor:
+    def prune(self, parametrization: ImageParametrization, kept_tokens: Tensor | None, pruning: Pruning) -> Tensor:
         """The patches (B, k) of each image that stay."""
         site = self.facts.sites[-1]
-        count = site.grid[0] * site.grid[1] if kept is None else kept.shape[1]
-        self.networks.kept = kept
+        count = site.grid[0] * site.grid[1] if kept_tokens is None else kept_tokens.shape[1]
+        self.networks.kept_tokens = kept_tokens
         rows = attention_rows(self.networks.run(torch.stack(parametrization.images())).recorded, site)
-        return choose(rows, site, kept, pruning.left(count))
+        return most_attended(rows, site, kept_tokens, pruning.remaining(count))
