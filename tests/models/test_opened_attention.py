@@ -8,7 +8,8 @@ from timm.layers.attention import Attention
 from torch import nn
 from torch.nn import functional as F
 
-from vitdfq.models import MatMul, OpenedAttention, Softmax, untouched
+from vitdfq.models import MatMul, Softmax, untouched
+from vitdfq.models.vit import OpenedAttention
 
 
 class LoudMatMul(nn.Module):
