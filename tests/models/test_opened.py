@@ -89,30 +89,30 @@ def test_equals_timm_when_fused(pair):
 
 
 @pytest.mark.parametrize("place", ["qk", "softmax", "av"])
-def test_equals_timm_when_listened_to(pair, place):
+def test_equals_timm_when_hooked(pair, place):
     with record(pair[1], places(pair[1], place)) as outputs:
         assert difference(*pair) < 1e-9
     assert outputs.keys() == set(places(pair[1], place))
 
 
-@pytest.mark.parametrize("listened", [False, True], ids=["fused", "listened"])
-def test_a_wrong_scale_would_be_noticed(pair, listened):
+@pytest.mark.parametrize("hooked", [False, True], ids=["fused", "hooked"])
+def test_a_wrong_scale_would_be_noticed(pair, hooked):
     plain, wrong = pair[0], copy.deepcopy(pair[1])
     for site in attention_sites(wrong):
         wrong.get_submodule(site.name).scale *= 1.1
-    with record(wrong, places(wrong, "softmax") if listened else []):
+    with record(wrong, places(wrong, "softmax") if hooked else []):
         assert difference(plain, wrong) > 1e-3
 
 
-def own_parameters(model: nn.Module) -> list[list[str]]:
+def direct_parameters(model: nn.Module) -> list[list[str]]:
     """Of each attention, the parameters that are in none of its layers: biases by distance."""
     attentions = [model.get_submodule(site.name) for site in attention_sites(model)]
     return [[name for name, _ in attention.named_parameters(recurse=False)] for attention in attentions]
 
 
-@pytest.mark.parametrize("listened", [False, True], ids=["fused", "listened"])
-def test_missing_biases_would_be_noticed(pair, listened):
-    names, *others = own_parameters(pair[1])
+@pytest.mark.parametrize("hooked", [False, True], ids=["fused", "hooked"])
+def test_missing_biases_would_be_noticed(pair, hooked):
+    names, *others = direct_parameters(pair[1])
     assert all(other == names for other in others)
     if not names:
         pytest.skip("all its parameters are in layers")
@@ -120,12 +120,12 @@ def test_missing_biases_would_be_noticed(pair, listened):
         wrong = copy.deepcopy(pair[1])
         for site in attention_sites(wrong):
             wrong.get_submodule(site.name).get_parameter(name).zero_()
-        with record(wrong, places(wrong, "softmax") if listened else []):
+        with record(wrong, places(wrong, "softmax") if hooked else []):
             assert difference(pair[0], wrong) > 1e-3
 
 
 def test_swin_and_levit_have_biases():
-    kinds = [kind for kind, (name, arguments) in TINY.items() if all(own_parameters(opened_tiny(name, arguments)))]
+    kinds = [kind for kind, (name, arguments) in TINY.items() if all(direct_parameters(opened_tiny(name, arguments)))]
     assert {"swin", "levit"} <= set(kinds) and not {"vit", "deit"} & set(kinds)
 
 
@@ -186,14 +186,14 @@ def test_sites_tell_the_shapes_and_rows_sum_to_one(pair):
         torch.testing.assert_close(maps.sum(-1), maps.new_ones(maps.shape[:-1]))
 
 
-def test_an_images_gradient_is_its_own(pair):
+def test_the_gradient_of_an_image_depends_on_no_other(pair):
     """Beside another and alone; torch misreads some strides of a batch of one."""
     opened = pair[1]
     images = some_images(opened).requires_grad_()
     (together,) = torch.autograd.grad(opened(images)[0].square().sum(), images)
     alone = images[:1].detach().requires_grad_()
-    (own,) = torch.autograd.grad(opened(alone).square().sum(), alone)
-    torch.testing.assert_close(own[0], together[0], rtol=1e-8, atol=1e-8 * together.abs().max().item())
+    (by_itself,) = torch.autograd.grad(opened(alone).square().sum(), alone)
+    torch.testing.assert_close(by_itself[0], together[0], rtol=1e-8, atol=1e-8 * together.abs().max().item())
     assert not together[1:].any()
 
 

@@ -32,16 +32,16 @@ def shift(plain, written):
 
 
 def test_softmax_does_not_see_a_shift_of_all_keys(plain):
-    found = [projection for projection in projections(plain) if projection.shifts]
-    assert len(found) == len(attention_sites(plain))
-    assert difference(plain, lambda: [shift(plain, projection.keys) for projection in found]) < 1e-9
+    shifted = [projection for projection in projections(plain) if projection.shifts]
+    assert len(shifted) == len(attention_sites(plain))
+    assert difference(plain, lambda: [shift(plain, projection.keys) for projection in shifted]) < 1e-9
 
 
 def test_a_shift_of_the_values_is_undone_in_the_reader(plain):
-    found = [projection for projection in projections(plain) if projection.reader]
+    read = [projection for projection in projections(plain) if projection.reader]
 
     def shift_and_undo():
-        for projection in found:
+        for projection in read:
             reader = plain.get_submodule(projection.reader)
             reader.bias -= reader.weight @ shift(plain, projection.values)
 

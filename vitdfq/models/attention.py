@@ -1,4 +1,4 @@
-"""The two products and the softmax of an attention as submodules: places to listen at, to quantize, to name by glob."""
+"""The two products and the softmax of an attention as submodules: places for hooks, quantizers and globs."""
 
 from collections.abc import Callable
 from typing import Any, final

@@ -23,7 +23,7 @@ ORIGIN = ("file", "url", "source", "state_dict", "hf_hub_filename", "custom_load
 def build(spec: dict[str, Any], most: int | None = None) -> nn.Module:
     """Return the structure that `spec` (a teacher's `model.vitdfq`) describes, opened, untrained; no network, no files.
 
-    Its `state_dict` has the keys and shapes of the teacher's; its own `vitdfq` holds the key "model" only.
+    Its `state_dict` has the keys and shapes of the teacher's; its `vitdfq` holds the key "model" only.
 
     Args:
         spec: `{"model": {"name", "architecture", "model_args", "num_classes", "pretrained_cfg"}}`; other keys are not read.
@@ -42,11 +42,11 @@ def build(spec: dict[str, Any], most: int | None = None) -> nn.Module:
 def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *, most: int | None = None, **source: Any) -> Any:
     """Call `timm.create_model`, with weights from a safetensors file or untrained.
 
-    With `most`, where the arguments may come from a stranger, the model is first built without storage: it may not have more
-    parameters (numbers, not tensors) than that.
+    With `most`, where the arguments come from a file, the model is first built without storage: it may not have more parameters
+    (numbers, not tensors) than that.
 
     Raises:
-        ValueError: timm's own error in one line, or the model is too large.
+        ValueError: timm's error in one line, or the model is too large.
         InputError: the weights do not fit.
     """
     check_arguments(model_args)
@@ -64,7 +64,7 @@ def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *
         raise InputError(f"{weights}: the weights do not fit {name}: {one_line(error)}") from error
     except VitdfqError:
         raise
-    except Exception as error:  # of timm, about arguments that may be anybody's: whatever it is
+    except Exception as error:  # timm raises any type for arguments that do not fit
         raise ValueError(f"timm cannot build {name} with {short(model_args)}: {one_line(error)}") from error
 
 
@@ -105,14 +105,14 @@ def without_storage(model: nn.Module) -> Any:
 
 
 def require_runs(model: Any) -> None:
-    """Let shapes run through a model whose arguments are a stranger's; nothing is computed.
+    """Run shapes through a model whose arguments come from a file; nothing is computed.
 
     Raises:
         ValueError: it does not give one row of logits per image.
     """
     try:
         shape = tuple(without_storage(model)(torch.zeros(1, 3, *image_size(model), device="meta")).shape)
-    except Exception as error:  # of timm and torch, about anybody's arguments
+    except Exception as error:  # timm and torch raise any type for arguments that do not fit
         raise ValueError(f"the model that it describes does not run: {one_line(error)}") from error
     if shape != (1, model.num_classes):
         raise ValueError(f"the model that it describes gives {shape} for one image, not its {model.num_classes} classes")

@@ -94,7 +94,7 @@ def image_size(model: nn.Module) -> tuple[int, int]:
 def image_range(model: nn.Module) -> tuple[Tensor, Tensor]:
     """Return the normalized values of a black and of a white pixel, each (1, 3, 1, 1), on the model's device.
 
-    Mean and standard deviation are the model's own (ViT's are often 0.5, DeiT's and Swin's are ImageNet's).
+    Mean and standard deviation come from the model's `pretrained_cfg` (ViT's are often 0.5, DeiT's and Swin's are ImageNet's).
     """
     config = resolve_model_data_config(model)
     device = next(model.parameters()).device

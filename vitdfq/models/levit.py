@@ -146,7 +146,7 @@ def units(model: Any) -> list[Unit]:
 
 
 def attention_sites(model: Any) -> list[AttentionSite]:
-    """Return the attentions in order of depth, those that drop tokens among them, each at a depth of its own."""
+    """Return the attentions in order of depth, those that drop tokens among them, each at another depth."""
     sites = []
     for depth, (name, attention) in enumerate(_attentions(model)):
         height, width = (-(-side // attention.stride) for side in attention.resolution)

@@ -66,7 +66,7 @@ def load_teacher(
 
 
 def structure(name: str, *, cache_dir: str | None = None, **timm_kwargs: Any) -> nn.Module:
-    """Return what `load_teacher` returns, at random initialisation: nothing is downloaded for a timm name.
+    """Return what `load_teacher` returns, at random initialization: nothing is downloaded for a timm name.
 
     The config.json of a hub repository is needed, so it must be in the cache or reachable. Raises as `load_teacher`.
     """
@@ -92,26 +92,26 @@ def from_timm(name: str, pretrained: bool, cache_dir: str | None, model_args: di
     return finish(create(name, model_args, weights), name, model_args)
 
 
-def from_folder(name: str, folder: Path, pretrained: bool, given: dict[str, Any]) -> nn.Module:
-    """Load a folder with config.json and model.safetensors, as timm writes them; `given` overrides its arguments."""
+def from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, Any]) -> nn.Module:
+    """Load a folder with config.json and model.safetensors, as timm writes them; `overrides` replace its arguments."""
     config = read_config(folder)
     try:
         known_architecture(config["architecture"])
-        return _from_folder(name, folder, pretrained, given, {**config.get("model_args", {}), **given})
+        return _from_folder(name, folder, pretrained, overrides, {**config.get("model_args", {}), **overrides})
     except VitdfqError:
         raise
     except ValueError as error:
-        if given:  # the caller's arguments may be to blame
+        if overrides:  # they may be to blame
             raise
         raise InputError(f"{folder / 'config.json'}: {error}") from error
 
 
-def _from_folder(name: str, folder: Path, pretrained: bool, given: dict[str, Any], model_args: dict[str, Any]) -> nn.Module:
+def _from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, Any], model_args: dict[str, Any]) -> nn.Module:
     weights = folder / WEIGHTS
     if pretrained:
         check_weights(weights)
     most = fits_file(weights.stat().st_size) if pretrained else fits_memory()
-    model = create(f"local-dir:{folder}", given, weights if pretrained else None, most=most)
+    model = create(f"local-dir:{folder}", overrides, weights if pretrained else None, most=most)
     if name.startswith("hf-hub:"):
         model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
     teacher = finish(model, name, model_args)
@@ -122,12 +122,12 @@ def _from_folder(name: str, folder: Path, pretrained: bool, given: dict[str, Any
     return teacher
 
 
-def from_module(module: nn.Module, given: dict[str, Any]) -> nn.Module:
+def from_module(module: nn.Module, overrides: dict[str, Any]) -> nn.Module:
     """Copy a module, and check on one image that its structure can be built again from its description."""
     if not (getattr(module, "pretrained_cfg", None) or {}).get("architecture"):
         raise ValueError(f"{type(module).__name__} was not built with timm.create_model, so it cannot be built again")
-    known = getattr(module, "vitdfq", {}).get("model", {}).get("model_args", getattr(module, "_model_args", {}))
-    model_args = {**known, **given}
+    remembered = getattr(module, "vitdfq", {}).get("model", {}).get("model_args", getattr(module, "_model_args", {}))
+    model_args = {**remembered, **overrides}
     copied: Any = copy.deepcopy(module)
     name = full_name(copied.pretrained_cfg)
     teacher = finish(copied, name, model_args)
@@ -141,7 +141,7 @@ def from_module(module: nn.Module, given: dict[str, Any]) -> nn.Module:
             torch.testing.assert_close(rebuilt(images), teacher(images), rtol=1e-4, atol=1e-6)
     except (ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"{name} with the arguments {model_args} is not the module given; pass the timm keyword arguments it was "
+            f"{name} with the arguments {model_args} is not this module; pass the timm keyword arguments it was "
             f"built with: load_teacher(module, img_size=..., ...) ({one_line(error)})"
         ) from error
     return teacher

@@ -77,7 +77,7 @@ def units(model: Any) -> list[Unit]:
 
 
 def attention_sites(model: Any) -> list[AttentionSite]:
-    """Return the attentions in order of depth; windows are counted for the model's own image size."""
+    """Return the attentions in order of depth; windows are counted for the image size that the model was built for."""
     sites = []
     for depth, (name, block) in enumerate(_blocks(model)):
         (height, width), sides = block.window_size, zip(block.input_resolution, block.window_size, strict=True)
@@ -143,7 +143,7 @@ def _pads(block: Any) -> bool:
 def why_not(model: Any) -> str | None:
     """Return what prevents every rotation."""
     if any(type(block) is not SwinTransformerBlock for _, block in _blocks(model)):
-        return f"works on Swin (version 1) with timm's own blocks only, not on this {type(model).__name__}"
+        return f"works on the blocks of Swin (version 1) only, not on this {type(model).__name__}"
     return None
 
 

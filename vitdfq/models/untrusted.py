@@ -1,4 +1,4 @@
-"""Limits on the description of a model, which may come from a stranger's file.
+"""Limits on the description of a model, which may come from an untrusted file.
 
 `check_*` refuse values that no model has, before timm reads them. `bounded` stops a model that grows too large while timm builds
 it; `fits_memory` and `fits_file` are the limits.

@@ -167,14 +167,14 @@ def norm_readers(model: Any) -> list[NormReaders]:
     return sites + _head_norm(model)
 
 
-def _attention_norms(norm: nn.Module, name: str, attention: Any, path: str) -> list[NormReaders]:
+def _attention_norms(norm: Any, name: str, attention: Any, path: str) -> list[NormReaders]:
     if type(attention) is not OpenedAttention:
         return []
     readers = [f"{path}.{part}" for part in ("qkv", "gate") if getattr(attention, part) is not None]
     return _site(norm, name, readers) + _site(attention.norm, f"{path}.norm", [f"{path}.proj"] if len(readers) == 1 else [])
 
 
-def _mlp_norms(norm: nn.Module, name: str, mlp: Any, path: str) -> list[NormReaders]:
+def _mlp_norms(norm: Any, name: str, mlp: Any, path: str) -> list[NormReaders]:
     if type(mlp) not in MLPS:
         return []
     return _site(norm, name, first_linears(mlp, path)) + _site(mlp.norm, f"{path}.norm", [f"{path}.fc2"])

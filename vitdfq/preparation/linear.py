@@ -53,7 +53,7 @@ def absorb_norm(norm: nn.LayerNorm, readers: Sequence[Layer], q: Tensor, kind: N
         else:
             reader.bias.add_(bias)
         reader.weight.copy_((weight * gain) @ q.T.to(weight.device))
-    return kind(norm.normalized_shape, eps=norm.eps, elementwise_affine=False)
+    return kind(list(norm.normalized_shape), eps=norm.eps, elementwise_affine=False)
 
 
 def norm_then(norm: nn.LayerNorm, matrix: Tensor, kind: Norm, undo: Tensor | None = None) -> nn.Sequential:
@@ -76,7 +76,7 @@ def norm_alone(pair: nn.Sequential, q: Tensor, undo: Tensor | None = None) -> nn
     if undo is not None:
         gain = gain @ undo.to(gain.device)
     assert bare.eps is not None
-    norm = nn.LayerNorm(bare.normalized_shape, eps=bare.eps).to(affine.weight).requires_grad_(False)
+    norm = nn.LayerNorm(list(bare.normalized_shape), eps=bare.eps).to(affine.weight).requires_grad_(False)
     norm.weight.copy_(gain.diagonal())
     norm.bias.copy_(q.T @ affine.bias.double())
     return norm
