@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vitdfq.calibration.steps import STEPS
 from vitdfq.common.lookup import lookup
 from vitdfq.common.options import build_options
-from vitdfq.models.type_checks import require_student
+from vitdfq.models import require_student
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.modules import bits_of, put_weight_on_grid, take_weight_off_grid, weighted_modules
 from vitdfq.runtime.run import Run

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from vitdfq.models.attention import MatMul
-from vitdfq.models.type_checks import require_float
+from vitdfq.models import require_float
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
 from vitdfq.quantization.policy import Roles, check_override, matches, resolve, site_roles
 from vitdfq.quantization.quantizers import QUANTIZERS

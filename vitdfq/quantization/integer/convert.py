@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vitdfq.models.type_checks import require_student
+from vitdfq.models import require_student
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.integer.codes import TokenCodes, UniformCodes
 from vitdfq.quantization.integer.layers import IntegerConv2d, IntegerLinear, IntegerMatMul
