@@ -1,12 +1,12 @@
 """A student's dequantized weights in the model that timm builds: no quantizer, no rotation, no module of ours but the attention.
 
-What is undone, and what the plain model computes compared with the student's float function:
+How the plain model's function differs from the student's float function, by the transform that is undone:
 
-- Rotations of Swin's stream, of heads and MLPs, folded LayerScale and BatchNorm: the same, to rounding.
-- A rotated ViT: the same but for the mean over channels that quantized weights write into the stream. The rotated model's
-  RMSNorm saw it, timm's LayerNorm drops it: one of D directions of the quantization noise.
-- A bias that timm's layer has not (Swin's `reduction`): moved into the norm in front. Where no norm can take it, as before a
-  ViT's qkv without bias, the layer keeps it, and the state has that one key more than timm's.
+- Rotations of Swin's stream, of heads and MLPs, folded LayerScale and BatchNorm: only by rounding.
+- A rotated ViT: by the mean over channels that quantized weights write into the stream. The rotated model's RMSNorm reads it,
+  timm's LayerNorm drops it: one of D directions of the quantization noise.
+- A bias that timm's layer does not have (Swin's `reduction`) moves into the norm in front. Where no norm can take it, as before a
+  ViT's qkv without bias, the layer keeps it, and the state has one key more than timm's.
 """
 
 from typing import Any
@@ -44,7 +44,7 @@ def plain_model(student: Any, prepared: nn.Module) -> nn.Module:
 
 
 def _take_weights(student: Any, prepared: nn.Module) -> None:
-    """Copy the student's weights; a plain Linear subtracts no shift, so that goes into its bias."""
+    """Copy the student's weights; a plain Linear subtracts no shift, so the shift's product goes into its bias."""
     weights = student.state_dict()
     for name, module in named_weighted_modules(student):
         prepared.get_submodule(name).bias = nn.Parameter(torch.zeros_like(weights[f"{name}.bias"]), requires_grad=False)
@@ -57,7 +57,7 @@ NEUTRAL = (nn.LayerNorm, _BatchNorm, LayerScale)
 
 
 def neutral(part: Any) -> State:
-    """The state in which a norm only normalises, a BatchNorm or LayerScale does nothing."""
+    """The state in which a norm only normalizes, and a BatchNorm or LayerScale does nothing."""
     state = {key: torch.zeros_like(value) for key, value in part.state_dict().items()}
     for key in {"weight", "gamma"} & set(state):
         state[key] += 1
@@ -67,21 +67,21 @@ def neutral(part: Any) -> State:
 
 
 def _place_bias(plain: nn.Module, state: State, name: str) -> None:
-    """Find a place for a bias that timm's layer has not."""
+    """Move a bias that timm's layer does not have into a norm, or add it to the layer."""
     bias, owner = state.pop(name), name.removesuffix(".bias")
     layer: Any = plain.get_submodule(owner.rpartition(".")[0])
     if isinstance(layer, ConvNorm | LinearNorm):  # LeViT's: a `linear`, and a `bn` behind it
         gain, _ = gain_and_shift(layer.bn)
         state[f"{owner.removesuffix('linear')}bn.bias"] += (gain * bias.double()).to(bias.dtype)
         return
-    norm = next((found.norm for found in norm_readers(plain) if found.readers == (owner,) and found.shifts), None)
+    norm = next((site.norm for site in norm_readers(plain) if site.readers == (owner,) and site.shifts), None)
     if bias.any() and (norm is None or not _into_norm(state, f"{norm}.bias", state[f"{owner}.weight"], bias)):
         plain.get_submodule(owner).bias = nn.Parameter(bias, requires_grad=False)
         state[name] = bias
 
 
 def _into_norm(state: State, shift: str, weight: Tensor, bias: Tensor) -> bool:
-    """Add to a norm's shift what its one reader makes `bias` of, if there is such a thing."""
+    """Add to a norm's shift a vector that its one reader maps to `bias`, and return True; False if there is none."""
     weight, wanted = weight.double(), bias.double()
     solution = torch.linalg.pinv(weight) @ wanted
     if shift not in state or not torch.allclose(weight @ solution, wanted, rtol=1e-6, atol=1e-6 * wanted.abs().max().item()):

@@ -1,5 +1,7 @@
 """The opened families, and what is asked of a model through them."""
 
+from fnmatch import fnmatchcase
+
 from torch import nn
 
 from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Unit
@@ -57,6 +59,11 @@ def projections(model: nn.Module) -> list[Projections]:
 def norm_readers(model: nn.Module) -> list[NormReaders]:
     """Return every norm that only linear layers read, with these, in order of execution; a teacher's or a student's names."""
     return family_of(model).norm_readers(model)
+
+
+def gelu_readers(model: nn.Module) -> set[str]:
+    """Return the linear layers that read GELU's output, by name; of a float model or a student."""
+    return {name for name, _ in model.named_modules() if fnmatchcase(name, "*.fc2")}
 
 
 def refusal(model: nn.Module, reason: str) -> str:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from vitdfq.common.errors import NotFiniteError
 from vitdfq.quantization.modules import QuantWeighted, activation_quantizers, take_weight_off_grid, weighted_modules
-from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.quantization.quantizers.base import Quantizer
 from vitdfq.runtime.progress import say
 
 TRIES = 4  # of a training, or of an image, each at half the rate of the one before
@@ -20,7 +20,7 @@ TRIES = 4  # of a training, or of an image, each at half the rate of the one bef
 class TrainableParameters:
     """Parameters in groups for an optimiser, and a way back."""
 
-    def __init__(self, modules: list[QuantWeighted], quantizers: list[Uniform]) -> None:
+    def __init__(self, modules: list[QuantWeighted], quantizers: list[Quantizer]) -> None:
         self.modules, self.quantizers = modules, quantizers
         self.weights = [parameter for module in modules for parameter in (module.weight, module.bias) if parameter is not None]
 
@@ -34,8 +34,8 @@ class TrainableParameters:
         """
         groups: list[dict[str, Any]] = []
         for module in self.modules:
-            quantizer = module.weight_quantizer
-            step = quantizer.scale.mean().item() if isinstance(quantizer, Uniform) else module.weight.std().item()
+            grid = module.weight_quantizer.affine
+            step = module.weight.std().item() if grid is None else grid.scale.mean().item()
             groups.append({"params": [module.weight], "lr": lr * step})
             if module.bias is not None:
                 groups.append({"params": [module.bias], "lr": lr * step * math.sqrt(module.weight[0].numel())})
@@ -67,12 +67,7 @@ def trainable(owners: Sequence[nn.Module]) -> Iterator[TrainableParameters]:
     `put_weight_on_grid`.
     """
     modules = [module for owner in owners for module in weighted_modules(owner)]
-    quantizers = [
-        quantizer
-        for owner in owners
-        for quantizer in activation_quantizers(owner)
-        if isinstance(quantizer, Uniform) and quantizer.scale.ndim == 0
-    ]
+    quantizers = [quantizer for owner in owners for quantizer in activation_quantizers(owner) if quantizer.trainable_scale]
     trainables = TrainableParameters(modules, quantizers)
     for module in modules:
         take_weight_off_grid(module)
