@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+from vitdfq.quantization.options import bits_name
+
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- results -->", "<!-- /results -->"
 COLUMNS = ("model", "bits", "images for calibration", "top-1 %", "teacher %", "test images", "seed", "MB (float32)")
@@ -21,7 +23,7 @@ def rows(metrics: dict) -> str:
     """One line for the student and one for each baseline of a run."""
     teacher, student, size = metrics["teacher"], metrics["student"], metrics["size"]
     name = "real model: DINOv2 ViT-S/14" if "dinov2" in teacher["name"] else f"`{teacher['name']}`"
-    bits = f"W{student['weight_bits']}A{student['activation_bits']}"
+    bits = bits_name(student["weight_bits"], student["activation_bits"]).upper()
     sizes = f"{size['packed_bytes'] / 1e6:.2f} ({size['float_bytes'] / 1e6:.2f})"
     methods = {metrics["synthesis"]["method"]: student} | metrics["baselines"]
     return "".join(

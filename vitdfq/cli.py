@@ -153,10 +153,10 @@ def export(
     format: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = ExportFormat.onnx,
 ) -> None:
     """A checkpoint as a file for other runtimes, compared with the student before it is written."""
-    from vitdfq.onnx import export, told
+    from vitdfq.onnx import export, summary
 
     found = export(run, out, format=format.value)
-    show(found, Format.human, lambda: told(found))
+    show(found, Format.human, lambda: summary(found))
 
 
 @app.command()
@@ -179,11 +179,11 @@ def info(
     format: FormatOption = Format.human,
 ) -> None:
     """What is inside a saved checkpoint: bits by layer, size, accuracy, how to make it again."""
-    from vitdfq.checkpoint.describe import described
+    from vitdfq.checkpoint.describe import summary
     from vitdfq.checkpoint.save_load import describe
 
     found = describe(checkpoint)
-    show(found, format, lambda: described(found))
+    show(found, format, lambda: summary(found))
 
 
 @app.command(name="list")

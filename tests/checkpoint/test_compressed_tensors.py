@@ -55,8 +55,8 @@ def test_every_weight_bit_for_bit(bits, grid, tmp_path):
     policy = {"bits": f"w{bits}a8", "weight": GRIDS[grid], "overrides": {"*": {"weight": {"bits": bits}}}}
     student, folder = saved("vit", tmp_path, **policy)
     tensors, (found, ignored) = load_file(folder / "model.safetensors"), schemes(folder)
-    assert ignored == [] and set(found) == {name for name, _ in packable(student)}
-    for name, module in packable(student):
+    assert ignored == [] and set(found) == {name for name, _, _ in packable(student)}
+    for name, module, _ in packable(student):
         scheme = found[name]
         assert (scheme.weights.num_bits, scheme.weights.symmetric) == (bits, "symmetric" in grid)
         assert scheme.weights.strategy == grid.removeprefix("symmetric ").replace("symmetric", "channel")
@@ -72,7 +72,7 @@ def test_inputs_in_their_grammar(tmp_path):
     student, folder = saved("swin", tmp_path, **policy)
     tensors, (found, _) = load_file(folder / "model.safetensors"), schemes(folder)
     x = torch.randn(50)
-    for name, module in static_inputs(student):
+    for name, module, _ in static_inputs(student):
         args, middle = found[name].input_activations, 2 ** (module.input_quantizer.bits - 1)
         assert (args.num_bits, args.strategy, args.dynamic) == (module.input_quantizer.bits, "tensor", False)
         zero_point = tensors.get(f"{name}.input_zero_point", torch.zeros(1, dtype=torch.int8))

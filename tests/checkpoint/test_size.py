@@ -12,10 +12,9 @@ from vitdfq.common.errors import InputError
 def must_hold(student) -> float:
     """Bytes of packed codes and zero points, without any padding, and of every other number as it is; zeros cost nothing."""
     bits, counted = 0, set()
-    for name, module in packable(student):
-        quantizer = module.weight_quantizer
-        bits += module.weight.numel() * quantizer.bits
-        bits += 0 if quantizer.symmetric else quantizer.zero_point.numel() * quantizer.bits
+    for name, module, grid in packable(student):
+        bits += module.weight.numel() * grid.bits
+        bits += 0 if grid.symmetric else grid.zero_point.numel() * grid.bits
         counted |= {f"{name}.weight", f"{name}.weight_quantizer.zero_point"}
     rest = [value for name, value in student.state_dict().items() if name not in counted and value.any()]
     return bits / 8 + sum(value.nbytes for value in rest)

@@ -16,13 +16,14 @@ from vitdfq.common.errors import ExportError, GateError, InputError
 from vitdfq.evaluation import predict
 from vitdfq.models import image_size
 from vitdfq.quantization import QUANTIZERS
+from vitdfq.quantization.quantizers.base import Quantizer
 from vitdfq.quantization.quantizers.dynamic import TokenUniform
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from vitdfq.onnx import activations, runtime, table, told, trace  # noqa: E402
+from vitdfq.onnx import activations, runtime, summary, table, trace  # noqa: E402
 from vitdfq.onnx.modules import exportable_copy  # noqa: E402
 
 
@@ -122,19 +123,29 @@ def test_a_table_is_exact():
     assert torch.equal(quantizer(boundaries.nextafter(torch.tensor(torch.inf))), levels[1:])
 
 
-class Relative(nn.Module):
+class Relative(Quantizer):
     """A grid that depends on the largest value: no table."""
 
-    bits = 4
+    def fit(self, x: Tensor, *, cost=None) -> None: ...
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.decode((x / x.max() * 15).round()) * x.max()
+        return self.decode(self.codes(x)) * x.max()
+
+    def codes(self, x: Tensor) -> Tensor:
+        return (x / x.max() * 15).round().to(torch.int32)
 
     def decode(self, codes: Tensor) -> Tensor:
         return codes / 15
 
 
-@pytest.mark.parametrize("quantizer", [Relative(), nn.ReLU()], ids=["no table", "no quantizer"])
+class WithoutDecode(Relative):
+    """Its levels cannot be listed."""
+
+    def decode(self, codes: Tensor) -> Tensor:
+        raise ValueError("codes need their values")
+
+
+@pytest.mark.parametrize("quantizer", [Relative(4), WithoutDecode(4)], ids=lambda quantizer: type(quantizer).__name__)
 def test_what_has_no_onnx_form_is_refused_with_its_site(tiny_vit, quantizer, tmp_path):
     student = make_student(tiny_vit)
     student.get_submodule("blocks.1.attn.av").left_quantizer = quantizer
@@ -235,7 +246,7 @@ def test_without_onnxruntime_nothing_is_promised(traced_before, tmp_path, monkey
     absent(monkeypatch, "onnxruntime")
     found = vitdfq.export(traced_before, tmp_path / "model.onnx")
     assert found["kernels"] is found["sqnr_db"] is None and found["bytes"] == (tmp_path / "model.onnx").stat().st_size
-    assert "not installed: neither the logits nor the kernels were checked" in told(found)
+    assert "not installed: neither the logits nor the kernels were checked" in summary(found)
 
 
 def test_missing_packages_are_named(tiny_vit, tmp_path, monkeypatch):

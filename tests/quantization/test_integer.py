@@ -18,8 +18,8 @@ from vitdfq.quantization.integer import backends, integer_report, products, to_i
 from vitdfq.quantization.integer.codes import Plane
 from vitdfq.quantization.integer.convert import MOST_PLANES, integer_form
 from vitdfq.quantization.integer.layers import IntegerLinear, IntegerMatMul
-from vitdfq.quantization.integer.tables import planes_needed
-from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
+from vitdfq.quantization.modules import QuantLinear, QuantMatMul, named_sites
+from vitdfq.quantization.quantizers.base import Unquantized
 from vitdfq.quantization.quantizers.uniform import Uniform, weight_shape
 
 KINDS = ["fused", "int8", "float"]
@@ -79,7 +79,7 @@ def test_every_site_equals_its_fake_quantized_form(kind, name):
 
         return hook
 
-    sites = {n: m for n, m in student.named_modules() if isinstance(m, QuantLinear | QuantConv2d | QuantMatMul)}
+    sites = named_sites(student)
     assert set(report["integer"]) | set(report["simulated"]) == set(sites)
     for site in report["integer"]:
         assert isinstance(forms[site], IntegerLinear | IntegerMatMul)
@@ -104,7 +104,7 @@ def test_every_quantizer_has_an_integer_form_or_a_reason(monkeypatch, name, bits
     x = x.view(2, 20, 50)
     form = integer_form(site)
     if isinstance(form, str):
-        assert planes_needed(left_quantizer) > MOST_PLANES
+        assert left_quantizer.int8_planes().num_planes > MOST_PLANES
         assert f"{bits} bits" in form
         return
     left, right_hat = left_quantizer(x).double(), right_quantizer(right).double()
@@ -158,7 +158,7 @@ def test_zero_points_of_layers_are_corrected_exactly(rows, inner, columns, bits,
     plane = Plane(a.to(torch.int8), float(zero), 1.0)
     with pytest.MonkeyPatch.context() as monkeypatch:
         only(monkeypatch, kind)
-        got = weights.IntegerWeight(QuantLinear(linear, quantizer, nn.Identity()))(plane, None)
+        got = weights.IntegerWeight(QuantLinear(linear, quantizer, Unquantized()))(plane, None)
     assert torch.equal(got.long(), (a - zero) @ quantizer.decode(codes).long().T)
 
 

@@ -13,8 +13,6 @@ from vitdfq.calibration.observe import count_fits, fit_all
 from vitdfq.common.options import check_counts
 from vitdfq.models import Rows, attention_sites, projections
 from vitdfq.quantization.modules import QuantLinear
-from vitdfq.quantization.quantizers.dynamic import TokenUniform
-from vitdfq.quantization.quantizers.uniform import Uniform
 from vitdfq.runtime.run import Progress, Run
 from vitdfq.synthesis import synthesize
 
@@ -139,7 +137,7 @@ def _center_inputs(student: nn.Module, images: Tensor) -> None:
     linears = {
         name: part
         for name, part in student.named_modules()
-        if isinstance(part, QuantLinear) and isinstance(part.input_quantizer, Uniform | TokenUniform | nn.Identity)
+        if isinstance(part, QuantLinear) and part.input_quantizer.has_equal_steps
     }
     means = float_inputs(student, {name: (name,) for name in linears}, images, _mean)
     for name, linear in linears.items():

@@ -12,7 +12,7 @@ from vitdfq.models import NormReaders, norm_readers
 from vitdfq.models.record import hooked
 from vitdfq.quantization.fitted import quantizers
 from vitdfq.quantization.modules import QuantLinear
-from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.quantization.quantizers.base import Unquantized
 
 T = TypeVar("T")
 Listener = Callable[[nn.Module, Any], None]
@@ -39,7 +39,8 @@ def foldable_norms(student: nn.Module, step: str) -> list[NormReaders]:
 
 def require_unfitted(student: nn.Module, step: str) -> None:
     """Raise ValueError when quantizers are fitted already, on ranges that `step` is about to change."""
-    if any(isinstance(part, Uniform) and bool(part.scale.isfinite().all()) for part in student.modules()):
+    found = (site.quantizers[attribute] for _, site, attribute in quantizers(student))
+    if any(quantizer.needs_fit and quantizer.is_fitted for quantizer in found):
         raise ValueError(f"{step}: the quantizers are fitted already, on ranges that {step} changes; put it before observe")
 
 
@@ -49,7 +50,7 @@ def float_function(student: nn.Module) -> Iterator[None]:
     taken = [(part, child, part.get_submodule(child)) for _, part, child in quantizers(student)]
     try:
         for part, name, _ in taken:
-            setattr(part, name, nn.Identity())
+            setattr(part, name, Unquantized())
         yield
     finally:
         for part, name, quantizer in taken:

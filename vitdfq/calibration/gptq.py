@@ -14,7 +14,8 @@ from vitdfq.models import Unit, units
 from vitdfq.models.record import hooked
 from vitdfq.quantization.functional import fake_quantize
 from vitdfq.quantization.modules import QuantLinear, restore_state, state_of
-from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.quantization.quantizers.base import Quantizer
+from vitdfq.quantization.quantizers.forms import Affine
 from vitdfq.runtime.run import Run
 
 COLUMNS_AT_ONCE = 128
@@ -50,7 +51,8 @@ def gptq(
     """Move the weights of every linear layer so that, once rounded, the layer's output on its quantized inputs changes least.
 
     GPTQ (arXiv 2210.17323), in order of execution: a layer sees its inputs as the layers before it leave them, quantized. The
-    weight's scales are fitted first, on the same second moments of the inputs. Needs no labels and no gradients.
+    weight's scales are fitted first, on the same second moments of the inputs. Needs no labels and no gradients. Weights without
+    an affine grid stay as `observe` fitted them.
 
     Host memory holds the cached activations (`cached_activations.py`) of this process's share of the images, once; the device
     holds one batch.
@@ -87,15 +89,15 @@ def gptq(
                 batches[index] = unit.forward(batch.to(device)).cpu()
 
 
-def round_columns(weight: Tensor, moments: Tensor, quantizer: Uniform) -> Tensor:
-    """Return float weights (R, M) that `quantizer` rounds to GPTQ's choice.
+def round_columns(weight: Tensor, moments: Tensor, grid: Affine) -> Tensor:
+    """Return float weights (R, M) that are rounded on `grid` to GPTQ's choice.
 
     Args:
         weight: (R, M).
         moments: (M, M) second moments of the inputs, positive definite.
-        quantizer: of the rows, fitted: a scale for all, per row, or per group of a row.
+        grid: of the rows, fitted: a scale for all, per row, or per group of a row.
     """
-    scales, zero_points = (_per_value(state, quantizer, weight) for state in (quantizer.scale, quantizer.zero_point))
+    scales, zero_points = (_per_value(state, grid, weight) for state in (grid.scale, grid.zero_point))
     order = moments.diagonal().argsort(descending=True)  # the columns that matter most are rounded while all others can help
     factor = _upper_factor_of_inverse(moments[order][:, order])
     remaining, scales, zero_points = weight.double()[:, order], scales[:, order], zero_points[:, order]
@@ -107,7 +109,7 @@ def round_columns(weight: Tensor, moments: Tensor, quantizer: Uniform) -> Tensor
         for j in range(stop - start):
             k, column = start + j, block[:, j]
             before_rounding[:, k] = column
-            rounded = fake_quantize(column, scales[:, k], zero_points[:, k], quantizer.bits)
+            rounded = fake_quantize(column, scales[:, k], zero_points[:, k], grid.bits)
             errors[:, j] = (column - rounded) / local[j, j]
             block[:, j + 1 :] -= errors[:, j, None] * local[j, j + 1 :]
         remaining[:, stop:] -= errors @ factor[start:stop, stop:]
@@ -121,9 +123,9 @@ def output_error(change: Tensor, moments: Tensor) -> Tensor:
     return ((change @ moments) * change).sum(1)
 
 
-def round_rows(weight: Tensor, moments: Tensor, quantizer: Uniform) -> Tensor:
+def round_rows(weight: Tensor, moments: Tensor, quantizer: Quantizer, grid: Affine) -> Tensor:
     """`round_columns`, except for rows that it makes worse than rounding to the nearest: clipped values can add up."""
-    moved = round_columns(weight, moments, quantizer)
+    moved = round_columns(weight, moments, grid)
     better = output_error(quantizer(moved) - weight, moments) < output_error(quantizer(weight) - weight, moments)
     return torch.where(better[:, None], moved, weight)
 
@@ -131,21 +133,21 @@ def round_rows(weight: Tensor, moments: Tensor, quantizer: Uniform) -> Tensor:
 def fit_and_round(linear: QuantLinear, moments: Tensor, damping: float) -> None:
     damped = moments + damping * moments.diagonal().mean().clamp(min=1e-12) * torch.eye(len(moments), device=moments.device)
     quantizer: Any = linear.weight_quantizer
-    quantizer.fit(linear.weight, gram=damped if quantizer.scale.ndim else None)
-    linear.weight.copy_(round_rows(linear.weight, damped, quantizer))
+    quantizer.fit(linear.weight, **({"gram": damped} if "gram" in quantizer.measures else {}))
+    linear.weight.copy_(round_rows(linear.weight, damped, quantizer, quantizer.affine))
 
 
-def _per_value(state: Tensor, quantizer: Uniform, weight: Tensor) -> Tensor:
+def _per_value(state: Tensor, grid: Affine, weight: Tensor) -> Tensor:
     """A scale or zero point for every value of the weight (R, M), float64."""
-    if quantizer.group_size:
-        state = state.repeat_interleave(quantizer.group_size, 1)
+    if grid.group_size:
+        state = state.repeat_interleave(grid.group_size, 1)
     return state.double().expand_as(weight)
 
 
 def _quantized_linears(unit: Unit) -> Iterator[QuantLinear]:
     for owner in unit.modules:
         for part in owner.modules():
-            if isinstance(part, QuantLinear) and not isinstance(part.weight_quantizer, nn.Identity):
+            if isinstance(part, QuantLinear) and part.weight_quantizer.affine is not None:
                 yield part
 
 

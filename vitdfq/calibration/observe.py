@@ -6,16 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vitdfq.calibration.cached_activations import device_of
 from vitdfq.common.lookup import lookup
 from vitdfq.common.options import check_counts
 from vitdfq.models.record import hooked
 from vitdfq.quantization.clip_search import Cost
-from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, weighted_modules
-from vitdfq.quantization.observers import OBSERVERS
-from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.quantization.modules import QuantMatMul, QuantSite, QuantWeighted, named_sites, weighted_modules
 from vitdfq.runtime.run import Progress, Run
 
 FitHook = Callable[[nn.Module, Any], None]  # a forward pre-hook
@@ -80,7 +77,7 @@ def count_fits(student: nn.Module) -> int:
 def fit_all(student: nn.Module, images: Tensor, bar: Progress, *, by_outputs: bool = True) -> None:
     """Fit weights on themselves, then each part's operands as images (N, 3, H, W) reach it; the bar counts both."""
     for module in weighted_modules(student):
-        if not isinstance(module.weight_quantizer, nn.Identity) and not _is_guided(module.weight_quantizer):
+        if module.weight_quantizer.bits is not None and not module.weight_quantizer.guided:
             module.weight_quantizer.fit(module.weight.flatten(1))
         bar.advance()
     parts = _parts(student)
@@ -89,8 +86,8 @@ def fit_all(student: nn.Module, images: Tensor, bar: Progress, *, by_outputs: bo
         student(images.to(device_of(student)))
 
 
-def _parts(student: nn.Module) -> list[nn.Module]:
-    return [part for part in student.modules() if isinstance(part, QuantMatMul | QuantLinear | QuantConv2d)]
+def _parts(student: nn.Module) -> list[QuantSite]:
+    return list(named_sites(student).values())
 
 
 def _counted(fit: FitHook, bar: Progress) -> FitHook:
@@ -101,35 +98,24 @@ def _counted(fit: FitHook, bar: Progress) -> FitHook:
     return fit_and_count
 
 
-def _is_guided(quantizer: nn.Module) -> bool:
-    """Whether it needs a measure of what matters to the layer's output, and so must wait for the inputs."""
-    return isinstance(quantizer, Uniform) and OBSERVERS[quantizer.observer].guided
-
-
 def _fit_layer(by_outputs: bool) -> FitHook:
-    def fit(layer: Any, inputs: tuple[Tensor]) -> None:
-        quantizer, x = layer.input_quantizer, inputs[0]
-        if isinstance(layer, QuantLinear):
-            x = x - layer.input_shift
-        if by_outputs and isinstance(quantizer, Uniform) and isinstance(layer, QuantLinear):
-            quantizer.fit(x, importance=layer.weight.square().sum(0))
-        elif _is_guided(quantizer):
-            multiply = F.linear if isinstance(layer, QuantLinear) else layer.convolve
-            wanted = multiply(x, layer.weight)
-            quantizer.fit(x, cost=lambda rounded: (multiply(rounded, layer.weight) - wanted).square().sum())
-        elif not isinstance(quantizer, nn.Identity):
+    def fit(layer: QuantWeighted, inputs: tuple[Tensor]) -> None:
+        quantizer: Any = layer.input_quantizer
+        weight_quantizer: Any = layer.weight_quantizer
+        x = layer.shifted(inputs[0])
+        importance = layer.column_energy() if by_outputs and "importance" in quantizer.measures else None
+        if importance is not None:
+            quantizer.fit(x, importance=importance)
+        elif quantizer.guided:
+            wanted = layer.multiply(x, layer.weight)
+            quantizer.fit(x, cost=lambda rounded: (layer.multiply(rounded, layer.weight) - wanted).square().sum())
+        elif quantizer.bits is not None:
             quantizer.fit(x)
-        if _is_guided(layer.weight_quantizer):
-            rows = quantizer(x).flatten(0, -2) if isinstance(layer, QuantLinear) else _patches(layer, quantizer(x))
-            layer.weight_quantizer.fit(layer.weight.flatten(1), gram=rows.T @ rows / len(rows))
+        if weight_quantizer.guided:
+            rows = layer.input_rows(quantizer(x))
+            weight_quantizer.fit(layer.weight.flatten(1), gram=rows.T @ rows / len(rows))
 
     return fit
-
-
-def _patches(conv: QuantConv2d, x: Tensor) -> Tensor:
-    """What each position of a convolution's kernel reads: (B, C, H, W) -> (B * positions, C * kernel area)."""
-    columns = F.unfold(x, conv.weight.shape[-2:], conv.dilation, conv.padding, conv.stride)
-    return columns.transpose(1, 2).flatten(0, 1)
 
 
 def _fit_product(by_outputs: bool) -> FitHook:
@@ -148,10 +134,10 @@ def _fit_product(by_outputs: bool) -> FitHook:
             (product.left_quantizer, left, lambda rounded: product.multiply(rounded, right)),
         )
         for quantizer, x, multiplied in choices:
-            if isinstance(quantizer, nn.Identity):
+            if quantizer.bits is None:
                 continue
-            # A uniform grid is fitted on values unless it asks for more; what the values do to the product differs little.
-            guided = _is_guided(quantizer) if isinstance(quantizer, Uniform) else by_outputs
+            # A grid of equal steps is fitted on values unless its observer is guided: the product's error would hardly differ.
+            guided = quantizer.guided or (by_outputs and not quantizer.has_equal_steps)
             quantizer.fit(x, cost=error_of(multiplied) if guided else None)
 
     return fit

@@ -9,6 +9,7 @@ from vitdfq.calibration.folding import float_inputs, foldable_norms
 from vitdfq.common.lookup import lookup
 from vitdfq.common.options import check_counts
 from vitdfq.models import NormReaders
+from vitdfq.quantization.quantizers.base import Quantizer
 from vitdfq.quantization.quantizers.uniform import Uniform
 from vitdfq.quantization.sample import sampled
 from vitdfq.runtime.run import Run
@@ -94,18 +95,18 @@ def reparameterize(
                 reader.bias.add_(reader.weight.double() @ shift)
 
 
-def _input_quantizer(student: nn.Module, readers: tuple[str, ...]) -> nn.Module | None:
+def _input_quantizer(student: nn.Module, readers: tuple[str, ...]) -> Quantizer | None:
     """The first of the readers' input quantizers; None where all of them read floats."""
     quantizers = [student.get_submodule(reader).input_quantizer for reader in readers]
-    return next((quantizer for quantizer in quantizers if not isinstance(quantizer, nn.Identity)), None)
+    return next((quantizer for quantizer in quantizers if quantizer.bits is not None), None)
 
 
-def _can_shift(student: nn.Module, site: NormReaders, quantizer: nn.Module) -> bool:
+def _can_shift(student: nn.Module, site: NormReaders, quantizer: Quantizer) -> bool:
     has_bias = getattr(student.get_submodule(site.norm), "bias", None) is not None
-    return site.shifts and has_bias and not getattr(quantizer, "symmetric", False)
+    return site.shifts and has_bias and not quantizer.symmetric
 
 
-def _per_channel(x: Tensor, quantizer: nn.Module, tight: bool) -> tuple[Tensor, Tensor]:
+def _per_channel(x: Tensor, quantizer: Quantizer, tight: bool) -> tuple[Tensor, Tensor]:
     """Fit a grid of the quantizer's bits to each channel of x (tokens, C); return scale and zero point, each (C,), float64.
 
     A tight grid need not hold zero: its zero point may lie outside the codes, and is no integer. It is meant to be shifted.
@@ -113,7 +114,7 @@ def _per_channel(x: Tensor, quantizer: nn.Module, tight: bool) -> tuple[Tensor, 
     channels = sampled(x, ROWS).T.contiguous()
     middle = (channels.amin(1, keepdim=True) + channels.amax(1, keepdim=True)) / 2
     middle = middle if tight else torch.zeros_like(middle)
-    grid = Uniform(quantizer.bits, shape=middle.shape, symmetric=getattr(quantizer, "symmetric", False)).to(x.device)
+    grid = Uniform(quantizer.bits, shape=middle.shape, symmetric=quantizer.symmetric).to(x.device)
     grid.fit(channels - middle)
     scale = torch.maximum(grid.scale.double(), SMALLEST * grid.scale.double().median())
     return scale.flatten(), (grid.zero_point - middle / scale).flatten()

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.quantization.modules import QuantWeighted
-from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.quantization.quantizers.base import Quantizer
+from vitdfq.quantization.quantizers.forms import Affine
 
 LOW, HIGH = -0.1, 1.1  # the stretched sigmoid's ends: clipping them lets a gate reach 0 and 1
 
@@ -15,10 +16,12 @@ LOW, HIGH = -0.1, 1.1  # the stretched sigmoid's ends: clipping them lets a gate
 class SoftRounding(nn.Module):
     """Stands where a weight's quantizer stands while its rounding is learned: the step below plus a gate between 0 and 1."""
 
-    def __init__(self, quantizer: Uniform, rows: Tensor) -> None:
+    affine = None  # the float weight takes no steps: the gates are learned instead
+
+    def __init__(self, quantizer: Quantizer, grid: Affine, rows: Tensor) -> None:
         super().__init__()
-        self.quantizer = quantizer
-        steps = rows.detach() / quantizer.scale
+        self.quantizer, self.grid = quantizer, grid
+        steps = rows.detach() / grid.scale
         self.below = steps.floor()
         share = ((steps - self.below - LOW) / (HIGH - LOW)).clamp(1e-4, 1 - 1e-4)
         self.logit = nn.Parameter(torch.log(share / (1 - share)))  # the gate starts where the weight lies between two steps
@@ -38,8 +41,8 @@ class SoftRounding(nn.Module):
         return self._on_grid((self.gate() >= 0.5).float())
 
     def _on_grid(self, gate: Tensor) -> Tensor:
-        zero_point, scale = self.quantizer.zero_point, self.quantizer.scale
-        codes = (self.below + gate + zero_point).clamp(0, 2**self.quantizer.bits - 1)
+        zero_point, scale = self.grid.zero_point, self.grid.scale
+        codes = (self.below + gate + zero_point).clamp(0, 2**self.grid.bits - 1)
         return (codes - zero_point) * scale
 
 
@@ -47,9 +50,9 @@ class SoftRounding(nn.Module):
 def learned_rounding(modules: list[QuantWeighted]) -> Iterator[list[SoftRounding]]:
     """Give each per-channel weight a gate for its rounding inside the block; after it the weights lie on their grids."""
     found = [
-        (module, SoftRounding(module.weight_quantizer, module.weight.flatten(1)))
+        (module, SoftRounding(module.weight_quantizer, grid, module.weight.flatten(1)))
         for module in modules
-        if isinstance(module.weight_quantizer, Uniform) and module.weight_quantizer.group_size is None
+        if (grid := module.weight_quantizer.affine) is not None and grid.group_size is None
     ]
     for module, soft in found:
         module.weight_quantizer = soft

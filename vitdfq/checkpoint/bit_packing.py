@@ -14,7 +14,7 @@ WORD, MASK = 32, 2**32 - 1
 def pack(codes: Tensor, bits: int) -> Tensor:
     """(R, M) integer codes 0..2^bits - 1 -> (R, ceil(M · bits / 32)) int32."""
     columns = codes.shape[1]
-    if codes.is_meta:  # only the shape is asked for
+    if codes.is_meta:  # only the shape matters
         return torch.empty(len(codes), packed_columns(columns, bits), dtype=torch.int32, device="meta")
     groups = F.pad(codes.to(torch.int64), (0, -columns % WORD)).unflatten(1, (-1, WORD))
     words = groups.new_zeros(*groups.shape[:2], bits)
@@ -42,5 +42,5 @@ def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
 
 
 def packed_columns(columns: int, bits: int) -> int:
-    """How many words a row of `columns` codes takes."""
+    """The number of words that hold a row of `columns` codes."""
     return -(-columns * bits // WORD)

@@ -1,29 +1,35 @@
-"""config.json of a checkpoint: written by timm with two sections of ours, and read as what a stranger wrote."""
+"""config.json of a checkpoint: timm's own keys and two sections of this library.
+
+`quantization_config` lists the packed layers in the grammar of compressed-tensors; `vitdfq` holds the arguments that build the
+structure again. The file is read as one that a stranger may have written.
+"""
 
 from pathlib import Path
 from typing import Any
 
 from timm.models._hub import save_config_for_hf
-from torch import nn
 
-import vitdfq
-from vitdfq.common.errors import InputError, RecipeError
+from vitdfq.common.errors import InputError
 from vitdfq.common.files import read_json, written_whole
+from vitdfq.common.renamed import renamed
+from vitdfq.common.version import __version__
+from vitdfq.models.build import known_architecture
 from vitdfq.models.untrusted import check_description, short
-from vitdfq.quantization.modules import named_weighted_modules
-from vitdfq.quantization.quantizers.dynamic import TokenUniform
-from vitdfq.quantization.quantizers.uniform import Uniform
-from vitdfq.recipe import load_recipe
+from vitdfq.preparation import TRANSFORMS
+from vitdfq.quantization.modules import QuantWeighted, named_weighted_modules
+from vitdfq.quantization.options import check_name, unknown_key
+from vitdfq.quantization.policy import check_quantize
+from vitdfq.quantization.quantizers.forms import Affine, TokenAffine
 from vitdfq.runtime import distributed
 
 FORMAT_VERSION = 3
 CONFIG = "config.json"
 
 
-def write_config(student: nn.Module, folder: Path, *, left_out: int) -> None:
-    """Write config.json, in the main process: timm's own keys, `quantization_config`, and `vitdfq`, which builds the structure.
+def write_config(student: Any, folder: Path, *, left_out: int) -> None:
+    """Write config.json of a calibrated student, in the main process.
 
-    `left_out` is how many shifts are not in the file because they are zero: one that got lost must be missed.
+    `left_out` is the number of shifts that are not in the weights file because they are zero: `load` notices one that got lost.
     """
     if not distributed.is_main():
         return
@@ -33,44 +39,12 @@ def write_config(student: nn.Module, folder: Path, *, left_out: int) -> None:
         save_config_for_hf(student, str(temporary), sections, student.vitdfq["model"]["model_args"])
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return the parsed config.json of a checkpoint folder, every value that shapes the model checked.
-
-    Raises:
-        InputError: missing, not JSON, not written by this library or by a newer version of it, or saying what cannot be.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; is {folder} a vitdfq checkpoint?")
-    config = read_json(path)
-    said, spec = config.get("quantization_config"), config.get("vitdfq")
-    if not isinstance(said, dict) or not isinstance(spec, dict) or said.get("quant_method") != "vitdfq":
-        raise InputError(f"{path}: not a vitdfq checkpoint (no quantization_config of quant_method vitdfq)")
-    version = said.get("version")
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise InputError(f"{path}: quantization_config.version is {short(version)}; choices: 1 to {FORMAT_VERSION}")
-    if version > FORMAT_VERSION:
-        raise InputError(f"{path}: format version {version} is newer than this vitdfq reads ({FORMAT_VERSION}); upgrade")
-    for section in ("model", "quantize"):
-        if not isinstance(spec.get(section), dict):
-            raise InputError(f"{path}: vitdfq.{section} is not a mapping")
-    try:
-        check_description(spec["model"])
-        model = {"name": spec["model"]["architecture"]}
-        load_recipe({"model": model, "prepare": spec.get("prepare"), "quantize": spec["quantize"]})
-    except RecipeError as error:
-        raise InputError(f"{path}: vitdfq: {str(error).removeprefix('recipe: ')}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
-    return config
-
-
-def quantization_config(student: nn.Module) -> dict[str, Any]:
-    """Return the section for a calibrated student. Layers of the same grids share a group; `ignore` names those in float."""
+def quantization_config(student: Any) -> dict[str, Any]:
+    """Return the section for a calibrated student. Layers of equal grids share a group; `ignore` names those stored in float."""
     groups: list[dict[str, Any]] = []
     ignored: list[str] = []
-    for name, part in named_weighted_modules(student):
-        grids = {"weights": _weights(part.weight_quantizer), "input_activations": _inputs(part.input_quantizer)}
+    for name, layer in named_weighted_modules(student):
+        grids = {"weights": _weight_grid(layer), "input_activations": _input_grid(layer)}
         if grids["weights"] is None:
             ignored.append(name)
         same = next((group for group in groups if {key: group[key] for key in grids} == grids), None)
@@ -80,7 +54,7 @@ def quantization_config(student: nn.Module) -> dict[str, Any]:
     groups = [group for group in groups if group["weights"] is not None]
     return {
         "quant_method": "vitdfq",
-        "library_version": vitdfq.__version__,
+        "library_version": __version__,
         "bits": student.vitdfq["quantize"]["bits"],
         "modules_to_not_convert": ignored,
         "format": "pack-quantized",
@@ -90,19 +64,78 @@ def quantization_config(student: nn.Module) -> dict[str, Any]:
     }
 
 
-def _weights(quantizer: nn.Module) -> dict[str, Any] | None:
-    """None: in float."""
-    if not isinstance(quantizer, Uniform):
+def _weight_grid(layer: QuantWeighted) -> dict[str, Any] | None:
+    """None: stored in float."""
+    grid = layer.weight_quantizer.affine
+    if grid is None:
         return None
-    return _args(quantizer, quantizer.granularity) | {"group_size": quantizer.group_size}
+    return _args(grid.bits, grid.symmetric, grid.granularity) | {"group_size": grid.group_size}
 
 
-def _inputs(quantizer: nn.Module) -> dict[str, Any] | None:
+def _input_grid(layer: QuantWeighted) -> dict[str, Any] | None:
     """None: in float, or on a grid that compressed-tensors has no word for."""
-    if isinstance(quantizer, TokenUniform):
-        return _args(quantizer, "token") | {"dynamic": True}
-    return _args(quantizer, "tensor") | {"dynamic": False} if isinstance(quantizer, Uniform) else None
+    match layer.input_quantizer.int8_planes():
+        case TokenAffine() as grid:
+            return _args(grid.bits, grid.symmetric, "token") | {"dynamic": True}
+        case Affine() as grid:
+            return _args(grid.bits, grid.symmetric, "tensor") | {"dynamic": False}
+        case _:
+            return None
 
 
-def _args(quantizer: Uniform | TokenUniform, strategy: str) -> dict[str, Any]:
-    return {"num_bits": quantizer.bits, "type": "int", "symmetric": quantizer.symmetric, "strategy": strategy}
+def _args(bits: int, symmetric: bool, strategy: str) -> dict[str, Any]:
+    return {"num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": strategy}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the parsed config.json of a checkpoint folder, every value that shapes the model checked, with today's names.
+
+    Raises:
+        InputError: missing, not JSON, not written by this library or by a newer version of it, or a value that is not possible.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; is {folder} a vitdfq checkpoint?")
+    config = read_json(path)
+    packed, spec = config.get("quantization_config"), config.get("vitdfq")
+    if not isinstance(packed, dict) or not isinstance(spec, dict) or packed.get("quant_method") != "vitdfq":
+        raise InputError(f"{path}: not a vitdfq checkpoint (no quantization_config of quant_method vitdfq)")
+    version = packed.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise InputError(f"{path}: quantization_config.version is {short(version)}; choices: 1 to {FORMAT_VERSION}")
+    if version > FORMAT_VERSION:
+        raise InputError(f"{path}: format version {version} is newer than this vitdfq reads ({FORMAT_VERSION}); upgrade")
+    for section in ("model", "quantize"):
+        if not isinstance(spec.get(section), dict):
+            raise InputError(f"{path}: vitdfq.{section} is not a mapping")
+    spec["quantize"] = renamed(spec["quantize"])
+    try:
+        check_description(spec["model"])
+        known_architecture(spec["model"]["architecture"])
+        if "prepare" in spec:
+            _check_prepare(spec["prepare"])
+    except ValueError as error:
+        raise InputError(f"{path}: vitdfq: {error}") from error
+    try:
+        check_quantize(spec["quantize"])
+    except ValueError as error:
+        raise InputError(f"{path}: vitdfq: quantize.{error}") from error
+    return config
+
+
+def _check_prepare(section: Any) -> None:
+    """Check the record that `prepare` leaves.
+
+    Raises:
+        ValueError: with the key, the value and the choices.
+    """
+    if not isinstance(section, dict) or not isinstance(section.get("steps"), list):
+        raise ValueError(f"prepare is {short(section)}; expected a mapping with a list of steps")
+    for key in section:
+        if key != "steps":
+            raise ValueError(f"prepare.{short(key)}: {unknown_key(key, ['steps'])}")
+    for index, name in enumerate(section["steps"]):
+        try:
+            check_name(name, TRANSFORMS, "preparation step")
+        except ValueError as error:
+            raise ValueError(f"prepare.steps.{index}: {error}") from None

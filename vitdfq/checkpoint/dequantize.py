@@ -1,12 +1,12 @@
 """A student's dequantized weights in the model that timm builds: no quantizer, no rotation, no module of ours but the attention.
 
-What is undone, and what the plain model computes compared with the student's float function:
+How the plain model's function differs from the student's float function, by the transform that is undone:
 
-- Rotations of Swin's stream, of heads and MLPs, folded LayerScale and BatchNorm: the same, to rounding.
-- A rotated ViT: the same but for the mean over channels that quantized weights write into the stream. The rotated model's
-  RMSNorm saw it, timm's LayerNorm drops it: one of D directions of the quantization noise.
-- A bias that timm's layer has not (Swin's `reduction`): moved into the norm in front. Where no norm can take it, as before a
-  ViT's qkv without bias, the layer keeps it, and the state has that one key more than timm's.
+- Rotations of Swin's stream, of heads and MLPs, folded LayerScale and BatchNorm: only by rounding.
+- A rotated ViT: by the mean over channels that quantized weights write into the stream. The rotated model's RMSNorm reads it,
+  timm's LayerNorm drops it: one of D directions of the quantization noise.
+- A bias that timm's layer does not have (Swin's `reduction`) moves into the norm in front. Where no norm can take it, as before a
+  ViT's qkv without bias, the layer keeps it, and the state has one key more than timm's.
 """
 
 from typing import Any
@@ -46,7 +46,7 @@ def plain_model(student: Any, prepared: nn.Module) -> nn.Module:
 
 
 def _take_weights(student: Any, prepared: nn.Module) -> None:
-    """Copy the student's weights; a plain Linear subtracts no shift, so that goes into its bias."""
+    """Copy the student's weights; a plain Linear subtracts no shift, so the shift's product goes into its bias."""
     weights = student.state_dict()
     for name, module in named_weighted_modules(student):
         prepared.get_submodule(name).bias = nn.Parameter(torch.zeros_like(weights[f"{name}.bias"]), requires_grad=False)
@@ -80,7 +80,7 @@ def _place_bias(plain: nn.Module, state: State, name: str) -> None:
 
 
 def _into_norm(state: State, shift: str, weight: Tensor, bias: Tensor) -> bool:
-    """Add to a norm's shift what its one reader makes `bias` of, if there is such a thing."""
+    """Add to a norm's shift a vector that its one reader maps to `bias`, and return True; False if there is none."""
     weight, wanted = weight.double(), bias.double()
     solution = torch.linalg.pinv(weight) @ wanted
     if shift not in state or not torch.allclose(weight @ solution, wanted, rtol=1e-6, atol=1e-6 * wanted.abs().max().item()):

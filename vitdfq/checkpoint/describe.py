@@ -1,6 +1,6 @@
-"""What `vitdfq info` shows of a checkpoint, from its files alone: no weight is read."""
+"""`vitdfq info`: the content of a checkpoint, from its files alone; no weight is read."""
 
-from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,16 @@ from vitdfq.common.files import read_json
 from vitdfq.models import build
 from vitdfq.models.untrusted import fits_file
 from vitdfq.quantization import quantize
-from vitdfq.quantization.modules import named_weighted_modules
+from vitdfq.quantization.modules import QuantWeighted, named_weighted_modules
 
 
 def describe_folder(folder: Path, weights: str) -> dict[str, Any]:
-    """Return plain values for people and machines; see `vitdfq.checkpoint.save_load.describe`."""
+    """Return plain values; see `vitdfq.checkpoint.save_load.describe`."""
     config = read_config(folder)
     header, num_bytes = safetensors_io.read_header(folder / weights), (folder / weights).stat().st_size
     spec = config["vitdfq"]
     try:
-        with torch.device("meta"):  # sites and bits are those of the model before it was prepared
+        with torch.device("meta"):  # sites and bits do not depend on the preparation
             student = quantize(build(spec, most=fits_file(num_bytes)), **spec["quantize"])
     except (ValueError, TypeError) as error:
         raise InputError(f"{folder / CONFIG}: {one_line(error, most=None)}") from error
@@ -49,10 +49,10 @@ def describe_folder(folder: Path, weights: str) -> dict[str, Any]:
     }
 
 
-def described(found: dict[str, Any]) -> str:
-    """What `describe_folder` returned, as lines for people; what is not known is left out."""
+def summary(description: dict[str, Any]) -> str:
+    """The result of `describe_folder` as lines of text, without the entries that are not known."""
     lines = []
-    for key, value in found.items():
+    for key, value in description.items():
         if key == "layers":
             lines += [
                 f"{kind:17} {row['layers']:3} x  weights {row['weight bits']}, inputs {row['input bits']} bits"
@@ -65,38 +65,42 @@ def described(found: dict[str, Any]) -> str:
 
 def _layers(student: nn.Module) -> dict[str, dict[str, Any]]:
     """Kind of layer ("attn.qkv", "patch_embed.proj") -> how many, and bits of weights and inputs: "4", or "6, 4" if they vary."""
-    kinds: dict[str, list[tuple[Any, Any]]] = {}
-    for name, part in named_weighted_modules(student):
-        bits = [getattr(quantizer, "bits", "float") for quantizer in (part.weight_quantizer, part.input_quantizer)]
-        kinds.setdefault(_kind(name), []).append((bits[0], bits[1]))
+    kinds: dict[str, list[QuantWeighted]] = {}
+    for name, layer in named_weighted_modules(student):
+        kinds.setdefault(_kind(name), []).append(layer)
     return {
         kind: {
-            "layers": len(found),
-            "weight bits": ", ".join(str(bits) for bits in Counter(weight for weight, _ in found)),
-            "input bits": ", ".join(str(bits) for bits in Counter(inputs for _, inputs in found)),
+            "layers": len(layers),
+            "weight bits": _distinct(layer.weight_quantizer.bits for layer in layers),
+            "input bits": _distinct(layer.input_quantizer.bits for layer in layers),
         }
-        for kind, found in kinds.items()
+        for kind, layers in kinds.items()
     }
 
 
+def _distinct(bits: Iterable[int | None]) -> str:
+    """Each number of bits once, in the order of appearance."""
+    return ", ".join("float" if number is None else str(number) for number in dict.fromkeys(bits))
+
+
 def _kind(name: str) -> str:
-    """A layer's name without what says where in the stack it stands: "blocks.3.attn.qkv" is an "attn.qkv"."""
+    """A layer's name without its position in the stack: "blocks.3.attn.qkv" is an "attn.qkv"."""
     parts = name.split(".")
     numbers = [index for index, part in enumerate(parts) if part.isdecimal()]
     return ".".join(parts[numbers[-1] + 1 :] if numbers else parts) or name
 
 
 def _metrics(path: Path) -> dict[str, Any]:
-    """metrics.json with the sections student and teacher, which are empty if there is none.
+    """The name of the recipe and the sections student and teacher of metrics.json; all of them empty without the file.
 
     Raises:
-        InputError: it is no metrics.json.
+        InputError: not the metrics.json of a run.
     """
-    metrics = read_json(path) if path.is_file() else {}
-    found = {"recipe": metrics.get("recipe"), "student": metrics.get("student", {}), "teacher": metrics.get("teacher", {})}
-    sections = (found["student"], found["teacher"])
+    content = read_json(path) if path.is_file() else {}
+    metrics = {"recipe": content.get("recipe"), "student": content.get("student", {}), "teacher": content.get("teacher", {})}
+    sections = (metrics["student"], metrics["teacher"])
     numbers = [section.get(key) for section in sections if isinstance(section, dict) for key in ("top1", "num_images")]
-    fits = all(isinstance(section, dict) for section in sections) and isinstance(found["recipe"], str | None)
+    fits = all(isinstance(section, dict) for section in sections) and isinstance(metrics["recipe"], str | None)
     if not fits or not all(isinstance(number, int | float | None) and not isinstance(number, bool) for number in numbers):
         raise InputError(f"{path}: not the metrics of a run")
-    return found
+    return metrics

@@ -1,6 +1,6 @@
-"""A checkpoint is a recipe plus tensors: config.json says how to build the structure, model.safetensors fills it, packed.
+"""Save and load a student: config.json builds the structure again, model.safetensors fills it, packed.
 
-Format 3 names and packs tensors as compressed-tensors does (`vitdfq/packed/`); formats 1 and 2 are still read.
+Format 3 names and packs tensors as compressed-tensors does, see `state_dict.py`; formats 1 and 2 are still read.
 """
 
 from pathlib import Path
@@ -15,19 +15,21 @@ from vitdfq.checkpoint.describe import describe_folder
 from vitdfq.checkpoint.validation import build_structure, check_layout, check_values
 from vitdfq.common import safetensors_io
 from vitdfq.common.errors import InputError
-from vitdfq.hub import model_card
+from vitdfq.common.hub_connection import download_snapshot
 from vitdfq.models.untrusted import short
 
-__all__ = ["CONFIG", "FORMAT_VERSION", "WEIGHTS", "describe", "float_bytes", "load", "read_config", "save"]
+__all__ = ["CHECKPOINT_FILES", "CONFIG", "EXPORTED", "FORMAT_VERSION", "describe", "float_bytes", "load", "read_config", "save"]
 
 WEIGHTS = "model.safetensors"
+EXPORTED = "onnx/model.onnx"  # an export of the student in the same folder
+CHECKPOINT_FILES = [CONFIG, WEIGHTS, "recipe.yaml", "metrics.json", "README.md", "reports/*"]  # of a published run
 
 
-def save(student: nn.Module, folder: str | Path) -> Path:
+def save(student: Any, folder: str | Path) -> Path:
     """Write `student` (calibrated) to `folder`: config.json and model.safetensors, weights as packed integers.
 
-    Returns the folder. 4-bit weights take 4 bits on disk. The ONNX file of a student that lay there before is removed; other
-    files in the folder are left alone.
+    Returns the folder. 4-bit weights take 4 bits on disk. An ONNX file of an earlier student in the folder is removed; other
+    files in the folder are not changed.
 
     Raises:
         ValueError: not a student of this library, or not calibrated yet.
@@ -39,11 +41,11 @@ def save(student: nn.Module, folder: str | Path) -> Path:
         check_values(student)
     except ValueError as error:
         raise ValueError(f"{error}: calibrate the student before saving it") from error
-    everything = state_dict.to_tensors(student)
-    written = state_dict.without_zero_shifts(everything)
-    (folder / model_card.EXPORTED).unlink(missing_ok=True)
+    tensors = state_dict.to_tensors(student)
+    written = state_dict.without_zero_shifts(tensors)
+    (folder / EXPORTED).unlink(missing_ok=True)
     safetensors_io.write_tensors(folder / WEIGHTS, written)
-    write_config(student, folder, left_out=len(everything) - len(written))
+    write_config(student, folder, left_out=len(tensors) - len(written))
     return folder
 
 
@@ -53,10 +55,10 @@ def load(source: str | Path, *, dequantize: bool = False) -> nn.Module:
     Args:
         source: where `save` or `push` put it.
         dequantize: return a float model of the quantized weights instead, as timm builds it: its state_dict loads strictly in
-            `timm.create_model` with the same arguments. What `prepare` did is undone, see `vitdfq.checkpoint.dequantize`.
+            `timm.create_model` with the same arguments. The transforms of `prepare` are undone, see `dequantize.py`.
 
     Raises:
-        InputError: files are missing, damaged, not of this library, or say what cannot be.
+        InputError: files are missing, damaged, not of this library, or hold values that are not possible.
         AccessError: a Hub repository that could not be reached.
     """
     folder = local_folder(source)
@@ -68,9 +70,9 @@ def load(source: str | Path, *, dequantize: bool = False) -> nn.Module:
     needed = layout(student)
     may_lack = formats_1_2.may_lack(student, prepared) if is_older else {name for name in needed if state_dict.is_shift(name)}
     check_layout(path, header, needed, may_lack)
-    lacking, said = sum(name not in header for name in may_lack), config["quantization_config"].get("left_out")
-    if not is_older and lacking != said:
-        raise InputError(f"{path}: tensors do not fit: {lacking} shifts are left out, {short(said)} were zero")
+    lacking, left_out = sum(name not in header for name in may_lack), config["quantization_config"].get("left_out")
+    if not is_older and lacking != left_out:
+        raise InputError(f"{path}: tensors do not fit: {lacking} shifts are left out, {short(left_out)} were zero")
     try:
         fill(student, safetensors_io.read_tensors(path))
         check_values(student)
@@ -81,7 +83,7 @@ def load(source: str | Path, *, dequantize: bool = False) -> nn.Module:
 
 
 def describe(source: str | Path) -> dict[str, Any]:
-    """Return what is inside a checkpoint, a folder or a Hub repository id: model, bits by layer, sizes, measured accuracy.
+    """Return the content of a checkpoint, a folder or a Hub repository id: model, bits by layer, sizes, measured accuracy.
 
     Raises:
         InputError: missing, damaged, or not a checkpoint.
@@ -96,9 +98,9 @@ def local_folder(source: str | Path) -> Path:
         exists = Path(source).exists()
     except (OSError, ValueError):  # too long for a path, or a NUL in it
         raise InputError(f"{str(source)[:100]!r}: neither a folder nor a Hub repository id") from None
-    return Path(source) if exists else model_card.download(str(source))
+    return Path(source) if exists else download_snapshot(str(source), CHECKPOINT_FILES)
 
 
 def float_bytes(model: nn.Module) -> int:
-    """Bytes of a model's parameters in float32, as its original checkpoint would hold them."""
+    """Bytes of a model's parameters in float32, as its original checkpoint stores them."""
     return 4 * sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Whether a file holds what the structure needs, before anything is read; and whether what was read can be computed with."""
+"""Checks of a checkpoint: its tensors against the structure before any is read, and the values that were read."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,8 +13,24 @@ from vitdfq.models.build import require_runs
 from vitdfq.models.untrusted import fits_file, short
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
-from vitdfq.quantization.quantizers.levels import Levels
-from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.quantization.quantizers.base import Quantizer
+
+
+def build_structure(spec: dict[str, Any], config: Path, file_bytes: int) -> tuple[nn.Module, nn.Module]:
+    """Return (student, prepared float model) of a checked `spec`, both untrained; not larger than `file_bytes` can fill.
+
+    Raises:
+        InputError: this library or this timm cannot build it; it names `config`.
+    """
+    try:
+        model = build(spec, most=fits_file(file_bytes))
+        require_runs(model)
+        prepared = prepare(model, **spec["prepare"]) if "prepare" in spec else model
+        student: Any = quantize(prepared, **spec["quantize"])
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{config}: {one_line(error, most=None)}") from error
+    student.vitdfq = spec
+    return student, prepared
 
 
 def check_layout(path: Path, header: Header, layout: Mapping[str, Tensor], may_lack: Collection[str]) -> None:
@@ -35,37 +51,16 @@ def check_layout(path: Path, header: Header, layout: Mapping[str, Tensor], may_l
 
 
 def check_values(student: nn.Module) -> None:
-    """Look at everything that a filled student holds.
+    """Check the whole state of a filled student.
 
     Raises:
-        ValueError: naming what is NaN or infinite, a scale that is not positive, a zero point that is no code, an unsorted grid.
+        ValueError: naming a value that is NaN or infinite, or settings that a quantizer cannot have.
     """
     if name := not_finite(student):
         raise ValueError(f"{name} is not finite")
-    for name, value in student.state_dict().items():
-        if name.endswith("quantizer.scale") and not (value > 0).all():
-            raise ValueError(f"{name} is not positive")
     for name, part in student.named_modules():
-        if isinstance(part, Uniform):
-            zero_point = part.zero_point
-            if not ((zero_point == zero_point.round()) & (zero_point >= 0) & (zero_point < 2**part.bits)).all():
-                raise ValueError(f"{name}.zero_point is no code of {part.bits} bits")
-        elif isinstance(part, Levels) and (part.boundaries.diff() < 0).any():
-            raise ValueError(f"{name}.boundaries are not sorted")
-
-
-def build_structure(spec: dict[str, Any], config: Path, file_bytes: int) -> tuple[nn.Module, nn.Module]:
-    """Return (student, prepared float model) of a checked `spec`, both untrained; not larger than `file_bytes` can fill.
-
-    Raises:
-        InputError: this library or this timm cannot build it; it names `config`.
-    """
-    try:
-        model = build(spec, most=fits_file(file_bytes))
-        require_runs(model)
-        prepared = prepare(model, **spec["prepare"]) if "prepare" in spec else model
-        student = quantize(prepared, **spec["quantize"])
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{config}: {one_line(error, most=None)}") from error
-    student.vitdfq = spec
-    return student, prepared
+        if isinstance(part, Quantizer):
+            try:
+                part.check()
+            except ValueError as error:
+                raise ValueError(f"{name}.{error}") from error

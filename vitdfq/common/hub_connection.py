@@ -1,4 +1,4 @@
-"""Weights from the Hugging Face hub, into its cache: config.json and model.safetensors of one commit, nothing else."""
+"""Downloads from the Hugging Face Hub into its cache: the weights of a model, a checkpoint of this library."""
 
 import socket
 from pathlib import Path
@@ -8,7 +8,7 @@ from urllib.request import getproxies
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub import errors as hub_errors
 
-from vitdfq.common.errors import AccessError, one_line
+from vitdfq.common.errors import AccessError, InputError, one_line
 from vitdfq.models.weights import WEIGHTS
 
 CONNECT_SECONDS = 3.0
@@ -44,6 +44,21 @@ def fetch(repository: str, cache_dir: str | None = None) -> Path:
     else:
         return Path(folder)
     raise AccessError(f"no weights from hub repository {repository}: {why}; {FROM_DISK}")
+
+
+def download_snapshot(repository: str, patterns: list[str]) -> Path:
+    """Fetch a checkpoint repository as one snapshot (fetched file by file, an offline cache can be incomplete).
+
+    Raises:
+        InputError: `repository` is neither a folder nor a repository id.
+        AccessError: it could not be reached.
+    """
+    try:
+        return Path(snapshot_download(repository, allow_patterns=patterns))
+    except hub_errors.HFValidationError as error:
+        raise InputError(f"{repository}: neither a folder nor a Hub repository id") from error
+    except (hub_errors.HfHubHTTPError, hub_errors.HTTPError, hub_errors.LocalEntryNotFoundError, OSError) as error:
+        raise AccessError(f"{repository}: no such folder here, and the Hub repository could not be reached") from error
 
 
 def reachable(endpoint: str) -> bool:

@@ -17,6 +17,7 @@ from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 from vitdfq.quantization.integer import to_integer
 from vitdfq.quantization.modules import bits_of
+from vitdfq.quantization.options import bits_name
 from vitdfq.recipe import Recipe
 from vitdfq.runtime import distributed
 from vitdfq.synthesis import METHODS, Method
@@ -41,7 +42,7 @@ def bench(recipe: Recipe) -> dict[str, Any]:
     timing.fit_quantizers(student, prepared, images)
     return {
         "model": recipe.model["name"],
-        "bits": "W{weight_bits}A{activation_bits}".format(**bits_of(student)),
+        "bits": bits_name(**bits_of(student)).upper(),
         "device": torch.cuda.get_device_name() if images.is_cuda else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "batch_size": len(images),

@@ -15,7 +15,7 @@ from vitdfq.cost.estimate import forecast
 from vitdfq.models import image_size, load_teacher
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
-from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, weighted_modules
+from vitdfq.quantization.modules import QuantSite, QuantWeighted, named_sites, weighted_modules
 from vitdfq.recipe import Recipe
 from vitdfq.runtime import distributed
 from vitdfq.synthesis import TeacherFacts
@@ -75,7 +75,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
         method = for_teacher(method, model, TeacherFacts.of(model), options.get("seed", 0))
     height, width = image_size(model)
     dataset = recipe.evaluate.get("dataset", "imagenet-1k")
-    sites = [_site(name, part) for name, part in student.named_modules() if _is_site(part)]
+    sites = [_site(name, site) for name, site in named_sites(student).items()]
     cost = forecast(recipe, model, prepared, student, method)
     return Plan(
         recipe=recipe.name,
@@ -101,24 +101,18 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     )
 
 
-def _is_site(part: nn.Module) -> bool:
-    return isinstance(part, QuantLinear | QuantConv2d | QuantMatMul)
-
-
-def _site(name: str, part: nn.Module) -> dict[str, Any]:
-    if isinstance(part, QuantMatMul):
-        bits = [getattr(part.left_quantizer, "bits", None), getattr(part.right_quantizer, "bits", None)]
-        return {"name": name, "shape": None, "weight_bits": None, "input_bits": bits}
+def _site(name: str, site: QuantSite) -> dict[str, Any]:
+    weighted = isinstance(site, QuantWeighted)
     return {
         "name": name,
-        "shape": list(part.weight.shape),
-        "weight_bits": getattr(part.weight_quantizer, "bits", None),
-        "input_bits": [getattr(part.input_quantizer, "bits", None)],
+        "shape": list(site.weight.shape) if weighted else None,
+        "weight_bits": site.weight_quantizer.bits if weighted else None,
+        "input_bits": [quantizer.bits for quantizer in site.operand_quantizers.values()],
     }
 
 
 def _packed_bytes(student: nn.Module) -> int:
     packed = 0
     for part in weighted_modules(student):
-        packed += part.weight.numel() * getattr(part.weight_quantizer, "bits", 32) // 8 - part.weight.numel() * 4
+        packed += part.weight.numel() * (part.weight_quantizer.bits or 32) // 8 - part.weight.numel() * 4
     return packed + 4 * sum(parameter.numel() for parameter in student.parameters())

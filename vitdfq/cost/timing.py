@@ -113,7 +113,7 @@ def training_cost(student: nn.Module, prepared: nn.Module, images: Tensor) -> fl
 def rounding_cost(student: nn.Module) -> float:
     """Seconds in which GPTQ rounds all linear layers, whatever the images: each shape is tried once."""
     layers = [part for part in weighted_modules(student) if isinstance(part, QuantLinear)]
-    quantized = [layer for layer in layers if not isinstance(layer.weight_quantizer, nn.Identity)]
+    quantized = [layer for layer in layers if layer.weight_quantizer.affine is not None]
     shapes = Counter(layer.weight.shape for layer in quantized)
     total = 0.0
     for shape, count in shapes.items():

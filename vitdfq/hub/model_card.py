@@ -1,19 +1,16 @@
-"""The Hugging Face Hub: a checkpoint's model card, and fetching a repository."""
+"""The Hugging Face Hub: a checkpoint's model card."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from vitdfq.common.errors import AccessError, InputError
 from vitdfq.common.files import write_text
+from vitdfq.quantization.options import bits_name
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
-EXPORTED = "onnx/model.onnx"
-CHECKPOINT_FILES = ["config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md", "reports/*"]
 
 
 @dataclass(frozen=True)
@@ -33,21 +30,6 @@ KNOWN = {  # recipe's name -> Hub id, name to show, split there (None: as the re
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
-def download(repo: str) -> Path:
-    """Fetch a checkpoint repository as one snapshot (fetched file by file, an offline cache can be incomplete).
-
-    Raises:
-        InputError: `repo` is neither a folder nor a repository id.
-        AccessError: it could not be reached.
-    """
-    try:
-        return Path(snapshot_download(repo, allow_patterns=CHECKPOINT_FILES))
-    except HFValidationError as error:
-        raise InputError(f"{repo}: neither a folder nor a Hub repository id") from error
-    except (HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise AccessError(f"{repo}: no such folder here, and the Hub repository could not be reached") from error
-
-
 def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], config: dict[str, Any], yaml: str) -> None:
     """Write README.md, the model card, from measured results only."""
     source = config["vitdfq"]["model"]["pretrained_cfg"]  # timm's own copy does not say where the weights came from
@@ -55,7 +37,7 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
     measured = _measured(recipe["evaluate"], metrics["student"]["num_images"])
     ours = model.startswith(("local-dir:", "zoo:"))  # a folder can hold a changed model
     base_model = None if ours else source.get("hf_hub_id")
-    bits = f"w{metrics['student']['weight_bits']}a{metrics['student']['activation_bits']}"
+    bits = bits_name(metrics["student"]["weight_bits"], metrics["student"]["activation_bits"])
     data = ModelCardData(
         model_name=metrics["recipe"],
         eval_results=_results(metrics["student"], measured),

@@ -15,9 +15,9 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, validate_repo_id
 
 import vitdfq
+from vitdfq.checkpoint.save_load import CHECKPOINT_FILES, EXPORTED
 from vitdfq.common.errors import AccessError, InputError
 from vitdfq.common.files import read_json, sha256
-from vitdfq.hub.model_card import CHECKPOINT_FILES, EXPORTED
 from vitdfq.hub.retry import check_token, tokenless, tried_again
 
 logger = logging.getLogger(__name__)

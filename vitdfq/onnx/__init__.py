@@ -1,5 +1,5 @@
-"""Export to ONNX and the check of what was written; onnx, onnxscript and onnxruntime have their home here."""
+"""Export to ONNX, checked with onnxruntime; only this folder imports onnx, onnxscript and onnxruntime."""
 
-from vitdfq.onnx.export import export, told
+from vitdfq.onnx.export import export, summary
 
-__all__ = ["export", "told"]
+__all__ = ["export", "summary"]

@@ -1,4 +1,4 @@
-"""Does onnxruntime compute what the student computes? Asked site by site, and once for the whole."""
+"""Compare the outputs of onnxruntime with the student's: site by site, and once for the whole model."""
 
 import math
 from collections.abc import Callable
@@ -11,20 +11,20 @@ from vitdfq.common.errors import GateError
 from vitdfq.models import image_size
 from vitdfq.onnx import runtime
 
-NUM_IMAGES = 3  # another batch than was traced
+NUM_IMAGES = 3  # another batch size than was traced
 LEAST_AT_A_SITE = 40.0  # dB
-LEAST_OF_LOGITS = 20.0  # dB, or 10 below what float64 makes of the student
+LEAST_OF_LOGITS = 20.0  # dB, or 10 below the SQNR between the student in float64 and in float32
 
 
 @torch.no_grad()
-def compared(
+def compare(
     model: nn.Module, data: bytes, opened: bytes, ends: dict[str, str], channels_last: set[str]
 ) -> dict[str, float | None]:
     """Compare on random images: `least_site_sqnr_db` of any site's output, and `sqnr_db` of the file's logits (None: equal).
 
-    Another order of sums rounds a few values to the neighbouring code, and in a deep model each such step goes through all the
-    layers behind: logits at 4 bits then differ as much as the student's own in float64, which says little of the file. So the
-    student goes on from what onnxruntime made at each site, and is compared with it at the next.
+    Another order of summation rounds a few values to the neighboring code, and in a deep model each such step passes through
+    all later layers: logits at 4 bits then differ as much as the student's in float32 and in float64, which proves nothing about
+    the file. So the output of each site in the student is replaced by onnxruntime's, and the next site is compared from there.
 
     Args:
         model: the student.
@@ -34,7 +34,7 @@ def compared(
         channels_last: sites whose output is (B, h, w, D) there, and (B, D, h, w) in the student.
 
     Raises:
-        GateError: too low; the first such site is named.
+        GateError: an SQNR is too low; the first such site is named.
     """
     model = deepcopy(model).cpu().eval()
     images = torch.randn(NUM_IMAGES, 3, *image_size(model), generator=torch.Generator().manual_seed(0))
@@ -42,18 +42,18 @@ def compared(
     logits, *inside = runtime.outputs(opened, images, list(ends.values()))
     least = [math.inf]
 
-    def going_on_from(site: str, found: Tensor) -> Callable[..., Tensor]:
+    def replace_by(site: str, theirs: Tensor) -> Callable[..., Tensor]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            least.append(_require(found, output, LEAST_AT_A_SITE, site))
-            return found
+            least.append(_require(theirs, output, LEAST_AT_A_SITE, site))
+            return theirs
 
         return hook
 
     handles = [
         model.get_submodule(site).register_forward_hook(
-            going_on_from(site, found.movedim(-1, 1) if site in channels_last else found)
+            replace_by(site, theirs.movedim(-1, 1) if site in channels_last else theirs)
         )
-        for site, found in zip(ends, inside, strict=True)
+        for site, theirs in zip(ends, inside, strict=True)
     ]
     least.append(_require(logits, model(images), LEAST_AT_A_SITE, "the model"))
     for handle in handles:
@@ -62,19 +62,19 @@ def compared(
     return {"least_site_sqnr_db": _rounded(min(least)), "sqnr_db": _rounded(whole)}
 
 
-def _require(found: Tensor, wanted: Tensor, least: float, what: str) -> float:
+def _require(theirs: Tensor, wanted: Tensor, least: float, what: str) -> float:
     """Return `sqnr`, or raise GateError where it is below `least`, dB, or not a number."""
-    if found.shape != wanted.shape:
-        raise GateError(f"onnxruntime makes {tuple(found.shape)} of {what}, the student {tuple(wanted.shape)}")
-    near = sqnr(found, wanted)
+    if theirs.shape != wanted.shape:
+        raise GateError(f"onnxruntime's output of {what} is {tuple(theirs.shape)}, the student's {tuple(wanted.shape)}")
+    near = sqnr(theirs, wanted)
     if not near >= least:
         raise GateError(f"onnxruntime's output of {what} is {near:.1f} dB near the student's, at least {least:.0f} are expected")
     return near
 
 
-def sqnr(found: Tensor, wanted: Tensor) -> float:
-    """Of the median image of a batch, in dB; infinite where equal, NaN where something is not a number."""
-    signal, noise = (values.double().square().flatten(1).sum(1) for values in (wanted, found - wanted))
+def sqnr(values: Tensor, wanted: Tensor) -> float:
+    """Signal to quantization noise ratio of the median image of a batch, in dB; infinite where equal, NaN where one is NaN."""
+    signal, noise = (part.double().square().flatten(1).sum(1) for part in (wanted, values - wanted))
     if noise.isnan().any():
         return math.nan
     return torch.where(noise == 0, math.inf, 10 * torch.log10(signal / noise)).sort().values[len(noise) // 2].item()

@@ -1,4 +1,4 @@
-"""export(): a student as an ONNX file, checked before it is there."""
+"""export(): a student as an ONNX file, checked before it gets its name."""
 
 import importlib.util
 import os
@@ -8,31 +8,31 @@ from typing import Any
 from torch import nn
 
 from vitdfq.checkpoint import save_load
+from vitdfq.checkpoint.save_load import EXPORTED
 from vitdfq.common.errors import ExportError
 from vitdfq.common.files import written_whole
 from vitdfq.common.lookup import lookup
 from vitdfq.common.safetensors_io import not_finite
-from vitdfq.hub.model_card import EXPORTED
 
 
 def export(source: nn.Module | str | Path, path: str | Path | None = None, *, format: str = "onnx") -> dict[str, Any]:
-    """Write a student as a model that other runtimes read. The file is there whole and checked, or not at all.
+    """Write a student as a model that other runtimes read. The file is written whole and checked, or not at all.
 
     Args:
         source: a calibrated student, a teacher or prepared model (stays float), or a folder or Hub repository of `save`.
-        path: of the file; of a folder `RUN/onnx/model.onnx` when None.
-        format: "onnx": QDQ with integer weights, opset 21; input `pixel_values` (batch, 3, H, W), normalised; output `logits`.
+        path: of the file; None: `onnx/model.onnx` in the folder `source`.
+        format: "onnx": QDQ with integer weights, opset 21; input `pixel_values` (batch, 3, H, W), normalized; output `logits`.
 
     Returns:
-        file, bytes, opset; `kernels`: kind of site ("linear", "qk", "av", "convolution") -> what onnxruntime computes in
-        ("integer", "weights alone": 4-bit weights and float arithmetic, "float") -> number of sites; `sqnr_db`: how near its
-        logits are to the student's on the median of three random images; `least_site_sqnr_db`: the same of what one site makes of
-        the same input, for the worst site. The last two are None where equal. Without onnxruntime all three are None.
+        file, bytes, opset; `kernels`: kind of site ("linear", "qk", "av", "convolution") -> onnxruntime's arithmetic
+        ("integer", "weights alone": 4-bit weights and float arithmetic, "float") -> number of sites; `sqnr_db`: SQNR of its
+        logits against the student's, of the median of three random images; `least_site_sqnr_db`: the same of the output of one
+        site for the same input, for the worst site. The last two are None where equal. Without onnxruntime all three are None.
 
     Raises:
         ValueError: unknown format; a module that is not of this library, or not calibrated.
-        ExportError: onnx is not installed or cannot express the student; no path where there is no folder to put the file in.
-        GateError: onnxruntime computes something else than the student.
+        ExportError: onnx is not installed or cannot express the student; no path, and no folder in which the file could lie.
+        GateError: the outputs of onnxruntime differ from the student's.
         InputError, AccessError: the folder, see `load`.
     """
     lookup(format, FORMATS, "export format")
@@ -42,7 +42,7 @@ def export(source: nn.Module | str | Path, path: str | Path | None = None, *, fo
     model = source if isinstance(source, nn.Module) else save_load.load(source)
     if path is None:
         if isinstance(source, nn.Module) or not Path(source).is_dir():
-            raise ExportError("export needs the path of a file to write: what it exports lies in no folder here")
+            raise ExportError("export needs the path of a file to write: the model does not lie in a folder here")
         path = Path(source) / EXPORTED
     if Path(path).is_dir():
         raise ExportError(f"{path} is a folder; export writes a file")
@@ -63,20 +63,20 @@ def _onnx(model: nn.Module, path: Path) -> dict[str, Any]:
     built = build(model)
     with written_whole(path) as temporary:
         temporary.write_bytes(built.data)
-    return {"file": os.fspath(path), "bytes": len(built.data)} | built.found
+    return {"file": os.fspath(path), "bytes": len(built.data)} | built.results
 
 
 FORMATS = {"onnx": _onnx}
 
 
-def told(found: dict[str, Any]) -> str:
-    """What `export` returned, as lines for people."""
-    lines = {"file": found["file"], "bytes": f"{found['bytes']:,}", "opset": found["opset"]}
-    if found["kernels"] is None:
+def summary(result: dict[str, Any]) -> str:
+    """The result of `export` as lines of text."""
+    lines = {"file": result["file"], "bytes": f"{result['bytes']:,}", "opset": result["opset"]}
+    if result["kernels"] is None:
         return _table(lines | {"onnxruntime": "not installed: neither the logits nor the kernels were checked"})
-    lines["each site"] = f"{_near(found['least_site_sqnr_db'])} or nearer to what the student makes of the same input"
-    lines["logits"] = f"{_near(found['sqnr_db'])}; rounding steps of all sites add up"
-    for kind, counts in found["kernels"].items():
+    lines["each site"] = f"{_near(result['least_site_sqnr_db'])} or nearer to the student's output for the same input"
+    lines["logits"] = f"{_near(result['sqnr_db'])}; rounding steps of all sites add up"
+    for kind, counts in result["kernels"].items():
         lines[kind] = ", ".join(f"{count} {ARITHMETIC[name]}" for name, count in counts.items())
     return _table(lines)
 

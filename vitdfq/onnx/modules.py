@@ -1,6 +1,7 @@
-"""What stands in the exported graph for QuantLinear, QuantConv2d and QuantMatMul."""
+"""The exported form of quantized sites."""
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +10,17 @@ from torch.nn import functional as F
 from vitdfq.common.errors import ExportError
 from vitdfq.onnx.activations import exportable, fits_int8
 from vitdfq.onnx.weights import exportable_weight
-from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite, named_sites
 
 
 def exportable_copy(model: nn.Module) -> nn.Module:
-    """Return a copy of a model, on the CPU, whose quantized modules are made of what ONNX has; float models stay as they are.
+    """Return a copy of a model, on the CPU, whose sites consist of operators that ONNX has; a float model has no sites.
 
     Raises:
         ExportError: a quantizer without ONNX form, with its site.
     """
-    copy = deepcopy(model).cpu().eval().requires_grad_(False)
-    for name, module in sites(copy).items():
+    copy: Any = deepcopy(model).cpu().eval().requires_grad_(False)
+    for name, module in named_sites(copy).items():
         try:
             copy.set_submodule(name, _exportable(module))
         except ExportError as error:
@@ -27,29 +28,32 @@ def exportable_copy(model: nn.Module) -> nn.Module:
     return copy
 
 
-def sites(model: nn.Module) -> dict[str, QuantLinear | QuantConv2d | QuantMatMul]:
-    """Return the quantized places of a student, by name."""
-    return {name: part for name, part in model.named_modules() if isinstance(part, QuantLinear | QuantConv2d | QuantMatMul)}
+def kind_of(name: str, site: QuantSite) -> str:
+    """Return the kind of a site: "convolution", "linear", "qk" or "av"."""
+    match site:
+        case QuantConv2d():
+            return "convolution"
+        case QuantLinear():
+            return "linear"
+        case _:
+            return name.rpartition(".")[2]
 
 
-def kind_of(name: str, module: nn.Module) -> str:
-    """Return what kind of site this is: "convolution", "linear", "qk" or "av"."""
-    if isinstance(module, QuantMatMul):
-        return name.rpartition(".")[2]
-    return "convolution" if isinstance(module, QuantConv2d) else "linear"
-
-
-def _exportable(module: QuantLinear | QuantConv2d | QuantMatMul) -> nn.Module:
-    if isinstance(module, QuantMatMul):
-        return Product(module)
-    if isinstance(module, QuantLinear):
-        return Linear(module)
-    cuts_patches = module.stride == module.weight.shape[2:] and module.groups == 1 and set(module.padding) == {0}
-    return PatchEmbedding(module) if cuts_patches and set(module.dilation) == {1} else Convolution(module)
+def _exportable(site: QuantSite) -> nn.Module:
+    match site:
+        case QuantMatMul():
+            return Product(site)
+        case QuantLinear():
+            return Linear(site)
+        case QuantConv2d():
+            cuts_patches = site.stride == site.weight.shape[2:] and site.groups == 1 and set(site.padding) == {0}
+            return PatchEmbedding(site) if cuts_patches and set(site.dilation) == {1} else Convolution(site)
+        case _:
+            raise ExportError(f"{type(site).__name__} has no ONNX form")
 
 
 class Linear(nn.Module):
-    """(..., in) -> (..., out) as a product with the transposed weight, which runtimes recognise."""
+    """(..., in) -> (..., out) as a product with the transposed weight, which runtimes recognize."""
 
     def __init__(self, module: QuantLinear) -> None:
         super().__init__()
@@ -59,17 +63,20 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.input(x if self.input_shift is None else x - self.input_shift)
-        if x.ndim == 2:  # onnxruntime would make a product of two matrices a Gemm, for which it has no integer kernel here
+        if x.ndim == 2:  # onnxruntime turns a product of two matrices into a Gemm, for which it has no integer kernel here
             return (x[:, None] @ self.weight())[:, 0] + self.bias
         return x @ self.weight() + self.bias
 
 
 class PatchEmbedding(nn.Module):
-    """A convolution that cuts an image (B, C, H, W) into patches, as a product, for which runtimes have integer kernels."""
+    """A convolution whose patches do not overlap, as a product, for which runtimes have integer kernels.
+
+    (B, C, H, W) -> (B, out, h, w).
+    """
 
     def __init__(self, module: QuantConv2d) -> None:
         super().__init__()
-        self.patch = tuple(module.weight.shape[2:])
+        self.patch = (module.weight.shape[2], module.weight.shape[3])
         self.input, self.weight = exportable(module.input_quantizer), exportable_weight(module, transposed=True)
         self.bias = module.bias
 
@@ -116,7 +123,7 @@ class Product(nn.Module):
 
 
 class ShiftProduct(nn.Module):
-    """The part of a product that the left operand's shift makes: a module of its own, so that the two bear different names."""
+    """The product of the left operand's shift: a module of its own, so that the two products have different names."""
 
     left_shift: Tensor
 

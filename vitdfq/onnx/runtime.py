@@ -1,4 +1,4 @@
-"""onnxruntime: running a model as PyTorch computes it, and which of its sites run as integers."""
+"""onnxruntime: a session with PyTorch's arithmetic, and the kernels that it chose for the sites."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from torch import Tensor
 from vitdfq.onnx.trace import INPUT, OUTPUT
 
 INTEGER = ("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger")
-# Weights of 4 bits alone are else multiplied by rounded activations: off by hundredths of the output.
+# By default 4-bit weights alone are multiplied by rounded activations: an error of hundredths of the output.
 EXACT = {"session.qdq_matmulnbits_accuracy_level": "1"}
-# Rounds a product already as its reader would: nothing changes, but what is seen in between.
+# It moves the rounding by a reader of a product to the product itself: the logits stay the same, the product's output does not.
 BACKWARDS = ("QDQPropagationTransformer",)
 
 
@@ -27,7 +27,7 @@ def session(
     Args:
         model: serialized.
         threads: 0 for as many as there are cores.
-        optimized: where to write the graph that is run.
+        optimized: file for the graph that is run.
         without: optimizers of onnxruntime that are left out.
     """
     options = onnxruntime.SessionOptions()
@@ -35,14 +35,14 @@ def session(
     options.log_severity_level = 3
     for key, value in EXACT.items():
         options.add_session_config_entry(key, value)
-    if optimized is not None:  # without what is particular to this processor, which says nothing of integers
+    if optimized is not None:  # without memory layouts of this processor, which do not concern integers
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(optimized)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=set(without))
 
 
 def outputs(model: bytes, images: Tensor, names: Sequence[str] = ()) -> list[Tensor]:
-    """Return the logits (B, classes) of normalised images (B, 3, H, W), and the other outputs that are named."""
+    """Return the logits (B, classes) of normalized images (B, 3, H, W), and the other outputs that are named."""
     running = session(model, without=BACKWARDS if names else ())
     return [torch.from_numpy(output) for output in running.run([OUTPUT, *names], {INPUT: images.numpy()})]
 
@@ -58,10 +58,10 @@ def kernels(model: bytes, kinds: dict[str, str]) -> dict[str, dict[str, int]]:
         path = Path(folder) / "optimized.onnx"
         session(model, threads=1, optimized=path)
         chosen = {node.name.partition("/")[0]: node.op_type for node in onnx.load(path).graph.node}
-    found: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     for site, kind in kinds.items():
-        found.setdefault(kind, Counter())[_arithmetic(chosen.get(site))] += 1
-    return {kind: dict(counts) for kind, counts in found.items()}
+        counts.setdefault(kind, Counter())[_arithmetic(chosen.get(site))] += 1
+    return {kind: dict(of_kind) for kind, of_kind in counts.items()}
 
 
 def _arithmetic(operator: str | None) -> str:

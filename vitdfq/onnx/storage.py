@@ -1,4 +1,4 @@
-"""How the file keeps what was traced: 4-bit weights in 4 bits, products named by their sites, nothing of this machine."""
+"""What the file stores of a traced graph: 4-bit weights in 4 bits, products named by their sites, no paths of this machine."""
 
 import ast
 import json
@@ -8,7 +8,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
-import vitdfq
+from vitdfq.common.version import __version__
 from vitdfq.onnx.weights import IntegerWeight
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's list of the modules that a node was traced in
@@ -16,12 +16,12 @@ DESCRIPTION = ("input_size", "mean", "std", "interpolation", "crop_pct", "label_
 
 
 def last_outputs(model: ModelProto, modules: list[str]) -> dict[str, str]:
-    """Return the name of what each of these modules computes last: its output, before a transposition that may be merged away."""
-    found = {}
+    """Return module -> the name of its output in the graph, before a transposition, which an optimizer may merge away."""
+    last: dict[str, str] = {}
     for node in model.graph.node:
         if node.op_type != "Transpose":
-            found |= {scope: node.output[0] for scope in _scopes(node) if scope in modules}
-    return {name: found[name] for name in modules}
+            last |= {scope: node.output[0] for scope in _scopes(node) if scope in modules}
+    return {name: last[name] for name in modules}
 
 
 def with_outputs(model: ModelProto, names: list[str]) -> bytes:
@@ -33,7 +33,7 @@ def with_outputs(model: ModelProto, names: list[str]) -> bytes:
 
 
 def name_sites(model: ModelProto, sites: list[str]) -> None:
-    """Give the product or convolution of each site the site's name, and drop the exporter's notes, which hold paths."""
+    """Give the product or convolution of each site the site's name, and drop the exporter's notes, which contain paths."""
     for node in model.graph.node:
         scopes = _scopes(node)
         if node.op_type in ("MatMul", "Gemm", "Conv") and len(scopes) > 1 and scopes[-2] in sites:
@@ -50,33 +50,32 @@ def _scopes(node: NodeProto) -> list[str]:
 
 
 def describe(model: ModelProto, record: dict[str, Any]) -> None:
-    """Write into the file who made it, how it was quantized and how its images are made."""
+    """Write into the file the name and version of this library, the model, its bits, and how its input images are prepared."""
     config = record["model"]["pretrained_cfg"]
-    said = {
+    description = {
         "name": record["model"]["name"],
         "bits": record.get("quantize", {}).get("bits"),
         "input": {key: config[key] for key in DESCRIPTION if key in config},
     }
-    model.producer_name, model.producer_version = "vitdfq", vitdfq.__version__
-    helper.set_model_props(model, {"vitdfq": json.dumps(said)})
+    model.producer_name, model.producer_version = "vitdfq", __version__
+    helper.set_model_props(model, {"vitdfq": json.dumps(description)})
 
 
 def store_small(model: ModelProto, copy: nn.Module) -> None:
-    """Keep weights of up to 4 bits as int4.
+    """Store weights of up to 4 bits as int4.
 
-    Where activations are integers too, a Cast to int8 follows, which onnxruntime does once, when it loads the file: its integer
-    kernels read int8. Elsewhere DequantizeLinear reads the int4 itself, which is what kernels for weights alone look for.
+    Where activations are integers too, a Cast to int8 follows, which onnxruntime executes once, when it loads the file: its
+    integer kernels read int8. Elsewhere DequantizeLinear reads the int4 itself: kernels for weights alone match that pattern.
     """
     graph = model.graph
     small = {f"{name}.codes": part for name, part in copy.named_modules() if isinstance(part, IntegerWeight) and part.bits <= 4}
     values = {tensor.name: tensor for tensor in graph.initializer}
     readers = [node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in small]
-    assert len(readers) == len(small), "a weight was traced in a form that is not known"
+    assert len(readers) == len(small), "a weight was traced in an unknown form"
     for node in readers:
         codes, weight = node.input[0], small[node.input[0]]
-        alone = isinstance(copy.get_submodule(codes.removesuffix(".weight.codes")).input, nn.Identity)
         tensor = _int4(values[codes])
-        if alone or weight.block_size is not None:
+        if weight.alone or weight.block_size is not None:
             zero_point = _int4(values[node.input[2]], f"{codes}.zero_point")
             graph.initializer.append(zero_point)
             node.input[2] = zero_point.name
@@ -89,7 +88,7 @@ def store_small(model: ModelProto, copy: nn.Module) -> None:
 
 
 def _int4(tensor: TensorProto, name: str | None = None) -> TensorProto:
-    """The same integers, two a byte, the first in the low half."""
+    """The same integers, two in a byte, the first in the low half."""
     codes = numpy_helper.to_array(tensor).reshape(-1)
     halves = np.concatenate([codes, np.zeros(len(codes) % 2, codes.dtype)]).astype(np.uint8) & 15
     packed = halves[0::2] | (halves[1::2] << 4)
@@ -102,6 +101,6 @@ def _insert_before(graph: GraphProto, node: NodeProto, new: NodeProto) -> None:
 
 def _drop_unused(graph: GraphProto) -> None:
     used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    remaining = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(remaining)

@@ -17,7 +17,7 @@ INPUT, OUTPUT, BATCH = "pixel_values", "logits", "batch"
 
 
 def traced(copy: nn.Module) -> ModelProto:
-    """Return the graph of what `exportable_copy` made, from `pixel_values` (batch, 3, H, W) to `logits` (batch, classes).
+    """Return the graph of an `exportable_copy`, from `pixel_values` (batch, 3, H, W) to `logits` (batch, classes).
 
     Raises:
         ExportError: torch cannot trace it, or has no ONNX operator for something in it.
@@ -52,7 +52,7 @@ def _name_batch(model: ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of its own deprecated calls and logs operators of packages that it does not need."""
+    """Silence the exporter, which warns of its own deprecated calls and logs operators of packages that it does not need."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -1,32 +1,37 @@
-"""What stands in the exported graph for a quantized weight: integers, and what takes them back to real values."""
+"""The exported form of a quantized weight: integers, and the operator that turns them back into real values."""
 
+import torch
 from torch import Tensor, nn
 
-from vitdfq.common.errors import ExportError
 from vitdfq.onnx.activations import byte_for, fits_int8
 from vitdfq.onnx.operators import dequantize
-from vitdfq.quantization.modules import QuantWeighted
-from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.quantization.modules import QuantWeighted, quantized_weight
+from vitdfq.quantization.quantizers.forms import Affine
 
 
+@torch.no_grad()
 def exportable_weight(module: QuantWeighted, *, transposed: bool) -> nn.Module:
-    """Return a module without inputs that gives the weight as a matrix: (out, in), or (in, out) if `transposed`.
+    """Return a module without inputs whose output is the weight as a matrix: (out, in), or (in, out) if `transposed`.
 
-    Its codes are in int8, or in uint8 where products of int8 overflow, see `fits_int8`.
-
-    Raises:
-        ExportError: a weight quantizer that is not uniform.
+    Codes of an affine grid are int8, or uint8 where products of int8 overflow, see `fits_int8`. A weight on another grid is
+    stored as the float values of its levels.
     """
-    quantizer, rows = module.weight_quantizer, module.weight.detach().flatten(1)
-    if isinstance(quantizer, nn.Identity):
+    quantizer = module.weight_quantizer
+    if quantizer.affine is None:
+        rows = quantized_weight(module).detach().flatten(1)
         return FloatWeight(rows.T.contiguous() if transposed else rows)
-    if not isinstance(quantizer, Uniform):
-        raise ExportError(f"{type(quantizer).__name__} weights have no ONNX form; choices: uniform")
-    return IntegerWeight(quantizer, rows, transposed=transposed, signed=fits_int8(module.input_quantizer, quantizer))
+    codes = quantizer.codes(module.weight.detach().flatten(1))
+    return IntegerWeight(
+        quantizer.affine,
+        codes,
+        transposed=transposed,
+        signed=fits_int8(module.input_quantizer, quantizer),
+        alone=module.input_quantizer.bits is None,
+    )
 
 
 class FloatWeight(nn.Module):
-    """A weight that stays in float."""
+    """A weight in float."""
 
     matrix: Tensor
 
@@ -39,27 +44,27 @@ class FloatWeight(nn.Module):
 
 
 class IntegerWeight(nn.Module):
-    """Codes in a byte with a scale and a zero point a row, a group of a row, or the whole; `bits` says how many bits are used.
+    """Codes in bytes with a scale and a zero point for each row, each group of a row, or the whole; `bits` are used.
 
-    Signed, codes 0..2^bits - 1 become -2^(bits-1)..2^(bits-1) - 1: up to 4 bits they fit ONNX's int4, in which `storage.py` puts
-    them.
+    Signed, codes 0..2^bits - 1 become -2^(bits-1)..2^(bits-1) - 1: up to 4 bits these fit ONNX's int4, in which `storage.py`
+    stores them. `alone`: the input of the product stays in float.
     """
 
     codes: Tensor
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, quantizer: Uniform, rows: Tensor, *, transposed: bool, signed: bool) -> None:
+    def __init__(self, grid: Affine, codes: Tensor, *, transposed: bool, signed: bool, alone: bool) -> None:
         super().__init__()
-        self.bits, self.block_size = quantizer.bits, quantizer.group_size
-        middle, dtype = byte_for(quantizer.bits, signed=signed)
-        codes = (quantizer.codes(rows) - middle).to(dtype)
-        scale, zero_point = quantizer.scale, (quantizer.zero_point - middle).to(dtype)
+        self.bits, self.block_size, self.alone = grid.bits, grid.group_size, alone
+        middle, dtype = byte_for(grid.bits, signed=signed)
+        codes = (codes - middle).to(dtype)
+        scale, zero_point = grid.scale, (grid.zero_point - middle).to(dtype)
         self.axis: int | None = None
-        if quantizer.granularity == "group":  # along the row: (out, groups)
+        if grid.granularity == "group":  # along the row: (out, groups)
             self.axis = 0 if transposed else 1
             scale, zero_point = (x.T.contiguous() if transposed else x for x in (scale, zero_point))
-        elif quantizer.granularity == "channel":
+        elif grid.granularity == "channel":
             self.axis = 1 if transposed else 0
             scale, zero_point = scale[:, 0], zero_point[:, 0]
         self.register_buffer("codes", codes.T.contiguous() if transposed else codes)

@@ -1,18 +1,19 @@
 """quantize(): a copy of a model with quantizers in place."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
 from torch import nn
 
-from vitdfq.models.attention import MatMul
 from vitdfq.models import require_float
-from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
-from vitdfq.quantization.policy import Roles, check_override, matches, resolve, site_roles
-from vitdfq.quantization.quantizers import QUANTIZERS
-from vitdfq.quantization.quantizers.dynamic import TokenUniform
+from vitdfq.models.attention import MatMul
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite
+from vitdfq.quantization.options import Grid, Roles
+from vitdfq.quantization.policy import DEFAULT_BITS, DEFAULT_POLICY, Places, matches, resolve
+from vitdfq.quantization.quantizers import QUANTIZERS, quantizer_class
+from vitdfq.quantization.quantizers.base import Quantizer, Unquantized
 from vitdfq.quantization.quantizers.uniform import weight_shape
 from vitdfq.quantization.role_check import check_layer, check_product
 
@@ -20,116 +21,109 @@ from vitdfq.quantization.role_check import check_layer, check_product
 def quantize(
     model: nn.Module,
     *,
-    bits: str = "w4a4",
-    policy: str = "vitdfq",
+    bits: str = DEFAULT_BITS,
+    policy: str = DEFAULT_POLICY,
     weight: dict[str, Any] | None = None,
     activation: dict[str, Any] | None = None,
     gelu: dict[str, Any] | None = None,
     softmax: dict[str, Any] | None = None,
     overrides: dict[str, dict[str, Any]] | None = None,
 ) -> nn.Module:
-    """Return a copy of `model` with a quantizer at every weight, linear input and attention operand; `model` is untouched.
+    """Return a copy of `model` with a quantizer at every weight, linear input and attention operand; `model` is not changed.
 
     A Linear or Conv2d without bias gets one of zeros in the copy.
 
     Args:
-        model: what `load_teacher` or `prepare` returned.
-        bits: of weights and activations, "w4a4" for example, 2 to 8 each.
+        model: a model that `load_teacher` or `prepare` returned.
+        bits: of weights, 2 to 8, and of activations, 2 to 8: "w4a4" for example. "w4a16" and "w4a32" both quantize the weights
+            alone: activations, softmax and GELU's output stay in the model's float type.
         policy: which quantizers, one of `POLICIES`. "vitdfq": weights per output channel, activations static per tensor,
-            logarithmic softmax output with renormalised rows below 8 bits; patch embedding and head stay at 8 bits.
+            logarithmic softmax output with renormalized rows below 8 bits; patch embedding and head stay at 8 bits.
         weight, activation, gelu, softmax: change the policy for a role: `{"bits": 6}`, `{"quantizer": "log_sqrt2"}`,
             `{"observer": "percentile"}`; weights also `per_channel` and `group_size`; activations `per_token` (dynamic, inputs
-            of linear layers) and `per_head` (operands of attention). "gelu" changes "activation" for what reads GELU's output.
+            of linear layers) and `per_head` (operands of attention). "gelu" changes "activation" for layers that read GELU's
+            output.
         overrides: change it for sites by glob, in order, after the policy's own: `{"blocks.0.*": {"bits": 8}}`,
             `{"*.fc2": {"activation": {"bits": 6}}}`; "head.*" means `head` too; bits None leaves a role in float.
 
     Raises:
-        ValueError: a model not loaded by this library, or quantized already; unknown preset, option or quantizer; bits outside
-            2..8; a glob that matches no site; options that do not go together, with the site.
+        ValueError: a model not loaded by this library, or quantized already; unknown bits, policy, option or quantizer; bits
+            outside 2..8; a glob that matches no site; options that do not go together, with the site.
     """
     require_float(model, "quantize")
-    base, own_overrides = resolve(bits, policy, weight=weight, activation=activation, gelu=gelu, softmax=softmax)
-    overrides = overrides or {}
-    student = deepcopy(model)
-    found = sites(student)
-    for glob, change in overrides.items():
-        check_override(glob, change)
-        if not any(matches(name, glob) for name in found):
-            raise ValueError(f"overrides: {glob!r} matches no site; sites look like {', '.join(_examples(found))}")
-    for name, module in found.items():
-        roles = site_roles(name, base, [*own_overrides, *overrides.items()])
+    changes = {"weight": weight, "activation": activation, "gelu": gelu, "softmax": softmax}
+    record = {"bits": bits, "policy": policy, **changes, "overrides": overrides or {}}
+    choice = resolve(record)
+    student: Any = deepcopy(model)
+    modules = sites(student)
+    for glob in choice.overrides:
+        if not any(matches(name, glob) for name in modules):
+            raise ValueError(f"overrides: {glob!r} matches no site; sites look like {', '.join(_examples(modules))}")
+    places = Places.of(student, modules)
+    for name, module in modules.items():
+        roles = choice.at(name, places)
         with _naming(name):
-            quantized = (
-                _quantized_product(student, name, roles) if isinstance(module, MatMul) else _quantized_layer(module, name, roles)
-            )
-        student.set_submodule(name, quantized)
-    record = {
-        "bits": bits,
-        "policy": policy,
-        "weight": weight,
-        "activation": activation,
-        "gelu": gelu,
-        "softmax": softmax,
-        "overrides": overrides,
-    }
-    student.vitdfq["quantize"] = deepcopy(record)  # the caller's mappings stay the caller's
+            if isinstance(module, MatMul):
+                site = _quantized_product(student.get_submodule(name.rpartition(".")[0]), name.endswith(".av"), roles)
+            else:
+                site = _quantized_layer(module, roles, reads_gelu=name in places.gelu)
+        student.set_submodule(name, site)
+    student.vitdfq["quantize"] = deepcopy(record)  # later changes of the caller's mappings do not reach it
     return student.to(next(model.parameters()).device)  # quantizers are built on the CPU
 
 
-def sites(model: nn.Module) -> dict[str, nn.Module]:
-    """Return every place that `quantize` swaps, by name: Linear, Conv2d and the two products of attention."""
+def sites(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d | MatMul]:
+    """Return every module that `quantize` replaces, by name: Linear, Conv2d and the two products of attention."""
     return {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear | nn.Conv2d | MatMul)}
 
 
-def _quantized_product(student: Any, name: str, roles: Roles) -> QuantMatMul:
-    """q @ k or p @ v of the attention that holds the site `name`."""
-    check_product(name, roles)
-    operand = roles["activation"] | {"per_token": False}  # a key's tokens are the columns of the transposed operand
-    attention = student.get_submodule(name.rpartition(".")[0])
-    shape = (attention.num_heads, 1, 1) if operand.pop("per_head", False) else ()
-    if name.endswith(".av"):
-        softmax = roles["softmax"]
-        renormalize = softmax.pop("renormalize", False) and softmax["bits"] is not None
+def _quantized_product(attention: Any, reads_softmax: bool, roles: Roles) -> QuantSite:
+    """The site of q @ k or, where it reads softmax, p @ v, in an opened attention."""
+    check_product(roles, reads_softmax=reads_softmax)
+    operand = roles.activation
+    shape = (attention.num_heads, 1, 1) if operand.per_head else ()
+    if reads_softmax:
+        softmax = roles.softmax
+        renormalize = softmax.renormalize and softmax.bits is not None
         return QuantMatMul(_build(softmax), _build(operand, shape), renormalize=renormalize)
     no_shift = next(attention.parameters()).new_zeros(attention.num_heads, 1, attention.key_dim)
     return QuantMatMul(_build(operand, shape), _build(operand, shape), left_shift=no_shift)
 
 
-def _quantized_layer(layer: nn.Linear | nn.Conv2d, name: str, roles: Roles) -> QuantLinear | QuantConv2d:
-    check_layer(name, roles)
-    if layer.bias is None:  # calibration moves biases, and needs one to move
+def _quantized_layer(layer: nn.Linear | nn.Conv2d, roles: Roles, *, reads_gelu: bool) -> QuantSite:
+    check_layer(roles, reads_gelu=reads_gelu)
+    if layer.bias is None:  # calibration changes biases
         layer.bias = nn.Parameter(layer.weight.new_zeros(len(layer.weight)), requires_grad=False)
-    weight, rows = roles["weight"], layer.weight.flatten(1)
-    per_channel = weight.pop("per_channel", True)
-    if weight["bits"] is None:
-        weight.pop("group_size", None)
-    shape = weight_shape(*rows.shape, weight.get("group_size")) if per_channel else ()
-    weight_quantizer = _build(weight, shape)
+    weight, inputs = roles.weight, roles.activation
+    shape = ()
+    if weight.bits is not None and weight.per_channel and "channel" in quantizer_class(weight.quantizer).granularities:
+        shape = weight_shape(*layer.weight.flatten(1).shape, weight.group_size)
     if isinstance(layer, nn.Conv2d):
-        return QuantConv2d(layer, weight_quantizer, _build(roles["activation"] | {"per_token": False}))
-    return QuantLinear(layer, weight_quantizer, _build(roles["activation"]))
+        return QuantConv2d(layer, _build(weight, shape), _build(inputs))
+    by_token = quantizer_class(inputs.quantizer).by_token
+    if inputs.per_token and inputs.bits is not None and by_token is not None:
+        return QuantLinear(layer, _build(weight, shape), by_token(inputs.bits, symmetric=bool(inputs.symmetric)))
+    return QuantLinear(layer, _build(weight, shape), _build(inputs))
 
 
-def _build(options: dict[str, Any], shape: tuple[int, ...] = ()) -> nn.Module:
-    """The quantizer that the options of a role name; Identity for no bits."""
-    options = {key: value for key, value in options.items() if key != "per_head"}
-    bits, name, per_token = options.pop("bits"), options.pop("quantizer"), options.pop("per_token", False)
-    if bits is None:
-        return nn.Identity()
-    if per_token:
-        return TokenUniform(bits, symmetric=options.get("symmetric", False))
-    return QUANTIZERS[name](bits, shape=shape, **options)
+def _build(grid: Grid, shape: tuple[int, ...] = ()) -> Quantizer:
+    """The quantizer of a grid, with settings of this shape."""
+    if grid.bits is None:
+        return Unquantized()
+    given = grid.given()
+    arguments = {name: given[name] for name in quantizer_class(grid.quantizer).options if name in given}
+    return QUANTIZERS[grid.quantizer](grid.bits, shape=shape, **arguments)
 
 
 @contextmanager
 def _naming(site: str) -> Iterator[None]:
-    """Say at which site a quantizer cannot be built."""
+    """Put the site in front of the message of a ValueError inside the block."""
     try:
         yield
     except ValueError as error:
         raise ValueError(f"{site}: {error}") from error
 
 
-def _examples(found: dict[str, nn.Module]) -> list[str]:
-    names = list(found)
+def _examples(sites: Mapping[str, nn.Module]) -> list[str]:
+    names = list(sites)
     return names[:5] + names[-1:]

@@ -4,18 +4,17 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
+from vitdfq.quantization.modules import QuantSite, named_sites
 
 
 def require_fitted(student: nn.Module, step: str, remedy: str | None = None) -> None:
-    """Raise ValueError, naming the first quantizer that is not fitted, when `step` is about to compute with it."""
-    for name, part, child in quantizers(student):
-        if not all(bool(value.isfinite().all()) for value in part.get_submodule(child).buffers()):
-            raise ValueError(f"{step}: {name}.{child} is not fitted; {remedy or f'put {step} after observe'}")
+    """Raise ValueError, naming the first quantizer that is not fitted, before `step` computes with it."""
+    for name, site, attribute in quantizers(student):
+        if not site.quantizers[attribute].is_fitted:
+            raise ValueError(f"{step}: {name}.{attribute} is not fitted; {remedy or f'put {step} after observe'}")
 
 
-def quantizers(student: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """Every site of a student, (name, module), and the name that a quantizer has there, in the order of registration."""
-    for name, part in student.named_modules():
-        if isinstance(part, QuantLinear | QuantConv2d | QuantMatMul):
-            yield from ((name, part, child) for child, _ in part.named_children() if child.endswith("_quantizer"))
+def quantizers(student: nn.Module) -> Iterator[tuple[str, QuantSite, str]]:
+    """(name of the site, site, attribute) of every quantizer, in the order of registration."""
+    for name, site in named_sites(student).items():
+        yield from ((name, site, attribute) for attribute in site.quantizer_names)

@@ -15,7 +15,7 @@ def widened(x: Tensor) -> Tensor:
 def choose_qparams(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
     """Return (scale, zero_point) that cover [low, high]; both have the shape of `low`.
 
-    The range is widened to hold zero. Symmetric grids put zero on the middle code 2^(bits-1). A range of zero width gets
+    The range is widened to include zero. Symmetric grids put zero on the middle code 2^(bits-1). A range of zero width gets
     the smallest normal scale, so that a constant zero tensor stays zero instead of becoming NaN.
     """
     low, high = low.clamp(max=0), high.clamp(min=0)
@@ -27,6 +27,12 @@ def choose_qparams(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tup
     top = 2**bits - 1
     scale = ((high - low) / top).clamp(min=tiny)
     return scale, (-low / scale).round().clamp(0, top)
+
+
+def token_qparams(x: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+    """Return (scale, zero_point), both (..., 1) and in at least float32, that cover each token of `x` (..., C)."""
+    low, high = (widened(end) for end in torch.aminmax(x, dim=-1, keepdim=True))
+    return choose_qparams(low, high, bits, symmetric)
 
 
 def quantize_affine(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
@@ -47,9 +53,9 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Te
         d/dx      1 where l <= round(k) <= u, else 0
         d/dscale  round(k) - k where l <= round(k) <= u; l below, u above; summed to the shape of `scale`
 
-    `zero_point` is an integer and gets none. LSQ's factor 1/sqrt(n 2^bits) on the step's gradient is left to whoever trains.
-    16-bit inputs, as under autocast, are divided and rounded in float32 (in bfloat16 x/scale would often round to another
-    code); only the result is cast back.
+    `zero_point` is an integer and has no gradient. LSQ's factor 1/sqrt(n 2^bits) on the gradient of the scale is left to the
+    training. 16-bit inputs, as under autocast, are divided and rounded in float32 (in bfloat16 x/scale would often round to
+    another code); only the result is cast back.
     """
     if torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad):
         return _FakeQuantize.apply(x, scale, zero_point, bits)
@@ -58,8 +64,8 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Te
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """Keeps one byte a value for the backward pass, four more if the scale learns; autograd through round, clamp and two
-    products keeps several float tensors and walks over each of them."""
+    """Saves one byte per value for the backward pass, five if the scale has a gradient too; autograd through round, clamp and
+    two products would save several float tensors."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:

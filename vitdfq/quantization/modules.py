@@ -1,67 +1,145 @@
-"""A module and its quantizers: what stands in a student where the teacher has a Linear, a Conv2d or a MatMul."""
+"""Quantized sites: the modules of a student in place of the teacher's Linear, Conv2d and MatMul, each with its quantizers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitdfq.quantization.quantizers.base import Quantizer
 
-class QuantLinear(nn.Module):
+
+class QuantSite(nn.Module, ABC):
+    """A module whose operands are quantized, and its weight if it has one."""
+
+    quantizer_names: ClassVar[tuple[str, ...]]  # attributes that hold quantizers, in the order of registration
+
+    @property
+    def quantizers(self) -> dict[str, Quantizer]:
+        """All quantizers by attribute name."""
+        return {name: getattr(self, name) for name in self.quantizer_names}
+
+    @property
+    def operand_quantizers(self) -> dict[str, Quantizer]:
+        """The quantizers of activations by attribute name."""
+        return {name: quantizer for name, quantizer in self.quantizers.items() if name != "weight_quantizer"}
+
+
+class QuantWeighted(QuantSite):
+    """A layer with a quantized weight (out, ...), whose rows are quantized as (out, inputs), and a quantized input.
+
+    Until `put_weight_on_grid` the weight is quantized at every pass.
+    """
+
+    quantizer_names = ("weight_quantizer", "input_quantizer")
+    weight: nn.Parameter
+    bias: nn.Parameter
+    weight_quantizer: Quantizer
+    input_quantizer: Quantizer
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d, weight_quantizer: Quantizer, input_quantizer: Quantizer) -> None:
+        super().__init__()
+        assert layer.bias is not None  # calibration moves biases: `quantize` adds the missing ones
+        self.weight, self.bias = layer.weight, layer.bias
+        self.weight_quantizer, self.input_quantizer = weight_quantizer, input_quantizer
+        self.weight_on_grid = False
+
+    @abstractmethod
+    def shifted(self, x: Tensor) -> Tensor:
+        """The values that the input quantizer receives for an input `x`."""
+
+    @abstractmethod
+    def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The layer's output for a shifted input and a weight, both quantized or not, up to a constant."""
+
+    @abstractmethod
+    def input_rows(self, x: Tensor) -> Tensor:
+        """The rows (products, inputs) that each row of the weight multiplies, of a shifted input."""
+
+    @abstractmethod
+    def column_energy(self) -> Tensor | None:
+        """The squared norm (inputs,) of each of the weight's columns; None where columns are not the input's last dimension."""
+
+
+class QuantLinear(QuantWeighted):
     """Linear with quantized weight (out, in) and input (..., in).
 
-    `input_shift` (in,) is subtracted from the input before it is quantized; the float weight has met it already, in `bias`. It is
-    zero unless `center` moved a mean. Where a norm or a linear layer writes the input, a runtime subtracts it in that one's bias.
+    `input_shift` (in,) is subtracted from the input before quantization; its product with the float weight is part of `bias`. It
+    is a zero point with a value for each channel, and zero unless `center` set it. Where a norm or a linear layer writes the
+    input, a runtime can subtract it in the bias of that module.
     """
 
     input_shift: Tensor
 
-    def __init__(self, linear: nn.Linear, weight_quantizer: nn.Module, input_quantizer: nn.Module) -> None:
-        super().__init__()
+    def __init__(self, linear: nn.Linear, weight_quantizer: Quantizer, input_quantizer: Quantizer) -> None:
+        super().__init__(linear, weight_quantizer, input_quantizer)
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight, self.bias = linear.weight, linear.bias
         self.register_buffer("input_shift", linear.weight.new_zeros(linear.in_features))
-        self.weight_quantizer, self.input_quantizer = weight_quantizer, input_quantizer
-        self.weight_on_grid = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(self.input_quantizer(x - self.input_shift), quantized_weight(self), self.bias)
+        return F.linear(self.input_quantizer(self.shifted(x)), quantized_weight(self), self.bias)
+
+    def shifted(self, x: Tensor) -> Tensor:
+        return x - self.input_shift
+
+    def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(x, weight)
+
+    def input_rows(self, x: Tensor) -> Tensor:
+        return x.flatten(0, -2)
+
+    def column_energy(self) -> Tensor:
+        return self.weight.square().sum(0)
 
 
-class QuantConv2d(nn.Module):
+class QuantConv2d(QuantWeighted):
     """Conv2d with quantized weight and input: the patch embedding."""
 
-    def __init__(self, conv: nn.Conv2d, weight_quantizer: nn.Module, input_quantizer: nn.Module) -> None:
-        super().__init__()
-        self.weight, self.bias = conv.weight, conv.bias
+    def __init__(self, conv: nn.Conv2d, weight_quantizer: Quantizer, input_quantizer: Quantizer) -> None:
+        super().__init__(conv, weight_quantizer, input_quantizer)
         self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
-        self.weight_quantizer, self.input_quantizer = weight_quantizer, input_quantizer
-        self.weight_on_grid = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolve(self.input_quantizer(x), quantized_weight(self))
+        return self.multiply(self.input_quantizer(x), quantized_weight(self))
 
-    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The convolution of what is quantized already."""
+    def shifted(self, x: Tensor) -> Tensor:
+        return x
+
+    def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
+    def input_rows(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B · positions, C · kernel area)."""
+        assert isinstance(self.padding, tuple)  # of no model here a word such as "same"
+        columns = F.unfold(x, self.weight.shape[-2:], self.dilation, self.padding, self.stride)
+        return columns.transpose(1, 2).flatten(0, 1)
 
-class QuantMatMul(nn.Module):
+    def column_energy(self) -> None:
+        return None
+
+
+class QuantMatMul(QuantSite):
     """Product of two quantized activations, left (..., N, K) @ right (..., K, M).
 
     `renormalize` divides each output row by the sum of its quantized left row: a softmax row rounded to powers of two sums to
-    anything in [2^-1/2, 2^1/2]; one division an output row repairs that, after the integer product.
+    any value in [2^-1/2, 2^1/2]. That is one division per output row, after the integer product.
 
-    `left_shift` (heads, 1, K) is subtracted from the left operand before it is quantized, and its own product with the
-    quantized right operand added back, one row a head: a zero point with a value for each channel. Zero unless `center` set it.
+    `left_shift` (heads, 1, K) is subtracted from the left operand before quantization; its product with the quantized right
+    operand, one row per head, is added to the output. It is a zero point with a value for each channel, and zero unless `center`
+    set it.
     """
 
+    quantizer_names = ("left_quantizer", "right_quantizer")
     left_shift: Tensor | None
+    left_quantizer: Quantizer
+    right_quantizer: Quantizer
 
     def __init__(
         self,
-        left_quantizer: nn.Module,
-        right_quantizer: nn.Module,
+        left_quantizer: Quantizer,
+        right_quantizer: Quantizer,
         *,
         renormalize: bool = False,
         left_shift: Tensor | None = None,
@@ -78,16 +156,13 @@ class QuantMatMul(nn.Module):
         return self.multiply(self.left_quantizer(left - self.left_shift), right) + self.left_shift @ right
 
     def multiply(self, left: Tensor, right: Tensor) -> Tensor:
-        """The product of operands that are quantized already."""
+        """The product of operands that are quantized already, without the shift's part."""
         product = left @ right
         return product / left.sum(-1, keepdim=True).clamp(min=0.1) if self.renormalize else product
 
 
-QuantWeighted = QuantLinear | QuantConv2d  # the modules that own a weight
-
-
 def quantized_weight(module: QuantWeighted) -> Tensor:
-    """The weight on its grid; quantized on the fly until `put_weight_on_grid`."""
+    """The weight on its grid; quantized at the call until `put_weight_on_grid`."""
     if module.weight_on_grid:
         return module.weight
     rows = module.weight.flatten(1)  # (out, in)
@@ -96,50 +171,50 @@ def quantized_weight(module: QuantWeighted) -> Tensor:
 
 @torch.no_grad()
 def put_weight_on_grid(module: QuantWeighted) -> None:
-    """Replace the weight by its quantized values: from now on it is read as it is, until `take_weight_off_grid`."""
+    """Replace the weight by its quantized values: passes use it as it is, until `take_weight_off_grid`."""
     module.weight.copy_(quantized_weight(module))
     module.weight_on_grid = True
 
 
 def take_weight_off_grid(module: QuantWeighted) -> None:
-    """Quantize the weight on the fly again, as whatever moves it must: a value on the grid stays where it is."""
+    """Quantize the weight at every pass again, as a change of it requires: a value on the grid is rounded to itself."""
     module.weight_on_grid = False
 
 
-def activation_quantizers(module: nn.Module) -> list[nn.Module]:
-    """Every quantizer of an input or operand inside `module`, in the order of registration."""
-    found: list[nn.Module] = []
-    for part in module.modules():
-        if isinstance(part, QuantLinear | QuantConv2d):
-            found.append(part.input_quantizer)
-        elif isinstance(part, QuantMatMul):
-            found += [part.left_quantizer, part.right_quantizer]
-    return [quantizer for quantizer in found if not isinstance(quantizer, nn.Identity)]
+def named_sites(model: nn.Module) -> dict[str, QuantSite]:
+    """Every quantized site of a model by name, in the order of registration."""
+    return {name: part for name, part in model.named_modules() if isinstance(part, QuantSite)}
+
+
+def activation_quantizers(module: nn.Module) -> list[Quantizer]:
+    """The quantizers of all inputs and operands inside `module` that are not left in float, in the order of registration."""
+    operands = [quantizer for site in named_sites(module).values() for quantizer in site.operand_quantizers.values()]
+    return [quantizer for quantizer in operands if quantizer.bits is not None]
 
 
 def named_weighted_modules(module: nn.Module) -> list[tuple[str, QuantWeighted]]:
-    """Every QuantLinear and QuantConv2d inside `module`, after its name."""
-    return [(name, part) for name, part in module.named_modules() if isinstance(part, QuantLinear | QuantConv2d)]
+    """Every layer with a quantized weight inside `module`, with its name."""
+    return [(name, part) for name, part in module.named_modules() if isinstance(part, QuantWeighted)]
 
 
 def weighted_modules(module: nn.Module) -> list[QuantWeighted]:
-    """Every QuantLinear and QuantConv2d inside `module`."""
+    """Every layer with a quantized weight inside `module`."""
     return [part for _, part in named_weighted_modules(module)]
 
 
 def state_of(owners: Sequence[nn.Module]) -> dict[str, Tensor]:
-    """Copies of everything that modules hold, as one dict."""
+    """Copies of all parameters and buffers of the modules, as one dict."""
     return {name: value.clone() for name, value in nn.ModuleList(owners).state_dict().items()}
 
 
 def restore_state(owners: Sequence[nn.Module], state: dict[str, Tensor]) -> None:
-    """Put what `state_of` copied back."""
+    """Write back what `state_of` returned."""
     nn.ModuleList(owners).load_state_dict(state)
 
 
 def bits_of(student: nn.Module) -> dict[str, int | None]:
-    """The bits most weights and activations have: what the student is called by. None where all of them stay in float."""
-    weights = [q.bits for module in weighted_modules(student) if not isinstance(q := module.weight_quantizer, nn.Identity)]
+    """The most frequent bits of weights and of activations, by which a student is named. None where all of them are float."""
+    weights = [module.weight_quantizer.bits for module in weighted_modules(student) if module.weight_quantizer.bits is not None]
     activations = [quantizer.bits for quantizer in activation_quantizers(student)]
     return {
         "weight_bits": max(weights, key=weights.count, default=None),

@@ -1,55 +1,64 @@
-"""Options of a site's roles that cannot be together: said when a student is built, not when it is calibrated hours later."""
+"""Combinations of options that a site cannot have: refused when a student is built, not when it is calibrated hours later."""
 
-from fnmatch import fnmatchcase
-from typing import Any
+from collections.abc import Callable, Collection
 
 from vitdfq.quantization.observers import OBSERVERS
-from vitdfq.quantization.policy import GELU_SITES, UNIFORM_ONLY, Roles
+from vitdfq.quantization.options import Grid, Roles
+from vitdfq.quantization.quantizers import QUANTIZERS, quantizer_class
+from vitdfq.quantization.quantizers.base import VALUES, Quantizer
 
 
-def check_layer(site: str, roles: Roles) -> None:
+def check_layer(roles: Roles, *, reads_gelu: bool) -> None:
     """Check the roles of a Linear or Conv2d, `weight` and `activation`.
 
     Raises:
-        ValueError: a grid that its values do not suit, an option of another grid, an observer that nothing can guide.
+        ValueError: a quantizer that does not suit the values, an option that the quantizer does not have, an observer whose
+            measure the scale cannot take.
     """
-    weight, inputs = roles["weight"], roles["activation"]
-    _check_grid(roles, "weight", "weights", ("uniform",))
-    if _is_guided(weight) and not weight.get("per_channel", True):
-        raise ValueError(f"weight.observer {weight['observer']!r} does not go with per_channel: false")
-    reads_gelu = fnmatchcase(site, GELU_SITES)
-    if reads_gelu and inputs.get("per_token") and inputs["bits"] is not None and inputs["quantizer"] != "uniform":
-        raise ValueError(f"activation.per_token goes with quantizer 'uniform' only, not {inputs['quantizer']!r}")
-    _check_grid(roles, "activation", "this input", ("uniform", "twin_gelu") if reads_gelu else ("uniform",))
+    _check_grid("weight", roles.weight, "weights")
+    if _is_guided(roles.weight) and not roles.weight.per_channel:
+        raise ValueError(f"weight.observer {roles.weight.observer!r} does not go with per_channel: false")
+    inputs = roles.activation
+    if inputs.per_token and inputs.bits is not None and quantizer_class(inputs.quantizer).by_token is None:
+        raise ValueError(_only("activation.per_token", inputs, lambda kind: kind.by_token is not None))
+    _check_grid("activation", inputs, "gelu" if reads_gelu else "inputs", given_for_gelu=roles.gelu if reads_gelu else ())
 
 
-def check_product(site: str, roles: Roles) -> None:
-    """Check the roles of a product of attention, `activation` and for softmax's output `softmax`.
+def check_product(roles: Roles, *, reads_softmax: bool) -> None:
+    """Check the roles of a product of attention: `activation`, and of the product that reads softmax `softmax`.
 
     Raises:
         ValueError: as `check_layer`.
     """
-    operand = roles["activation"]
-    _check_grid(roles, "activation", "operands of attention", ("uniform",))
-    if _is_guided(operand) and operand.get("per_head"):
-        raise ValueError(f"activation.observer {operand['observer']!r} does not go with per_head: true")
-    if site.endswith(".av"):
-        _check_grid(roles, "softmax")
+    operand = roles.activation
+    _check_grid("activation", operand, "operands")
+    if operand.per_head and operand.bits is not None and "head" not in quantizer_class(operand.quantizer).granularities:
+        raise ValueError(_only("activation.per_head", operand, lambda kind: "head" in kind.granularities))
+    if _is_guided(operand) and operand.per_head:
+        raise ValueError(f"activation.observer {operand.observer!r} does not go with per_head: true")
+    if reads_softmax:
+        _check_grid("softmax", roles.softmax, "softmax")
 
 
-def _check_grid(roles: Roles, role: str, values: str = "", grids: tuple[str, ...] = ()) -> None:
-    """Check a role's quantizer against `grids` that suit its `values` (any if empty), and its options against the quantizer."""
-    options = roles[role]
-    if options["bits"] is None:
+def _check_grid(role: str, grid: Grid, values: str, given_for_gelu: Collection[str] = ()) -> None:
+    """Check a grid against the kind of values, and its options against its quantizer."""
+    if grid.bits is None:
         return
-    name = options["quantizer"]
-    if grids and name not in grids:
-        raise ValueError(f"{role}.quantizer {name!r} does not go with {values}; choices: {', '.join(grids)}")
-    for key in UNIFORM_ONLY:
-        if name != "uniform" and key in options:
-            said = "gelu" if role == "activation" and key in roles["gelu"] else role
-            raise ValueError(f"{said}.{key} {options[key]!r} goes with quantizer 'uniform' only, not {name!r}")
+    kind = quantizer_class(grid.quantizer)
+    if values not in kind.suits:
+        choices = ", ".join(name for name in QUANTIZERS if values in quantizer_class(name).suits)
+        raise ValueError(f"{role}.quantizer {grid.quantizer!r} does not go with {VALUES[values]}; choices: {choices}")
+    for option in sorted({"observer", "symmetric", "group_size"} & set(grid.given()) - kind.options):
+        place = "gelu" if option in given_for_gelu else role
+        what = f"{place}.{option} {getattr(grid, option)!r}"
+        raise ValueError(_only(what, grid, lambda kind, option=option: option in kind.options))
 
 
-def _is_guided(options: dict[str, Any]) -> bool:
-    return options["bits"] is not None and "observer" in options and OBSERVERS[options["observer"]].guided
+def _only(what: str, grid: Grid, fits: Callable[[type[Quantizer]], bool]) -> str:
+    """The message about an option that other quantizers have."""
+    names = " or ".join(repr(name) for name in QUANTIZERS if fits(quantizer_class(name)))
+    return f"{what} goes with quantizer {names} only, not {grid.quantizer!r}"
+
+
+def _is_guided(grid: Grid) -> bool:
+    return grid.bits is not None and grid.observer is not None and OBSERVERS[grid.observer].guided

@@ -7,6 +7,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from vitdfq.quantization.options import bits_name
+
 COLUMNS = {  # key in compare.json -> (head of the column, digits)
     "num_images": ("images", 0),
     "top1": ("top-1 %", 2),
@@ -88,7 +90,7 @@ def markdown(content: dict[str, Any]) -> str:
 def summary_table(metrics: dict[str, Any]) -> Table:
     """The table that ends a run: teacher, student, and a student of each baseline."""
     student, size = metrics["student"], metrics["size"]
-    bits = f"W{student['weight_bits']}A{student['activation_bits']}"
+    bits = bits_name(student["weight_bits"], student["activation_bits"]).upper()
     images = f"{metrics['teacher']['num_images']:,} images"
     table = Table(title=f"{metrics['teacher']['name']}: {bits} on {images}, seed {metrics['seed']}")
     table.add_column("calibrated on")

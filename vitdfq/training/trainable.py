@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from vitdfq.common.errors import NotFiniteError
 from vitdfq.quantization.modules import QuantWeighted, activation_quantizers, take_weight_off_grid, weighted_modules
-from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.quantization.quantizers.base import Quantizer
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ TRIES = 4  # attempts at a training, or an image, each at half the rate of the o
 class TrainableParameters:
     """Weights, biases and activation scales in groups for an optimizer, with snapshots to go back to."""
 
-    def __init__(self, modules: list[QuantWeighted], quantizers: list[Uniform]) -> None:
+    def __init__(self, modules: list[QuantWeighted], quantizers: list[Quantizer]) -> None:
         self.modules, self.quantizers = modules, quantizers
         self.weights = [parameter for module in modules for parameter in (module.weight, module.bias) if parameter is not None]
 
@@ -36,8 +36,8 @@ class TrainableParameters:
         """
         groups: list[dict[str, Any]] = []
         for module in self.modules:
-            quantizer = module.weight_quantizer
-            step = quantizer.scale.mean().item() if isinstance(quantizer, Uniform) else module.weight.std().item()
+            grid = module.weight_quantizer.affine
+            step = module.weight.std().item() if grid is None else grid.scale.mean().item()
             groups.append({"params": [module.weight], "lr": lr * step})
             if module.bias is not None:
                 groups.append({"params": [module.bias], "lr": lr * step * math.sqrt(module.weight[0].numel())})
@@ -69,12 +69,7 @@ def trainable(owners: Sequence[nn.Module]) -> Iterator[TrainableParameters]:
     `put_weight_on_grid`.
     """
     modules = [module for owner in owners for module in weighted_modules(owner)]
-    quantizers = [
-        quantizer
-        for owner in owners
-        for quantizer in activation_quantizers(owner)
-        if isinstance(quantizer, Uniform) and quantizer.scale.ndim == 0
-    ]
+    quantizers = [quantizer for owner in owners for quantizer in activation_quantizers(owner) if quantizer.trainable_scale]
     parameters = TrainableParameters(modules, quantizers)
     for module in modules:
         take_weight_off_grid(module)

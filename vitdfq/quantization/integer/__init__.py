@@ -1,10 +1,11 @@
 """to_integer: a student whose products are of integers.
 
-codes.py, tables.py   what a quantizer rounds to, as planes of int8 values
-weights.py            a layer's weight as int8, with what corrects for zero points
-backends.py           who multiplies int8 matrices on a device: found out by trying
-products.py           products of attention: many small ones at once
-layers.py             the modules that stand where a student has QuantLinear, QuantConv2d, QuantMatMul
+codes.py, tables.py   activations as planes of int8 values, as their quantizer rounds them
+weights.py            a layer's weight as int8, with the corrections for zero points
+backends.py           kernels that multiply int8 matrices: which of them are exact and fast on this machine
+products.py           the products of attention: many small matrices at once
+layers.py             the modules in place of QuantLinear, QuantConv2d and QuantMatMul
+model.py              the integer student
 convert.py            to_integer, integer_report
 """
 

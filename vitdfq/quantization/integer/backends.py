@@ -1,16 +1,18 @@
-"""Who multiplies matrices of int8 on a device. What a backend takes, and whether it is exact, is found out by trying it once."""
+"""Kernels that multiply matrices of int8 on a device. Whether a kernel takes the operands, is exact and fast is tried once."""
 
-import time
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.benchmark import Timer
 
 ALIGNED = 8  # CUDA's kernel takes multiples of it, and more than sixteen rows
 FEWEST_ROWS = 17
 EXACT = {torch.float32: 2**24, torch.float64: 2**53}  # whole numbers below are exact in a float type, and so are their sums
-TOO_SLOW = 50  # times a float product: some processors have only a reference loop, a thousand times slower; a busy one is not it
+# Times a float product. Some processors have only a reference loop, which takes a thousand times as long; a busy one does not.
+TOO_SLOW = 50
 
 
 def int8_product(a: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
@@ -24,7 +26,7 @@ def int8_product(a: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def fused_pack(w: Tensor) -> Tensor:
-    """An int8 weight (N, K) in the order that `fused_product` reads; opaque: it is neither copied nor saved."""
+    """An int8 weight (N, K) in the order that `fused_product` reads; opaque: it can neither be copied nor saved."""
     return torch.ops.onednn.qlinear_prepack(w, None)
 
 
@@ -36,7 +38,7 @@ def fused_product(
     Args:
         packed, scale, zeros: the weight w (N, K), scale (N,) float32, zeros (N,) int64.
     """
-    unsigned = a.view(torch.uint8) ^ 128  # signed ones would be multiplied by a reference loop
+    unsigned = a.view(torch.uint8) ^ 128  # oneDNN has only a reference loop for signed values
     return torch.ops.onednn.qlinear_pointwise(
         unsigned, factor, zero + 128, packed, scale, zeros, bias, 1.0, 0, torch.float32, "none", [], ""
     )
@@ -50,7 +52,7 @@ def float_product(a: Tensor, w: Tensor, largest: int) -> Tensor:
 
 @cache
 def fused_works(device: str) -> bool:
-    """Whether `fused_product` exists on a device, is exact and is no reference loop."""
+    """Whether `fused_product` exists on a device, is exact and not a reference loop."""
     return device == "cpu" and _works(
         lambda a, w: fused_product(a, -3, 1.0, fused_pack(w), torch.ones(len(w)), torch.zeros(len(w), dtype=torch.int64), None),
         -3,
@@ -59,13 +61,14 @@ def fused_works(device: str) -> bool:
 
 @cache
 def int8_works(device: str) -> bool:
-    """Whether `int8_product` is exact on a device and no reference loop."""
+    """Whether `int8_product` is exact on a device and not a reference loop."""
     return _works(lambda a, w: int8_product(a, w.t()), 0, device)
 
 
-def _works(product, zero: int, device: str = "cpu") -> bool:
-    """Try extremes, where 16-bit sums of pairs saturate, and odd sizes."""
+def _works(product: Callable[[Tensor, Tensor], Tensor], zero: int, device: str = "cpu") -> bool:
+    """Try the extreme values, of which two products saturate a 16-bit sum, and odd sizes; then compare times."""
     generator = torch.Generator().manual_seed(0)
+    a = w = torch.empty(0)
     try:
         for rows, inner, columns in ((1, 27, 10), (33, 64, 33), (197, 128, 96)):
             a = torch.randint(0, 2, (rows, inner), generator=generator) * 255 - 128
@@ -76,16 +79,10 @@ def _works(product, zero: int, device: str = "cpu") -> bool:
                 return False
     except (AttributeError, RuntimeError):
         return False
-    return _seconds(lambda: product(a, w), device) < TOO_SLOW * _seconds(lambda: a.float() @ w.float().t(), device)
+    return _seconds(lambda: product(a, w)) < TOO_SLOW * _seconds(lambda: a.float() @ w.float().t())
 
 
-def _seconds(function, device: str) -> float:
-    """The least of five times."""
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        function()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return best
+def _seconds(function: Callable[[], object]) -> float:
+    """The least of five times; the timer waits for a CUDA device."""
+    timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads())
+    return min(timer.timeit(1).mean for _ in range(5))

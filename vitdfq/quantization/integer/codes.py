@@ -1,53 +1,68 @@
-"""Activations of a uniform grid as int8 values. The arithmetic is the quantizer's own: the codes are the same, bit for bit."""
+"""Activations of a uniform grid as int8 values: the same arithmetic as the quantizer's, so the same codes bit for bit."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vitdfq.quantization.functional import widened
-from vitdfq.quantization.quantizers.dynamic import TokenUniform
-from vitdfq.quantization.quantizers.uniform import Uniform
+from vitdfq.quantization.functional import token_qparams, widened
+from vitdfq.quantization.quantizers.forms import Affine, TokenAffine
 
-MIDDLE = 128  # takes codes 0..255 into int8
-# A part and what is computed from it stay in the cache; a large temporary costs more than the arithmetic on it.
+MIDDLE = 128  # maps codes 0..255 to int8
+# A part and its results stay in the cache; writing and reading a large temporary takes longer than the arithmetic on it.
 ELEMENTS_AT_ONCE = {"cpu": 2**18, "cuda": 2**28}
 
 
 class Plane(NamedTuple):
-    """Integers that stand for factor * (values - zero); zero and factor are numbers or broadcast with the values."""
+    """Integers that represent factor * (values - zero); zero and factor are numbers or broadcast with the values."""
 
     values: Tensor  # int8
     zero: float | Tensor  # whole numbers
     factor: float | Tensor
 
 
-class UniformCodes(nn.Module):
-    """Codes of a fitted `Uniform` quantizer, per tensor or per head, of activations from which `shift` was subtracted.
+class Codes(nn.Module, ABC):
+    """Turns activations, from which `shift` is subtracted, into planes whose sum they are once rounded."""
 
-    Values are code - zero_point where that fits into int8, as it does below 8 bits: then no zero is left to correct for. Else
+    num_planes: int  # at most
+    shift: Tensor | None
+
+    def __init__(self, num_planes: int, shift: Tensor | None) -> None:
+        super().__init__()
+        self.num_planes = num_planes
+        self.register_buffer("shift", shift)
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> list[Plane]: ...
+
+    def shifted(self, x: Tensor) -> Tensor:
+        return x if self.shift is None else x - self.shift
+
+
+class AffineCodes(Codes):
+    """Codes of a fitted uniform grid, per tensor or per head.
+
+    Values are code - zero_point where that fits into int8, as it does below 8 bits: then there is no zero to correct for. Else
     they are code - 128.
     """
 
-    num_planes = 1
-    shift: Tensor | None
     scale: Tensor
     low: Tensor
     high: Tensor
     zero: Tensor
 
-    def __init__(self, quantizer: Uniform, shift: Tensor | None = None) -> None:
-        super().__init__()
-        low, high = -quantizer.zero_point, 2**quantizer.bits - 1 - quantizer.zero_point
+    def __init__(self, grid: Affine, shift: Tensor | None = None) -> None:
+        super().__init__(grid.num_planes, shift)
+        low, high = -grid.zero_point, 2**grid.bits - 1 - grid.zero_point
         fits = bool((low >= -MIDDLE).all() and (high < MIDDLE).all())
-        self.register_buffer("shift", shift)
-        self.register_buffer("scale", quantizer.scale.clone())
+        self.register_buffer("scale", grid.scale.clone())
         self.register_buffer("low", low)
         self.register_buffer("high", high)
         self.register_buffer("zero", torch.zeros_like(low) if fits else -low - MIDDLE)
         self.per_tensor = low.ndim == 0
-        if self.per_tensor:  # numbers: reading them from a device at each pass would wait for it
+        if self.per_tensor:  # numbers: each pass would wait for the device to send them
             self.numbers = low.item(), high.item(), self.zero.item(), self.scale.item()
 
     def forward(self, x: Tensor) -> list[Plane]:
@@ -60,20 +75,16 @@ class UniformCodes(nn.Module):
         return [Plane(values, zero, factor)]
 
 
-class TokenCodes(nn.Module):
-    """Codes of a `TokenUniform` quantizer, of tokens (T, C) less `shift` (C,); zero and factor of the plane are (T, 1)."""
+class TokenCodes(Codes):
+    """Codes of tokens (T, C), each on the uniform grid of its own range; zero and factor of the plane are (T, 1)."""
 
-    num_planes = 1
-    shift: Tensor | None
-
-    def __init__(self, quantizer: TokenUniform, shift: Tensor | None = None) -> None:
-        super().__init__()
-        self.quantizer, self.top, self.fits = quantizer, 2**quantizer.bits - 1, quantizer.bits < 8 or quantizer.symmetric
-        self.register_buffer("shift", shift)
+    def __init__(self, grid: TokenAffine, shift: Tensor | None = None) -> None:
+        super().__init__(grid.num_planes, shift)
+        self.grid, self.top, self.fits = grid, 2**grid.bits - 1, grid.bits < 8 or grid.symmetric
 
     def forward(self, x: Tensor) -> list[Plane]:
-        x = x if self.shift is None else x - self.shift
-        scale, zero_point = self.quantizer.qparams(x)
+        x = self.shifted(x)
+        scale, zero_point = token_qparams(x, self.grid.bits, self.grid.symmetric)
         zero = zero_point - (zero_point if self.fits else MIDDLE)
         values = torch.empty_like(x, dtype=torch.int8)
         steps = (widened(x) / scale).round_().clamp_(-zero_point, self.top - zero_point)
@@ -82,7 +93,7 @@ class TokenCodes(nn.Module):
 
 
 def parts(x: Tensor, result: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut both along their first dimension into parts of the size that a device likes, in at least float32."""
+    """Cut both along their first dimension into parts that fit the device's cache; those of `x` in at least float32."""
     rows = max(1, ELEMENTS_AT_ONCE.get(x.device.type, 2**28) * len(x) // max(1, x.numel()))
     for part, to in zip(x.split(rows), result.split(rows), strict=True):
         yield widened(part), to

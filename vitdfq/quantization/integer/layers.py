@@ -1,4 +1,4 @@
-"""What stands in an integer student where a student has QuantLinear, QuantConv2d and QuantMatMul: no gradients."""
+"""The modules of an integer student in place of QuantLinear, QuantConv2d and QuantMatMul; without gradients."""
 
 from functools import reduce
 
@@ -6,15 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitdfq.quantization.integer.codes import Codes
 from vitdfq.quantization.integer.products import batched_product, value_sums
 from vitdfq.quantization.integer.weights import IntegerWeight
-from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul
+from vitdfq.quantization.modules import QuantConv2d, QuantMatMul, QuantWeighted
 
 
 class IntegerLinear(nn.Module):
     """QuantLinear with int8 products. `codes` turns float inputs (T, in) into planes and subtracts the layer's input shift."""
 
-    def __init__(self, layer: QuantLinear | QuantConv2d, codes: nn.Module) -> None:
+    def __init__(self, layer: QuantWeighted, codes: Codes) -> None:
         super().__init__()
         self.codes, self.weight, self.bias = codes, IntegerWeight(layer), layer.bias
         self.int8_products = codes.num_planes * len(self.weight.values)
@@ -29,10 +30,11 @@ class IntegerLinear(nn.Module):
 
 
 class IntegerConv2d(IntegerLinear):
-    """QuantConv2d, one group of channels, as the product of its patches. Padding is real zero, which is always a code."""
+    """QuantConv2d, one group of channels, as the product of its patches. Padding is real zero, which always has a code."""
 
-    def __init__(self, layer: QuantConv2d, codes: nn.Module) -> None:
+    def __init__(self, layer: QuantConv2d, codes: Codes) -> None:
         super().__init__(layer, codes)
+        assert isinstance(layer.padding, tuple)  # none of these models has a word such as "same"
         self.kernel_size, self.stride = layer.weight.shape[-2:], layer.stride
         self.padding, self.dilation = layer.padding, layer.dilation
 
@@ -49,7 +51,7 @@ class IntegerMatMul(nn.Module):
 
     left_shift: Tensor | None
 
-    def __init__(self, product: QuantMatMul, left_codes: nn.Module, right_codes: nn.Module) -> None:
+    def __init__(self, product: QuantMatMul, left_codes: Codes, right_codes: Codes) -> None:
         super().__init__()
         shift = product.left_shift
         self.register_buffer("left_shift", shift if shift is not None and shift.any() else None)

@@ -1,16 +1,16 @@
-"""The integer student: the student's own model with integer sites, given a few images at a time."""
+"""The integer student: the student's model with integer sites, which runs a few images at a time."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-# The activations of so many pixels stay in a processor's cache: 32 images of 224 pixels at once take twice the time a pixel.
+# The activations of so many pixels stay in a processor's cache: with 32 images of 224 pixels at once a pixel takes twice as long.
 VALUES_AT_ONCE = {"cpu": 2**19}
 
 
 class IntegerStudent(nn.Module):
-    """`model`, given images in parts. Carries `vitdfq` and what `evaluate` asks a timm model for."""
+    """Runs `model` on parts of a batch. Has `vitdfq`, and the attributes of a timm model that `evaluate` reads."""
 
     def __init__(self, model: nn.Module, record: dict[str, Any]) -> None:
         super().__init__()

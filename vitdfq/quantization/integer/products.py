@@ -8,7 +8,7 @@ from torch import Tensor
 from vitdfq.quantization.integer.backends import float_product, int8_product, int8_works
 from vitdfq.quantization.integer.codes import MIDDLE, Plane
 
-# No kernel multiplies batches of int8, and those of bfloat16, exact inside, round what they return. One call a matrix costs five
+# No kernel multiplies batches of int8, and those of bfloat16, exact inside, round their results. One call per matrix costs five
 # microseconds: on a CPU 197 x 64 x 197 takes a seventh of the time that float32 takes, 49 x 32 x 49 (Swin's windows) the same. An
 # accelerator would wait for each call.
 WORTH_A_CALL = {"cpu": 2**19}
@@ -26,7 +26,7 @@ def batched_product(left: Plane, right: Plane) -> Tensor:
 
 
 def value_sums(plane: Plane, dim: int) -> Tensor:
-    """Sums of (values - zero) along a dimension, which stays: int32."""
+    """Sums of (values - zero) along a dimension, which is kept: int32."""
     sums = plane.values.sum(dim, keepdim=True, dtype=torch.int32)
     zero = _whole(plane.zero, torch.int32)
     return sums if zero is None else sums.sub_(plane.values.shape[dim] * zero)

@@ -5,7 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitdfq.quantization.integer.backends import float_product, fused_pack, fused_product, fused_works, int8_product, int8_works
+from vitdfq.quantization.integer.backends import (
+    float_product,
+    fused_pack,
+    fused_product,
+    fused_works,
+    int8_product,
+    int8_works,
+)
 from vitdfq.quantization.integer.codes import MIDDLE, Plane
 from vitdfq.quantization.modules import QuantWeighted
 
@@ -28,11 +35,11 @@ class IntegerWeight(nn.Module):
 
     def __init__(self, layer: QuantWeighted) -> None:
         super().__init__()
-        quantizer: Any = layer.weight_quantizer
-        rows = layer.weight.flatten(1)
-        scale = quantizer.scale.expand(len(rows), -1) if quantizer.scale.ndim else quantizer.scale.expand(len(rows), 1)
-        zero_point = quantizer.zero_point.to(torch.int32).expand_as(scale)[..., None]
-        codes = quantizer.codes(rows).unflatten(1, (scale.shape[1], -1))  # (out, G, columns)
+        grid, rows = layer.weight_quantizer.affine, layer.weight.flatten(1)
+        assert grid is not None  # `integer_form` leaves other weights simulated
+        scale = grid.scale.expand(len(rows), -1) if grid.scale.ndim else grid.scale.expand(len(rows), 1)
+        zero_point = grid.zero_point.to(torch.int32).expand_as(scale)[..., None]
+        codes = layer.weight_quantizer.codes(rows).unflatten(1, (scale.shape[1], -1))  # (out, G, columns)
         numbers = codes - zero_point
         fits = (numbers >= -MIDDLE).all(-1, keepdim=True) & (numbers < MIDDLE).all(-1, keepdim=True)
         zero = torch.where(fits, 0, zero_point - MIDDLE)
@@ -76,7 +83,7 @@ class IntegerWeight(nn.Module):
         return numbers if bias is None else numbers.add_(bias)
 
     def _numbers(self, group: int, a: Tensor, zero: int) -> Tensor:
-        """Whole numbers, int32 or float: the product of a group before its scale."""
+        """The product of a group before it is scaled: whole numbers, int32 or float."""
         w = self.values[group]
         if not int8_works(a.device.type):
             largest = 4 * MIDDLE**2 * a.shape[1]
@@ -94,7 +101,7 @@ class IntegerWeight(nn.Module):
         return self._packed
 
     def _apply(self, fn: Any, recurse: bool = True) -> "IntegerWeight":
-        self._packed = None  # on another device packed anew
+        self._packed = None  # packed again on another device
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -7,12 +7,14 @@ part of k·q/37 is a shift; the rest is one of 37 factors, rounded to a fraction
 import torch
 from torch import Tensor
 
+from vitdfq.quantization.quantizers.base import require_positive
+from vitdfq.quantization.quantizers.forms import Tables, digits
 from vitdfq.quantization.quantizers.levels import Levels
 from vitdfq.quantization.quantizers.logarithmic import PERCENTILES
 
 DENOMINATOR = 37
 NUMERATORS = range(10, 75)  # steps of a fifth of an octave to two octaves
-SMALLEST = torch.finfo(torch.float32).tiny  # levels below are zero: some devices flush them
+SMALLEST = torch.finfo(torch.float32).tiny  # levels below are zero: some devices flush subnormal numbers
 
 
 class AdaLog(Levels):
@@ -53,9 +55,25 @@ class AdaLog(Levels):
         levels = torch.where(levels < SMALLEST, 0.0, levels)
         boundaries = levels[:, :-1].sqrt() * levels[:, 1:].sqrt()
         levels[:, -1] = 0.0
-        # Zero has no logarithm: it begins half a step below the last level, and strictly below, whatever the rounding made of it.
+        # Zero has no logarithm: its cell ends half a step below the last level, by the unrounded formula, so strictly below it.
         boundaries[:, -1:] = levels[:, -2:-1] * torch.exp2(-numerator / (2 * DENOMINATOR))
         return levels.flip(1), boundaries.flip(1)
+
+    def int8_planes(self) -> Tables:
+        """Factors are multiples of 1/(2^(bits+1) - 2) and shifts are whole numbers, so every level is a multiple of one unit."""
+        levels = self.decode(torch.arange(2**self.bits, device=self.levels.device)).tolist()
+        shifts = [int(self.numerator.item()) * code // DENOMINATOR for code in range(len(levels))]
+        deepest = max((shift for shift, level in zip(shifts, levels, strict=True) if level), default=0)
+        unit = self.scale.item() / (2 ** (self.bits + 1) - 2)
+        numbers = [
+            round(level * 2.0**shift / unit) << deepest - shift if level else 0
+            for shift, level in zip(shifts, levels, strict=True)
+        ]
+        return digits(numbers, unit * 2.0**-deepest)
+
+    def check(self) -> None:
+        super().check()
+        require_positive(self.scale)
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, search_scale={self.search_scale}"

@@ -1,29 +1,36 @@
-"""Dynamic uniform grid: each token brings its own range."""
+"""Dynamic uniform grid: each token's own range, taken as the token arrives."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vitdfq.quantization.functional import choose_qparams, dequantize_affine, fake_quantize, quantize_affine, widened
+from vitdfq.quantization.clip_search import Cost
+from vitdfq.quantization.functional import dequantize_affine, fake_quantize, quantize_affine, token_qparams
+from vitdfq.quantization.quantizers.base import Quantizer
+from vitdfq.quantization.quantizers.forms import IntegerForm, OnnxForm, TokenAffine, Traced
 
 
-class TokenUniform(nn.Module):
-    """A uniform quantizer of activations (..., C) with a scale a token: the range of its own C values, taken when it arrives.
+class TokenUniform(Quantizer):
+    """A uniform quantizer of activations (..., C) with a scale for each token: the range of its own C values.
 
-    Nothing is calibrated and nothing stored; the price is a minimum and a maximum a token at run time. As there is no scale to
-    keep, codes mean something only together with their token: `decode` is given the values again, or see `qparams`.
+    Nothing is calibrated and nothing is stored; the price is a minimum and a maximum of each token at run time. As no scale is
+    kept, codes have a meaning only together with the values they came from: `decode` needs these as `like`.
 
     Args:
         bits: 2 to 8.
         symmetric: put zero on the middle code.
     """
 
+    has_equal_steps = True
+    needs_fit = False
+    bits: int
+
     def __init__(self, bits: int, *, symmetric: bool = False) -> None:
-        super().__init__()
-        self.bits, self.symmetric = bits, symmetric
+        super().__init__(bits)
+        self.symmetric = symmetric
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """Nothing to choose; only refuses values that no range covers.
+    def fit(self, x: Tensor, *, cost: Cost | None = None) -> None:
+        """Check the values; there is nothing to choose.
 
         Raises:
             ValueError: `x` holds NaN or infinity.
@@ -34,8 +41,7 @@ class TokenUniform(nn.Module):
     @torch.no_grad()
     def qparams(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point of each token of `x` (..., C), both (..., 1), in at least float32; constants to the gradient."""
-        low, high = (widened(end) for end in torch.aminmax(x, dim=-1, keepdim=True))
-        return choose_qparams(low, high, self.bits, self.symmetric)
+        return token_qparams(x, self.bits, self.symmetric)
 
     def forward(self, x: Tensor) -> Tensor:
         """Fake quantization, same shape; straight-through gradient."""
@@ -45,9 +51,21 @@ class TokenUniform(nn.Module):
         """Integer codes 0..2^bits - 1, same shape, as int32."""
         return quantize_affine(x, *self.qparams(x), self.bits).to(torch.int32)
 
-    def decode(self, codes: Tensor, *, like: Tensor) -> Tensor:
-        """Real values of the codes of `like`; equals `forward(like)`."""
+    def decode(self, codes: Tensor, *, like: Tensor | None = None) -> Tensor:
+        """Real values of the codes of `like`; equals `forward(like)`.
+
+        Raises:
+            ValueError: `like` is not given.
+        """
+        if like is None:
+            raise ValueError("codes with a scale for each token need the values they came from: decode(codes, like=values)")
         return dequantize_affine(codes, *self.qparams(like))
+
+    def int8_planes(self) -> IntegerForm:
+        return TokenAffine(self.bits, self.symmetric)
+
+    def onnx_form(self) -> OnnxForm:
+        return Traced()
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, {'symmetric' if self.symmetric else 'asymmetric'}, per_token"

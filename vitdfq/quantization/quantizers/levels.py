@@ -1,45 +1,46 @@
-"""A quantizer that is a sorted table of levels and the boundaries between them: what adalog, shifted_log2 and twin share.
+"""A sorted table of levels and the boundaries between them: the base class of adalog, shifted_log2 and twin.
 
 A code is the number of boundaries below a value. That takes longer than a closed formula with log2 and round (15 against 6 ns
-a value on one CPU core at 4 bits), and buys that every table, however irregular, is monotone and idempotent, and that the error
-of any number of candidate tables is known exactly from one sorted copy of the values.
+a value on one CPU core at 4 bits). In return every table, however irregular, is monotone and idempotent, and the exact error of
+any number of candidate tables is computed from one sorted copy of the values.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from vitdfq.quantization.clip_search import Cost
+from vitdfq.quantization.quantizers.base import Quantizer
 from vitdfq.quantization.sample import sampled_values
 
 
-class Levels(nn.Module, ABC):
+class Levels(Quantizer):
     """Rounds to a table of levels that `fit` chooses among candidates; per tensor.
 
-    A subclass names its `settings`, offers candidates for them, and says which table they mean.
+    A subclass names its `settings`, proposes candidates for them, and computes the table of given settings.
 
     Buffers, NaN until `fit`: `levels` (2^bits,) ascending where they are used, `boundaries` (2^bits - 1,) ascending, and one
-    0-d buffer a setting. The table is kept although it follows from the settings, so that it is the same bits on every device.
+    0-d buffer for each setting. The table is stored although it follows from the settings: its bits are then the same on every
+    device.
 
     Args:
         bits: 2 to 8.
         shape: of the settings; only `()`, per tensor.
     """
 
+    suits = frozenset({"softmax"})
     settings: ClassVar[tuple[str, ...]]
-    signed: ClassVar[bool] = False  # whether negative values may be fitted
-    descending: ClassVar[bool] = False  # whether code 0 is the highest level, as exponents of 2^-k are counted
+    signed: ClassVar[bool] = False  # negative values may be fitted
+    descending: ClassVar[bool] = False  # code 0 is the highest level, as for the exponents of 2^-k
+    bits: int
     levels: Tensor
     boundaries: Tensor
 
     def __init__(self, bits: int, *, shape: tuple[int, ...] = ()) -> None:
-        super().__init__()
-        if shape != ():
-            raise ValueError(f"{type(self).__name__} quantizers are per tensor")
-        self.bits = bits
+        super().__init__(bits, shape=shape)
         self.register_buffer("levels", torch.full((2**bits,), torch.nan))
         self.register_buffer("boundaries", torch.full((2**bits - 1,), torch.nan))
         for name in self.settings:
@@ -47,7 +48,7 @@ class Levels(nn.Module, ABC):
 
     @abstractmethod
     def candidates(self, values: Tensor) -> Tensor:
-        """Return settings to choose from, (K, len(settings)) float64, for sorted `values` (M,)."""
+        """Return the settings that `fit` compares, (K, len(settings)) float64, for sorted `values` (M,)."""
 
     @abstractmethod
     def tables(self, *settings: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,9 +59,9 @@ class Levels(nn.Module, ABC):
         """Choose the settings for values `x`, any shape.
 
         Args:
-            x: what will be quantized.
-            cost: how bad a quantized `x` (same shape) is, as a 0-d tensor, e.g. the error of a product it enters. Without it the
-                sum of squared errors decides, of at most a million values of `x`.
+            x: the values to be quantized.
+            cost: the error of a quantized `x` (same shape), 0-d, for example that of a product that reads it. Without it the sum
+                of squared errors decides, of at most a million values of `x`.
 
         Raises:
             ValueError: `x` is empty, or holds NaN, infinity or, unless the quantizer is signed, negative values; a NaN cost.
@@ -100,11 +101,12 @@ class Levels(nn.Module, ABC):
         """Real values of integer codes; equals `forward` on the values the codes came from."""
         return self.levels[self._reorder(codes.long())]
 
+    def check(self) -> None:
+        if (self.boundaries.diff() < 0).any():
+            raise ValueError("boundaries are not sorted")
+
     def _reorder(self, codes: Tensor) -> Tensor:
         return 2**self.bits - 1 - codes if self.descending else codes
-
-    def extra_repr(self) -> str:
-        return f"bits={self.bits}"
 
 
 def least(costs: Tensor) -> Tensor:
@@ -122,7 +124,7 @@ def squared_errors(values: Tensor, levels: Tensor, boundaries: Tensor) -> Tensor
     """Return the sum of squared errors (K,) of sorted `values` (M,) rounded to each of K tables.
 
     A cell holds a run of the sorted values, so n, Σv and Σv² of all cells are differences of running sums: the work is K·2^bits
-    binary searches, whatever M.
+    binary searches, independent of M.
     """
     exact = values.double()
     moments = torch.stack([torch.ones_like(exact), exact, exact**2])
@@ -134,7 +136,7 @@ def squared_errors(values: Tensor, levels: Tensor, boundaries: Tensor) -> Tensor
 
 
 def _round(x: Tensor, levels: Tensor, boundaries: Tensor) -> Tensor:
-    # bucketize counts every boundary below NaN, infinity included, and so sends NaN to a level of its own.
+    # bucketize puts NaN above every boundary, infinity included, and so in a cell of its own, whose level is NaN.
     return F.pad(levels, (0, 1), value=torch.nan).take(_ranks(x, boundaries)).to(x.dtype)
 
 

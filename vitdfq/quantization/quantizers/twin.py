@@ -1,18 +1,19 @@
 """Twin uniform grids: two step sizes, one a power of two times the other (PTQ4ViT, arXiv 2111.12293).
 
-The first bit of a code selects the half, the others count its steps; a shift of the coarse half makes them one integer. In both
-classes a value gets the nearest level of the two halves together: choosing the half first, by comparing with the split, and then
-rounding is not monotone (with four bits and the split 1/16 the values from 1/16 to 1/14 would become zero).
+The first bit of a code selects the half, the others count its steps; shifting the coarse half makes both halves one integer. In
+both classes a value is rounded to the nearest level of the two halves together: choosing the half first, by comparing with the
+split, and then rounding is not monotone (with four bits and the split 1/16 the values from 1/16 to 1/14 would become zero).
 """
 
 import torch
 from torch import Tensor
 
 from vitdfq.quantization.clip_search import Cost
+from vitdfq.quantization.quantizers.forms import Tables
 from vitdfq.quantization.quantizers.levels import Levels
 
 GELU_MINIMUM = -0.16997
-TOLERANCE = 1.1  # how far below, as a factor, a value may lie that is still GELU's, in whatever precision
+TOLERANCE = 1.1  # how far below, as a factor, a rounded output of GELU may lie
 LARGEST_SHIFT = 19
 
 
@@ -20,7 +21,7 @@ class TwinSoftmax(Levels):
     """A fine and a coarse uniform grid for values in [0, 1].
 
     With n = 2^(bits-1) - 1, codes 0..n are the levels 0..t in steps of t/n, codes n+1..2n+1 the levels 0..1 in steps of 1/n; the
-    split is t = 2^-shift and shift, 0 to 19, is fitted. Coarse levels up to t are never chosen; theirs is zero's second code.
+    split is t = 2^-shift and shift, 0 to 19, is fitted. Coarse levels up to t are never chosen; code n+1 is zero's second code.
     """
 
     settings = ("shift",)
@@ -36,8 +37,14 @@ class TwinSoftmax(Levels):
         fine = split * coarse
         below = torch.cat([split, coarse[:, :-1]], 1).maximum(split)  # the used level under each coarse level
         entry = torch.where(coarse > split, (below + coarse) / 2, 1.0)
-        entry = entry.flip(1).cummin(1).values.flip(1)  # unused levels get empty cells: they end where they begin
+        entry = entry.flip(1).cummin(1).values.flip(1)  # unused levels have empty cells, which end where they begin
         return torch.cat([fine, coarse], 1), torch.cat([(fine[:, 1:] + fine[:, :-1]) / 2, entry], 1)
+
+    def int8_planes(self) -> Tables:
+        half = 2 ** (self.bits - 1)
+        steps, zeros = list(range(half)), [0] * half
+        step = 1 / (half - 1)
+        return Tables([(steps + zeros, step * 2.0 ** -self.shift.item()), (zeros + steps, step)])
 
 
 class TwinGelu(Levels):
@@ -48,6 +55,7 @@ class TwinGelu(Levels):
     GELU's minimum would be clipped to it, so `fit` refuses them.
     """
 
+    suits = frozenset({"gelu", "softmax"})
     settings = ("shift",)
     signed = True
     shift: Tensor
@@ -56,11 +64,11 @@ class TwinGelu(Levels):
         """Choose the shift, see `Levels.fit`.
 
         Raises:
-            ValueError: also values clearly below GELU's minimum, as a gated MLP, a rotated one or a shift make them.
+            ValueError: also values clearly below GELU's minimum: inputs behind a gate, a rotation or a shift.
         """
         if x.numel() and x.min() < TOLERANCE * GELU_MINIMUM:
-            said = f"values down to {x.min().item():.3g} are no output of GELU, which ends at -0.17"
-            raise ValueError(f"twin_gelu: {said}; prepare without rotate_mlp, or change gelu.quantizer; choices: uniform")
+            reason = f"values down to {x.min().item():.3g} are no output of GELU, which ends at -0.17"
+            raise ValueError(f"twin_gelu: {reason}; prepare without rotate_mlp, or change gelu.quantizer; choices: uniform")
         super().fit(x, cost=cost)
 
     def candidates(self, values: Tensor) -> Tensor:
@@ -74,3 +82,8 @@ class TwinGelu(Levels):
         numbers = torch.arange(-half, half, dtype=shift.dtype, device=shift.device)
         levels = -GELU_MINIMUM / half * numbers * torch.where(numbers < 0, 1.0, torch.exp2(shift))
         return levels, (levels[:, 1:] + levels[:, :-1]) / 2
+
+    def int8_planes(self) -> Tables:
+        half = 2 ** (self.bits - 1)
+        step, zeros = -GELU_MINIMUM / half, [0] * half
+        return Tables([(list(range(-half, 0)) + zeros, step), (zeros + list(range(half)), step * 2.0 ** self.shift.item())])

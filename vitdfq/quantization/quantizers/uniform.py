@@ -4,16 +4,26 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitdfq.common.lookup import lookup
 from vitdfq.quantization.clip_search import Cost, search_rows, search_tensor
 from vitdfq.quantization.functional import dequantize_affine, fake_quantize, quantize_affine
 from vitdfq.quantization.observers import OBSERVERS
+from vitdfq.quantization.quantizers.base import Quantizer, require_positive
+from vitdfq.quantization.quantizers.dynamic import TokenUniform
+from vitdfq.quantization.quantizers.forms import Affine, IntegerForm, OnnxForm, Traced
+
+MEASURES = {  # granularity -> keywords of `fit`
+    "tensor": frozenset({"cost", "importance"}),
+    "head": frozenset({"importance"}),
+    "channel": frozenset({"gram"}),
+    "group": frozenset({"gram"}),
+}
 
 
-class Uniform(nn.Module):
-    """A uniform quantizer whose range minimises an error of what it was fitted on.
+class Uniform(Quantizer):
+    """A uniform quantizer whose range minimizes an error of the values it was fitted on.
 
     Args:
         bits: 2 to 8.
@@ -21,15 +31,20 @@ class Uniform(nn.Module):
             (C, ...) weight flattened to two dimensions; `(C, M / group_size)` per group of such a row, see `weight_shape`.
         symmetric: put zero on the middle code.
         group_size: so many consecutive values of a weight's row share a scale; None: the whole row does.
-        observer: which ranges `fit` tries: "min_max", "percentile", "mse" (many fractions of the range), or "output_error": as "mse",
-            but it insists on a measure of what matters to the layer's output.
+        observer: which ranges `fit` tries: "min_max", "percentile", "mse" (many fractions of the range), or "output_error": the
+            ranges of "mse", and `fit` requires a measure of the error of the layer's output.
 
     Buffers `scale` and `zero_point` are NaN until `fit`, so that an uncalibrated model cannot pass for a calibrated one.
 
     Raises:
-        ValueError: a shape, group size or observer that cannot be.
+        ValueError: a shape, group size or observer that does not exist.
     """
 
+    options = frozenset({"symmetric", "observer", "group_size"})
+    granularities = frozenset(MEASURES)
+    by_token = TokenUniform
+    has_equal_steps = True
+    bits: int
     scale: Tensor
     zero_point: Tensor
 
@@ -42,30 +57,32 @@ class Uniform(nn.Module):
         group_size: int | None = None,
         observer: str = "mse",
     ) -> None:
-        super().__init__()
+        super().__init__(bits, shape=shape)
         self.granularity = _granularity(shape, group_size)
-        lookup(observer, OBSERVERS, "observer")
-        self.bits, self.symmetric, self.group_size, self.observer = bits, symmetric, group_size, observer
+        self.guided = lookup(observer, OBSERVERS, "observer").guided
+        self.measures = MEASURES[self.granularity]
+        self.trainable_scale = self.granularity == "tensor"
+        self.symmetric, self.group_size, self.observer = symmetric, group_size, observer
         self.register_buffer("scale", torch.full(shape, math.nan))
         self.register_buffer("zero_point", torch.full(shape, math.nan))
 
     @torch.no_grad()
     def fit(self, x: Tensor, *, cost: Cost | None = None, gram: Tensor | None = None, importance: Tensor | None = None) -> None:
-        """Choose scale and zero point for `x` by squared error, or by what the options say matters.
+        """Choose scale and zero point for `x` by squared error, or by one of the measures.
 
         Args:
             x: any shape per tensor, (..., H, N, d) per head, (C, M) per channel or group.
-            cost: for a per-tensor scale: says how bad a quantized `x`, same shape and dtype, is (0-d), for example by the error
-                of a product that reads it. Some 17 candidates are tried; min-max is one of them.
+            cost: for a per-tensor scale: the error (0-d) of a quantized `x`, same shape and dtype, for example that of a product
+                that reads it. Some 17 candidates are tried; min-max is one of them.
             gram: for weights: (M, M) second moments of the inputs. The error is then that of the layer's output (groups: as if
                 inputs of different groups were uncorrelated).
             importance: for activations: (C,) weights of the last dimension's channels.
 
         Raises:
-            ValueError: `x` is empty, of the wrong shape, or holds NaN or infinity; an option that does not go with the scale's
-                shape; observer "output_error" without any of the options.
+            ValueError: `x` is empty, of the wrong shape, or holds NaN or infinity; a measure that does not go with the scale's
+                shape; observer "output_error" without a measure.
         """
-        self._check(x, cost, gram, importance)
+        self._check_values(x, cost, gram, importance)
         if self.granularity in ("channel", "group"):
             rows = self._grouped(x.float()).flatten(0, -2)
             if gram is not None and self.group_size:
@@ -88,8 +105,25 @@ class Uniform(nn.Module):
         return self._on_grid(quantize_affine, x, self.bits).to(torch.int32)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Real values of integer codes, same shape; equals `forward` on the values the codes came from."""
+        """Real values of integer codes, same shape; equals `forward` on the values that the codes came from."""
         return self._on_grid(dequantize_affine, codes)
+
+    @property
+    def affine(self) -> Affine:
+        return Affine(self.bits, self.scale, self.zero_point, self.symmetric, self.granularity, self.group_size)
+
+    def int8_planes(self) -> IntegerForm | None:
+        return self.affine if self.granularity in ("tensor", "head") else None
+
+    def onnx_form(self) -> OnnxForm:
+        # onnxruntime fuses QuantizeLinear with a scale per head into a product, and then cannot run it.
+        return self.affine if self.granularity == "tensor" else Traced()
+
+    def check(self) -> None:
+        require_positive(self.scale)
+        zero_point = self.zero_point
+        if not ((zero_point == zero_point.round()) & (zero_point >= 0) & (zero_point < 2**self.bits)).all():
+            raise ValueError(f"zero_point is no code of {self.bits} bits")
 
     def extra_repr(self) -> str:
         grid = "symmetric" if self.symmetric else "asymmetric"
@@ -102,26 +136,23 @@ class Uniform(nn.Module):
         return function(self._grouped(x), self.scale[..., None], self.zero_point[..., None], *bits).flatten(-2)
 
     def _grouped(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.group_size)) if self.granularity == "group" else x
+        return x.unflatten(-1, (-1, self.group_size)) if self.group_size else x
 
-    def _check(self, x: Tensor, cost: Cost | None, gram: Tensor | None, importance: Tensor | None) -> None:
+    def _check_values(self, x: Tensor, cost: Cost | None, gram: Tensor | None, importance: Tensor | None) -> None:
         if not x.numel():
             raise ValueError("cannot fit a quantizer on no values")
         if not x.isfinite().all():
             raise ValueError("cannot fit a quantizer on values that are NaN or infinite")
-        of_weight = self.granularity in ("channel", "group")
-        for name, given, fits in (
-            ("cost", cost, self.granularity == "tensor"),
-            ("gram", gram, of_weight),
-            ("importance", importance, not of_weight),
-        ):
-            if given is not None and not fits:
+        measures = {"cost": cost, "gram": gram, "importance": importance}
+        given = [name for name, value in measures.items() if value is not None]
+        for name in given:
+            if name not in self.measures:
                 raise ValueError(f"{name} does not go with a scale per {self.granularity}")
-        if OBSERVERS[self.observer].guided and cost is None and gram is None and importance is None:
+        if self.guided and not given:
             raise ValueError(f"observer {self.observer!r} needs gram=, importance= or cost=")
         if self.granularity == "head":
             fits, needed = x.ndim >= 3 and x.shape[-3] == len(self.scale), f"(..., {len(self.scale)}, N, d)"
-        elif of_weight:
+        elif self.granularity in ("channel", "group"):
             rows, groups = self.scale.shape
             columns = groups * self.group_size if self.group_size else "M"
             fits = x.ndim == 2 and len(x) == rows and columns in ("M", x.shape[1])
@@ -135,7 +166,7 @@ class Uniform(nn.Module):
 
 
 def weight_shape(rows: int, columns: int, group_size: int | None = None) -> tuple[int, int]:
-    """Return the scale's shape for a weight (rows, columns): one a row, or one for each `group_size` values of a row.
+    """Return the scale's shape for a weight (rows, columns): one for each row, or for each `group_size` values of a row.
 
     Raises:
         ValueError: `group_size` does not divide the columns.
@@ -148,7 +179,7 @@ def weight_shape(rows: int, columns: int, group_size: int | None = None) -> tupl
 
 
 def _granularity(shape: tuple[int, ...], group_size: int | None) -> str:
-    """What one scale is for: "tensor", "head", "channel" or "group"."""
+    """What one scale stands for: "tensor", "head", "channel" or "group"."""
     if group_size is not None:
         if len(shape) == 2 and group_size >= 1:
             return "group"

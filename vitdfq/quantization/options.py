@@ -1,0 +1,200 @@
+"""What can be set of a student's quantizers: the spelling of bits, the options of each role, and changes of them."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from vitdfq.common.lookup import did_you_mean
+from vitdfq.models.untrusted import short
+from vitdfq.quantization.observers import OBSERVERS
+from vitdfq.quantization.quantizers import QUANTIZERS, quantizer_class
+
+Change = Mapping[str, Any]  # option -> value; what is not named stays as it is
+ROLES = ("weight", "activation", "gelu", "softmax")
+_GRID = ("bits", "quantizer", "symmetric", "observer")
+OPTIONS = {  # role -> its options
+    "weight": (*_GRID, "per_channel", "group_size"),
+    "activation": (*_GRID, "per_head", "per_token"),
+    "gelu": (*_GRID, "per_token"),
+    "softmax": (*_GRID, "renormalize"),
+}
+BITS = ("w8a8", "w6a6", "w4a8", "w4a4", "w3a3", "w4a16")  # the usual ones
+FLOAT_NAMES = (16, 32)  # "a16" and "a32" mean the same: activations stay in the model's float type
+ACTIVATION_NAMES = (*range(2, 9), *FLOAT_NAMES)
+LONGEST_PATH = 200  # characters of a path in a message: globs may come out of a stranger's file
+SPELLINGS = tuple(f"w{weight}a{activation}" for weight in range(2, 9) for activation in ACTIVATION_NAMES)
+
+
+class OptionError(ValueError):
+    """An argument of `quantize` that cannot be used.
+
+    Attributes:
+        keys: the path to it, ("overrides", "head*", "weight", "bits").
+        reason: the value, and the choices.
+    """
+
+    def __init__(self, keys: tuple[str, ...], reason: str) -> None:
+        path = ".".join(map(str, keys))
+        super().__init__(f"{path if len(path) <= LONGEST_PATH else f'{path[:LONGEST_PATH]} ...'}: {reason}")
+        self.keys, self.reason = keys, reason
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How the values of one role are quantized.
+
+    Attributes:
+        bits: 2 to 8; None: left in float.
+        quantizer: a name in `QUANTIZERS`.
+        symmetric, observer, group_size: arguments of the quantizer; None: not given, so that its own default holds.
+        per_channel: of weights: a scale for each output channel, where the quantizer has that; False: one for the whole weight.
+        per_head: of operands of attention: a scale for each head.
+        per_token: of inputs of linear layers: each token's own range, determined as the token arrives.
+        renormalize: of softmax: divide each output row by the sum of its quantized row.
+
+    Raises:
+        ValueError: a value that its option does not take.
+    """
+
+    bits: int | None
+    quantizer: str = "uniform"
+    symmetric: bool | None = None
+    observer: str | None = None
+    group_size: int | None = None
+    per_channel: bool = True
+    per_head: bool = False
+    per_token: bool = False
+    renormalize: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in self.given().items():
+            check_option(name, value)
+
+    def given(self) -> dict[str, Any]:
+        """The options that have a value; `bits` always."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None or name == "bits"}
+
+    def changed(self, change: Change) -> "Grid":
+        """Return the grid with these options changed. A quantizer drops the earlier options that it does not have."""
+        return replace(self, **_dropped_by(change) | dict(change))
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The grids of a model, or of one site. `gelu` is what differs from `activation` for inputs that are GELU's output."""
+
+    weight: Grid
+    activation: Grid
+    softmax: Grid
+    gelu: Change = field(default_factory=dict)
+
+    def changed(self, change: Change) -> "Roles":
+        """Return the roles after a change {"bits": for all roles, role: {option: value}}."""
+        bits = {"bits": change["bits"]} if "bits" in change else {}
+        parts = {role: bits | dict(change.get(role) or {}) for role in ROLES}
+        dropped = _dropped_by(parts["gelu"])
+        return Roles(
+            weight=self.weight.changed(parts["weight"]),
+            activation=self.activation.changed(parts["activation"]),
+            softmax=self.softmax.changed(parts["softmax"]),
+            gelu={name: value for name, value in self.gelu.items() if name not in dropped} | parts["gelu"],
+        )
+
+    def for_gelu(self, change: Change) -> "Roles":
+        """Return the roles with a change of the role "gelu" applied to `activation`: for a site that reads GELU's output."""
+        return replace(self, activation=self.activation.changed(change))
+
+
+def _dropped_by(change: Change) -> dict[str, Any]:
+    """The options, at the values that mean "not given", that the quantizer in a change does not have."""
+    if "quantizer" not in change:
+        return {}
+    kind = quantizer_class(change["quantizer"])
+    dropped: dict[str, Any] = dict.fromkeys({"symmetric", "observer", "group_size"} - kind.options)
+    return dropped if "head" in kind.granularities else dropped | {"per_head": False}
+
+
+def parse_bits(bits: str) -> tuple[int, int | None]:
+    """Return the bits of weights and of activations of a name like "w4a4".
+
+    Weights have 2 to 8 bits, activations 2 to 8 or, as "a16" or "a32", None: activations, softmax included, stay in the model's
+    float type. The two spellings mean the same.
+
+    Raises:
+        ValueError: not such a name.
+    """
+    if not isinstance(bits, str) or bits not in SPELLINGS:
+        grammar = "w<2-8>a<2-8|16|32>: weights of 2 to 8 bits, activations of 2 to 8 bits or in float (a16, a32)"
+        raise ValueError(f"unknown bits {short(bits)}{_hint(bits)}; choices: {grammar}, for example w4a4, w8a8 or w4a16")
+    weight, activation = (int(number) for number in bits[1:].split("a"))
+    return weight, None if activation in FLOAT_NAMES else activation
+
+
+def bits_name(weight_bits: int | None, activation_bits: int | None) -> str:
+    """Undo `parse_bits`, of what `bits_of` returns: 16 stands for float."""
+    return f"w{weight_bits or 16}a{activation_bits or 16}"
+
+
+def _hint(bits: Any) -> str:
+    """ ", did you mean 'w8a8'?" for "int8", and alike for "W4A4", "w4", "4bit", "4/8" and 4; empty where nothing is near."""
+    text = str(bits)[:20].lower()
+    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    if len(numbers) == 1:
+        weights_alone = re.fullmatch(r"\W*w\W*\d\W*", text)
+        numbers.append(FLOAT_NAMES[0] if weights_alone else numbers[0])
+    direct = "w{}a{}".format(*numbers) if len(numbers) == 2 else ""
+    return did_you_mean(direct if direct in SPELLINGS else text, SPELLINGS)
+
+
+def check_change(change: Change, role: str, keys: tuple[str, ...]) -> None:
+    """Check the options that a mapping gives for a role; `keys` lead to the mapping.
+
+    Raises:
+        OptionError: not a mapping, an option that the role does not have, or a value that the option does not take.
+    """
+    if not isinstance(change, Mapping):
+        raise OptionError(keys, f"{short(change)} is not a mapping of options")
+    for name, value in change.items():
+        if name not in OPTIONS[role]:
+            raise OptionError((*keys, name), unknown_key(name, OPTIONS[role]))
+        try:
+            check_option(name, value)
+        except ValueError as error:
+            raise OptionError((*keys, name), str(error)) from None
+
+
+def check_option(name: str, value: Any) -> None:
+    """Raise ValueError unless an option takes a value."""
+    if name == "bits":
+        check_bits(value)
+    elif name == "quantizer":
+        check_name(value, QUANTIZERS, "quantizer")
+    elif name == "observer":
+        check_name(value, OBSERVERS, "observer")
+    elif name == "group_size":
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"group_size is {short(value)}; expected a whole number of at least 1, or null")
+    elif not isinstance(value, bool):
+        raise ValueError(f"{name} is {short(value)}; expected true or false")
+
+
+def check_bits(bits: Any, where: str | None = None) -> None:
+    """Raise ValueError, which `where` may start, unless `bits` is an integer 2..8, or None: left in float."""
+    if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8):
+        start = "" if where is None else f"{where}: "
+        raise ValueError(f"{start}bits is {short(bits)}; choices: 2 to 8, or null for float")
+
+
+def check_name(name: Any, choices: Collection[str], what: str) -> None:
+    """Raise ValueError unless a value, which may come out of a stranger's file, is one of the names."""
+    if not isinstance(name, str) or name not in choices:
+        near = did_you_mean(name, choices) if isinstance(name, str) and len(name) <= LONGEST_PATH else ""
+        raise ValueError(f"unknown {what} {short(name)}{near}; choices: {', '.join(sorted(choices))}")
+
+
+def unknown_key(key: Any, choices: Collection[str]) -> str:
+    """The reason of an error about a key that does not exist."""
+    near = did_you_mean(key, choices) if isinstance(key, str) and len(key) <= LONGEST_PATH else ""
+    return f"unknown key{near}; choices: {', '.join(choices)}"
