@@ -59,7 +59,7 @@ def quantize(
     for glob in choice.overrides:
         if not any(matches(name, glob) for name in modules):
             raise ValueError(f"overrides: {glob!r} matches no site; sites look like {', '.join(_examples(modules))}")
-    places = Places.of(student, modules)
+    places = Places.of(student)
     for name, module in modules.items():
         roles = choice.at(name, places)
         with _naming(name):
