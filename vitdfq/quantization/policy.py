@@ -139,11 +139,8 @@ class Places:
     def of(cls, model: nn.Module) -> "Places":
         """Look them up in a float model's family."""
         ends = end_sites(model)
-        return cls(
-            image=frozenset(ends.embedding[:1]),
-            ends=frozenset((*ends.embedding, *ends.head)),
-            gelu=frozenset(gelu_readers(model)),
-        )
+        image, both = frozenset(ends.embedding[:1]), frozenset((*ends.embedding, *ends.head))
+        return cls(image=image, ends=both, gelu=frozenset(gelu_readers(model)))
 
 
 @dataclass(frozen=True)
