@@ -4,13 +4,20 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: the default suite has no network
 os.environ["HF_DATASETS_OFFLINE"] = "1"
-os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side, a process a core
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, a process a core
+
+import json
+from pathlib import Path
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from tiny import TINY, make_tiny
 
 from vitdfq.models import image_size
+
+FOLDER_ARGUMENTS = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 
 
 @pytest.fixture(params=sorted(TINY))
@@ -34,3 +41,32 @@ def images(request) -> torch.Tensor:
 def small_pools(monkeypatch):
     """Painting takes milliseconds an image: choose from pools of 64, not of 512."""
     monkeypatch.setattr("vitdfq.synthesis.image_selection.farthest_point.BLOCK", 4)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder as timm writes them: a tiny ViT with random weights in half precision."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=5, **FOLDER_ARGUMENTS)
+    path = tmp_path / "tiny"
+    path.mkdir()
+    halves = {name: value.half() for name, value in model.state_dict().items()}
+    save_file(halves, path / "model.safetensors", metadata={"format": "pt"})
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "num_classes": 5,
+        "model_args": FOLDER_ARGUMENTS,
+        "pretrained_cfg": {
+            "tag": "toy",
+            "input_size": [3, 32, 32],
+            "fixed_input_size": True,
+            "mean": [0.25, 0.25, 0.25],
+            "std": [0.5, 0.5, 0.5],
+            "num_classes": 5,
+            "classifier": "head",
+            "label_names": ["a", "b", "c", "d", "e"],
+            "license": "apache-2.0",
+        },
+    }
+    (path / "config.json").write_text(json.dumps(config))
+    return path
