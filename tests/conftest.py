@@ -7,6 +7,7 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, a process a core
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,50 @@ from tiny import TINY, make_tiny
 
 from vitdfq.models import image_size
 
+# Folders and files whose tests run the real command, read the zoo or write ONNX. Single tests elsewhere say `integration`.
+INTEGRATION = (
+    *("cost", "hub", "onnx", "workflow", "runtime/test_launch.py", "training/test_batch_sharding.py"),
+    *("data/test_readers.py", "test_bad_input.py", "test_cli.py", "test_layers.py", "test_zoo.py"),
+)
+NOT_UNIT = ("integration", "slow", "gpu", "hub")
 FOLDER_ARGUMENTS = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test `unit` or `integration`."""
+    tests = Path(__file__).parent
+    for item in items:
+        folder_or_file = item.path.relative_to(tests)
+        if any(folder_or_file.is_relative_to(name) for name in INTEGRATION):
+            item.add_marker(pytest.mark.integration)
+        if not any(item.get_closest_marker(name) for name in NOT_UNIT):
+            item.add_marker(pytest.mark.unit)
+
+
+def refuse_in_unit_tests(event: str, args: tuple) -> None:
+    """An audit hook: a test that takes seconds must not pass for a unit test."""
+    global running_unit_test
+    if running_unit_test and (
+        event == "subprocess.Popen"
+        or (event == "open" and "/vitdfq/zoo/" in str(args[0]))
+        or (event == "import" and args[0] in ("onnx", "onnxruntime", "onnxscript"))
+    ):
+        test, running_unit_test = running_unit_test, ""  # so that the failure itself can be reported
+        pytest.fail(f"{test} is marked unit but does {event} {args[0]}; mark it @pytest.mark.integration")
+
+
+running_unit_test = ""
+sys.addaudithook(refuse_in_unit_tests)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    global running_unit_test
+    running_unit_test = item.nodeid if item.get_closest_marker("unit") else ""
+    try:
+        return (yield)
+    finally:
+        running_unit_test = ""
 
 
 @pytest.fixture(params=sorted(TINY))
