@@ -21,7 +21,6 @@ from vitdfq.evaluation import predict, score
 from vitdfq.onnx.runtime import session
 from vitdfq.onnx.trace import INPUT, OUTPUT
 from vitdfq.quantization.modules import activation_quantizers
-from vitdfq.runtime import progress
 
 
 class InOnnxruntime(nn.Module):
@@ -49,7 +48,6 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--num-test", type=int, default=None, help="first so many test images [as the recipe says]")
     args = parser.parse_args()
-    progress.quiet = True
     evaluate = vitdfq.load_recipe(args.run / "recipe.yaml").evaluate
     if args.num_test:
         evaluate |= {"num_images": args.num_test}

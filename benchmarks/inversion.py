@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vitdfq
+from vitdfq.common.precision import PRECISIONS
 from vitdfq.models import image_size
-from vitdfq.runtime.precision import PRECISIONS
 from vitdfq.synthesis import Loss, TeacherFacts
 from vitdfq.synthesis.losses.patch_similarity import _entropy, attention_outputs
 

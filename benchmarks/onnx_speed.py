@@ -18,7 +18,6 @@ import torch
 import vitdfq
 from vitdfq.models import image_size
 from vitdfq.onnx import runtime
-from vitdfq.runtime import progress
 
 
 def main() -> None:
@@ -29,7 +28,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=15)
     args = parser.parse_args()
-    progress.quiet = True
     teacher = vitdfq.load_teacher(args.model if ":" in args.model else timm.create_model(args.model, pretrained=False))
     images = torch.randn(args.batch, 3, *image_size(teacher))
     print(f"{args.model}, batch {args.batch}, {args.threads} threads, {args.turns} turns")

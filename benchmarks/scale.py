@@ -24,7 +24,6 @@ import yaml
 
 import vitdfq
 from vitdfq.cost.timing import timed
-from vitdfq.runtime import progress
 
 STEPS = ["center", "observe", "gptq", "distill"]
 SHAPES = [f"{name}_224" for name in ("deit_tiny_patch16", "deit_small_patch16", "deit_base_patch16", "swin_base_patch4_window7")]
@@ -40,7 +39,6 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20)
     args = parser.parse_args()
-    progress.quiet = True
     for what in args.what:
         TABLES[what](args)
 

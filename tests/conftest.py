@@ -1,5 +1,6 @@
 """Fixtures for every test."""
 
+import logging
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: the default suite has no network
@@ -114,3 +115,14 @@ def folder(tmp_path) -> Path:
     }
     (path / "config.json").write_text(json.dumps(config))
     return path
+
+
+@pytest.fixture(autouse=True)
+def library_logger():
+    """The library's messages reach `caplog`; the command line's set-up of the logger ends with the test."""
+    logger = logging.getLogger("vitdfq")
+    before = list(logger.handlers), logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    yield logger
+    logger.handlers[:], logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])

@@ -11,9 +11,10 @@ from torch import nn
 
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.data import batches, load_labelled
-from vitdfq.evaluation import Predictions, check_numbers, evaluate, predict, score
+from vitdfq.evaluation import EvaluationOptions, Predictions, evaluate, predict, score
 from vitdfq.runtime import progress
 from vitdfq.runtime.partial_results import PartialResults
+from vitdfq.runtime.shared_run import SharedRun
 
 NUM_CLASSES = 7
 # what the model says (pixel value = class), and the truth: 3 of 5 are right
@@ -117,17 +118,17 @@ def test_too_few_images_are_noticed(folder, monkeypatch):
         evaluate(Reader(), dataset=folder, batch_size=2)
 
 
-def test_a_damaged_shard_is_named_and_made_again_alone(folder, tmp_path, monkeypatch, capsys):
+def test_a_damaged_shard_is_named_and_made_again_alone(folder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("vitdfq.evaluation.BATCHES_IN_SHARD", 1)
-    shelf = PartialResults(tmp_path / "shelf")
-    before = predict(Reader(), dataset=folder, batch_size=2, shelf=shelf)
-    damaged = tmp_path / "shelf/rows_2_4.safetensors"
+    run = SharedRun(PartialResults(tmp_path / "parts"))
+    before = predict(Reader(), dataset=folder, batch_size=2, run=run)
+    damaged = tmp_path / "parts/rows_2_4.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-8] + b"damaged?")
     model = Reader()
-    again = predict(model, dataset=folder, batch_size=2, shelf=shelf)
+    again = predict(model, dataset=folder, batch_size=2, run=run)
     assert again.logits.equal(before.logits) and again.labels.equal(before.labels)
     assert model.sizes == [2]  # the other shards are kept
-    assert capsys.readouterr().err.replace("\n", "").count("rows_2_4.safetensors: changed since it was written; made again") == 1
+    assert caplog.text.count("rows_2_4.safetensors: changed since it was written; computed again") == 1
 
 
 def test_unknown_length_needs_num_images(folder, monkeypatch):
@@ -156,13 +157,17 @@ def test_broken_models_are_refused(folder):
 @pytest.mark.parametrize("numbers", [{"num_images": 0}, {"batch_size": 0}, {"num_workers": -1}])
 def test_numbers_out_of_range(numbers, folder):
     with pytest.raises(ValueError, match="it must be at least"):
-        check_numbers(**numbers)
+        EvaluationOptions(**numbers)
     with pytest.raises(ValueError, match="it must be at least"):
         evaluate(Reader(), dataset=folder, **numbers)
 
 
-def test_progress_shows_running_top1(folder, monkeypatch, capsys):
+def test_progress_shows_running_top1(folder, monkeypatch, caplog):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    evaluate(Reader(), dataset=folder, batch_size=3, run=SharedRun())
+    assert "evaluate: 3/5" in caplog.text and "top1 60" in caplog.text
+
+
+def test_python_callers_see_no_output(folder, capsys):
     evaluate(Reader(), dataset=folder, batch_size=3)
-    captured = capsys.readouterr()
-    assert "evaluate: 3/5" in captured.err and "top1 60" in captured.err and not captured.out
+    assert capsys.readouterr() == ("", "")

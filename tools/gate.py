@@ -54,7 +54,7 @@ def quick() -> Iterator[tuple[str, str]]:
     inputs = vitdfq.synthesize(teachers["zoo:vit"], method="noise", num_images=16, seed=7)
     images = {name: vitdfq.synthesize(teacher, method="dead_leaves", num_images=16) for name, teacher in teachers.items()}
     for name, painted in images.items():
-        yield f"images/{name}/dead_leaves", digest(painted)
+        yield f"pool/{name}", digest(painted)
     for method in METHODS:
         for name in ("zoo:deit", "zoo:swin"):
             found = vitdfq.synthesize(teachers[name], method=method, num_images=4, steps=3 if METHODS[method].steps else None)
@@ -101,7 +101,7 @@ def main() -> None:
     different = 0
     for name, value in [*quick(), *([] if args.quick else quickstart())]:
         found[name] = value
-        if before and before.get(name) != value:
+        if name in before and before[name] != value:
             different += 1
             print(f"{name}: was {before.get(name)}, is {value}", flush=True)
     if args.write:

@@ -1,6 +1,7 @@
 """The command line: typer, and nothing that could live elsewhere. torch is imported inside the commands, so `--help` is quick."""
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -55,10 +56,9 @@ def options(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only results and errors.")] = False,
 ) -> None:
-    if quiet:
-        from vitdfq.runtime import progress
+    from vitdfq.runtime.progress import show_messages
 
-        progress.quiet = True
+    show_messages(logging.WARNING if quiet else logging.INFO)
 
 
 @app.command()
@@ -210,7 +210,7 @@ def line(recipe: str, out: Path | None, overrides: list[str] | None, fresh: bool
 
 def show(content: Any, format: Format, render: Callable[[], Any]) -> None:
     """Print a result on stdout: JSON for machines, `render()` for people; of several processes the main one speaks."""
-    if not distributed.speaks():
+    if not distributed.is_reporting():
         return
     if format is Format.json:
         typer.echo(json.dumps(content, indent=2))
@@ -239,8 +239,8 @@ def fail(message: object, exit_code: int, error: BaseException | None = None) ->
     """Print one line and exit. Of several processes all meet the errors of `vitdfq.common.errors`: the main one says them."""
     if error is not None and os.environ.get("VITDFQ_DEBUG"):
         raise error
-    if distributed.speaks() or not isinstance(message, VitdfqError):
-        who = "" if distributed.speaks() else f"process {os.environ['RANK']}: "
+    if distributed.is_reporting() or not isinstance(message, VitdfqError):
+        who = "" if distributed.is_reporting() else f"process {os.environ['RANK']}: "
         typer.echo(f"error: {who}" + " ".join(str(message).split()), err=True)
     sys.stderr.flush()
     raise SystemExit(exit_code)

@@ -5,7 +5,7 @@ import torch
 from tiny import make_tiny
 
 from vitdfq.calibration import calibrate
-from vitdfq.calibration.center import center
+from vitdfq.calibration.center import CenterOptions, center
 from vitdfq.calibration.folding import float_inputs
 from vitdfq.calibration.held_out import HeldOutValidation
 from vitdfq.checkpoint.save_load import load, save
@@ -26,7 +26,7 @@ def test_the_float_function_stays_on_other_images_too(kind, prepared):
         teacher = prepare(teacher, steps=steps)
     size = teacher.pretrained_cfg["input_size"][1:]
     student = quantize(teacher, overrides=FLOAT)
-    center(student, teacher, torch.randn(4, 3, *size, dtype=torch.float64), guarded=False)
+    center(student, teacher, torch.randn(4, 3, *size, dtype=torch.float64), CenterOptions(guarded=False))
     moved = max(part.input_shift.abs().max().item() for part in student.modules() if isinstance(part, QuantLinear))
     assert moved > 0.1
     others = 3 * torch.randn(4, 3, *size, dtype=torch.float64) + 1
@@ -35,7 +35,7 @@ def test_the_float_function_stays_on_other_images_too(kind, prepared):
 
 def test_what_is_quantized_has_no_mean(teacher, images):
     student = quantize(teacher, overrides=FLOAT)
-    center(student, teacher, images, guarded=False)
+    center(student, teacher, images, CenterOptions(guarded=False))
     linears = {name: part for name, part in student.named_modules() if isinstance(part, QuantLinear)}
     means = float_inputs(student, {name: (name,) for name in linears}, images, lambda name, inputs: inputs.mean(0))
     for name, mean in means.items():
@@ -49,9 +49,9 @@ def test_what_is_quantized_has_no_mean(teacher, images):
 
 def test_a_second_time_changes_nothing(tiny_vit, images):
     student = quantize(tiny_vit, overrides=FLOAT)
-    center(student, tiny_vit, images, guarded=False)
+    center(student, tiny_vit, images, CenterOptions(guarded=False))
     once = {name: value.clone() for name, value in student.state_dict().items()}
-    center(student, tiny_vit, images, guarded=False)
+    center(student, tiny_vit, images, CenterOptions(guarded=False))
     torch.testing.assert_close(dict(student.state_dict()), once, rtol=1e-4, atol=1e-4)
 
 

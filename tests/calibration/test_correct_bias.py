@@ -6,7 +6,7 @@ from tiny import make_student_float, make_tiny
 from torch import nn
 
 from vitdfq.calibration import calibrate
-from vitdfq.calibration.correct_bias import correct_bias
+from vitdfq.calibration.correct_bias import CorrectBiasOptions, correct_bias
 from vitdfq.calibration.observe import observe
 from vitdfq.models import norm_readers, projections, record
 from vitdfq.quantization import quantize
@@ -128,7 +128,7 @@ def test_mean_errors_shrink_on_other_noise(kind):
 
 def test_only_the_first_images_count(tiny_vit, images):
     one, other = observed(tiny_vit, images), observed(tiny_vit, images)
-    correct_bias(one, tiny_vit, images, num_images=4)
+    correct_bias(one, tiny_vit, images, CorrectBiasOptions(num_images=4))
     correct_bias(other, tiny_vit, images[:4])
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 

@@ -7,7 +7,7 @@ from tiny import make_student_float, make_tiny
 from torch import nn
 
 from vitdfq.calibration import calibrate
-from vitdfq.calibration.equalize import equalize
+from vitdfq.calibration.equalize import EqualizeOptions, equalize
 from vitdfq.calibration.reparameterize import reparameterize
 from vitdfq.models import load_teacher, norm_readers, record
 from vitdfq.quantization import quantize
@@ -17,7 +17,7 @@ VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads"
 
 def rewritten(teacher, images, **options):
     student = quantize(teacher)
-    equalize(student, teacher, images, **options)
+    equalize(student, teacher, images, EqualizeOptions(**options))
     return student
 
 
@@ -100,15 +100,15 @@ def test_outliers_shrink_where_they_were_planted(kind):
 
 
 def test_alpha_one_makes_channels_alike(tiny_vit, images):
-    plain = make_student_float(rewritten(tiny_vit, images, alpha=1.0), tiny_vit)
+    plain = make_student_float(rewritten(tiny_vit, images, EqualizeOptions(alpha=1.0)), tiny_vit)
     assert all(ratio < 1.001 for ratio in peaks(plain, images, ["blocks.0.attn.qkv", "blocks.1.mlp.fc1"]).values())
 
 
 def test_what_is_measured_is_the_student(tiny_vit, images):
     """Once alpha 1 has made channels alike, a second time finds nothing to do; in the teacher it would."""
-    student = rewritten(tiny_vit, images, alpha=1.0)
+    student = rewritten(tiny_vit, images, EqualizeOptions(alpha=1.0))
     before = student.get_submodule("blocks.1.norm2").weight.clone()
-    equalize(student, tiny_vit, images, alpha=1.0)
+    equalize(student, tiny_vit, images, EqualizeOptions(alpha=1.0))
     torch.testing.assert_close(student.get_submodule("blocks.1.norm2").weight, before, rtol=1e-4, atol=1e-5)
 
 

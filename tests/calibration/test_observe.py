@@ -5,6 +5,7 @@ import pytest
 from vitdfq.calibration import calibrate
 from vitdfq.calibration.observe import count_fits
 from vitdfq.quantization import quantize
+from vitdfq.runtime.run import Run
 
 
 @pytest.mark.parametrize("measure", ["values", "outputs"])
@@ -15,10 +16,23 @@ def test_activations_whose_observer_asks_for_what_matters(teacher, images, measu
     assert (student(images) - wanted).square().mean() < 0.1 * wanted.square().mean()
 
 
-def test_center_and_observe_say_how_far_they_are(teacher, images, capsys):
-    """Every quantizer that is fitted counts: none is left when the last line is printed, and none is counted twice."""
-    student = quantize(teacher)
-    calibrate(student, teacher, images, steps=["center", "observe"])
-    fits, said = count_fits(student), capsys.readouterr().err
-    assert said.count(f"observe: {fits}/{fits} ") == 1
-    assert said.count(f"center: {3 + 2 * fits}/{3 + 2 * fits} ") == 1
+class CountingRun(Run):
+    """Remembers every progress it opened, by title."""
+
+    def __init__(self):
+        self.opened = {}
+
+    def progress(self, title, total):
+        self.opened[title] = super().progress(title, total)
+        return self.opened[title]
+
+
+def test_the_progress_of_center_and_observe_ends_at_its_total(teacher, images):
+    """Every quantizer that is fitted counts once."""
+    student, run = quantize(teacher), CountingRun()
+    calibrate(student, teacher, images, steps=["center", "observe"], run=run)
+    fits = count_fits(student)
+    assert {title: (bar.done, bar.total) for title, bar in run.opened.items()} == {
+        "center": (3 + 2 * fits, 3 + 2 * fits),
+        "observe": (fits, fits),
+    }

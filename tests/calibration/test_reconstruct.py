@@ -6,12 +6,11 @@ from tiny import make_tiny
 
 from vitdfq.calibration import STEPS, calibrate
 from vitdfq.calibration.objectives import OBJECTIVES, _fisher_weights
-from vitdfq.calibration.reconstruct import ROUNDINGS
+from vitdfq.calibration.reconstruct import ROUNDINGS, ReconstructOptions
 from vitdfq.calibration.rounding import learned_rounding
 from vitdfq.models import units
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import weighted_modules
-from vitdfq.runtime.partial_results import PartialResults
 from vitdfq.synthesis import synthesize
 
 FAST = {"iterations": 40, "lr": 2e-2, "scale_lr": 1e-2, "keep": 1.0}
@@ -47,10 +46,10 @@ def test_units_trained_alone_help_and_do_not_need_each_other(tiny_vit):
     assert error(made([alone])) < error(made([]))
     # What a unit becomes does not depend on what was done to the units before it.
     student = quantize(tiny_vit, bits="w3a3")
-    STEPS["observe"](student, tiny_vit, images)
+    STEPS["observe"].apply(student, tiny_vit, images)
     with torch.no_grad():
         student.patch_embed.proj.weight.add_(0.1)
-    STEPS["reconstruct"](student, tiny_vit, images, **FAST, independent=True, guarded=False, shelf=PartialResults())
+    STEPS["reconstruct"].apply(student, tiny_vit, images, ReconstructOptions(**FAST, independent=True, guarded=False))
     assert torch.equal(student.blocks[2].mlp.fc2.bias, made([alone]).blocks[2].mlp.fc2.bias)
 
 

@@ -6,14 +6,14 @@ import torch
 from tiny import make_student_float, make_tiny
 
 from vitdfq.calibration import calibrate
-from vitdfq.calibration.reparameterize import reparameterize
+from vitdfq.calibration.reparameterize import ReparameterizeOptions, reparameterize
 from vitdfq.models import load_teacher, norm_readers
 from vitdfq.quantization import quantize
 
 
 def rewritten(teacher, images, bits="w4a4", activation=None, overrides=None, **options):
     student = quantize(teacher, bits=bits, activation=activation, overrides=overrides)
-    reparameterize(student, teacher, images, **options)
+    reparameterize(student, teacher, images, ReparameterizeOptions(**options))
     return student
 
 

@@ -8,6 +8,7 @@ from tiny import make_tiny
 from vitdfq.calibration import STEPS, calibrate
 from vitdfq.quantization import quantize
 from vitdfq.runtime.partial_results import PartialResults
+from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.synthesis import synthesize
 
 SHORT = {"distill": {"iterations": 8}, "reconstruct": {"iterations": 3}}
@@ -22,11 +23,11 @@ def test_a_killed_calibration_ends_as_one_that_was_not(step, options, tmp_path):
     step_and_options = {step: options}
     steps = [step_and_options, "observe"] if step in FIRST else ["observe", step_and_options]
 
-    def run(shelf=None):
-        return calibrate(quantize(teacher, bits="w4a4"), teacher, images, steps=steps, shelf=shelf).state_dict()
+    def work(run=None):
+        return calibrate(quantize(teacher, bits="w4a4"), teacher, images, steps=steps, run=run).state_dict()
 
-    wanted = run()
-    ended, kills = run_to_the_end(run, tmp_path)
+    wanted = work()
+    ended, kills = run_to_the_end(work, tmp_path)
     assert kills >= 2  # after each of the two steps, at least
     assert kills > 4 or step not in ("gptq", "distill", "reconstruct")  # and inside these
     assert all(torch.equal(ended[name], value) for name, value in wanted.items())
@@ -36,7 +37,9 @@ def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch):
     teacher = make_tiny("vit")
     images = synthesize(teacher, method="dead_leaves", num_images=4)
     for done in (1, 2, 3):
-        calibrate(quantize(teacher), teacher, images, steps=["observe", "gptq"], shelf=PartialResults(tmp_path))
+        run = SharedRun(PartialResults(tmp_path))
+        calibrate(quantize(teacher), teacher, images, steps=["observe", "gptq"], run=run)
         if done == 1:
-            monkeypatch.setitem(STEPS, "observe", lambda student, teacher, images: pytest.fail("observed again"))
-            monkeypatch.setitem(STEPS, "gptq", lambda student, teacher, images: pytest.fail("rounded again"))
+            again = lambda *args, **options: pytest.fail("a finished step runs again")  # noqa: E731
+            for name in ("observe", "gptq"):
+                monkeypatch.setitem(STEPS, name, STEPS[name]._replace(apply=again))

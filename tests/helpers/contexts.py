@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vitdfq.synthesis import SynthContext, TeacherFacts
 from vitdfq.synthesis.objective.networks import Networks
-from vitdfq.synthesis.objective.terms import WeightedLoss, listened_names, resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import WeightedLoss, listened_names, resolve_losses
 from vitdfq.synthesis.presets import Method
 from vitdfq.synthesis.targets.views import Views, draw_views
 

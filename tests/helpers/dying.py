@@ -1,19 +1,20 @@
 """A process that is killed at a time of the test's choice."""
 
 from vitdfq.runtime.partial_results import PartialResults
+from vitdfq.runtime.shared_run import SharedRun
 
 
 class Killed(BaseException):
     pass
 
 
-class Dying(PartialResults):
-    """A shelf whose process is killed right after its `left`-th part, wherever in the call that is."""
+class DyingParts(PartialResults):
+    """Partial results whose process is killed right after the `left`-th part is written, wherever in the call that is."""
 
     left = 0
 
     def part(self, name):
-        inner = Dying(super().part(name).folder)
+        inner = DyingParts(super().part(name).folder)
         inner.owner = getattr(self, "owner", self)
         return inner
 
@@ -25,12 +26,12 @@ class Dying(PartialResults):
             raise Killed
 
 
-def run_to_the_end(run, folder):
-    """Call `run(shelf)` again and again, killed after each part; returns what it ends with, and how often it was killed."""
-    kills, shelf = 0, Dying(folder)
+def run_to_the_end(work, folder):
+    """Call `work(run)` again and again, killed after each part; returns its result and the number of kills."""
+    kills, parts = 0, DyingParts(folder)
     while True:
-        shelf.left = 1
+        parts.left = 1
         try:
-            return run(shelf), kills
+            return work(SharedRun(parts)), kills
         except Killed:
             kills += 1

@@ -1,4 +1,4 @@
-"""Reconstructions of a tiny student by this process and those launched with it: what came of them, and who did what."""
+"""Reconstructions of a tiny student by this process and those launched with it."""
 
 import sys
 from pathlib import Path
@@ -7,8 +7,11 @@ import torch
 from tiny import make_tiny
 
 from vitdfq.calibration import STEPS
+from vitdfq.calibration.reconstruct import ReconstructOptions
 from vitdfq.quantization import quantize
 from vitdfq.runtime import distributed
+from vitdfq.runtime.progress import show_messages
+from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.synthesis import synthesize
 
 ITERATIONS, IMAGES, BATCH = 3, 12, 5  # a batch of two processes has unequal shares
@@ -27,7 +30,7 @@ def reconstructed(options: dict) -> dict[str, torch.Tensor]:
     teacher = make_tiny("vit")
     images = synthesize(teacher, method="dead_leaves", num_images=IMAGES)
     student = quantize(teacher, bits="w4a4")
-    STEPS["observe"](student, teacher, images)
+    STEPS["observe"].apply(student, teacher, images)
     before = {f"before/{name}": value.clone() for name, value in student.state_dict().items()}
     seen: list[int] = []
 
@@ -37,11 +40,12 @@ def reconstructed(options: dict) -> dict[str, torch.Tensor]:
 
     student.blocks[0].register_forward_pre_hook(note)
     options = {"iterations": ITERATIONS, "batch_size": BATCH, "guarded": False} | options
-    STEPS["reconstruct"](student, teacher, images, **options)
+    STEPS["reconstruct"].apply(student, teacher, images, ReconstructOptions(**options), run=SharedRun())
     return before | {f"after/{name}": value for name, value in student.state_dict().items()} | {"seen": torch.tensor(seen)}
 
 
 if __name__ == "__main__":
     distributed.start()
+    show_messages()
     for case, options in CASES.items():
         torch.save(reconstructed(options), Path(sys.argv[1]) / f"{case}_{distributed.index()}.pt")  # every process its own

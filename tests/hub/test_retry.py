@@ -35,10 +35,10 @@ def failing(*errors: BaseException):
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError("reset"), *map(answered, (408, 409, 412, 429, 500, 503))], ids=repr)
-def test_what_may_pass_is_tried_again(error, capsys):
+def test_what_may_pass_is_tried_again(error, caplog):
     call = failing(error, error)
     assert tried_again("owner/name", call) == "done" and call.calls == 3
-    assert capsys.readouterr().err.count("owner/name: ") == 2
+    assert caplog.text.count("owner/name: ") == 2
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_a_launcher_means_nothing_before_start(monkeypatch):
     monkeypatch.setattr(distributed, "_started", False)
     assert (distributed.count(), distributed.index(), distributed.is_main()) == (1, 0, True)
     assert list(distributed.share([1, 2])) == [1, 2]
-    assert not distributed.speaks()  # but for errors that all of them meet
+    assert not distributed.is_reporting()  # but for errors that all of them meet
 
 
 def test_the_first_failure_is_raised_when_its_round_is_over():

@@ -3,7 +3,8 @@ from accelerate.tracking import GeneralTracker
 
 from vitdfq.common.errors import RecipeError
 from vitdfq.recipe import load_recipe
-from vitdfq.runtime import progress, trackers
+from vitdfq.runtime import trackers
+from vitdfq.runtime.shared_run import SharedRun
 
 
 class Listener(GeneralTracker):
@@ -12,7 +13,7 @@ class Listener(GeneralTracker):
 
     def __init__(self):
         super().__init__()
-        self.heard, self.config, self.ended = [], None, False
+        self.logged, self.config, self.ended = [], None, False
 
     @property
     def tracker(self):
@@ -22,7 +23,7 @@ class Listener(GeneralTracker):
         self.config = values
 
     def log(self, values, step=None, **_):
-        self.heard.append((step, values))
+        self.logged.append((step, values))
 
     def finish(self):
         self.ended = True
@@ -30,19 +31,21 @@ class Listener(GeneralTracker):
 
 def test_what_a_bar_shows_is_tracked(tmp_path):
     listener = Listener()
-    with trackers.tracked([listener], "mine", tmp_path, {"recipe": "name: mine"}), progress.bar("distill", total=4) as bar:
-        bar.advance(2, loss=0.5)
-        bar.advance(2)
-    with progress.bar("distill", total=1) as bar:  # not tracked any more
+    with trackers.tracked([listener], "mine", tmp_path, {"recipe": "name: mine"}) as listeners:
+        run = SharedRun(listeners=listeners).part("1_distill")
+        with run.progress("distill", total=4) as bar:
+            bar.advance(2, loss=0.5)
+            bar.advance(2)
+    with SharedRun().progress("distill", total=1) as bar:  # not tracked any more
         bar.advance(1, loss=0.1)
-    assert listener.heard == [(2, {"distill/loss": 0.5})]
+    assert listener.logged == [(2, {"distill/loss": 0.5})]
     assert listener.config == {"recipe": "name: mine"} and listener.ended
 
 
 def test_a_tracker_that_is_not_there_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["wandb"])
     with (
-        pytest.raises(RecipeError, match="tensorboard is not installed; found: wandb"),
+        pytest.raises(RecipeError, match="tensorboard is not installed; installed: wandb"),
         trackers.tracked(["tensorboard"], "", tmp_path, {}),
     ):
         pass

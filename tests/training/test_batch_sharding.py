@@ -10,8 +10,8 @@ import together
 import torch
 from together import BATCH, CASES, ITERATIONS, reconstructed
 
-from vitdfq.runtime import distributed
-from vitdfq.training.batch_sharding import BatchSharding
+from vitdfq.runtime.run import Run
+from vitdfq.training.batch_sharding import run_for_batches, sum_gradients
 
 PROCESSES = 2
 
@@ -61,9 +61,24 @@ def test_progress_counts_what_this_process_does(folder):
     assert said.count(f"reconstruct: {5 * ITERATIONS}/{5 * ITERATIONS} ") == len(CASES) - 1
 
 
-def test_what_depends_on_no_image_counts_in_one_process(monkeypatch):
-    monkeypatch.setattr(distributed, "count", lambda: PROCESSES)
-    for shared, counted in ((True, [1.0, 0.0]), (False, [1.0, 1.0])):
-        for index in range(PROCESSES):
-            monkeypatch.setattr(distributed, "index", lambda index=index: index)
-            assert BatchSharding(shared).once() == counted[index]
+class TwoProcesses(Run):
+    """This process of two whose sums are both processes' alike."""
+
+    count = 2
+
+    def total(self, value):
+        return 2 * value
+
+
+def test_batches_smaller_than_the_number_of_processes_are_not_shared():
+    run = TwoProcesses()
+    assert run_for_batches(run, 2) is run
+    alone = run_for_batches(run, 1)
+    assert alone.count == 1 and list(alone.share([1, 2, 3])) == [1, 2, 3]
+
+
+def test_gradients_are_summed_and_a_missing_one_counts_as_zero():
+    parameters = [torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)]
+    parameters[0].grad = torch.tensor([1.0, 2.0])
+    sum_gradients(parameters, TwoProcesses())
+    assert parameters[0].grad.tolist() == [2.0, 4.0] and parameters[1].grad.tolist() == [0.0, 0.0, 0.0]

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from vitdfq.common.errors import NotFiniteError
-from vitdfq.training.optimizer import AdamWarmupCosine, rate
+from vitdfq.training.optimizer import AdamWarmupCosine, warmup_cosine
 from vitdfq.training.trainable import TRIES, retry_with_smaller_lr
 
 
 def test_rates_rise_and_fall_to_zero():
-    rates = [rate(step, 100) for step in range(101)]
+    rates = [warmup_cosine(step, 100) for step in range(101)]
     assert rates[0] == pytest.approx(1 / 20) and max(rates) > 0.85 and rates[100] == pytest.approx(0)
     assert all(a > b for a, b in pairwise(rates[20:]))
 

@@ -12,73 +12,72 @@ SHAPE, OTHER = {"synthesize": {"steps": 100}}, {"synthesize": {"steps": 200}}
 def test_made_once_then_read_until_what_shaped_it_changes(tmp_path):
     made = []
 
-    def make(shelf):
+    def make(run):
         made.append(1)
         return {"x": torch.full((2,), float(len(made)))}
 
-    stages = ArtifactStore(tmp_path)
-    first, seconds = stages.get_or_make("x.safetensors", SHAPE, make)
-    again, kept = stages.get_or_make("x.safetensors", SHAPE, make)
+    store = ArtifactStore(tmp_path)
+    first, seconds = store.get_or_make("x.safetensors", SHAPE, make)
+    again, kept = store.get_or_make("x.safetensors", SHAPE, make)
     assert torch.equal(first["x"], again["x"]) and seconds == kept and len(made) == 1
-    other, _ = stages.get_or_make("x.safetensors", OTHER, make)
+    other, _ = store.get_or_make("x.safetensors", OTHER, make)
     assert other["x"][0] == 2
 
 
-def test_a_damaged_or_missing_artefact_is_made_again(tmp_path, capsys):
-    stages = ArtifactStore(tmp_path)
-    make = lambda shelf: {"x": torch.ones(3)}  # noqa: E731
-    stages.get_or_make("x.safetensors", SHAPE, make)
+def test_a_damaged_or_missing_artifact_is_made_again(tmp_path, caplog):
+    store = ArtifactStore(tmp_path)
+    make = lambda run: {"x": torch.ones(3)}  # noqa: E731
+    store.get_or_make("x.safetensors", SHAPE, make)
     (tmp_path / "x.safetensors").write_bytes(b"damaged")
-    assert stages.seconds("x.safetensors", SHAPE) is None
-    assert "changed since it was written" in capsys.readouterr().err
-    stages.get_or_make("x.safetensors", SHAPE, make)
+    assert store.seconds("x.safetensors", SHAPE) is None
+    assert "changed since it was written" in caplog.text
+    store.get_or_make("x.safetensors", SHAPE, make)
     (tmp_path / "x.safetensors").unlink()
-    assert stages.seconds("x.safetensors", SHAPE) is None
+    assert store.seconds("x.safetensors", SHAPE) is None
 
 
-def test_what_changed_is_said(tmp_path, capsys):
-    stages = ArtifactStore(tmp_path)
-    make = lambda shelf: {"x": torch.ones(3)}  # noqa: E731
-    stages.get_or_make("x.safetensors", SHAPE, make)
-    assert not capsys.readouterr().err  # there was nothing before
-    stages.get_or_make("x.safetensors", OTHER, make)
-    assert capsys.readouterr().err == "x.safetensors: made again, synthesize.steps was 100, is 200\n"
+def test_what_changed_is_said(tmp_path, caplog):
+    store = ArtifactStore(tmp_path)
+    make = lambda run: {"x": torch.ones(3)}  # noqa: E731
+    store.get_or_make("x.safetensors", SHAPE, make)
+    assert not caplog.messages  # there was nothing before
+    store.get_or_make("x.safetensors", OTHER, make)
+    assert caplog.messages == ["x.safetensors: made again, synthesize.steps was 100, is 200"]
 
 
-def test_a_record_that_does_not_say_what_shaped_the_artefact_still_serves(tmp_path, capsys):
-    stages, path = ArtifactStore(tmp_path), tmp_path / "stages/finished.json"
-    stages.get_or_make("x.safetensors", SHAPE, lambda shelf: {"x": torch.ones(3)})
+def test_a_record_that_does_not_say_what_shaped_the_artifact_still_serves(tmp_path, caplog):
+    store, path = ArtifactStore(tmp_path), tmp_path / "stages/finished.json"
+    store.get_or_make("x.safetensors", SHAPE, lambda run: {"x": torch.ones(3)})
     record = json.loads(path.read_text())
     del record["x.safetensors"]["inputs"]
     path.write_text(json.dumps(record))
-    assert stages.seconds("x.safetensors", SHAPE) is not None
-    assert stages.seconds("x.safetensors", OTHER) is None
-    assert "x.safetensors: made again, what shapes it has changed" in capsys.readouterr().err
+    assert store.seconds("x.safetensors", SHAPE) is not None
+    assert store.seconds("x.safetensors", OTHER) is None
+    assert "x.safetensors: made again, what shapes it has changed" in caplog.text
 
 
-def test_a_changed_file_beside_it_makes_an_artefact_again(tmp_path, capsys):
-    stages = ArtifactStore(tmp_path)
+def test_a_changed_file_beside_it_makes_an_artifact_again(tmp_path, caplog):
+    store = ArtifactStore(tmp_path)
     for name in ("x.safetensors", "config.json"):
         (tmp_path / name).write_text("whole")
-    stages.finish("x.safetensors", SHAPE, 1.0, beside=("config.json",))
-    assert stages.seconds("x.safetensors", SHAPE) == 1.0
+    store.finish("x.safetensors", SHAPE, 1.0, beside=("config.json",))
+    assert store.seconds("x.safetensors", SHAPE) == 1.0
     for damage in (lambda path: path.write_text("who"), lambda path: path.unlink()):
         damage(tmp_path / "config.json")
-        assert stages.seconds("x.safetensors", SHAPE) is None
-        said = capsys.readouterr().err
-        assert f"{tmp_path / 'config.json'}: changed since it was written; made again" in said.replace("\n", "")
+        assert store.seconds("x.safetensors", SHAPE) is None
+        assert caplog.messages[-1] == f"{tmp_path / 'config.json'}: changed since it was written; made again"
 
 
-def test_seconds_include_what_was_shelved_before_an_interruption(tmp_path, monkeypatch):
+def test_seconds_include_parts_finished_before_an_interruption(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("vitdfq.runtime.partial_results.time.monotonic", lambda: now[0])
 
-    def make(shelf):
+    def make(run):
         for part in ("a", "b"):
-            if shelf.get(part) is None:
+            if run.resume(part) is None:
                 now[0] += 10
-                shelf.part("inner").put(part, {"x": torch.ones(1)})
-                shelf.put(part, {"x": torch.ones(1)})
+                run.part("inner").checkpoint(part, {"x": torch.ones(1)})
+                run.checkpoint(part, {"x": torch.ones(1)})
                 if part == killed_after:
                     now[0] += 3  # lost
                     raise KeyboardInterrupt
@@ -95,21 +94,21 @@ def test_seconds_include_what_was_shelved_before_an_interruption(tmp_path, monke
     assert again == 20
 
 
-def test_what_an_interrupted_stage_shelved_serves_the_same_stage_and_no_other(tmp_path):
-    stages, seen = ArtifactStore(tmp_path), []
+def test_parts_of_an_interrupted_stage_serve_the_same_stage_and_no_other(tmp_path):
+    store, seen = ArtifactStore(tmp_path), []
 
-    def killed(shelf):
-        shelf.put("part", {"x": torch.ones(1)})
+    def killed(run):
+        run.checkpoint("part", {"x": torch.ones(1)})
         raise KeyboardInterrupt
 
-    def make(shelf):
-        seen.append(shelf.get("part"))
+    def make(run):
+        seen.append(run.resume("part"))
         return {"x": torch.ones(2)}
 
     for name, inputs in (("x.safetensors", SHAPE), ("y.safetensors", OTHER)):
         with pytest.raises(KeyboardInterrupt):
-            stages.get_or_make(name, SHAPE, killed)
-        stages.get_or_make(name, inputs, make)
+            store.get_or_make(name, SHAPE, killed)
+        store.get_or_make(name, inputs, make)
     assert seen[0] is not None and seen[1:] == [None]
     assert not any((tmp_path / "stages/parts").rglob("*.safetensors"))
 
@@ -172,7 +171,7 @@ def test_fresh_that_is_killed_leaves_the_folder_ours(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"images.safetensors": 3}', '{"images.safetensors": {}}', "\udcff"])
 def test_a_damaged_record_makes_stages_again(tmp_path, text):
-    stages = ArtifactStore(tmp_path)
-    stages.get_or_make("images.safetensors", SHAPE, lambda shelf: {"images": torch.zeros(1)})
+    store = ArtifactStore(tmp_path)
+    store.get_or_make("images.safetensors", SHAPE, lambda run: {"images": torch.zeros(1)})
     (tmp_path / "stages/finished.json").write_bytes(text.encode(errors="surrogateescape"))
-    assert stages.seconds("images.safetensors", SHAPE) is None
+    assert store.seconds("images.safetensors", SHAPE) is None

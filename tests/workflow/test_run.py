@@ -140,20 +140,20 @@ def test_a_gate_that_is_raised_holds_for_a_finished_student(finished, tmp_path, 
     assert (out / "model.safetensors").read_bytes() == (finished / "out/model.safetensors").read_bytes()
 
 
-def test_seconds_of_a_calibration_outlive_a_kill_while_it_is_judged(tmp_path, monkeypatch):
+def test_seconds_of_a_calibration_outlive_a_kill_while_it_is_evaluated(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("vitdfq.runtime.partial_results.time.monotonic", lambda: now[0])
 
-    def calibrate(student, teacher, images, *, shelf, **options):
-        if shelf.get("step") is None:
+    def calibrate(student, teacher, images, *, run, **options):
+        if run.resume("step") is None:
             now[0] += 5
-            shelf.put("step", {"x": torch.ones(1)})
+            run.checkpoint("step", {"x": torch.ones(1)})
         return student
 
     def predict(*arguments, **options):
         if not killed:
             killed.append(True)
-            now[0] += 30  # no part of the calibration
+            now[0] += 5  # no part of the calibration
             raise KeyboardInterrupt
         return Predictions(torch.eye(2), torch.arange(2))
 

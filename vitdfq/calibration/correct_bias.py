@@ -1,6 +1,7 @@
 """Bias correction: quantization errors that do not cancel over tokens are taken out through the biases."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -8,19 +9,42 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.calibration.cached_activations import device_of
+from vitdfq.common.options import check_counts
 from vitdfq.models import projections
 from vitdfq.models.record import hooked
 from vitdfq.quantization.modules import QuantConv2d, named_weighted_modules
+from vitdfq.runtime.run import Run
 
 Hook = Callable[[nn.Module, Any, Tensor], Tensor | None]
 
 
+@dataclass(frozen=True)
+class CorrectBiasOptions:
+    """Options of `correct_bias`.
+
+    Attributes:
+        num_images: at most so many of the images are used. They pass at once, so that this bounds memory.
+    """
+
+    num_images: int = 64
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_images")
+
+
 @torch.no_grad()
-def correct_bias(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_images: int = 64) -> None:
+def correct_bias(
+    student: nn.Module,
+    teacher: nn.Module,
+    images: Tensor,
+    options: CorrectBiasOptions | None = None,
+    *,
+    run: Run | None = None,
+) -> None:
     """Add to the bias of each Linear and Conv2d the mean of (float output - quantized output), per output feature.
 
     DFQ (arXiv 1906.04721), measured instead of derived. In order of execution: a layer hands on its corrected output, so the
-    next one is compared on the part corrected before it. The float output is that of the teacher's module of the same name,
+    next one is compared on the part corrected before it. The float output is that of the teacher's module of the same name;
     the mean is over images and tokens.
 
     Keys and values are not corrected: `center` and `equalize` may have changed them, so that the teacher's are no measure. A
@@ -30,12 +54,14 @@ def correct_bias(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_
         student: biases are changed in place; its quantizers must have been fitted.
         teacher: the float model the student was made from.
         images: (N, 3, H, W).
-        num_images: at most so many of the images are used; they pass at once, so that this many bound memory.
+        options: see `CorrectBiasOptions`.
+        run: not used.
 
     Raises:
         ValueError: the student's outputs are not finite, since `observe` has not run.
     """
-    images = images[:num_images].to(device_of(student))
+    options = options or CorrectBiasOptions()
+    images = images[: options.num_images].to(device_of(student))
     names = [name for name, _ in named_weighted_modules(student)]
     free: dict[str, list[int]] = {}  # linear -> its rows that write keys and values
     for projection in projections(student):

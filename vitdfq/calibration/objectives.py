@@ -1,50 +1,76 @@
-"""What block reconstruction minimises: `OBJECTIVES[name](teacher, inputs)` -> `Objective`."""
+"""What block reconstruction minimizes: `OBJECTIVES[name](teacher, images)` -> `Objective`."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vitdfq.calibration.cached_activations import device_of
 from vitdfq.models import units
-from vitdfq.training.output_distance import finish, relative_error
+from vitdfq.runtime.run import Run
+from vitdfq.training.output_distance import finish
 from vitdfq.training.trainable import divergence
 
-Summed = Callable[[Tensor], Tensor]
-"""A number of this part of a batch -> the sum over all parts of it (see `BatchSharding`); the number itself where there is one part."""
+PROBES = 2
+AT_ONCE = 32  # images that pass through the whole teacher and back at once
 
-Loss = Callable[[Tensor, Tensor, Summed], Tensor]
-"""(the unit's output, the float unit's output, both (B, ...) of one part of a batch; sums over the parts) -> 0-d.
 
-The losses of the parts add up to that of the batch.
-"""
+class Summand(NamedTuple):
+    """One summand of a loss, of some images of a batch: the loss of the whole batch is the sum of `value` / sum of `size`."""
+
+    value: Tensor  # 0-d
+    size: Tensor | None  # 0-d, what the value is relative to; None: it is not relative
+    is_mean: bool  # value and size are means over the images, and weigh by their number; otherwise they are sums
+
+
+Loss = Callable[[Tensor, Tensor], list[Summand]]
+"""(the unit's output, the float unit's output), both (B, ...) -> the summands of the loss."""
 
 Objective = Callable[[int], Loss]
 """Position of a unit in the chain -> its loss. The last unit writes logits: its loss is always their divergence."""
 
-PROBES = 2
-AT_ONCE = 32  # images that go through the whole teacher and back
+
+def total_loss(summands: list[Summand], num_images: int, run: Run) -> Tensor:
+    """This process's share of a batch's loss, 0-d; the shares of the processes add up to the loss.
+
+    Args:
+        summands: of the images that this process has of the batch.
+        num_images: how many they are.
+        run: knows the other processes.
+    """
+    share: Tensor | None = None
+    total: Tensor | None = None
+    for value, size, is_mean in summands:
+        if is_mean:
+            if share is None:
+                share = num_images / run.total(value.new_tensor(float(num_images)))
+            value, size = value * share, None if size is None else size * share
+        if size is not None:
+            value = value / run.total(size.clone()).float().clamp(min=torch.finfo(torch.float32).tiny)
+        total = value if total is None else total + value
+    assert total is not None
+    return total
 
 
 def mse(teacher: nn.Module, images: Tensor) -> Objective:
-    """Squared error of the unit's output, relative to the output's size; images (N, 3, H, W) are not looked at."""
+    """Squared error of the unit's output, relative to the output's size; `images` (N, 3, H, W) are not used."""
     return _last_by_divergence(teacher, lambda position: _relative_error)
 
 
 def fisher(teacher: nn.Module, images: Tensor) -> Objective:
     """Squared error weighted by how much each position of the output matters to the class probabilities.
 
-    The weights are the diagonal of the Fisher information of the softmax, estimated with random probes: u = sqrt(p) v -
-    p (sqrt(p) . v) with v ~ N(0, I) has E[u u^T] = diag(p) - p p^T, and the square of the gradient of u . logits is averaged over
-    images. Needs no labels, but images (N, 3, H, W).
+    The weights are the diagonal of the Fisher information of the softmax (as in BRECQ, arXiv 2102.05426), estimated with random
+    probes: u = sqrt(p) v - p (sqrt(p) . v) with v ~ N(0, I) has E[u u^T] = diag(p) - p p^T, and the square of the gradient of
+    u . logits is averaged over images (N, 3, H, W). No label is needed.
     """
     weights = _fisher_weights(teacher, images)
 
     def weighted(position: int) -> Loss:
-        def loss(output: Tensor, target: Tensor, summed: Summed) -> Tensor:
-            part = _part(target, summed)
+        def loss(output: Tensor, target: Tensor) -> list[Summand]:
             error = ((output - target).square() * weights[position]).mean()
-            return error * part / summed(target.square().mean() * part)
+            return [Summand(error, target.square().mean(), is_mean=True)]
 
         return loss
 
@@ -54,21 +80,21 @@ def fisher(teacher: nn.Module, images: Tensor) -> Objective:
 def through_rest(teacher: nn.Module, images: Tensor) -> Objective:
     """Error of the pooled features after the rest of the float network has run on the unit's output, plus the unit's own.
 
-    The global feature loss of GLF-Q (its arXiv id is not known to us): what survives images of the wrong kind.
-    Costs a pass through the rest of the network. Images (N, 3, H, W) are not looked at.
+    The global feature loss of GLF-Q (its arXiv id is not known to us): it judges an error by what is left of it at the end. It
+    costs a pass through the rest of the network. `images` (N, 3, H, W) are not used.
     """
-    rest = units(teacher)
+    chain = units(teacher)
 
     def through(position: int) -> Loss:
-        def loss(output: Tensor, target: Tensor, summed: Summed) -> Tensor:
+        def loss(output: Tensor, target: Tensor) -> list[Summand]:
             x, y = output, target
-            for unit in rest[position + 1 : -1]:
+            for unit in chain[position + 1 : -1]:
                 x = unit.forward(x)
                 with torch.no_grad():
                     y = unit.forward(y)
             with torch.no_grad():
-                wanted = finish(teacher, y).pooled
-            return _relative_error(finish(teacher, x).pooled, wanted, summed) + _relative_error(output, target, summed)
+                pooled = finish(teacher, y).pooled
+            return _relative_error(finish(teacher, x).pooled, pooled) + _relative_error(output, target)
 
         return loss
 
@@ -83,17 +109,14 @@ def _last_by_divergence(teacher: nn.Module, objective: Objective) -> Objective:
     return lambda position: _divergence if position == last else objective(position)
 
 
-def _relative_error(output: Tensor, target: Tensor, summed: Summed) -> Tensor:
-    return relative_error(output, target, summed(target.float().square().sum()))
+def _relative_error(output: Tensor, target: Tensor) -> list[Summand]:
+    """|output - target|^2 / |target|^2, in float32 also under autocast."""
+    output, target = output.float(), target.float()
+    return [Summand((output - target).square().sum(), target.square().sum(), is_mean=False)]
 
 
-def _divergence(logits: Tensor, target: Tensor, summed: Summed) -> Tensor:
-    return divergence(logits, target) * _part(target, summed)
-
-
-def _part(target: Tensor, summed: Summed) -> Tensor:
-    """The share of the batch's images that this part has, 0-d."""
-    return len(target) / summed(target.new_tensor(float(len(target))))
+def _divergence(logits: Tensor, target: Tensor) -> list[Summand]:
+    return [Summand(divergence(logits, target), None, is_mean=True)]
 
 
 def _fisher_weights(teacher: nn.Module, images: Tensor) -> list[Tensor]:

@@ -1,6 +1,7 @@
-"""FitHook every quantizer: weights on themselves, activations on what reaches them from the part quantized so far."""
+"""Fit every quantizer: weights on themselves, activations on what reaches them from the part quantized so far."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,53 +10,75 @@ from torch.nn import functional as F
 
 from vitdfq.calibration.cached_activations import device_of
 from vitdfq.common.lookup import lookup
+from vitdfq.common.options import check_counts
 from vitdfq.models.record import hooked
 from vitdfq.quantization.clip_search import Cost
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, weighted_modules
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers.uniform import Uniform
-from vitdfq.runtime import progress
+from vitdfq.runtime.run import Progress, Run
 
 FitHook = Callable[[nn.Module, Any], None]  # a forward pre-hook
 
 MEASURES = {"values": False, "outputs": True}  # name -> whether errors are judged by what reads the value
 
 
-@torch.no_grad()
-def observe(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_images: int = 256, measure: str = "outputs") -> None:
-    """Set all scales by error-minimising search, in one forward pass.
+@dataclass(frozen=True)
+class ObserveOptions:
+    """Options of `observe`.
 
-    Every activation quantizer is fitted on its input the moment it arrives and quantizes it at once, so that each site sees
-    the errors of all sites before it ("sequential" calibration).
-
-    A range is searched on one site's input from all images, and they pass at once. What the device holds is a few copies of the
-    widest input of a site for `num_images`; of ViT-B/16 that is attention, images x 12 x 197 x 197 x 4 bytes: 480 MB a copy for
-    256 images.
-
-    Args:
-        student: changed in place.
-        teacher: not used; ranges need no targets.
-        images: (N, 3, H, W).
-        num_images: at most so many of the images are used, in one pass; fewer bound memory.
+    Attributes:
+        num_images: at most so many of the images are used, in one pass; fewer need less memory.
         measure: what makes one range better than another. "values": the squared error of the values. "outputs": for softmax the
             error of its product with the values; for inputs of linear layers the squared error weighted by the energy of the
             column that reads each channel, which is the error of the layer's output if errors of channels are uncorrelated.
 
     Raises:
-        ValueError: an unknown measure; activations that are NaN or infinite.
+        ValueError: an unknown measure.
     """
-    by_outputs = lookup(measure, MEASURES, "measure")
-    with progress.bar("observe", total=count_fits(student)) as bar:
-        fit_all(student, images[:num_images], bar, by_outputs=by_outputs)
+
+    num_images: int = 256
+    measure: str = "outputs"
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_images")
+        lookup(self.measure, MEASURES, "measure")
+
+
+@torch.no_grad()
+def observe(
+    student: nn.Module, teacher: nn.Module, images: Tensor, options: ObserveOptions | None = None, *, run: Run | None = None
+) -> None:
+    """Set all scales by a search for the least error, in one forward pass.
+
+    Every activation quantizer is fitted on its input the moment it arrives and quantizes it at once, so that each site sees
+    the errors of all sites before it ("sequential" calibration).
+
+    A range is searched on one site's input from all images, which pass at once. The device holds a few copies of the widest
+    input of a site; for ViT-B/16 that is attention, images x 12 x 197 x 197 x 4 bytes: 480 MB a copy for 256 images.
+
+    Args:
+        student: changed in place.
+        teacher: not used; ranges need no targets.
+        images: (N, 3, H, W).
+        options: see `ObserveOptions`.
+        run: receives the progress.
+
+    Raises:
+        ValueError: activations that are NaN or infinite.
+    """
+    options, run = options or ObserveOptions(), run or Run()
+    with run.progress("observe", total=count_fits(student)) as bar:
+        fit_all(student, images[: options.num_images], bar, by_outputs=MEASURES[options.measure])
 
 
 def count_fits(student: nn.Module) -> int:
-    """How far the bar of `fit_all` goes."""
+    """How many steps `fit_all` counts."""
     return len(weighted_modules(student)) + len(_parts(student))
 
 
-def fit_all(student: nn.Module, images: Tensor, bar: progress.Bar, *, by_outputs: bool = True) -> None:
-    """FitHook weights on themselves, then each part's operands as images (N, 3, H, W) reach it; the bar counts both."""
+def fit_all(student: nn.Module, images: Tensor, bar: Progress, *, by_outputs: bool = True) -> None:
+    """Fit weights on themselves, then each part's operands as images (N, 3, H, W) reach it; the bar counts both."""
     for module in weighted_modules(student):
         if not isinstance(module.weight_quantizer, nn.Identity) and not _is_guided(module.weight_quantizer):
             module.weight_quantizer.fit(module.weight.flatten(1))
@@ -70,7 +93,7 @@ def _parts(student: nn.Module) -> list[nn.Module]:
     return [part for part in student.modules() if isinstance(part, QuantMatMul | QuantLinear | QuantConv2d)]
 
 
-def _counted(fit: FitHook, bar: progress.Bar) -> FitHook:
+def _counted(fit: FitHook, bar: Progress) -> FitHook:
     def fit_and_count(part: nn.Module, operands: Any) -> None:
         fit(part, operands)
         bar.advance()
@@ -79,7 +102,7 @@ def _counted(fit: FitHook, bar: progress.Bar) -> FitHook:
 
 
 def _is_guided(quantizer: nn.Module) -> bool:
-    """Whether it wants to know what matters to the output, and so must wait for the inputs."""
+    """Whether it needs a measure of what matters to the layer's output, and so must wait for the inputs."""
     return isinstance(quantizer, Uniform) and OBSERVERS[quantizer.observer].guided
 
 

@@ -1,22 +1,51 @@
-"""Scale reparameterisation: give all channels of a norm's output one range, and undo that in the linears that read it."""
+"""Scale reparameterization: give all channels of a norm's output one range, and undo that in the linears that read it."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from vitdfq.calibration.folding import float_inputs, foldable_norms
 from vitdfq.common.lookup import lookup
+from vitdfq.common.options import check_counts
 from vitdfq.models import NormReaders
 from vitdfq.quantization.quantizers.uniform import Uniform
 from vitdfq.quantization.sample import sampled
+from vitdfq.runtime.run import Run
 
 REDUCTIONS = {"median": torch.median, "mean": torch.mean}
 SMALLEST = 1e-2  # of the median scale: a channel silent in these images is not blown up without bound
 ROWS = 4096  # tokens a channel's range is fitted on
 
 
+@dataclass(frozen=True)
+class ReparameterizeOptions:
+    """Options of `reparameterize`.
+
+    Attributes:
+        reduce: "median" or "mean", how the layer's s and z follow from the channels'; the mean is the paper's.
+        num_images: at most so many of the images are used; ranges need few.
+
+    Raises:
+        ValueError: unknown `reduce`.
+    """
+
+    reduce: str = "median"
+    num_images: int = 64
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_images")
+        lookup(self.reduce, REDUCTIONS, "reduce")
+
+
 @torch.no_grad()
 def reparameterize(
-    student: nn.Module, teacher: nn.Module, images: Tensor, *, reduce: str = "median", num_images: int = 64
+    student: nn.Module,
+    teacher: nn.Module,
+    images: Tensor,
+    options: ReparameterizeOptions | None = None,
+    *,
+    run: Run | None = None,
 ) -> None:
     """Change the affine of norms so that one (scale, zero point) suits every channel, and undo it in the readers' weights.
 
@@ -31,20 +60,21 @@ def reparameterize(
         student: changed in place: weights and biases of norms and of their readers.
         teacher: not used; the student's own float function is measured, so that rewrites can follow each other.
         images: (N, 3, H, W).
-        reduce: "median" or "mean", how s and z are made of the channels'; the mean is the paper's.
-        num_images: at most so many of the images are used; ranges need few.
+        options: see `ReparameterizeOptions`.
+        run: not used.
 
     Raises:
-        ValueError: unknown `reduce`; a norm without affine, as in rotated models; quantizers fitted already.
+        ValueError: a norm without affine, as in rotated models; quantizers that are fitted already.
     """
-    reduction = lookup(reduce, REDUCTIONS, "reduce")
+    options = options or ReparameterizeOptions()
+    reduction = REDUCTIONS[options.reduce]
     sites = {site.norm: site for site in foldable_norms(student, "reparameterize")}
     inputs = {name: _input_quantizer(student, site.readers) for name, site in sites.items()}
     quantizers = {name: quantizer for name, quantizer in inputs.items() if quantizer is not None}
     groups = {name: sites[name].readers for name in quantizers}
     shifted = {name: _can_shift(student, sites[name], quantizers[name]) for name in groups}
     grids = float_inputs(
-        student, groups, images[:num_images], lambda name, x: _per_channel(x, quantizers[name], tight=shifted[name])
+        student, groups, images[: options.num_images], lambda name, x: _per_channel(x, quantizers[name], tight=shifted[name])
     )
     for name, (scale, zero_point) in grids.items():
         norm, readers = student.get_submodule(name), [student.get_submodule(reader) for reader in groups[name]]
@@ -76,7 +106,7 @@ def _can_shift(student: nn.Module, site: NormReaders, quantizer: nn.Module) -> b
 
 
 def _per_channel(x: Tensor, quantizer: nn.Module, tight: bool) -> tuple[Tensor, Tensor]:
-    """FitHook a grid of the quantizer's bits to each channel of x (tokens, C); return scale and zero point, each (C,), float64.
+    """Fit a grid of the quantizer's bits to each channel of x (tokens, C); return scale and zero point, each (C,), float64.
 
     A tight grid need not hold zero: its zero point may lie outside the codes, and is no integer. It is meant to be shifted.
     """

@@ -38,7 +38,7 @@ def bench(recipe: Recipe) -> dict[str, Any]:
     prepared = prepare(teacher, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
     images = timing.noise(teacher, timing.enough(teacher, MOST))
-    timing.fitted(student, prepared, images)
+    timing.fit_quantizers(student, prepared, images)
     return {
         "model": recipe.model["name"],
         "bits": "W{weight_bits}A{activation_bits}".format(**bits_of(student)),
@@ -48,7 +48,7 @@ def bench(recipe: Recipe) -> dict[str, Any]:
         "forward": _forward(teacher, student, images),
         "synthesis": _synthesis(recipe, teacher, images),
         "training": {
-            "images_per_second": 1 / timing.learning_cost(student, prepared, images),
+            "images_per_second": 1 / timing.training_cost(student, prepared, images),
             "gptq_seconds": timing.rounding_cost(student),
         },
         "peak_bytes": timing.memory_used(images.device),

@@ -1,12 +1,11 @@
-"""Short runs of the real thing, timed: what `--dry-run` forecasts from and `vitdfq bench` shows. For memory see footprint.py."""
+"""Timings and memory of short runs: the basis of `--dry-run`'s forecast and of `vitdfq bench`."""
 
 import resource
 import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,8 +17,8 @@ from vitdfq.calibration import calibrate
 from vitdfq.calibration.gptq import fit_and_round
 from vitdfq.models import image_size
 from vitdfq.quantization.modules import QuantLinear, weighted_modules
-from vitdfq.runtime import progress
-from vitdfq.runtime.partial_results import PartialResults
+from vitdfq.runtime.progress import quiet
+from vitdfq.runtime.run import Run
 from vitdfq.synthesis import Method, TeacherFacts, synthesize
 from vitdfq.synthesis.generator.train import GROUP_SIZE
 from vitdfq.synthesis.resolve import ENGINES
@@ -27,7 +26,7 @@ from vitdfq.training.activation_memory import bytes_saved_for_backward
 from vitdfq.training.output_distance import output_distance, run_to_outputs
 from vitdfq.training.trainable import trainable
 
-FEWEST, PASS_SECONDS = 2, 0.3  # images of a probe: as many as one forward pass takes in so many seconds, and not fewer
+MIN_IMAGES, PASS_SECONDS = 2, 0.3  # images of a timing: as many as pass in so many seconds, and not fewer
 PROBE_STEPS = (1, 3)  # of a synthesis; the difference is steps alone
 
 
@@ -60,10 +59,10 @@ def noise(teacher: nn.Module, count: int) -> Tensor:
 
 
 def enough(model: nn.Module, batch_size: int) -> int:
-    """How many images a probe shows: few of a large model; of a small one, whose calls cost more than its images, a batch."""
+    """The number of images of a timing: few for a large model; a batch for a small one, whose calls cost more than its images."""
     images = noise(model, 1)
     with torch.no_grad():
-        return min(batch_size, max(FEWEST, int(PASS_SECONDS / typical(lambda: model(images), times=1))))
+        return min(batch_size, max(MIN_IMAGES, int(PASS_SECONDS / typical(lambda: model(images), times=1))))
 
 
 def synthesis_cost(teacher: nn.Module, method: Method, count: int) -> StepCost:
@@ -72,37 +71,35 @@ def synthesis_cost(teacher: nn.Module, method: Method, count: int) -> StepCost:
     run_steps(teacher, method, first, count)
     short, long = (timed(lambda steps=steps: run_steps(teacher, method, steps, count)) for steps in PROBE_STEPS)
     step = max(long - short, short / 10) / (last - first)
-    return StepCost(max(0.0, short - first * step), step / moved(method, count))
+    return StepCost(max(0.0, short - first * step), step / images_per_step(method, count))
 
 
 def run_steps(teacher: nn.Module, method: Method, steps: int, count: int) -> None:
-    """A few steps of a method on `count` images, without crops and with all patches; nothing is shown."""
+    """A few steps of a method on `count` images, without crops and with all patches, silently."""
     short = replace(method, steps=steps, max_regions=1, prune_at=())
-    with hushed(), torch.enable_grad():
-        ENGINES[method.engine](
-            teacher, TeacherFacts.of(teacher), short, num_images=count, batch_size=count, seed=0, shelf=PartialResults()
-        )
+    with quiet(), torch.enable_grad():
+        ENGINES[method.engine](teacher, TeacherFacts.of(teacher), short, num_images=count, batch_size=count, seed=0, run=Run())
 
 
-def moved(method: Method, count: int) -> int:
-    """How many images a step moves, of `count` that are asked for: a generator paints a batch a step, however many."""
+def images_per_step(method: Method, count: int) -> int:
+    """Images that one step updates when `count` are synthesized: a generator makes a batch a step, however many."""
     return method.group_size or GROUP_SIZE if method.engine == "generator" else count
 
 
 def pass_cost(model: nn.Module, images: Tensor) -> float:
-    """Seconds of a forward pass, an image."""
+    """Seconds of a forward pass, for each image."""
     with torch.no_grad():
         return typical(lambda: model(images)) / len(images)
 
 
-def fitted(student: nn.Module, prepared: nn.Module, images: Tensor) -> float:
-    """FitHook the student's quantizers; seconds."""
-    with hushed():
+def fit_quantizers(student: nn.Module, prepared: nn.Module, images: Tensor) -> float:
+    """Fit the student's quantizers; seconds."""
+    with quiet():
         return timed(lambda: calibrate(student, prepared, images, steps=["observe"]))
 
 
-def learning_cost(student: nn.Module, prepared: nn.Module, images: Tensor) -> float:
-    """Seconds of a training step without the optimiser, an image: both models forward, the student back."""
+def training_cost(student: nn.Module, prepared: nn.Module, images: Tensor) -> float:
+    """Seconds of a training step without the optimizer, for each image: both models forward, the student backward."""
     with trainable([student]):
 
         def step() -> None:
@@ -126,19 +123,9 @@ def rounding_cost(student: nn.Module) -> float:
     return total
 
 
-@contextmanager
-def hushed() -> Iterator[None]:
-    """No progress is shown in the block."""
-    before, progress.quiet = progress.quiet, True
-    try:
-        yield
-    finally:
-        progress.quiet = before
-
-
 def synthesis_bytes(teacher: nn.Module, method: Method) -> int:
-    """Bytes that one whole image keeps in one step of a method."""
-    return bytes_saved_for_backward(lambda: run_steps(teacher, method, steps=1, count=1), teacher) // moved(method, 1)
+    """Bytes that one whole image keeps for the backward pass of one step of a method."""
+    return bytes_saved_for_backward(lambda: run_steps(teacher, method, steps=1, count=1), teacher) // images_per_step(method, 1)
 
 
 def widest(model: nn.Module) -> int:
@@ -161,7 +148,7 @@ def widest(model: nn.Module) -> int:
 
 
 def memory_used(device: torch.device) -> int:
-    """The most bytes that this process has held so far, on the device that does the work."""
+    """Peak bytes of this process so far, on the device that computes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

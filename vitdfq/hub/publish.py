@@ -1,6 +1,7 @@
 """Publish a finished run on the Hugging Face Hub: its checkpoint and what describes it, in one commit."""
 
 import hashlib
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from vitdfq.common.errors import AccessError, InputError
 from vitdfq.common.files import read_json, sha256
 from vitdfq.hub.model_card import CHECKPOINT_FILES, EXPORTED
 from vitdfq.hub.retry import check_token, tokenless, tried_again
-from vitdfq.runtime import progress
+
+logger = logging.getLogger(__name__)
 
 SEALED = ("config.json", "model.safetensors", "recipe.yaml")
 ALWAYS = [name for name in CHECKPOINT_FILES if "*" not in name]
@@ -101,7 +103,7 @@ def _card(path: Path) -> ModelCard:
 @contextmanager
 def _bars_on_terminals_only() -> Iterator[None]:
     before = are_progress_bars_disabled()
-    if progress.quiet or not sys.stderr.isatty():
+    if not logger.isEnabledFor(logging.INFO) or not sys.stderr.isatty():
         disable_progress_bars()
     try:
         yield
@@ -125,7 +127,7 @@ def _publish(repo: str, files: dict[str, Path], card: ModelCard, private: bool) 
         raise AccessError(f"{repo}: is public already; make it private in its settings, or push without --private")
     operations = _changes(api, repo, head.sha, files)
     if not operations:
-        progress.say(f"{repo}: holds all of it; no new commit")
+        logger.info(f"{repo}: holds all of it; no new commit")
         return head.sha
     message = f"Checkpoint by vitdfq {vitdfq.__version__}"
     return api.create_commit(repo, operations, commit_message=message, parent_commit=head.sha).oid

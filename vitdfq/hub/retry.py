@@ -1,5 +1,6 @@
 """Talking to the Hugging Face Hub: with a token that is never shown, tried again when that is safe, each failure one line."""
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from huggingface_hub import constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # the second: of the client that it is built on
 
 from vitdfq.common.errors import AccessError, VitdfqError, one_line
-from vitdfq.runtime.progress import say
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 WAITS, PATIENCE = (0.5, 1.0, 2.0), 20.0  # seconds; the client itself may have tried for half a minute before the first failure
@@ -58,7 +60,7 @@ def tried_again(repo: str, do: Callable[[], T]) -> T:
             hopeless = _status(error) not in MAY_PASS or _by_xet(error)
             if hopeless or wait is None or time.monotonic() > until:
                 raise AccessError(f"{repo}: {_explained(error)}") from None  # its own text can hold what was sent
-            say(f"{repo}: {_what(error)}; looking what arrived, then trying again")
+            logger.info(f"{repo}: {_what(error)}; looking what arrived, then trying again")
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
 

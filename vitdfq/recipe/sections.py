@@ -3,14 +3,14 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from vitdfq.calibration import STEPS, calibrate
-from vitdfq.calibration.calibrate import COUNTS, check_count
 from vitdfq.common.errors import InputError
 from vitdfq.common.lookup import lookup
+from vitdfq.common.options import check_count
 from vitdfq.data import check_dataset
-from vitdfq.evaluation import check_numbers, evaluate
+from vitdfq.evaluation import EvaluationOptions, evaluate
 from vitdfq.hub.publish import check_repo, push
 from vitdfq.models import load_teacher
 from vitdfq.models.build import known_architecture
@@ -35,6 +35,7 @@ CALLS: dict[str, Callable] = {
     "evaluate": evaluate,
     "push": push,
 }
+COUNTS = ("num_images", "batch_size", "iterations")  # options that are at least 1 wherever they stand
 SWITCHES = ("symmetric", "renormalize", "per_channel", "per_head", "per_token")
 ROLE_TYPES = {"bits": int | None, "quantizer": str, "observer": str, "group_size": int | None} | dict.fromkeys(SWITCHES, bool)
 
@@ -152,7 +153,7 @@ def _check_calibrate(document: Document, section: dict[str, Any]) -> None:
         with document.blaming(*keys):
             step = lookup(name, STEPS, "calibration step")
         if isinstance(entry, dict) and entry[name] is not None:
-            check_keywords(document, (*keys, name), keywords(step))
+            check_keywords(document, (*keys, name), get_type_hints(step.options))
             _check_counts(document, (*keys, name))
         names.append(name)
     if section.get("steps") is not None and "observe" not in names:
@@ -165,7 +166,7 @@ def _check_evaluate(document: Document, section: dict[str, Any]) -> None:
         check_dataset(section.get("dataset", "imagenet-1k"))
     if "num_workers" in section:
         with document.blaming("evaluate", "num_workers"):
-            check_numbers(num_workers=section["num_workers"])
+            EvaluationOptions(num_workers=section["num_workers"])
 
 
 def _check_push(document: Document, section: dict[str, Any]) -> None:

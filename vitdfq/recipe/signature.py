@@ -34,7 +34,7 @@ def keywords(function: Callable, *positional: str) -> dict[str, Any]:
     hints = get_type_hints(function)
     found = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        annotation = hints.get(name, Any)
+        annotation = hints.get(name) or (Any if parameter.annotation is parameter.empty else parameter.annotation)
         if parameter.kind is parameter.VAR_KEYWORD:
             found["**"] = annotation
         elif parameter.kind is parameter.KEYWORD_ONLY or name in positional:

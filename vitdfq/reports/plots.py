@@ -1,5 +1,6 @@
 """Plots for people; they need matplotlib, the extra `[report]`, and are left out without it."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from vitdfq.common.files import written_whole
-from vitdfq.runtime.progress import say
+
+logger = logging.getLogger(__name__)
 
 MOST_HEADS = 3
 
@@ -96,7 +98,7 @@ def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        say(f"{path.name} left out: pip install 'vitdfq[report]' brings matplotlib")
+        logger.info(f"{path.name} left out: pip install 'vitdfq[report]' brings matplotlib")
         yield None
         return
     figure = Figure(figsize=size, layout="constrained")

@@ -1,4 +1,4 @@
-"""What forward passes keep for going back: the memory of training."""
+"""The memory of training: what forward passes keep for the backward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from vitdfq.training.trainable import trainable
 
 
 def bytes_saved_for_backward(run: Callable[[], Any], model: nn.Module) -> int:
-    """Bytes that the forward passes of a call keep for going back, parameters and buffers left out."""
+    """Bytes that the forward passes of a call keep for the backward pass, without parameters and buffers."""
     known = {value.untyped_storage().data_ptr() for value in model.state_dict().values()}
     sizes: dict[int, int] = {}
 
@@ -27,6 +27,6 @@ def bytes_saved_for_backward(run: Callable[[], Any], model: nn.Module) -> int:
 
 
 def training_bytes_per_image(student: nn.Module, image: Tensor) -> int:
-    """Bytes that one image (1, 3, H, W) keeps while the whole student learns."""
+    """Bytes that one image (1, 3, H, W) keeps while the whole student is trained."""
     with trainable([student]):
         return bytes_saved_for_backward(lambda: run_to_outputs(student, image), student)

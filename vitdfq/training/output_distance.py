@@ -1,4 +1,4 @@
-"""How far a student is from its teacher at the end of the network: what distillation minimises and the guard measures."""
+"""The distance of a student to its teacher at the end of the network: minimized by distillation, measured on held-out images."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from vitdfq.training.trainable import divergence
 
 
 class ClassifierOutputs(NamedTuple):
-    """The last three stations of a classifier."""
+    """The last three stages of a classifier."""
 
     tokens: Tensor  # (B, N, D) or (B, H, W, D), after the final norm, if there is one
     pooled: Tensor  # (B, D), what the head reads
@@ -26,14 +26,14 @@ def run_to_outputs(model: Any, images: Tensor) -> ClassifierOutputs:
 
 
 def finish(model: Any, x: Tensor) -> ClassifierOutputs:
-    """Run what follows the last block on its output."""
+    """Run the part of the model behind the last block on that block's output."""
     norm = family_of(model).final_norm
     tokens = x if norm is None else model.get_submodule(norm)(x)
     return ClassifierOutputs(tokens, model.forward_head(tokens, pre_logits=True), model.forward_head(tokens))
 
 
 def sizes(teacher: ClassifierOutputs) -> Tensor:
-    """What `distance` divides by: squared sizes of tokens and of pooled features, and the number of images; (3,) float64."""
+    """The divisors of `output_distance`: squared sizes of tokens and pooled features, number of images; (3,) float64."""
     energies = [values.double().square().sum() for values in (teacher.tokens, teacher.pooled)]
     return torch.stack([*energies, energies[0].new_tensor(len(teacher.logits))])
 

@@ -1,5 +1,6 @@
-"""What learns in a student: weights, biases and steps of activations, how they are put back, and what distillation minimises."""
+"""The trainable parameters of a student: weights, biases and activation scales; attempts at smaller rates; the divergence."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,25 +13,26 @@ from torch.nn import functional as F
 from vitdfq.common.errors import NotFiniteError
 from vitdfq.quantization.modules import QuantWeighted, activation_quantizers, take_weight_off_grid, weighted_modules
 from vitdfq.quantization.quantizers.uniform import Uniform
-from vitdfq.runtime.progress import say
 
-TRIES = 4  # of a training, or of an image, each at half the rate of the one before
+logger = logging.getLogger(__name__)
+
+TRIES = 4  # attempts at a training, or an image, each at half the rate of the one before
 
 
 class TrainableParameters:
-    """Parameters in groups for an optimiser, and a way back."""
+    """Weights, biases and activation scales in groups for an optimizer, with snapshots to go back to."""
 
     def __init__(self, modules: list[QuantWeighted], quantizers: list[Uniform]) -> None:
         self.modules, self.quantizers = modules, quantizers
         self.weights = [parameter for module in modules for parameter in (module.weight, module.bias) if parameter is not None]
 
     def groups(self, lr: float, scale_lr: float) -> list[dict[str, Any]]:
-        """Optimiser groups. Adam moves every value by about its rate a step, whatever the gradient, and quantization steps
-        differ by a factor of 40 between layers of one network: each rate is relative.
+        """Optimizer groups with relative rates. Adam moves every value by about its rate in each step, whatever the gradient,
+        while quantization steps differ by a factor of 40 between layers of one network.
 
         Args:
-            lr: in quantization steps of each weight; a bias moves as far as all of its row's weights together.
-            scale_lr: in shares of each activation scale; 0 leaves them.
+            lr: in quantization steps of each weight; a bias moves as far as all weights of its row together.
+            scale_lr: as a share of each activation scale; 0 leaves the scales.
         """
         groups: list[dict[str, Any]] = []
         for module in self.modules:
@@ -46,14 +48,14 @@ class TrainableParameters:
         return [value.detach().clone() for value in self._values()]
 
     def require_finite(self, what: str) -> None:
-        """Raise NotFiniteError if a step has made a weight or a scale NaN or infinite, though its loss was not."""
+        """Raise NotFiniteError if a weight or a scale has become NaN or infinite, though the loss was finite."""
         if not all(value.isfinite().all() for value in self._values()):
             raise NotFiniteError(f"{what}: weights are no longer finite; try a smaller lr")
 
     @torch.no_grad()
     def restore(self, snapshot: list[Tensor]) -> None:
-        for value, kept in zip(self._values(), snapshot, strict=True):
-            value.copy_(kept)
+        for value, earlier in zip(self._values(), snapshot, strict=True):
+            value.copy_(earlier)
 
     def _values(self) -> list[Tensor]:
         return [*self.weights, *(quantizer.scale for quantizer in self.quantizers)]
@@ -61,9 +63,9 @@ class TrainableParameters:
 
 @contextmanager
 def trainable(owners: Sequence[nn.Module]) -> Iterator[TrainableParameters]:
-    """Let weights, biases and per-tensor activation scales inside `owners` take gradients in the block; frozen again after it.
+    """Let weights, biases and per-tensor activation scales inside `owners` receive gradients in the block; frozen after it.
 
-    Weights are rounded at every pass, also those of a student that was calibrated before, and after the block until
+    Weights are rounded at every pass, also those of a student that was calibrated before, and stay so after the block until
     `put_weight_on_grid`.
     """
     modules = [module for owner in owners for module in weighted_modules(owner)]
@@ -73,19 +75,19 @@ def trainable(owners: Sequence[nn.Module]) -> Iterator[TrainableParameters]:
         for quantizer in activation_quantizers(owner)
         if isinstance(quantizer, Uniform) and quantizer.scale.ndim == 0
     ]
-    trainables = TrainableParameters(modules, quantizers)
+    parameters = TrainableParameters(modules, quantizers)
     for module in modules:
         take_weight_off_grid(module)
-    for parameter in trainables.weights:
+    for parameter in parameters.weights:
         parameter.requires_grad_(True)
-    for quantizer in quantizers:  # a buffer by nature, a parameter for now: state_dict has it under one name
+    for quantizer in quantizers:  # a buffer becomes a parameter in the block; its name in the state_dict stays
         scale = quantizer.scale
         del quantizer.scale
         quantizer.scale = nn.Parameter(scale)
     try:
-        yield trainables
+        yield parameters
     finally:
-        for parameter in trainables.weights:
+        for parameter in parameters.weights:
             parameter.requires_grad_(False)
             parameter.grad = None
         for quantizer in quantizers:
@@ -107,10 +109,10 @@ def finite(loss: Tensor, what: str, step: int) -> float:
 
 
 def retry_with_smaller_lr(train: Callable[[float], None], undo: Callable[[], None]) -> None:
-    """Call `train(pace)` with 1, and where a loss stops being finite `undo()`, then with half the pace, up to TRIES times.
+    """Call `train(lr_factor)` with 1; where a loss stops being finite, call `undo()` and try half the factor, TRIES times in all.
 
     Raises:
-        NotFiniteError: of the last try.
+        NotFiniteError: of the last attempt.
     """
     for number in range(TRIES):
         try:
@@ -119,7 +121,7 @@ def retry_with_smaller_lr(train: Callable[[float], None], undo: Callable[[], Non
             undo()
             if number + 1 == TRIES:
                 raise
-            say(f"{error}; again at {0.5 ** (number + 1):g} of the rate")
+            logger.info(f"{error}; again at {0.5 ** (number + 1):g} of the rate")
 
 
 def divergence(logits: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:

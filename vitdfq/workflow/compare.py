@@ -1,6 +1,7 @@
 """`vitdfq compare`: several kinds of images on one model and bit-width, in one table. What is finished is not made again."""
 
 import json
+import logging
 import os
 import re
 import time
@@ -12,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import vitdfq
 from vitdfq.common.errors import one_line
 from vitdfq.common.files import fingerprint, write_text
+from vitdfq.common.version import __version__
 from vitdfq.data import unseen_images
 from vitdfq.evaluation import Predictions, score
 from vitdfq.recipe import Recipe, load_recipe
@@ -22,12 +23,14 @@ from vitdfq.recipe.comparison import Comparison, Row, check_agreement, compariso
 from vitdfq.reports import image_grid, tables
 from vitdfq.reports.plots import plot_attention, plot_comparison
 from vitdfq.runtime import distributed
-from vitdfq.runtime.partial_results import PartialResults
-from vitdfq.runtime.progress import say
+from vitdfq.runtime.run import Tensors
+from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.synthesis import quality
 from vitdfq.synthesis.attention_maps import attention_maps, attention_priors
 from vitdfq.workflow.artifacts import Inputs, hashed
 from vitdfq.workflow.run import Line, blaming, open_line
+
+logger = logging.getLogger(__name__)
 
 REAL = Row("real images (reference, uses data)", None)
 LOOKED_AT = 4  # images whose attention is plotted
@@ -97,7 +100,7 @@ class Table:
         """Numbers of one row at seed number `index`, or {"row", "seed", "error"} if its method fails."""
         seed, slug = self.seeds[index], slug_of(row)
         cell: dict[str, Any] = {"row": row.title, "seed": seed}
-        say(f"compare: {row.title}, seed {seed}")
+        logger.info(f"compare: {row.title}, seed {seed}")
         try:
             if row.section is None:
                 images, seconds = self.real_images(index), None
@@ -116,7 +119,7 @@ class Table:
             if os.environ.get("VITDFQ_DEBUG") or not distributed.failed_in_all():
                 raise
             text = one_line(error, most=None)
-            say(f"compare: {row.title}, seed {seed} failed: {text}")
+            logger.info(f"compare: {row.title}, seed {seed} failed: {text}")
             return cell | {"error": text}
         numbers = {key: scores[key] for key in ("top1", "top5", "agreement", "kl", "logits_sqnr_db")} | measures
         return cell | {"num_images": len(images), **numbers, "synthesis_seconds": seconds, "calibration_seconds": calibration}
@@ -127,23 +130,23 @@ class Table:
         asked = {"dataset": said["dataset"], "split": said["split"], "evaluated": said.get("num_images")}
         asked |= {"count": self.options.real_images, "block": index}
 
-        def make(shelf: PartialResults) -> dict[str, Tensor]:
+        def make(run: SharedRun) -> Tensors:
             with blaming("compare.real_images"):
                 return {"images": unseen_images(self.line.teacher, **asked)}
 
         inputs = self.line.teacher_inputs | {"real_images": asked}
-        return self.line.stages.get_or_make(f"stages/real_{self.seeds[index]}_images.safetensors", inputs, make)[0]["images"]
+        return self.line.store.get_or_make(f"stages/real_{self.seeds[index]}_images.safetensors", inputs, make)[0]["images"]
 
     def measures(self, images: Tensor, inputs: Inputs, name: str) -> dict[str, float | None]:
         """What the teacher says about the images without labels."""
 
-        def make(shelf: PartialResults) -> dict[str, Tensor]:
+        def make(run: SharedRun) -> Tensors:
             found = quality(self.line.teacher, images)
             return {
                 name: torch.tensor(float("nan") if value is None else value, dtype=torch.float64) for name, value in found.items()
             }
 
-        found, _ = self.line.stages.get_or_make(f"stages/{name}_quality.safetensors", inputs, make)
+        found, _ = self.line.store.get_or_make(f"stages/{name}_quality.safetensors", inputs, make)
         return {name: None if value.isnan() else value.item() for name, value in sorted(found.items())}
 
     def look(self, row: Row, images: Tensor, inputs: Inputs) -> None:
@@ -161,13 +164,13 @@ class Table:
 
     def drawn(self, name: str, inputs: Inputs, draw: Callable[[Path], None]) -> None:
         """Draw a picture unless it is there and shaped by the same inputs; without matplotlib there may be none."""
-        if self.line.stages.seconds(name, inputs) is None:
+        if self.line.store.seconds(name, inputs) is None:
             path, start = self.line.folder / name, time.monotonic()
             if distributed.is_main():
                 path.unlink(missing_ok=True)
             draw(path)
             if path.is_file():
-                self.line.stages.finish(name, inputs, round(time.monotonic() - start, 2))
+                self.line.store.finish(name, inputs, round(time.monotonic() - start, 2))
 
     def content(self, recipes: list[Recipe], rows: list[Row], cells: list[dict[str, Any]]) -> dict[str, Any]:
         """What compare.json holds."""
@@ -182,7 +185,7 @@ class Table:
             )
         return {
             "recipes": {recipe.name: recipe.to_dict() for recipe in recipes},
-            "vitdfq": vitdfq.__version__,
+            "vitdfq": __version__,
             "device": self.line.device.type,
             "bits": recipe.quantize.get("bits", "w4a4"),
             "seeds": self.seeds,

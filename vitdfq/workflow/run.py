@@ -1,7 +1,8 @@
-"""The straight line from recipe to folder. Each stage leaves an artefact and what shaped it; a finished stage is not redone."""
+"""The straight line from recipe to folder. Each stage leaves an artifact with its inputs; a finished stage is not redone."""
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import vitdfq
 from vitdfq.calibration import calibrate
 from vitdfq.calibration.calibrate import check_steps
 from vitdfq.checkpoint import save_load
 from vitdfq.common.errors import GateError, RecipeError, VitdfqError
 from vitdfq.common.files import write_text
 from vitdfq.common.safetensors_io import digest
+from vitdfq.common.version import __version__
 from vitdfq.evaluation import Predictions, evaluate, predict, score
 from vitdfq.hub import model_card, publish, retry
 from vitdfq.models import load_teacher
@@ -26,11 +27,14 @@ from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.reports import gates, image_grid, sqnr
 from vitdfq.reports.plots import plot_unit_sqnr
 from vitdfq.runtime import distributed
-from vitdfq.runtime.partial_results import PartialResults
-from vitdfq.runtime.progress import say
+from vitdfq.runtime.progress import Listener
+from vitdfq.runtime.run import Run, Tensors
+from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.runtime.trackers import tracked
 from vitdfq.synthesis import METHODS, synthesize
 from vitdfq.workflow.artifacts import ArtifactStore, Inputs, hashed, lock_run_folder
+
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -82,7 +86,7 @@ def _along(line: "Line", until: str) -> dict[str, Any]:
     model_card.write_card(folder, metrics, recipe.to_dict(), save_load.read_config(folder), recipe.to_yaml())
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")  # last: it says that the rest is of this run
     if recipe.push:
-        say(f"published: {distributed.from_main(lambda: publish.push(folder, **recipe.push))['url']}")
+        logger.info(f"published: {distributed.from_main(lambda: publish.push(folder, **recipe.push))['url']}")
     return metrics
 
 
@@ -100,9 +104,9 @@ def open_line(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator["
     folder = Path(out) if out else Path("runs") / recipe.name
     with (
         lock_run_folder(folder, recipe.name, recipe.to_yaml(), fresh),
-        tracked(recipe.trackers, recipe.name, folder, {"recipe": recipe.to_yaml()}),
+        tracked(recipe.trackers, recipe.name, folder, {"recipe": recipe.to_yaml()}) as listeners,
     ):
-        yield Line(recipe, folder, teacher, prepared)
+        yield Line(recipe, folder, teacher, prepared, listeners)
 
 
 @contextmanager
@@ -120,23 +124,25 @@ def evaluate_run(folder: str | Path, overrides: list[str]) -> dict[str, Any]:
     """Load the checkpoint in `folder` and evaluate it as its recipe says, changed by `overrides`."""
     student = save_load.load(folder).to(distributed.start())
     recipe = load_recipe(Path(folder) / "recipe.yaml", overrides)
-    return evaluate(student, **recipe.evaluate)
+    return evaluate(student, **recipe.evaluate, run=SharedRun())
 
 
 class Line:
-    """The stages of one run: what each needs, where its artefact lies, and what makes the artefact stale."""
+    """The stages of one run: the inputs of each, the place of its artifact, and when the artifact is out of date."""
 
-    def __init__(self, recipe: Recipe, folder: Path, teacher: nn.Module, prepared: nn.Module) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: Path, teacher: nn.Module, prepared: nn.Module, listeners: Sequence[Listener] = ()
+    ) -> None:
         self.recipe, self.folder, self.teacher, self.prepared = recipe, folder, teacher, prepared
-        self.stages = ArtifactStore(folder)
+        self.store = ArtifactStore(folder, listeners)
         self.device = next(teacher.parameters()).device
         weights = hashed(digest(teacher.state_dict()))
-        self.teacher_inputs: Inputs = {"vitdfq": vitdfq.__version__, **teacher.vitdfq, "weights": weights}
+        self.teacher_inputs: Inputs = {"vitdfq": __version__, **teacher.vitdfq, "weights": weights}
 
     def heading(self) -> dict[str, Any]:
         return {
             "recipe": self.recipe.name,
-            "vitdfq": vitdfq.__version__,
+            "vitdfq": __version__,
             "seed": self.recipe.seed,
             "device": self.device.type,
             "num_processes": distributed.count(),
@@ -148,26 +154,26 @@ class Line:
         Raises:
             GateError: its top-1 on the full set is not the recipe's `reference_top1`, to 0.1: other weights, data or transform.
         """
-        predictions = self._predictions("teacher", self.teacher_inputs, lambda shelf: self.teacher)
+        predictions = self._predictions("teacher", self.teacher_inputs, lambda run: self.teacher)
         top1, reference = score(predictions)["top1"], self.recipe.reference_top1
         if reference is not None and self.recipe.evaluate.get("num_images") is None and abs(top1 - reference) > 0.1:
             raise GateError(f"the teacher's top-1 is {top1:.2f}, reference_top1 is {reference:.2f}: not the same model or data")
         return predictions
 
     def images(self, section: dict[str, Any], name: str | None = None) -> tuple[Tensor, dict[str, Any]]:
-        """Synthesise, or read what an earlier run synthesised; with a summary for metrics.json.
+        """Synthesize images, or read those of an earlier run; with a summary for metrics.json.
 
-        Only images other than the recipe's and the baselines' need a `name` for their artefact.
+        Only images other than the recipe's and the baselines' need a `name` for their artifact.
         """
         method = section.get("method", "sardfq")
         name = name or ("images" if section is self.recipe.synthesize else f"stages/{method}_images")
 
-        def make(shelf: PartialResults) -> dict[str, Tensor]:
+        def make(run: SharedRun) -> Tensors:
             with blaming("synthesize"):
-                return {"images": synthesize(self.teacher, **section, shelf=shelf)}
+                return {"images": synthesize(self.teacher, **section, run=run)}
 
         inputs = self.teacher_inputs | {"synthesize": _shaping(section)}
-        tensors, seconds = self.stages.get_or_make(f"{name}.safetensors", inputs, make)
+        tensors, seconds = self.store.get_or_make(f"{name}.safetensors", inputs, make)
         images = tensors["images"]
         steps = section.get("steps", METHODS[method].steps)
         # Steps of a generator see other images each; those of a mixture some of the images.
@@ -177,22 +183,22 @@ class Line:
         return images, summary
 
     def student(self, images: Tensor) -> tuple[nn.Module, float]:
-        """Calibrate and save the student, or load the one that an earlier run saved; with the seconds its calibration took.
+        """Calibrate and save the student, or load the one that an earlier run saved; with the seconds of its calibration.
 
         Raises:
-            GateError: it says too little of what the teacher says. One that is there already stays.
+            GateError: it agrees too little with the teacher. A checkpoint that is there already stays.
         """
         inputs = self._student_inputs(images)
-        done, shelf = self.stages.seconds(save_load.WEIGHTS, inputs), self.stages.shelf(save_load.WEIGHTS, inputs)
+        done, run = self.store.seconds(save_load.WEIGHTS, inputs), self.store.run(save_load.WEIGHTS, inputs)
         if done is None:
-            student, seconds = self._calibrated(images, shelf), shelf.seconds()
+            student, seconds = self._calibrated(images, run), run.parts.seconds()
         else:
             student, seconds = save_load.load(self.folder).to(self.device), done
         gates.check_alive(student, self.prepared, images, self.recipe.min_agreement)  # each time: the gate may have been raised
         if done is None:
             save_load.save(student, self.folder)
-            self.stages.finish(save_load.WEIGHTS, inputs, seconds, beside=(save_load.CONFIG,))
-        shelf.clear()  # where it was done: the process may have been killed right after that
+            self.store.finish(save_load.WEIGHTS, inputs, seconds, beside=(save_load.CONFIG,))
+        run.forget()  # also where it was finished: the process may have been killed right after that
         return student, seconds
 
     def size(self) -> dict[str, int]:
@@ -202,11 +208,11 @@ class Line:
     def evaluated(self, student: nn.Module, images: Tensor) -> dict[str, Any]:
         """Top-1 and the rest of teacher, student and the students of the baselines."""
         teacher = self.teacher_predictions()
-        rows = {"student": self._predictions("student", self._student_inputs(images), lambda shelf: student)}
+        rows = {"student": self._predictions("student", self._student_inputs(images), lambda run: student)}
         for method in self.recipe.baselines:
             other, _ = self.images(self._baseline_section(method, len(images)))
             rows[method] = self._predictions(
-                method, self._student_inputs(other), lambda shelf, other=other: self._calibrated(other, shelf)
+                method, self._student_inputs(other), lambda run, other=other: self._calibrated(other, run)
             )
         scores = {name: score(predictions, teacher.logits) for name, predictions in rows.items()}
         return {
@@ -218,27 +224,25 @@ class Line:
     def judged(self, images: Tensor, name: str, seed: int) -> tuple[Predictions, float]:
         """Predictions of a student calibrated with `seed`, which is not kept; and the seconds that its calibration took."""
 
-        def make(shelf: PartialResults) -> dict[str, Tensor]:
-            student = self._calibrated(images, shelf.part("student"), seed=seed)
-            calibration = shelf.get("calibration")
+        def make(run: SharedRun) -> Tensors:
+            student = self._calibrated(images, run.part("student"), seed=seed)
+            calibration = run.resume("calibration")
             if calibration is None:  # else it was finished before an interruption, and now only read
-                calibration = {"calibration_seconds": torch.tensor(shelf.seconds(), dtype=torch.float64)}
-                shelf.put("calibration", calibration)
-            say(f"evaluate: {name}")
-            predictions = predict(student, **self.recipe.evaluate, shelf=shelf.part("predictions"))
-            return {"logits": predictions.logits, "labels": predictions.labels, **calibration}
+                calibration = {"calibration_seconds": torch.tensor(run.parts.seconds(), dtype=torch.float64)}
+                run.checkpoint("calibration", calibration)
+            return self._predicted(name, student, run) | calibration
 
         inputs = self._student_inputs(images, seed=seed) | {"evaluate": _shaping(self.recipe.evaluate)}
-        tensors, _ = self.stages.get_or_make(f"stages/{name}_predictions.safetensors", inputs, make)
+        tensors, _ = self.store.get_or_make(f"stages/{name}_predictions.safetensors", inputs, make)
         return Predictions(tensors["logits"], tensors["labels"]), tensors["calibration_seconds"].item()
 
     def _baseline_section(self, method: str, num_images: int) -> dict[str, Any]:
         return {"method": method, "num_images": num_images, "seed": self.recipe.synthesize.get("seed", 0)}
 
-    def _calibrated(self, images: Tensor, shelf: PartialResults, **changes: Any) -> nn.Module:
+    def _calibrated(self, images: Tensor, run: Run, **changes: Any) -> nn.Module:
         student = quantize(self.prepared, **self.recipe.quantize)
         with blaming("calibrate"):
-            return calibrate(student, self.prepared, images, **self.recipe.calibrate | changes, shelf=shelf)
+            return calibrate(student, self.prepared, images, **self.recipe.calibrate | changes, run=run)
 
     def images_inputs(self, images: Tensor) -> Inputs:
         """What shapes all that is made of these images and the teacher."""
@@ -249,18 +253,19 @@ class Line:
         sections = {"prepare": recipe.prepare, "quantize": recipe.quantize, "calibrate": recipe.calibrate | changes}
         return self.images_inputs(images) | sections
 
-    def _predictions(self, name: str, inputs: Inputs, model) -> Predictions:
-        def make(shelf: PartialResults) -> dict[str, Tensor]:
-            student = model(shelf.part("student"))
-            say(f"evaluate: {name}")
-            predictions = predict(student, **self.recipe.evaluate, shelf=shelf.part("predictions"))
-            return {"logits": predictions.logits, "labels": predictions.labels}
-
+    def _predictions(self, name: str, inputs: Inputs, model: Callable[[SharedRun], nn.Module]) -> Predictions:
         inputs = inputs | {"evaluate": _shaping(self.recipe.evaluate)}
-        tensors, _ = self.stages.get_or_make(f"stages/{name}_predictions.safetensors", inputs, make)
+        file = f"stages/{name}_predictions.safetensors"
+        tensors, _ = self.store.get_or_make(file, inputs, lambda run: self._predicted(name, model(run.part("student")), run))
         return Predictions(tensors["logits"], tensors["labels"])
+
+    def _predicted(self, name: str, model: nn.Module, run: SharedRun) -> Tensors:
+        """A model's logits and the labels, as tensors of an artifact."""
+        logger.info(f"evaluate: {name}")
+        predictions = predict(model, **self.recipe.evaluate, run=run.part("predictions"))
+        return {"logits": predictions.logits, "labels": predictions.labels}
 
 
 def _shaping(section: dict[str, Any]) -> dict[str, Any]:
-    """A section without what is a matter of speed and memory only."""
+    """A section without the keys that change speed and memory only."""
     return {key: value for key, value in section.items() if key not in ("batch_size", "num_workers", "streaming")}

@@ -12,7 +12,7 @@ from vitdfq.synthesis import METHODS, Loss, TeacherFacts, resolve_method, synthe
 from vitdfq.synthesis.generator import network
 from vitdfq.synthesis.generator.train import Source
 from vitdfq.synthesis.objective.students import make_learner, refresh
-from vitdfq.synthesis.objective.terms import resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import resolve_losses
 from vitdfq.training.trainable import divergence
 
 KINDS = ("vit", "deit", "swin")
@@ -189,7 +189,7 @@ def test_a_loss_that_is_not_finite_is_named():
 
 
 @pytest.mark.parametrize("student", [None, "w4a4"])
-def test_a_training_that_broke_goes_on_from_its_last_sound_state_at_half_the_rate(student, capsys):
+def test_a_training_that_broke_goes_on_from_its_last_sound_state_at_half_the_rate(student, caplog):
     """Two steps of forty are broken once each: both are done again."""
     broken, rates = {11, 21}, []
 
@@ -203,9 +203,9 @@ def test_a_training_that_broke_goes_on_from_its_last_sound_state_at_half_the_rat
     trained = train(make_tiny("vit"), 40, losses={"mine": mine}, student=student)
     assert rates == [*range(12), *range(10, 22), *range(20, 40)]
     assert trained.draw(4).isfinite().all()
-    said = [line for line in capsys.readouterr().err.splitlines() if "again" in line]
-    assert said[0].startswith("synthesize: from step 10 on again at 0.5 of the rate: loss 'mine' is nan at step 11")
-    assert "from step 20 on again at 0.25" in said[1]
+    messages = [message for message in caplog.messages if "again" in message]
+    assert messages[0].startswith("synthesize: from step 10 on again at 0.5 of the rate: loss 'mine' is nan at step 11")
+    assert "from step 20 on again at 0.25" in messages[1]
 
 
 @pytest.mark.gpu
@@ -236,10 +236,10 @@ def test_a_killed_training_ends_as_one_that_was_not(method, changes, tmp_path):
     teacher = make_tiny("vit")
     steps = {"steps": 0 if METHODS[method].steps == 0 else 6}
 
-    def run(shelf=None):
-        return synthesize(teacher, method=method, engine="generator", num_images=3, group_size=4, shelf=shelf, **steps, **changes)
+    def work(run=None):
+        return synthesize(teacher, method=method, engine="generator", num_images=3, group_size=4, run=run, **steps, **changes)
 
-    wanted = run()
-    ended, kills = run_to_the_end(run, tmp_path)
+    wanted = work()
+    ended, kills = run_to_the_end(work, tmp_path)
     assert kills >= steps["steps"]
     assert torch.equal(ended, wanted)
