@@ -29,7 +29,7 @@ EVERYWHERE = set().union(*LAYERS)
 HOMES = {  # third-party package -> the rooms that import it
     "torch": EVERYWHERE - {"cli", "hub", "recipe"},
     "timm": {"checkpoint", "data", "models", "preparation", "reports"},
-    "numpy": {"onnx"},
+    "numpy": {"onnx", "synthesis"},
     "PIL": {"cost", "data", "reports"},
     "typer": {"cli"},
     "rich": {"cli", "cost", "reports", "runtime"},

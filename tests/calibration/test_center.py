@@ -55,6 +55,7 @@ def test_a_second_time_changes_nothing(tiny_vit, images):
     torch.testing.assert_close(dict(student.state_dict()), once, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.integration
 def test_a_mean_of_these_images_alone_is_left():
     """Flat grey images: their mean token is no other image's."""
     teacher = load_teacher("zoo:deit")
