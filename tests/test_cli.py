@@ -179,12 +179,12 @@ def test_ctrl_c_is_130_and_one_line(recipe, tmp_path):
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=listen
     )
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600  # a net, not a bound
     while not (tmp_path / "out/stages/teacher_predictions.safetensors").exists():
         assert process.poll() is None and time.monotonic() < until, process.communicate()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130 and "Traceback" not in err and not out
 
 

@@ -84,19 +84,22 @@ def test_more_bits_are_closer_to_the_teacher(teacher, images):
     assert errors[-1] < 0.01 * target.square().mean()
 
 
-def test_reconstruction_lowers_every_blocks_error(tiny_vit, images):
+def test_reconstruction_lowers_every_units_error(tiny_vit, images):
+    """The head is at 3 bits too: at its usual 8 it has hardly an error to lower."""
+
     def errors(steps):
-        student = calibrated(tiny_vit, images, steps)
-        x, found = images, []
+        three = {"weight": {"bits": 3}, "activation": {"bits": 3}}
+        student = calibrate(quantize(tiny_vit, bits="w3a3", overrides={"head": three}), tiny_vit, images, steps=steps)
+        x, measured = images, []
         for unit, float_unit in zip(units(student), units(tiny_vit), strict=True):
             target = float_unit.forward(x)
-            found.append((unit.forward(x) - target).square().mean().item())
+            measured.append((unit.forward(x) - target).square().mean().item())
             x = target
-        return found
+        return measured
 
     observed = errors(["observe"])
     trained = errors(["observe", {"reconstruct": {"iterations": 150, "lr": 5e-3, "keep": 0.0, "guarded": False}}])
-    assert all(after < before for after, before in zip(trained[1:], observed[1:], strict=True))
+    assert all(after < 0.8 * before for after, before in zip(trained, observed, strict=True))
 
 
 def test_seed_changes_reconstruction(tiny_vit, images):

@@ -1,8 +1,12 @@
 """Every recipe can be planned without weights and without a network."""
 
+from collections.abc import Callable
+
 import pytest
+from torch.utils.flop_counter import FlopCounterMode
 
 from vitdfq.calibration import STEPS
+from vitdfq.cost import timing
 from vitdfq.cost.dry_run import plan
 from vitdfq.cost.estimate import PASSES, Options, _synthesis_bytes
 from vitdfq.models import load_teacher
@@ -13,6 +17,18 @@ RECIPES = packaged_recipes()
 QUICK = ("quickstart", "deit_t_w4a4")  # a plan tries the models: seconds for small ones
 NAMED = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(RECIPES)]
 NAMED = [named for named in NAMED if named.values[0].startswith(("quickstart", "deit", "swin", "vit"))]
+
+
+@pytest.fixture(autouse=True)
+def counted_work(monkeypatch):
+    """A second is 10^9 floating-point operations: a busy machine plans as an idle one."""
+
+    def timed(run: Callable[[], object]) -> float:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        return counter.get_total_flops() / 1e9
+
+    monkeypatch.setattr(timing, "timed", timed)
 
 
 @pytest.mark.parametrize("name", NAMED)
