@@ -17,10 +17,11 @@ def plain(request):
 
 
 def difference(plain, change) -> float:
+    """The largest change of the logits, relative to the largest logit."""
     images = torch.randn(3, 3, *image_size(plain), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     expected = plain(images)
     change()
-    return (plain(images) - expected).abs().max().item()
+    return ((plain(images) - expected).abs().max() / expected.abs().max()).item()
 
 
 def shift(plain, written):
@@ -60,6 +61,9 @@ def rotate(plain, written, num_heads):
     q, _ = torch.linalg.qr(torch.randn(rows.shape[1], rows.shape[1], generator=generator, dtype=torch.float64))
     for head in rows:
         linear.weight[head], linear.bias[head] = q @ linear.weight[head], q @ linear.bias[head]
+    if written.bias:
+        beside = plain.get_parameter(written.bias)
+        beside.copy_((beside.view(num_heads, -1) @ q.T).flatten())
 
 
 @pytest.mark.parametrize("kind", sorted(TINY))

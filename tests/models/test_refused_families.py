@@ -12,7 +12,6 @@ VIT = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2}
     [
         ("resnet18", {}, "ResNet"),
         ("eva02_tiny_patch14_224", {"depth": 1}, "Eva"),
-        ("beit_base_patch16_224", {"embed_dim": 32, "depth": 1, "num_heads": 2}, "Beit"),
         ("swinv2_tiny_window8_256", {"embed_dim": 16, "depths": (1, 1), "num_heads": (1, 2)}, "SwinTransformerV2"),
         ("levit_conv_128s", {}, "no family has LevitDistilled"),
         ("vit_base_r26_s32_224", VIT, "VisionTransformer with a HybridEmbed"),

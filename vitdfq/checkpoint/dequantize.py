@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vitdfq.models import build, family_of, norm_readers
+from vitdfq.models import build, family_of, norm_readers, projections
 from vitdfq.preparation.fold import gain_and_shift
 from vitdfq.preparation.undo import undo
 from vitdfq.quantization.modules import QuantLinear, named_weighted_modules
@@ -66,17 +66,33 @@ def neutral(part: Any) -> State:
 
 
 def _place_bias(plain: nn.Module, state: State, name: str) -> None:
-    """Move a bias that timm's layer does not have into a norm beside it, or add it to the layer."""
+    """Move a bias that timm's layer does not have to where timm has one, or else add it to the layer."""
     bias, owner = state.pop(name), name.removesuffix(".bias")
     batch_norm = next((site.norm for site in family_of(plain).batch_norms(plain) if site.layer == owner and site.follows), None)
     if batch_norm is not None:
         gain, _ = gain_and_shift(plain.get_submodule(batch_norm))
         state[f"{batch_norm}.bias"] += (gain * bias.double()).to(bias.dtype)
         return
+    bias = _beside(plain, state, owner, bias)
     norm = next((site.norm for site in norm_readers(plain) if site.readers == (owner,) and site.shifts), None)
     if bias.any() and (norm is None or not _into_norm(state, f"{norm}.bias", state[f"{owner}.weight"], bias)):
         plain.get_submodule(owner).bias = nn.Parameter(bias, requires_grad=False)
         state[name] = bias
+
+
+def _beside(plain: nn.Module, state: State, owner: str, bias: Tensor) -> Tensor:
+    """Move a bias of queries, keys and values into the parameters that timm adds beside the layer; return what is left of it."""
+    left = bias.clone()
+    for site in projections(plain):
+        written = [rows for rows in (site.queries, site.keys, site.values) if rows is not None and rows.linear == owner]
+        if not any(rows.bias for rows in written):
+            continue
+        for rows in written:
+            if rows.bias:
+                state[rows.bias] = state[rows.bias] + bias[list(rows.rows)]
+            if rows.bias or (rows is site.keys and site.shifts):  # softmax ignores a bias of the keys
+                left[list(rows.rows)] = 0
+    return left
 
 
 def _into_norm(state: State, shift: str, weight: Tensor, bias: Tensor) -> bool:

@@ -106,14 +106,15 @@ def attention_sites(model: Any) -> list[AttentionSite]:
             num_windows=1,
             class_row=model.global_pool == "token",  # where the head averages, nothing trains the class token's row
         )
-        for depth, name, attention in _attentions(model)
+        for depth, name, attention in opened_sites(model)
     ]
 
 
 def projections(model: Any) -> list[Projections]:
     """Return what writes queries, keys and values: the thirds of `qkv`."""
     sites = []
-    for _, name, attention in _attentions(model):
+    for _, name, attention in opened_sites(model):
+        assert isinstance(attention, OpenedAttention)
         queries, keys, values = thirds(f"{name}.qkv", attention.num_heads * attention.head_dim)
         sites.append(
             Projections(
@@ -132,13 +133,13 @@ def thirds(qkv: str, width: int) -> list[Rows]:
     return [Rows(qkv, tuple(range(start, start + width))) for start in (0, width, 2 * width)]
 
 
-def _attentions(model: Any) -> list[tuple[int, str, OpenedAttention]]:
-    """(index of the block, name, attention), in order of depth."""
+def opened_sites(model: Any) -> list[tuple[int, str, OpenedSite]]:
+    """Return (index of the block, name, opened attention), in order of depth."""
     return [
         (depth, f"blocks.{depth}.{name}", attention)
         for depth, block in enumerate(model.blocks)
         for name, attention in block.named_modules()
-        if isinstance(attention, OpenedAttention)
+        if isinstance(attention, OpenedSite)
     ]
 
 
@@ -158,13 +159,13 @@ def norm_readers(model: Any) -> list[NormReaders]:
         name = f"blocks.{index}"
         if type(block) is Block:
             sites += _attention_norms(block.norm1, f"{name}.norm1", block.attn, f"{name}.attn")
-            sites += _mlp_norms(block.norm2, f"{name}.norm2", block.mlp, f"{name}.mlp")
+            sites += mlp_norms(block.norm2, f"{name}.norm2", block.mlp, f"{name}.mlp")
         elif type(block) is ParallelThingsBlock:
             for i, branch in enumerate(block.attns):
                 sites += _attention_norms(branch.norm, f"{name}.attns.{i}.norm", branch.attn, f"{name}.attns.{i}.attn")
             for i, branch in enumerate(block.ffns):
-                sites += _mlp_norms(branch.norm, f"{name}.ffns.{i}.norm", branch.mlp, f"{name}.ffns.{i}.mlp")
-    return sites + _head_norm(model)
+                sites += mlp_norms(branch.norm, f"{name}.ffns.{i}.norm", branch.mlp, f"{name}.ffns.{i}.mlp")
+    return sites + head_norm(model)
 
 
 def _attention_norms(norm: Any, name: str, attention: Any, path: str) -> list[NormReaders]:
@@ -174,7 +175,8 @@ def _attention_norms(norm: Any, name: str, attention: Any, path: str) -> list[No
     return _site(norm, name, readers) + _site(attention.norm, f"{path}.norm", [f"{path}.proj"] if len(readers) == 1 else [])
 
 
-def _mlp_norms(norm: Any, name: str, mlp: Any, path: str) -> list[NormReaders]:
+def mlp_norms(norm: Any, name: str, mlp: Any, path: str) -> list[NormReaders]:
+    """Return the norm before an MLP, and the one inside it, if there is one."""
     if type(mlp) not in MLPS:
         return []
     return _site(norm, name, first_linears(mlp, path)) + _site(mlp.norm, f"{path}.norm", [f"{path}.fc2"])
@@ -185,8 +187,8 @@ def first_linears(mlp: nn.Module, path: str) -> list[str]:
     return [f"{path}.{part}" for part in ("fc1", "fc1_g", "fc1_x") if hasattr(mlp, part)]
 
 
-def _head_norm(model: Any) -> list[NormReaders]:
-    """The norm that the heads read, if it is one of the model's."""
+def head_norm(model: Any) -> list[NormReaders]:
+    """Return the norm that the heads read, if it is one of the model's."""
     heads = [name for name in ("head", "head_dist") if hasattr(getattr(model, name, None), "weight")]
     distilled = type(model) is VisionTransformerDistilled  # its forward passes fc_norm by
     if not distilled and hasattr(model.fc_norm, "weight"):
@@ -224,7 +226,7 @@ def streams(model: Any) -> list[Stream]:
         readers.append(NormReaders(f"{name}.norm1", (f"{name}.attn.qkv",), shifts=True))
         readers.append(NormReaders(f"{name}.norm2", tuple(first_linears(block.mlp, f"{name}.mlp")), shifts=True))
     tokens = [name for name in ("pos_embed", "cls_token", "dist_token", "reg_token") if getattr(model, name, None) is not None]
-    return [Stream(model.embed_dim, tuple(writers), tuple(tokens), (*readers, *_head_norm(model)))]
+    return [Stream(model.embed_dim, tuple(writers), tuple(tokens), (*readers, *head_norm(model)))]
 
 
 def why_not(model: Any) -> str | None:
@@ -243,7 +245,7 @@ def why_not_streams(model: Any) -> str | None:
         return f"works on heads that read one token or the mean only: {model.global_pool!r} pooling depends on the basis"
     if not isinstance(model.patch_embed.norm, nn.Identity):
         return "works on ViTs whose patch embedding has no norm only"
-    if not _head_norm(model):
+    if not head_norm(model):
         return "works on ViTs whose heads read a norm only"
     return None
 

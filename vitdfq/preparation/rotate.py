@@ -57,6 +57,10 @@ def rotate_heads(model: nn.Module) -> bool:
         for name in dict.fromkeys(rows.linear for rows, _ in rotated):
             linear = layer_at(model, name)
             rotate_output(linear, _by_head(len(linear.weight), [(rows, r) for rows, r in rotated if rows.linear == name]))
+        for rows, r in rotated:
+            if rows.bias:
+                bias = model.get_parameter(rows.bias)
+                bias.copy_((bias.double().view(-1, len(r)) @ r.T.to(bias.device)).flatten())
     return True
 
 
