@@ -39,7 +39,7 @@ class AdamWarmupCosine:
 
     def halve_rates(self) -> None:
         """Go on at half the rates."""
-        self._set_rates([peak / 2 for peak in self.scheduler.base_lrs], self.done)
+        self._set_rates([float(peak) / 2 for peak in self.scheduler.base_lrs], self.done)
 
     def state(self) -> Tensors:
         """What is needed to go on from here, beside the parameters."""
@@ -52,7 +52,7 @@ class AdamWarmupCosine:
         self._set_rates(state["peaks"].tolist(), int(state["done"]))
 
     def _set_rates(self, peaks: list[float], done: int) -> None:
-        self.scheduler.base_lrs = peaks
+        self.scheduler.base_lrs = list(peaks)
         self.scheduler.last_epoch = done
         for group, peak, factor in zip(self.optimizer.param_groups, peaks, self.scheduler.lr_lambdas, strict=True):
             group["lr"] = peak * factor(done)
