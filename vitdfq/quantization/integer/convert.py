@@ -11,7 +11,7 @@ from vitdfq.quantization.integer.codes import AffineCodes, Codes, TokenCodes
 from vitdfq.quantization.integer.layers import IntegerConv2d, IntegerLinear, IntegerMatMul
 from vitdfq.quantization.integer.model import IntegerStudent
 from vitdfq.quantization.integer.tables import LogCodes, TableCodes
-from vitdfq.quantization.modules import QuantConv2d, QuantMatMul, QuantSite, named_sites
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite, named_sites
 from vitdfq.quantization.quantizers.base import Quantizer
 from vitdfq.quantization.quantizers.forms import Affine, IntegerForm, Octaves, TokenAffine
 
