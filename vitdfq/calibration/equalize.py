@@ -79,6 +79,8 @@ def equalize(
             rows = torch.ones_like(writer.bias, dtype=scale.dtype)
             rows[list(values[name].rows)] = scale
             _divide(writer, rows)
+            if beside := values[name].bias:
+                student.get_parameter(beside).div_(scale)
 
 
 def _divide(module: nn.Module, scale: Tensor) -> None:
