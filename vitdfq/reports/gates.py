@@ -1,6 +1,5 @@
 """The accuracy gate of a run: a student that lost its teacher's function ends the run with exit code 5."""
 
-import torch
 from torch import Tensor, nn
 
 from vitdfq.calibration.cached_activations import device_of, forward_in_batches
