@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -152,10 +152,10 @@ def _predict(models: list[nn.Module], options: EvaluationOptions, run: Run) -> l
         batch_size=options.batch_size,
         num_images=count,
         wanted=lambda row: row // size * size in firsts,
-        num_workers=options.num_workers,
+        num_workers=options.num_workers or 0,
     )
     total = sum(len(shards[name]) for name in shards_here)
-    with run.progress("evaluate", total) as bar, closing(read):
+    with run.progress("evaluate", total) as bar, closing(cast(Any, read)):
         predictor = _Predictor(models, read, device, bar)
         try:
             parts = run.compute_missing(shards, lambda name: predictor.next(len(shards[name])))
@@ -222,7 +222,9 @@ def _image_count(dataset: str, num_rows: int | None, num_images: int | None) -> 
         raise RecipeError(f"dataset {dataset} does not say how many rows it has; set evaluate.num_images")
     if num_rows is not None and num_images is not None and num_images > num_rows:
         raise RecipeError(f"evaluate.num_images is {num_images}, but {dataset} has only {num_rows}")
-    return num_images or num_rows
+    count = num_images or num_rows
+    assert count is not None
+    return count
 
 
 def _num_classes(model: nn.Module) -> int:

@@ -3,6 +3,7 @@
 import logging
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +107,7 @@ def _helps(student: nn.Module, before: dict[str, Tensor], teacher: nn.Module, im
     return worst_ratio(errors(student.state_dict()), errors(before)) <= MAX_ERROR_RATIO
 
 
-def _center_keys_and_values(student: nn.Module, images: Tensor) -> None:
+def _center_keys_and_values(student: Any, images: Tensor) -> None:
     sites = projections(student)
     writers = {rows.linear for site in sites for rows in (site.keys, site.values)}
     inputs = float_inputs(student, {name: (name,) for name in writers}, images, _mean)
@@ -127,7 +128,7 @@ def _center_keys_and_values(student: nn.Module, images: Tensor) -> None:
 
 
 def _center_queries(student: nn.Module, images: Tensor) -> None:
-    def collect(product: nn.Module, operands: tuple[Tensor, Tensor]) -> None:
+    def collect(product: Any, operands: tuple[Tensor, Tensor]) -> None:
         product.left_shift.copy_(operands[0].mean((0, 2))[:, None, :])  # (B, heads, N, head_dim)
 
     float_pass(student, images, [(f"{site.name}.qk", collect) for site in attention_sites(student)])

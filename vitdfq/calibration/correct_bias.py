@@ -83,7 +83,7 @@ def _record(targets: dict[str, Tensor], name: str) -> Hook:
 def _correct(targets: dict[str, Tensor], excluded: dict[str, list[int]], name: str) -> Hook:
     """A hook that corrects the module's bias and its output, except for the `excluded` rows."""
 
-    def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def hook(module: Any, args: Any, output: Tensor) -> Tensor:
         error = targets[name] - _feature_mean(module, output)
         if not error.isfinite().all():
             raise ValueError(f"correct_bias: the output of {name} is not finite; put correct_bias after observe")

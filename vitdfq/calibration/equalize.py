@@ -1,6 +1,7 @@
 """Equalization: balance the range of each channel between an activation and the weights that read it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ def equalize(
     peaks = float_inputs(student, groups, images[: options.num_images], lambda name, inputs: inputs.abs().amax(0).double())
     scales = {}
     for name, peak in peaks.items():
-        linears = [student.get_submodule(reader) for reader in groups[name]]
+        linears: list[Any] = [student.get_submodule(reader) for reader in groups[name]]
         columns = torch.cat([linear.weight for linear in linears]).abs().amax(0).double()
         scales[name] = peak.clamp(min=MIN_PEAK) ** options.alpha / columns.clamp(min=MIN_PEAK) ** (1 - options.alpha)  # (C,)
         for linear in linears:
@@ -75,7 +76,7 @@ def equalize(
         if name in readers:
             _divide(student.get_submodule(name), scale)
         else:
-            writer = student.get_submodule(values[name].linear)
+            writer: Any = student.get_submodule(values[name].linear)
             rows = torch.ones_like(writer.bias, dtype=scale.dtype)
             rows[list(values[name].rows)] = scale
             _divide(writer, rows)
@@ -83,7 +84,7 @@ def equalize(
                 student.get_parameter(beside).div_(scale)
 
 
-def _divide(module: nn.Module, scale: Tensor) -> None:
+def _divide(module: Any, scale: Tensor) -> None:
     """Divide the output of a norm or a linear layer by scale (C,)."""
     weight, bias = module.weight, getattr(module, "bias", None)
     weight.div_(scale.view(-1, *[1] * (weight.ndim - 1)))

@@ -15,7 +15,7 @@ from vitdfq.quantization.clip_search import Cost
 from vitdfq.quantization.modules import QuantMatMul, QuantSite, QuantWeighted, named_sites, weighted_modules
 from vitdfq.runtime.run import Progress, Run
 
-FitHook = Callable[[nn.Module, Any], None]  # a forward pre-hook
+FitHook = Callable[[Any, Any], None]  # a forward pre-hook
 
 MEASURES = {"values": False, "outputs": True}  # name -> whether the error is that of the product which reads the value
 

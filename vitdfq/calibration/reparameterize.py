@@ -1,6 +1,7 @@
 """Scale reparameterization: give all channels of a norm's output one range, and compensate in the layers that read it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,8 @@ def reparameterize(
         student, groups, images[: options.num_images], lambda name, x: _per_channel(x, quantizers[name], tight=shifted[name])
     )
     for name, (scale, zero_point) in grids.items():
-        norm, readers = student.get_submodule(name), [student.get_submodule(reader) for reader in groups[name]]
+        norm: Any = student.get_submodule(name)
+        readers: list[Any] = [student.get_submodule(reader) for reader in groups[name]]
         common = reduction(scale)
         ratio = scale / common
         norm.weight.div_(ratio)
@@ -88,17 +90,23 @@ def reparameterize(
             reader.weight.mul_(ratio)
         if shifted[name]:
             # An integer code in range; otherwise neither the real value zero nor clipped values would be on the grid.
-            zero = reduction(zero_point).round().clamp(0, 2 ** quantizers[name].bits - 1)
+            zero = reduction(zero_point).round().clamp(0, 2 ** _bits(quantizers[name]) - 1)
             shift = common * (zero - zero_point)
             norm.bias.sub_(shift)
             for reader in readers:
                 reader.bias.add_(reader.weight.double() @ shift)
 
 
-def _input_quantizer(student: nn.Module, readers: tuple[str, ...]) -> Quantizer | None:
+def _input_quantizer(student: Any, readers: tuple[str, ...]) -> Quantizer | None:
     """The first of the readers' input quantizers; None if none of their inputs is quantized."""
     quantizers = [student.get_submodule(reader).input_quantizer for reader in readers]
     return next((quantizer for quantizer in quantizers if quantizer.bits is not None), None)
+
+
+def _bits(quantizer: Quantizer) -> int:
+    """The bits of a quantizer that does quantize."""
+    assert quantizer.bits is not None
+    return quantizer.bits
 
 
 def _can_shift(student: nn.Module, site: NormReaders, quantizer: Quantizer) -> bool:
@@ -114,7 +122,7 @@ def _per_channel(x: Tensor, quantizer: Quantizer, tight: bool) -> tuple[Tensor, 
     channels = sampled(x, MAX_TOKENS).T.contiguous()
     middle = (channels.amin(1, keepdim=True) + channels.amax(1, keepdim=True)) / 2
     middle = middle if tight else torch.zeros_like(middle)
-    grid = Uniform(quantizer.bits, shape=middle.shape, symmetric=quantizer.symmetric).to(x.device)
+    grid = Uniform(_bits(quantizer), shape=middle.shape, symmetric=quantizer.symmetric).to(x.device)
     grid.fit(channels - middle)
     scale = torch.maximum(grid.scale.double(), MIN_SCALE * grid.scale.double().median())
     return scale.flatten(), (grid.zero_point - middle / scale).flatten()

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from vitdfq.common.errors import NotFiniteError
 from vitdfq.quantization.modules import QuantWeighted, activation_quantizers, take_weight_off_grid, weighted_modules
-from vitdfq.quantization.quantizers.base import Quantizer
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +21,8 @@ TRIES = 4  # attempts at a training, or at an image, each at half the learning r
 class TrainableParameters:
     """Weights, biases and activation scales: parameter groups for an optimizer, snapshots and their restoration."""
 
-    def __init__(self, modules: list[QuantWeighted], quantizers: list[Quantizer]) -> None:
-        self.modules, self.quantizers = modules, quantizers
+    def __init__(self, modules: list[QuantWeighted], quantizers: list[Any]) -> None:
+        self.modules, self.quantizers = modules, quantizers  # quantizers with a 0-d buffer or parameter `scale`
         self.weights = [parameter for module in modules for parameter in (module.weight, module.bias) if parameter is not None]
 
     def groups(self, lr: float, scale_lr: float) -> list[dict[str, Any]]:
@@ -73,7 +72,9 @@ def trainable(owners: Sequence[nn.Module]) -> Iterator[TrainableParameters]:
     `put_weight_on_grid`.
     """
     modules = [module for owner in owners for module in weighted_modules(owner)]
-    quantizers = [quantizer for owner in owners for quantizer in activation_quantizers(owner) if quantizer.trainable_scale]
+    quantizers: list[Any] = [
+        quantizer for owner in owners for quantizer in activation_quantizers(owner) if quantizer.trainable_scale
+    ]
     parameters = TrainableParameters(modules, quantizers)
     for module in modules:
         take_weight_off_grid(module)
