@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from vitdfq.calibration import calibrate
 from vitdfq.calibration.gptq import fit_and_round
+from vitdfq.common.timer import timer_of
 from vitdfq.models import image_size
 from vitdfq.models.record import hooked
 from vitdfq.quantization.modules import QuantLinear, weighted_modules
@@ -51,8 +51,7 @@ def timed(run: Callable[[], Any]) -> float:
 
 def median_seconds(run: Callable[[], Any]) -> float:
     """Median seconds of repeated calls, after at least one that warms up."""
-    timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
-    return timer.blocked_autorange(min_run_time=TIMER_SECONDS).median
+    return timer_of(run).blocked_autorange(min_run_time=TIMER_SECONDS).median
 
 
 def noise_images(teacher: nn.Module, count: int) -> Tensor:
