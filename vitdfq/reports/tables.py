@@ -90,23 +90,28 @@ def markdown(content: dict[str, Any]) -> str:
 
 
 def summary_table(metrics: dict[str, Any]) -> Table:
-    """The table at the end of a run: the teacher, the student, and a student of each baseline."""
+    """The table at the end of a run: the teacher, the student, and a student of each baseline, at each number of bits."""
     student, size = metrics["student"], metrics["size"]
-    bits = bits_name(student["weight_bits"], student["activation_bits"]).upper()
-    images = f"{metrics['teacher']['num_images']:,} images"
-    table = Table(title=f"{metrics['teacher']['name']}: {bits} on {images}, seed {metrics['seed']}")
+    bits = bits_name(student["weight_bits"], student["activation_bits"])
+    method, also = metrics["synthesis"]["method"], metrics.get("also_bits", {})
+    heading = f"{metrics['teacher']['name']} on {metrics['teacher']['num_images']:,} images, seed {metrics['seed']}"
+    table = Table(title=heading)
+    table.add_column("bits")
     table.add_column("calibrated on")
     for column in ("top-1 %", "top-5 %", "agreement %", "logits SQNR dB", "MB"):
         table.add_column(column, justify="right")
 
-    def add(title: str, row: dict[str, Any], num_bytes: int) -> None:
-        numbers = (row.get(key) for key in ("top1", "top5", "agreement", "logits_sqnr_db"))
-        cells = ("" if number is None else f"{number:.2f}" for number in numbers)
-        table.add_row(title, *cells, f"{num_bytes / 1e6:.2f}")
+    def add(bits: str, title: str, row: dict[str, Any], num_bytes: int | None) -> None:
+        numbers = [row.get(key) for key in ("top1", "top5", "agreement", "logits_sqnr_db")]
+        numbers.append(None if num_bytes is None else num_bytes / 1e6)
+        table.add_row(bits, title, *("" if number is None else f"{number:.2f}" for number in numbers))
 
-    add(TEACHER, metrics["teacher"], size["float_bytes"])
-    for name, row in [(metrics["synthesis"]["method"], student), *metrics["baselines"].items()]:
-        add(f"{name} images", row, size["packed_bytes"])
+    add("float32", "(teacher)", metrics["teacher"], size["float_bytes"])
+    by_bits = {bits: {"student": student, "baselines": metrics["baselines"]}} | also
+    for name, rows in by_bits.items():
+        packed = size["packed_bytes"] if name == bits else None  # students at other bits are not saved
+        for title, row in [(method, rows["student"]), *rows["baselines"].items()]:
+            add(name.upper(), f"{title} images", row, packed)
     return table
 
 

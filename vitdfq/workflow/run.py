@@ -223,20 +223,34 @@ class RunStages:
         return {"float_bytes": save_load.float_bytes(self.teacher), "packed_bytes": packed}
 
     def evaluate(self, student: nn.Module, images: Tensor) -> dict[str, Any]:
-        """Scores (see `vitdfq.evaluation.score`) of the teacher, the student and a student of each baseline."""
-        teacher = self.predict_teacher()
-        students = {"student": self._make_predictions("student", self._student_inputs(images), lambda run: student)}
-        for method in self.recipe.baselines:
-            baseline, _ = self.make_images(self._baseline_section(method, len(images)))
-            students[method] = self._make_predictions(
-                method, self._student_inputs(baseline), lambda run, images=baseline: self._calibrate_student(images, run)
-            )
-        scores = {name: score(predictions, teacher.logits) for name, predictions in students.items()}
-        return {
-            "teacher": {"name": self.recipe.model["name"]} | score(teacher),
-            "student": scores.pop("student") | bits_of(student),
-            "baselines": scores,
+        """Scores (see `vitdfq.evaluation.score`) of the teacher, the student, a student of each baseline, and all at other bits."""
+        teacher, recipe = self.predict_teacher(), self.recipe
+        images_of = {"student": images}
+        for method in recipe.baselines:
+            images_of[method], _ = self.make_images(self._baseline_section(method, len(images)))
+        saved = self._make_predictions("student", self._student_inputs(images), lambda run: student)
+        scores = {"student": score(saved, teacher.logits) | bits_of(student)}
+        for method in recipe.baselines:
+            scores[method] = self._score_student(method, images_of[method], teacher)
+        other_bits = {
+            bits: {name: self._score_student(name, images_of[name], teacher, bits) for name in images_of}
+            for bits in recipe.also_bits
         }
+        return {
+            "teacher": {"name": recipe.model["name"]} | score(teacher),
+            "student": scores.pop("student"),
+            "baselines": scores,
+            **({"also_bits": {bits: _by_role(rows) for bits, rows in other_bits.items()}} if other_bits else {}),
+        }
+
+    def _score_student(self, name: str, images: Tensor, teacher: Predictions, bits: str | None = None) -> dict[str, Any]:
+        """Scores of a student that is calibrated on `images`, at the recipe's bits or others, and not saved."""
+        predictions = self._make_predictions(
+            name if bits is None else f"{bits}_{name}",
+            self._student_inputs(images, bits),
+            lambda run: self._calibrate_student(images, run, bits),
+        )
+        return score(predictions, teacher.logits)
 
     def evaluate_unsaved_student(self, images: Tensor, name: str, seed: int) -> tuple[Predictions, float]:
         """Calibrate a student with `seed` and evaluate it, without a checkpoint.
@@ -260,8 +274,8 @@ class RunStages:
     def _baseline_section(self, method: str, num_images: int) -> dict[str, Any]:
         return {"method": method, "num_images": num_images, "seed": self.recipe.synthesize.get("seed", 0)}
 
-    def _calibrate_student(self, images: Tensor, run: Run, **changes: Any) -> nn.Module:
-        student = quantize(self.prepared, **self.recipe.quantize)
+    def _calibrate_student(self, images: Tensor, run: Run, bits: str | None = None, **changes: Any) -> nn.Module:
+        student = quantize(self.prepared, **self._quantization(bits))
         with errors_of_section("calibrate"):
             return calibrate(student, self.prepared, images, **self.recipe.calibrate | changes, run=run)
 
@@ -269,9 +283,13 @@ class RunStages:
         """The inputs of every artifact that depends on the teacher and on these images."""
         return self.teacher_inputs | {"images": mark_hash(digest({"images": images}))}
 
-    def _student_inputs(self, images: Tensor, **changes: Any) -> Inputs:
+    def _quantization(self, bits: str | None) -> dict[str, Any]:
+        """The section `quantize`, at other bits if they are given."""
+        return self.recipe.quantize if bits is None else self.recipe.quantize | {"bits": bits}
+
+    def _student_inputs(self, images: Tensor, bits: str | None = None, **changes: Any) -> Inputs:
         recipe = self.recipe
-        sections = {"prepare": recipe.prepare, "quantize": recipe.quantize, "calibrate": recipe.calibrate | changes}
+        sections = {"prepare": recipe.prepare, "quantize": self._quantization(bits), "calibrate": recipe.calibrate | changes}
         return self.images_inputs(images) | sections
 
     def _make_predictions(self, name: str, inputs: Inputs, make_model: Callable[[SharedRun], nn.Module]) -> Predictions:
@@ -285,6 +303,11 @@ class RunStages:
         logger.info(f"evaluate: {name}")
         predictions = predict(model, **self.recipe.evaluate, run=run.part("predictions"))
         return {"logits": predictions.logits, "labels": predictions.labels}
+
+
+def _by_role(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Scores by name, as metrics.json holds them: the student's apart from the baselines'."""
+    return {"student": rows["student"], "baselines": {name: row for name, row in rows.items() if name != "student"}}
 
 
 def _without_cost_options(section: dict[str, Any]) -> dict[str, Any]:
