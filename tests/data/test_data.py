@@ -229,7 +229,7 @@ def test_hub_errors(monkeypatch):
     from datasets.exceptions import DatasetNotFoundError
 
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("vitdfq.common.hub_connection.reachable", lambda endpoint: True)
+    monkeypatch.setattr("vitdfq.common.hub_connection.reachable", lambda *repository: True)
     gated = DatasetNotFoundError("Dataset 'ILSVRC/imagenet-1k' is a gated dataset on the Hub.\nVisit its page.")
     for raised, error, message in (
         (gated, AccessError, "`hf auth login`"),
@@ -255,7 +255,7 @@ def test_lost_connection_in_the_middle_is_an_access_error(monkeypatch):
     features = Features({"image": Image(), "label": ClassLabel(names=CLASSES)})
     stream = datasets.IterableDataset.from_generator(rows, features=features)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("vitdfq.common.hub_connection.reachable", lambda endpoint: True)
+    monkeypatch.setattr("vitdfq.common.hub_connection.reachable", lambda *repository: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: stream)
     refused(AccessError, "row 1 cannot be read (connection reset)", "someone/something")
 

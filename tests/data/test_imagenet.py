@@ -60,7 +60,10 @@ def read_elsewhere(endpoint: str, home: Path, *asked: tuple[str, bool]):
     """What another process reads from the Hub at `endpoint`: tensors and labels, or the name of an error and its text."""
     outs = [str(home / f"{number}.pt") for number in range(len(asked))]
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-    environment |= {"PYTHONPATH": os.pathsep.join([str(HERE.parent / "helpers"), str(HERE.parents[1])]), "NO_PROXY": "127.0.0.1"}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent / "helpers", HERE.parents[1]))),
+        "NO_PROXY": "127.0.0.1",
+    }
     environment |= {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
     cases = json.dumps([[out, *case] for out, case in zip(outs, asked, strict=True)])
     done = subprocess.run([sys.executable, "-c", READ, cases], capture_output=True, text=True, env=environment)
