@@ -74,8 +74,9 @@ def _run_comparison(table: "ComparisonTable", recipes: list[Recipe], rows: list[
     cells = [table.compute_cell(row, index) for row in rows for index in range(len(table.seeds))]
     content = table.summarize(recipes, rows, cells)
     folder = table.stages.folder
-    write_text(folder / "compare.json", json.dumps(content, indent=2) + "\n")
-    write_text(folder / "compare.md", tables.markdown(content))
+    if distributed.is_main():
+        write_text(folder / "compare.json", json.dumps(content, indent=2) + "\n")
+        write_text(folder / "compare.md", tables.markdown(content))
     charts = {key: tables.COLUMNS[key][0] for key in CHARTS}
     draw = lambda path: plot_comparison(content["rows"], charts, tables.title(content), content["teacher"], path)  # noqa: E731
     table.draw("compare.png", {"content": mark_hash(fingerprint(content))}, draw)
@@ -167,8 +168,9 @@ class ComparisonTable:
         """Draw a picture, unless an earlier run drew it from the same inputs. Without matplotlib `draw` may write no file."""
         if self.stages.store.finished_seconds(name, inputs) is None:
             path, start = self.stages.folder / name, time.monotonic()
-            if distributed.is_main():
-                path.unlink(missing_ok=True)
+            if not distributed.is_main():
+                return
+            path.unlink(missing_ok=True)
             draw(path)
             if path.is_file():
                 self.stages.store.finish(name, inputs, round(time.monotonic() - start, 2))

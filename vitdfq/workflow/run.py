@@ -71,21 +71,24 @@ def _run_stages(stages: "RunStages", until: str) -> dict[str, Any]:
             distributed.from_main(retry.check_token)
         stages.predict_teacher()  # first: data that cannot be read must not cost a synthesis
     images, synthesis = stages.make_images(recipe.synthesize)
-    image_grid.save_grid(teacher, images, folder / "reports" / "synthetic_grid.png")
+    if distributed.is_main():
+        image_grid.save_grid(teacher, images, folder / "reports" / "synthetic_grid.png")
     metrics = stages.header() | {"synthesis": synthesis}
     if until == "images":
         return metrics
     student, seconds = stages.make_student(images)
     unit_errors = sqnr.unit_sqnr(student, prepared, images)
-    write_text(folder / "reports" / "unit_sqnr.json", json.dumps(unit_errors, indent=2) + "\n")
-    plot_unit_sqnr(unit_errors, folder / "reports" / "unit_sqnr.png")
+    if distributed.is_main():
+        write_text(folder / "reports" / "unit_sqnr.json", json.dumps(unit_errors, indent=2) + "\n")
+        plot_unit_sqnr(unit_errors, folder / "reports" / "unit_sqnr.png")
     metrics |= {"calibration": {"seconds": seconds}, "size": stages.sizes()}
     if until == "student":
         return metrics
     metrics |= stages.evaluate(student, images)
     metrics["sha256"] = distributed.from_main(lambda: publish.seal(folder))
-    model_card.write_card(folder, metrics, recipe.to_dict(), save_load.read_config(folder), recipe.to_yaml())
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")  # last: it certifies the other files
+    if distributed.is_main():
+        model_card.write_card(folder, metrics, recipe.to_dict(), save_load.read_config(folder), recipe.to_yaml())
+        write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")  # last: it certifies the other files
     if recipe.push:
         logger.info(f"published: {distributed.from_main(lambda: publish.push(folder, **recipe.push))['url']}")
     return metrics
@@ -223,7 +226,7 @@ class RunStages:
         return {"float_bytes": save_load.float_bytes(self.teacher), "packed_bytes": packed}
 
     def evaluate(self, student: nn.Module, images: Tensor) -> dict[str, Any]:
-        """Scores (see `vitdfq.evaluation.score`) of the teacher, the student, a student of each baseline, and all at other bits."""
+        """Scores (see `vitdfq.evaluation.score`) of teacher, student and a student of each baseline; students at other bits."""
         teacher, recipe = self.predict_teacher(), self.recipe
         images_of = {"student": images}
         for method in recipe.baselines:
