@@ -11,12 +11,13 @@ from source import PACKAGE, imported_modules, imports, room, syntax_trees
 LAYERS = [  # lowest first; a room imports from lower layers only, not from its neighbors
     {"common"},
     {"runtime"},
-    {"models", "data", "hub"},
+    {"models", "data"},
     {"preparation", "quantization"},
     {"training"},
     {"synthesis"},
     {"calibration"},
     {"evaluation", "checkpoint", "reports"},
+    {"hub"},
     {"onnx", "recipe"},
     {"cost"},
     {"workflow"},
@@ -28,7 +29,8 @@ CORE_MAY_IMPORT = "vitdfq.runtime.run"  # all that the core knows of how it is r
 EVERYWHERE = set().union(*LAYERS)
 HOMES = {  # third-party package -> the rooms that import it
     "torch": EVERYWHERE - {"cli", "hub", "recipe"},
-    "timm": {"checkpoint", "data", "models", "preparation", "reports"},
+    "timm": {"checkpoint", "data", "models", "reports"},
+    "einops": {"models"},
     "numpy": {"onnx", "synthesis"},
     "PIL": {"cost", "data", "reports"},
     "typer": {"cli"},

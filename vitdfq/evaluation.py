@@ -1,11 +1,11 @@
-"""evaluate(): how often a model is right on labelled images, and how close it stays to its teacher."""
+"""evaluate(): accuracy of a model on labelled images, and its agreement with its teacher."""
 
 import math
 import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from vitdfq.data import batches, load_labelled, transform_of
 from vitdfq.runtime.run import Progress, Run
 from vitdfq.training.trainable import divergence
 
-BATCHES_IN_SHARD = 8  # rows are kept, and shared over processes, so many batches at a time
+BATCHES_IN_SHARD = 8  # a shard is the unit that is saved, and shared over the processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +27,11 @@ class EvaluationOptions:
     Attributes:
         dataset: `zoo:fashion-mnist`, `imagenet-1k`, a Hub id, or a folder of parquet files, tar shards or class folders.
         split: for example "validation".
-        num_images: only the first so many; None: all.
+        num_images: number of images, from the first; None: all.
         batch_size: images in one forward pass.
-        num_workers: threads that decode; None: none for the zoo's small images, else one a processor, at most 8.
-        streaming: a Hub set is read while it arrives, by each process for itself, and nothing is kept; False: the split is
-            downloaded into the Hub's cache first, once, and can then be read without a network.
+        num_workers: threads that decode; None: 0 for the zoo's small images, otherwise one for each processor, at most 8.
+        streaming: True: each process reads a data set of the Hub while it is downloaded, and nothing is stored. False: the split
+            is downloaded once into the Hub's cache and can then be read without a network.
 
     Raises:
         ValueError: a number out of range.
@@ -45,11 +45,10 @@ class EvaluationOptions:
     streaming: bool = True
 
     def __post_init__(self) -> None:
-        least = {"num_images": 1, "batch_size": 1, "num_workers": 0}
-        for name, smallest in least.items():
+        for name, minimum in {"num_images": 1, "batch_size": 1, "num_workers": 0}.items():
             value = getattr(self, name)
-            if value is not None and value < smallest:
-                raise ValueError(f"{name} is {value}; it must be at least {smallest}")
+            if value is not None and value < minimum:
+                raise ValueError(f"{name} is {value}; it must be at least {minimum}")
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,9 @@ def evaluate(
     """Return top1, top5 and num_images of `model`; with a teacher also agreement, kl and logits_sqnr_db (see `score`).
 
     Args:
-        model: a timm model or a student; it must be in eval mode and stays where it is.
-        teacher: evaluated on the same images in the same pass.
-        options: all options as one object, in place of keywords.
+        model: a timm model or a student, in eval mode; it stays on its device.
+        teacher: evaluated on the same images in the same pass, with the transform of `model`.
+        options: all options as one object, instead of keywords.
         run: receives the progress; shares the images over processes.
         keywords: the fields of `EvaluationOptions`, where they are documented.
 
@@ -103,12 +102,16 @@ def predict(
 def score(predictions: Predictions, teacher_logits: Tensor | None = None) -> dict[str, Any]:
     """Summarize predictions.
 
+    Args:
+        predictions: of a model.
+        teacher_logits: (N, C) on the same images; None: the result lacks the last three entries.
+
     Returns:
-        top1, top5: percent of images whose label is the first, or among the first five.
-        num_images: their number.
-        agreement: percent of images on which the teacher's first class is the same.
-        kl: divergence from the teacher's to the model's class probabilities, mean over images, nats; finer than counts.
-        logits_sqnr_db: 10 log10(sum of squared teacher logits / sum of squared differences); None when equal.
+        top1, top5: percent of images whose label is the predicted class, or among the five most probable classes.
+        num_images: number of images.
+        agreement: percent of images for which model and teacher predict the same class.
+        kl: KL divergence from the teacher's to the model's class probabilities, mean over images, in nats.
+        logits_sqnr_db: 10 log10(sum of squared teacher logits / sum of squared differences); None if the logits are equal.
     """
     logits, labels = predictions.logits, predictions.labels
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices
@@ -149,15 +152,15 @@ def _predict(models: list[nn.Module], options: EvaluationOptions, run: Run) -> l
         batch_size=options.batch_size,
         num_images=count,
         wanted=lambda row: row // size * size in firsts,
-        num_workers=options.num_workers,
+        num_workers=options.num_workers or 0,
     )
     total = sum(len(shards[name]) for name in shards_here)
-    with run.progress("evaluate", total) as bar, closing(read):
-        reader = _Reader(models, read, device, bar)
+    with run.progress("evaluate", total) as bar, closing(cast(Any, read)):
+        predictor = _Predictor(models, read, device, bar)
         try:
-            parts = run.compute_missing(shards, lambda name: reader.next(len(shards[name])))
-        except TooFewError as error:  # rows that were read before may be the rows of other files
-            run.forget()
+            parts = run.compute_missing(shards, lambda name: predictor.next(len(shards[name])))
+        except TooFewImagesError as error:
+            run.forget()  # a missing file shifts all later rows, so that finished shards may hold others
             raise InputError(f"dataset {dataset}: fewer images than the {count} expected; is a file missing?") from error
     labels = torch.cat([part["labels"] for part in parts])
     assert len(labels) == count, f"{len(labels)} of {count} images"
@@ -169,12 +172,12 @@ def _predict(models: list[nn.Module], options: EvaluationOptions, run: Run) -> l
     return predictions
 
 
-class TooFewError(Exception):
-    """A set of images ended before it should."""
+class TooFewImagesError(Exception):
+    """A data set ended before its last expected row."""
 
 
-class _Reader:
-    """Reads rows in their order and runs the models on them."""
+class _Predictor:
+    """Reads rows in order and runs the models on them."""
 
     def __init__(
         self, models: list[nn.Module], read: Iterator[tuple[Tensor, Tensor]], device: torch.device, bar: Progress
@@ -184,16 +187,16 @@ class _Reader:
         self.adaptive: AdaptiveBatchSize | None = None  # starts with as many images as the first batch has
 
     def next(self, num_rows: int) -> dict[str, Tensor]:
-        """The next rows.
+        """Logits (num_rows, C) of each model as "logits_0", "logits_1", ..., and "labels" (num_rows,), of the next rows.
 
         Raises:
-            TooFewError: the set has fewer than it says.
+            TooFewImagesError: the data set has no more rows.
         """
         logits, labels, left = [[] for _ in self.models], [], num_rows
         while left:
             batch = next(self.read, None)
             if batch is None:
-                raise TooFewError
+                raise TooFewImagesError
             images, truth = batch[0].to(self.device, non_blocking=True), batch[1]
             for model_logits, collected in zip(self._logits(images), logits, strict=True):
                 collected.append(model_logits)
@@ -205,7 +208,7 @@ class _Reader:
         return joined | {"labels": torch.cat(labels)}
 
     def _logits(self, images: Tensor) -> list[Tensor]:
-        """Each model's logits (B, C), on the CPU."""
+        """Logits (B, C) of each model, on the CPU."""
 
         def run_models(size: int) -> list[Tensor]:
             return [torch.cat([model(part).float().cpu() for part in images.split(size)]) for model in self.models]
@@ -219,7 +222,9 @@ def _image_count(dataset: str, num_rows: int | None, num_images: int | None) -> 
         raise RecipeError(f"dataset {dataset} does not say how many rows it has; set evaluate.num_images")
     if num_rows is not None and num_images is not None and num_images > num_rows:
         raise RecipeError(f"evaluate.num_images is {num_images}, but {dataset} has only {num_rows}")
-    return num_images or num_rows
+    count = num_images or num_rows
+    assert count is not None
+    return count
 
 
 def _num_classes(model: nn.Module) -> int:
@@ -230,5 +235,5 @@ def _num_classes(model: nn.Module) -> int:
 
 
 def _percent(flags: Tensor) -> float:
-    """Share of true flags, counted in integers."""
+    """Percentage of true flags, from an integer count."""
     return 100 * int(flags.sum()) / len(flags)

@@ -14,7 +14,7 @@ from vitdfq.models import FAMILIES, attention_sites, end_sites, family_of, gelu_
 from vitdfq.quantization import quantize, sites
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear
 
-ROOMS = ("preparation", "calibration", "training", "checkpoint/dequantize.py")
+ROOMS = ("preparation", "quantization", "calibration", "training", "checkpoint/dequantize.py")
 PARTS = ("blocks", "layers", "stages", "stem", "patch_embed", "pos_embed", "attn", "qkv", "mlp", "fc1", "fc2", "norm1", "norm2")
 PARTS += ("ls1", "ls2", "downsample", "reduction", "bn", "head_dist", "fc_norm", "norm_pre", "token_source")
 

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import TINY
+from tiny import TINY, make_student_float
 from torch import nn
 
+from vitdfq.calibration.equalize import equalize
 from vitdfq.checkpoint.dequantize import _place_bias
 from vitdfq.models import FAMILIES, Rows, load_teacher
 from vitdfq.preparation import prepare
+from vitdfq.quantization import quantize
 
 VIT = FAMILIES["vit"]
 
@@ -44,9 +46,16 @@ def projections(model):
     ]
 
 
+def norm_readers(model):
+    return [
+        replace(site, readers=tuple(f"{name}.linear" if name.endswith("qkv") else name for name in site.readers))
+        for site in VIT.norm_readers(model)
+    ]
+
+
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setitem(FAMILIES, "vit", replace(VIT, projections=projections))
+    monkeypatch.setitem(FAMILIES, "vit", replace(VIT, projections=projections, norm_readers=norm_readers))
     torch.manual_seed(0)
     teacher = load_teacher("vit_tiny_patch16_224", pretrained=False, num_classes=5, qkv_bias=False, **TINY["vit"][1])
     for block in teacher.blocks:
@@ -61,6 +70,13 @@ def test_rotated_with_their_heads(model):
     rotated = prepare(model, steps=["rotate_heads"])
     assert not torch.allclose(rotated.blocks[0].attn.qkv.v_bias, model.blocks[0].attn.qkv.v_bias)
     torch.testing.assert_close(rotated(IMAGES), model(IMAGES), rtol=1e-9, atol=1e-9)
+
+
+def test_equalized_with_the_values(model):
+    student = quantize(model)
+    equalize(student, model, IMAGES)
+    assert not torch.allclose(student.blocks[0].attn.qkv.v_bias, model.blocks[0].attn.qkv.v_bias)
+    torch.testing.assert_close(make_student_float(student, model)(IMAGES), model(IMAGES), rtol=1e-9, atol=1e-9)
 
 
 def test_a_bias_of_the_layer_moves_into_them(model):

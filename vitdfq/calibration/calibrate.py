@@ -1,4 +1,4 @@
-"""calibrate(): run named steps in order, then put the weights on their grids."""
+"""calibrate(): apply calibration steps by name, then put the weights on their quantization grids."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,14 +19,14 @@ FLOAT_BITS = 32
 
 
 class PlannedStep(NamedTuple):
-    """A step that will run, with its checked options."""
+    """A step and its checked options."""
 
     name: str
     options: Any  # of the dataclass `STEPS[name].options`
 
 
 def default_steps(student: nn.Module) -> list[StepSpec]:
-    """The steps that the student's bits need: at 8 bits ranges, below 8 rounding of weights by `gptq`, up to 4 also training."""
+    """The default steps for the student's bits: ranges at 8 bits, also `gptq` for weights below 8, also `distill` up to 4."""
     bits = {kind: FLOAT_BITS if count is None else count for kind, count in bits_of(student).items()}
     steps: list[StepSpec] = ["center", "observe"]
     if bits["weight_bits"] < 8:
@@ -51,9 +51,9 @@ def calibrate(
         student: what `quantize` returned.
         teacher: the float model that `quantize` was given; its blocks give the targets. It is not changed.
         images: (N, 3, H, W), normalized as the teacher expects. They stay in host memory; see `cached_activations.py`.
-        steps: names, or `{name: {option: value}}`, in order; None means `default_steps(student)`, an empty list no step.
-        seed: of every random draw; the same seed gives the same student.
-        run: keeps finished steps, so that an interrupted call goes on; shares work over processes; receives the progress.
+        steps: names, or `{name: {option: value}}`, in order. None: `default_steps(student)`. An empty list: no step.
+        seed: of everything random; the same seed gives the same student.
+        run: keeps finished steps, so that an interrupted call can continue; shares work over processes; receives the progress.
 
     Raises:
         ValueError: a model that `quantize` did not return; unknown step or option; images that are not finite or not
@@ -66,8 +66,8 @@ def calibrate(
         raise ValueError("images hold NaN or infinite values")
     planned = check_steps(student, steps, seed)
     for module in weighted_modules(student):
-        take_weight_off_grid(module)  # of an earlier calibration: weights that a step moves must be rounded again
-    run, images = run or Run(), images.cpu()  # steps take what they need to the device, a batch at a time
+        take_weight_off_grid(module)  # an earlier calibration put it there; weights that a step changes must be rounded again
+    run, images = run or Run(), images.cpu()  # steps copy a batch at a time to the device
     done = _resume(student, planned, run)
     for index, (name, options) in list(enumerate(planned))[done:]:
         title = f"{index}_{name}"
@@ -83,7 +83,7 @@ def calibrate(
 
 
 def _resume(student: nn.Module, planned: Sequence[PlannedStep], run: Run) -> int:
-    """Put the student into the state after the last step that is finished; return how many are."""
+    """Restore the student's state after the last finished step; return the number of finished steps."""
     for index in reversed(range(len(planned))):
         if (state := run.resume(f"{index}_{planned[index].name}")) is not None:
             student.load_state_dict(state)
@@ -92,10 +92,10 @@ def _resume(student: nn.Module, planned: Sequence[PlannedStep], run: Run) -> int
 
 
 def check_steps(student: nn.Module, steps: list[StepSpec] | None, seed: int = 0) -> list[PlannedStep]:
-    """Return the planned steps, or the default ones, before any of them runs.
+    """Return the steps of a calibration of `student`, or the default ones, all of them checked.
 
     Raises:
-        ValueError: as `parse_steps`; AdaRound of weights in groups.
+        ValueError: as `parse_steps`; AdaRound for weights with a `group_size`.
     """
     planned = parse_steps(default_steps(student) if steps is None else steps, seed)
     groups = [getattr(module.weight_quantizer, "group_size", None) for module in weighted_modules(student)]
@@ -107,11 +107,11 @@ def check_steps(student: nn.Module, steps: list[StepSpec] | None, seed: int = 0)
 
 
 def parse_steps(steps: list[StepSpec], seed: int = 0) -> list[PlannedStep]:
-    """Return the steps with their options; a step that draws and has no seed of its own gets `seed`.
+    """Return the steps with their options. Random steps take `seed` unless their options set another one.
 
     Raises:
-        ValueError: `steps` is no list; a step or option is unknown; an option's value is refused by the step; an entry is
-            neither a name nor a mapping of one name to its options.
+        ValueError: `steps` is no list; an entry is neither a name nor a mapping of one name to its options; an unknown step or
+            option; an option's value that the step does not accept.
     """
     if not isinstance(steps, list | tuple):
         raise ValueError(f"steps is {steps!r}; expected a list such as ['observe']")

@@ -1,4 +1,4 @@
-"""End-to-end distillation: the quantized student is trained towards the float teacher's outputs, on synthetic images."""
+"""End-to-end distillation: the quantized student is trained to reproduce the float teacher's outputs on synthetic images."""
 
 import logging
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitdfq.calibration.augment import augmented
+from vitdfq.calibration.augment import augment
 from vitdfq.calibration.cached_activations import device_of
 from vitdfq.calibration.held_out import HeldOutValidation, hold_out, worst_ratio
 from vitdfq.common.lookup import lookup
@@ -23,7 +23,7 @@ from vitdfq.training.trainable import TrainableParameters, finite, retry_with_sm
 logger = logging.getLogger(__name__)
 
 NUM_CHECKS = 4  # validations during the training
-MIN_SHARDS, SHARD_BYTES = 2, 2**31  # of a batch, and what one shard may keep for the backward pass; see `_gradients`
+MIN_SHARDS, SHARD_BYTES = 2, 2**31  # shards of a batch, bytes that one shard may save for the backward pass; see `_gradients`
 STATE = "state"
 
 
@@ -33,10 +33,10 @@ class DistillOptions:
 
     Attributes:
         iterations: Adam steps.
-        lr: peak rate for weights, in quantization steps of each; after a short warm-up it falls to zero by a half cosine.
-        scale_lr: the same for activation scales, relative to each; 0 leaves them.
-        batch_size: images a step.
-        precision: of the products, "bfloat16" or "float32"; None: the faster of the two on this hardware. Weights, scales and
+        lr: peak learning rate of weights, in quantization steps; a short warm-up and a half-cosine decay to zero.
+        scale_lr: peak learning rate of activation scales, as a share of each; 0: scales are not trained.
+        batch_size: images in a step.
+        precision: of matrix products, "bfloat16" or "float32"; None: the faster one on this hardware. Weights, scales and
             rounding are float32 in both.
         seed: of batches and views, and of the held-out procedural images.
 
@@ -62,19 +62,19 @@ def distill(
 ) -> None:
     """Train weights, biases and activation scales of the whole student at once, through the rounding (straight-through).
 
-    Steps block by block cannot compensate errors of later blocks; this one can. Every iteration uses new views of the images
-    (`augmented`). The student is validated four times on held-out images (`HeldOutValidation`) and the best state is kept, the
-    first one included: images that teach nothing change nothing. The loss is `output_distance`, this library's own.
+    Unlike block-by-block reconstruction it can compensate for errors of other blocks. Every iteration uses new views of the
+    images (`augment`). The student is validated four times on held-out images (`HeldOutValidation`), and the best state remains,
+    the initial one included, so that unsuitable images do no harm. The loss is `output_distance`, which is this library's own.
 
     Args:
-        student: changed in place; its quantizers must have been fitted, its weights are best rounded by `gptq` before.
-        teacher: the float model the student was made from.
+        student: changed in place; its quantizers must be fitted. It is best run after `gptq`.
+        teacher: the float model that the student was made from.
         images: (N, 3, H, W).
         options: see `DistillOptions`.
         run: keeps the state at every validation; the processes share every batch.
 
     Raises:
-        ValueError: quantizers that are not fitted; a loss that stopped being finite.
+        ValueError: the quantizers are not fitted; the loss is not finite, at every attempted learning rate.
     """
     options, run = options or DistillOptions(), run or Run()
     require_fitted(student, "distill")
@@ -92,7 +92,7 @@ def distill(
             rng = torch.Generator().manual_seed(options.seed)
             groups = parameters.groups(lr_factor * options.lr, lr_factor * options.scale_lr)
             optimizer = AdamWarmupCosine(groups, options.iterations, betas=(0.9, 0.99))
-            state = run.resume(STATE) if lr_factor == 1 else None  # a slower attempt begins at the start
+            state = run.resume(STATE) if lr_factor == 1 else None  # an attempt at a smaller rate starts from the beginning
             if state is not None:
                 rng.set_state(state["rng"])
                 optimizer.restore(state)
@@ -100,7 +100,7 @@ def distill(
                 bar.skip(optimizer.done)
             while optimizer.done < options.iterations:
                 batch = torch.randperm(len(training_images), generator=rng)[: options.batch_size]
-                views = augmented(training_images[batch].to(device), rng)
+                views = augment(training_images[batch].to(device), rng)
                 loss = _gradients(student, teacher, views, optimizer.parameters, dtype, shard_size, run)
                 value = finite(loss, "distill: the loss", optimizer.done)
                 optimizer.step()
@@ -127,9 +127,8 @@ def _gradients(
 ) -> Tensor:
     """Set the parameters' gradients of the distance to the teacher on views (B, 3, H, W); return the distance, 0-d.
 
-    The batch is cut into two shards whether or not there are two processes, so that one process and two add up the same numbers.
-    With more processes there are more shards, and last digits differ. No shard has more than `shard_size` images, so that memory
-    is bounded whatever the batch.
+    A batch is always cut into at least two shards, so that one process and two processes sum the same numbers. With more
+    processes there are more shards, and last digits differ. A shard has at most `shard_size` images, which bounds memory.
     """
     size = min(shard_size, -(-len(views) // max(MIN_SHARDS, run.count)))
     shards = run.share(views.split(size))
@@ -149,7 +148,7 @@ def _gradients(
 
 
 class BestState:
-    """The parameters that are best on held-out images so far, the first ones included."""
+    """The parameters with the smallest error on held-out images so far, the initial ones included."""
 
     def __init__(self, validation: HeldOutValidation, student: nn.Module, parameters: TrainableParameters) -> None:
         self.validation, self.student, self.parameters = validation, student, parameters
@@ -157,13 +156,13 @@ class BestState:
         self.ratio, self.values = 1.0, parameters.snapshot()
 
     def update(self) -> None:
-        """Keep the student's parameters as they are now, if they are better."""
+        """Keep the student's current parameters if their error is smaller."""
         ratio = worst_ratio(self.validation.errors(self.student), self.first_errors)
         if ratio < self.ratio:
             self.ratio, self.values = ratio, self.parameters.snapshot()
 
     def state(self) -> Tensors:
-        """The best parameters, and those of now."""
+        """The best and the current parameters, for `restore`."""
         numbers = {
             "ratio": torch.tensor(self.ratio, dtype=torch.float64),
             "first_errors": torch.tensor(self.first_errors, dtype=torch.float64),
@@ -172,7 +171,7 @@ class BestState:
         return numbers | best | {f"current_{index}": value for index, value in enumerate(self.parameters.snapshot())}
 
     def restore(self, state: Tensors) -> None:
-        """Put back what `state` held, into the student too."""
+        """Restore a result of `state`, in the student too."""
         self.ratio, self.first_errors = state["ratio"].item(), state["first_errors"].tolist()
         self.values = [state[f"best_{index}"] for index in range(len(self.values))]
         self.parameters.restore([state[f"current_{index}"] for index in range(len(self.values))])

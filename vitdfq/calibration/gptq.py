@@ -1,4 +1,4 @@
-"""GPTQ: round a weight column by column, and let the columns still to come make up for each error."""
+"""GPTQ: round a weight matrix column by column, and adjust the remaining columns to compensate for each error."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,9 +26,9 @@ class GptqOptions:
     """Options of `gptq`.
 
     Attributes:
-        num_images: at most so many of the images are used.
+        num_images: the number of images used, from the first.
         damping: added to the diagonal of the second moments, as a share of its mean.
-        batch_size: images in one forward pass, each batch in one of the processes; bounds memory.
+        batch_size: images in one forward pass; bounds memory. Batches are shared over the processes.
 
     Raises:
         ValueError: damping is not positive.
@@ -48,17 +48,17 @@ class GptqOptions:
 def gptq(
     student: nn.Module, teacher: nn.Module, images: Tensor, options: GptqOptions | None = None, *, run: Run | None = None
 ) -> None:
-    """Move the weights of every linear layer so that, once rounded, the layer's output on its quantized inputs changes least.
+    """Change the weights of every linear layer so that their rounding changes the layer's output least.
 
-    GPTQ (arXiv 2210.17323), in order of execution: a layer sees its inputs as the layers before it leave them, quantized. The
-    weight's scales are fitted first, on the same second moments of the inputs. Needs no labels and no gradients. Weights without
-    an affine grid stay as `observe` fitted them.
+    GPTQ (arXiv 2210.17323), in order of execution: the inputs of a layer contain the quantization errors of all layers before
+    it. The scales of the weight are fitted first, on the same second moments of the inputs. It needs no labels and no gradients.
+    Weights without an affine grid stay as `observe` fitted them.
 
-    Host memory holds the cached activations (`cached_activations.py`) of this process's share of the images, once; the device
-    holds one batch.
+    Host memory holds one copy of the cached activations (`cached_activations.py`) of this process's share of the images; the
+    device holds one batch.
 
     Args:
-        student: weights and their scales are changed in place; the other quantizers must have been fitted.
+        student: weights and their scales are changed in place; the other quantizers must be fitted.
         teacher: not used.
         images: (N, 3, H, W).
         options: see `GptqOptions`.
@@ -85,7 +85,7 @@ def gptq(
             else:
                 restore_state(unit.modules, state)
                 bar.skip(1)
-            for index, batch in enumerate(batches):  # in place: no second copy of the activations beside the first
+            for index, batch in enumerate(batches):  # one by one, so that memory holds one copy
                 batches[index] = unit.forward(batch.to(device)).cpu()
 
 
@@ -98,7 +98,7 @@ def round_columns(weight: Tensor, moments: Tensor, grid: Affine) -> Tensor:
         grid: of the rows, fitted: a scale for all, per row, or per group of a row.
     """
     scales, zero_points = (_per_value(state, grid, weight) for state in (grid.scale, grid.zero_point))
-    order = moments.diagonal().argsort(descending=True)  # the columns that matter most are rounded while all others can help
+    order = moments.diagonal().argsort(descending=True)  # important columns first, while all others can still compensate
     factor = _upper_factor_of_inverse(moments[order][:, order])
     remaining, scales, zero_points = weight.double()[:, order], scales[:, order], zero_points[:, order]
     before_rounding = torch.empty_like(remaining)
@@ -119,18 +119,19 @@ def round_columns(weight: Tensor, moments: Tensor, grid: Affine) -> Tensor:
 
 
 def output_error(change: Tensor, moments: Tensor) -> Tensor:
-    """Mean squared change of each output (R,) when the weight changes by `change` (R, M)."""
+    """Mean squared change of each output (R,) if the weight changes by `change` (R, M)."""
     return ((change @ moments) * change).sum(1)
 
 
 def round_rows(weight: Tensor, moments: Tensor, quantizer: Quantizer, grid: Affine) -> Tensor:
-    """`round_columns`, except for rows that it makes worse than rounding to the nearest: clipped values can add up."""
+    """`round_columns`, except for rows whose error it increases over rounding to nearest, as clipping can make it do."""
     moved = round_columns(weight, moments, grid)
     better = output_error(quantizer(moved) - weight, moments) < output_error(quantizer(weight) - weight, moments)
     return torch.where(better[:, None], moved, weight)
 
 
 def fit_and_round(linear: QuantLinear, moments: Tensor, damping: float) -> None:
+    """Fit the weight's quantizer on the second moments of the inputs, then apply `round_rows`; both in place."""
     damped = moments + damping * moments.diagonal().mean().clamp(min=1e-12) * torch.eye(len(moments), device=moments.device)
     quantizer: Any = linear.weight_quantizer
     quantizer.fit(linear.weight, **({"gram": damped} if "gram" in quantizer.measures else {}))
@@ -152,13 +153,13 @@ def _quantized_linears(unit: Unit) -> Iterator[QuantLinear]:
 
 
 class _Collected(Exception):  # noqa: N818 - not an error
-    """Ends a forward pass early: the inputs that it was run for are collected."""
+    """Ends a forward pass once the inputs of the layer in question are collected."""
 
 
 def _second_moments(unit: Unit, linear: QuantLinear, batches: list[Tensor], run: Run) -> Tensor:
     """E[x xᵀ] (in, in) of the quantized, shifted inputs of `linear` over all tokens of all processes.
 
-    Batches are summed in float64, so that their order, and which process has which batch, does not change the result.
+    Batches are summed in float64, so that the result does not depend on their order or on their distribution over processes.
     """
     device = linear.weight.device
     total = torch.zeros(linear.in_features, linear.in_features, dtype=torch.float64, device=device)

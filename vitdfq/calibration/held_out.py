@@ -15,14 +15,19 @@ MAX_HELD_OUT = 16
 
 
 class HeldOutValidation:
-    """Judges a student on sets of images that it is not trained on: those given, and procedural images.
+    """Measures a student on sets of images that it is not trained on: the given ones, and procedural images.
 
-    A student that improves on every set has learned about the network; one that improves on its training images alone has
-    learned about these images. No label is needed: the measure is the distance to the teacher at the end of the network.
+    A student whose error falls on every set has learned to be like its teacher; one whose error falls only on its training images
+    has overfitted them. The error is the distance to the teacher's outputs (`output_distance`), which needs no label.
 
-    No set has more than 32 images, so each passes at once; the device holds one set and the teacher's outputs.
+    No set has more than 32 images, so that each passes at once; the device holds one set and the teacher's outputs.
 
-    This library's own.
+    The method is this library's own.
+
+    Args:
+        teacher: the float model that the student was made from.
+        image_sets: each (N, 3, H, W); empty ones are ignored.
+        seed: of the procedural images.
     """
 
     def __init__(self, teacher: nn.Module, *image_sets: Tensor, seed: int) -> None:
@@ -32,19 +37,19 @@ class HeldOutValidation:
         self.targets = [_outputs(teacher, images) for images in self.image_sets]
 
     def start(self, student: nn.Module) -> None:
-        """Measure the student that later ones are compared with, unless that was done before."""
+        """Measure the first student, with which later ones are compared; a second call does nothing."""
         if self.accepted_errors is None:
             self.accepted_errors = self.errors(student)
 
     def accepts(self, student: nn.Module) -> bool:
-        """Whether the student is worse on no set than the last accepted one. If so, later ones are compared with it."""
+        """Whether the student's error is on no set larger than the last accepted one's. Later ones are then compared with it."""
         errors = self.errors(student)
         accepted = worst_ratio(errors, self.accepted_errors or errors) <= 1
         self.accepted_errors = errors if accepted else self.accepted_errors
         return accepted
 
     def errors(self, student: nn.Module) -> list[float]:
-        """Distance to the teacher on each set."""
+        """The student's distance to the teacher on each set."""
         pairs = zip(self.image_sets, self.targets, strict=True)
         return [output_distance(_outputs(student, images), target).item() for images, target in pairs]
 
@@ -55,13 +60,13 @@ def _outputs(model: nn.Module, images: Tensor) -> ClassifierOutputs:
 
 
 def worst_ratio(errors: list[float], before: list[float]) -> float:
-    """The share of its error that is left on the set that gained least; above 1: the student got worse on some set.
+    """The largest ratio of an error to the earlier error on the same set; above 1, some error has grown.
 
-    Infinity where an error, now or before, is not finite: a student that cannot be measured is not better than another.
+    It is infinite if any of the errors is not finite, since such a student cannot be compared.
     """
     if not all(map(math.isfinite, (*errors, *before))):
-        return math.inf  # max would skip NaN
-    return max(now / max(then, 1e-12) for now, then in zip(errors, before, strict=True))
+        return math.inf  # `max` would ignore NaN
+    return max(error / max(earlier, 1e-12) for error, earlier in zip(errors, before, strict=True))
 
 
 def hold_out(images: Tensor) -> tuple[Tensor, Tensor]:

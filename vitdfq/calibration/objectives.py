@@ -1,4 +1,4 @@
-"""What block reconstruction minimizes: `OBJECTIVES[name](teacher, images)` -> `Objective`."""
+"""The objectives of block reconstruction: `OBJECTIVES[name](teacher, images)` -> `Objective`."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from vitdfq.calibration.cached_activations import device_of
 from vitdfq.models import units
 from vitdfq.runtime.run import Run
-from vitdfq.training.output_distance import finish
+from vitdfq.training.output_distance import outputs_of_last_block
 from vitdfq.training.trainable import divergence
 
-PROBES = 2
-AT_ONCE = 32  # images that pass through the whole teacher and back at once
+NUM_PROBES = 2  # random probes for each image
+BATCH_SIZE = 32  # images in one forward and backward pass of the whole teacher
 
 
 class Summand(NamedTuple):
-    """One summand of a loss, of some images of a batch: the loss of the whole batch is the sum of `value` / sum of `size`."""
+    """A summand of a loss on a part of a batch; on the whole batch it is sum(value) / sum(size), over the parts."""
 
     value: Tensor  # 0-d
-    size: Tensor | None  # 0-d, what the value is relative to; None: it is not relative
-    is_mean: bool  # value and size are means over the images, and weigh by their number; otherwise they are sums
+    size: Tensor | None  # 0-d; None: an absolute error, which is not divided
+    is_mean: bool  # True: value and size are means over the part's images, to be weighted by their number. False: sums
 
 
 Loss = Callable[[Tensor, Tensor], list[Summand]]
@@ -32,12 +32,12 @@ Objective = Callable[[int], Loss]
 
 
 def total_loss(summands: list[Summand], num_images: int, run: Run) -> Tensor:
-    """This process's share of a batch's loss, 0-d; the shares of the processes add up to the loss.
+    """This process's share of a batch's loss, 0-d; the shares of all processes add up to the loss.
 
     Args:
-        summands: of the images that this process has of the batch.
-        num_images: how many they are.
-        run: knows the other processes.
+        summands: of this process's images of the batch.
+        num_images: number of these images.
+        run: sums over the processes.
     """
     share: Tensor | None = None
     total: Tensor | None = None
@@ -54,12 +54,12 @@ def total_loss(summands: list[Summand], num_images: int, run: Run) -> Tensor:
 
 
 def mse(teacher: nn.Module, images: Tensor) -> Objective:
-    """Squared error of the unit's output, relative to the output's size; `images` (N, 3, H, W) are not used."""
+    """Squared error of the unit's output, relative to its energy; `images` (N, 3, H, W) are not used."""
     return _last_by_divergence(teacher, lambda position: _relative_error)
 
 
 def fisher(teacher: nn.Module, images: Tensor) -> Objective:
-    """Squared error weighted by how much each position of the output matters to the class probabilities.
+    """Squared error, weighted by the sensitivity of the class probabilities to each position of the output.
 
     The weights are the diagonal of the Fisher information of the softmax (as in BRECQ, arXiv 2102.05426), estimated with random
     probes: u = sqrt(p) v - p (sqrt(p) . v) with v ~ N(0, I) has E[u u^T] = diag(p) - p p^T, and the square of the gradient of
@@ -78,10 +78,10 @@ def fisher(teacher: nn.Module, images: Tensor) -> Objective:
 
 
 def through_rest(teacher: nn.Module, images: Tensor) -> Objective:
-    """Error of the pooled features after the rest of the float network has run on the unit's output, plus the unit's own.
+    """Error of the pooled features that the rest of the float network computes from the unit's output, plus the output's error.
 
-    The global feature loss of GLF-Q (its arXiv id is not known to us): it judges an error by what is left of it at the end. It
-    costs a pass through the rest of the network. `images` (N, 3, H, W) are not used.
+    The global feature loss of GLF-Q (its arXiv id is not known to us): it measures the effect of an error at the end of the
+    network. Each step costs a pass through the rest of the network. `images` (N, 3, H, W) are not used.
     """
     chain = units(teacher)
 
@@ -93,8 +93,8 @@ def through_rest(teacher: nn.Module, images: Tensor) -> Objective:
                 with torch.no_grad():
                     y = unit.forward(y)
             with torch.no_grad():
-                pooled = finish(teacher, y).pooled
-            return _relative_error(finish(teacher, x).pooled, pooled) + _relative_error(output, target)
+                pooled = outputs_of_last_block(teacher, y).pooled
+            return _relative_error(outputs_of_last_block(teacher, x).pooled, pooled) + _relative_error(output, target)
 
         return loss
 
@@ -124,20 +124,20 @@ def _fisher_weights(teacher: nn.Module, images: Tensor) -> list[Tensor]:
     rng = torch.Generator().manual_seed(0)
     chain = units(teacher)
     totals: list[Tensor] = []
-    for part in images.split(AT_ONCE):
+    for batch in images.split(BATCH_SIZE):
         with torch.enable_grad():
-            x, outputs = part.to(device_of(teacher)), []
+            x, outputs = batch.to(device_of(teacher)), []
             for unit in chain[:-1]:
                 x = unit.forward(x)
                 if not outputs:
-                    x = x.detach().requires_grad_()  # nothing before it learns
+                    x = x.detach().requires_grad_()  # gradients start at the first unit's output
                 outputs.append(x)
             logits = chain[-1].forward(x)
             root = logits.detach().softmax(-1).sqrt()
-            for probe in range(PROBES):
+            for probe in range(NUM_PROBES):
                 v = torch.randn(root.shape, generator=rng).to(root)
                 u = root * v - root.square() * (root * v).sum(-1, keepdim=True)
-                gradients = torch.autograd.grad((u * logits).sum(), outputs, retain_graph=probe + 1 < PROBES)
+                gradients = torch.autograd.grad((u * logits).sum(), outputs, retain_graph=probe + 1 < NUM_PROBES)
                 squares = [gradient.square().sum(0, keepdim=True) for gradient in gradients]
                 totals = [a + b for a, b in zip(totals, squares, strict=True)] if totals else squares
     return [total / total.mean().clamp(min=torch.finfo(total.dtype).tiny) for total in totals]

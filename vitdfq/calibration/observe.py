@@ -1,4 +1,4 @@
-"""Fit every quantizer: weights on themselves, activations on what reaches them from the part quantized so far."""
+"""Range fitting: weight quantizers on their weights, activation quantizers on activations of the quantized student."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from vitdfq.quantization.clip_search import Cost
 from vitdfq.quantization.modules import QuantMatMul, QuantSite, QuantWeighted, named_sites, weighted_modules
 from vitdfq.runtime.run import Progress, Run
 
-FitHook = Callable[[nn.Module, Any], None]  # a forward pre-hook
+FitHook = Callable[[Any, Any], None]  # a forward pre-hook
 
-MEASURES = {"values": False, "outputs": True}  # name -> whether errors are judged by what reads the value
+MEASURES = {"values": False, "outputs": True}  # name -> whether the error is that of the product which reads the value
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class ObserveOptions:
     """Options of `observe`.
 
     Attributes:
-        num_images: at most so many of the images are used, in one pass; fewer need less memory.
-        measure: what makes one range better than another. "values": the squared error of the values. "outputs": for softmax the
-            error of its product with the values; for inputs of linear layers the squared error weighted by the energy of the
-            column that reads each channel, which is the error of the layer's output if errors of channels are uncorrelated.
+        num_images: the number of images used, from the first, in one pass; fewer need less memory.
+        measure: the error that a range is chosen by. "values": the squared error of the values. "outputs": for softmax the error
+            of its product with the values; for inputs of linear layers the squared error weighted by the energy of the weight
+            column that reads each channel, which is the error of the layer's output if the channels' errors are uncorrelated.
 
     Raises:
         ValueError: an unknown measure.
@@ -46,13 +46,13 @@ class ObserveOptions:
 def observe(
     student: nn.Module, teacher: nn.Module, images: Tensor, options: ObserveOptions | None = None, *, run: Run | None = None
 ) -> None:
-    """Set all scales by a search for the least error, in one forward pass.
+    """Set all scales by a search for the smallest error, in one forward pass.
 
-    Every activation quantizer is fitted on its input the moment it arrives and quantizes it at once, so that each site sees
-    the errors of all sites before it ("sequential" calibration).
+    An activation quantizer is fitted when its input is computed, and quantizes this input. The input of each site thus contains
+    the quantization errors of all sites before it ("sequential" calibration).
 
-    A range is searched on one site's input from all images, which pass at once. The device holds a few copies of the widest
-    input of a site; for ViT-B/16 that is attention, images x 12 x 197 x 197 x 4 bytes: 480 MB a copy for 256 images.
+    A range is searched on a site's input from all images, which pass at once. The device holds a few copies of the largest input
+    of a site. For ViT-B/16 that is attention, with images x 12 x 197 x 197 x 4 bytes: 480 MB for each copy at 256 images.
 
     Args:
         student: changed in place.
@@ -70,12 +70,12 @@ def observe(
 
 
 def count_fits(student: nn.Module) -> int:
-    """How many steps `fit_all` counts."""
+    """The number of progress steps of `fit_all`."""
     return len(weighted_modules(student)) + len(_parts(student))
 
 
 def fit_all(student: nn.Module, images: Tensor, bar: Progress, *, by_outputs: bool = True) -> None:
-    """Fit weights on themselves, then each part's operands as images (N, 3, H, W) reach it; the bar counts both."""
+    """Fit the weight quantizers, then the operand quantizers of each site while images (N, 3, H, W) pass; `bar` counts both."""
     for module in weighted_modules(student):
         if module.weight_quantizer.bits is not None and not module.weight_quantizer.guided:
             module.weight_quantizer.fit(module.weight.flatten(1))
@@ -119,7 +119,7 @@ def _fit_layer(by_outputs: bool) -> FitHook:
 
 
 def _fit_product(by_outputs: bool) -> FitHook:
-    """Each operand by its values or, where asked, by the error of the product with the other as it is."""
+    """Fit each operand by the error of its values or, if `by_outputs`, of its product with the other operand unquantized."""
 
     def fit(product: Any, operands: tuple[Tensor, Tensor]) -> None:
         left, right = operands

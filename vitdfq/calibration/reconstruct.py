@@ -1,7 +1,7 @@
-"""Block-by-block reconstruction: train each unit's weights until its quantized output matches the float unit's.
+"""Block-by-block reconstruction: train each unit of the student to reproduce the output of the float unit.
 
 Host memory holds three copies of cached activations (`cached_activations.py`): the quantized and the float input of a unit, and
-the float output; with `independent` two. The device holds what one unit needs to train on one batch.
+its float output; with `independent` two. The device holds one unit's training on one batch.
 """
 
 import logging
@@ -29,9 +29,9 @@ from vitdfq.training.trainable import TrainableParameters, finite, retry_with_sm
 
 logger = logging.getLogger(__name__)
 
-ROUNDINGS = {"straight_through": False, "adaround": True}  # name -> whether rounding has parameters of its own
-FREE_SHARE = 0.2  # of the iterations in which AdaRound's gates may stay undecided
-SHARPNESS = (20.0, 2.0)  # of AdaRound's regularizer, from the end of that share to the last iteration
+ROUNDINGS = {"straight_through": False, "adaround": True}  # name -> whether rounding has trainable parameters
+FREE_SHARE = 0.2  # share of the iterations, from the first, without AdaRound's regularizer
+SHARPNESS = (20.0, 2.0)  # of AdaRound's regularizer, in its first and in the last iteration
 ROUNDING_WEIGHT, GATE_LR = 0.1, 1e-3
 
 
@@ -40,17 +40,17 @@ class ReconstructOptions:
     """Options of `reconstruct`.
 
     Attributes:
-        iterations: Adam steps a unit.
-        lr: peak rate for weights, in quantization steps of each; after a short warm-up it falls to zero by a half cosine.
-        scale_lr: the same for activation scales, relative to each; 0 leaves them.
-        batch_size: images a step, and in one forward pass; bounds memory on the device.
-        keep: share of input elements taken from the quantized activations; the others are the float ones.
-        objective: what is minimized, one of `OBJECTIVES`.
-        rounding: "straight_through" trains weights through the rounding; "adaround" trains which way each weight is rounded
-            (arXiv 2004.10568), which takes thousands of iterations.
-        guarded: undo the training of a unit that makes the student worse on held-out images.
-        independent: train every unit on the float activations alone (`keep` is ignored), so that units instead of batches can be
-            shared over the processes. A unit then ignores the errors of the units before it.
+        iterations: Adam steps for each unit.
+        lr: peak learning rate of weights, in quantization steps; a short warm-up and a half-cosine decay to zero.
+        scale_lr: peak learning rate of activation scales, as a share of each; 0: scales are not trained.
+        batch_size: images in a step, and in one forward pass; bounds memory on the device.
+        keep: share of input elements that are quantized activations; the others are float ones.
+        objective: the loss, one of `OBJECTIVES`.
+        rounding: "straight_through" trains weights through the rounding; "adaround" trains whether each weight is rounded up or
+            down (arXiv 2004.10568), which takes thousands of iterations.
+        guarded: undo the training of a unit if it increases the student's error on held-out images.
+        independent: train every unit on float activations alone (`keep` is ignored), so that units instead of batches are shared
+            over the processes. A unit then ignores the errors of the units before it.
         seed: of batches and mixing, and of the held-out procedural images.
 
     Raises:
@@ -79,26 +79,26 @@ def reconstruct(
 ) -> None:
     """Train each unit of the quantized student, in order, against the float unit (BRECQ, arXiv 2102.05426).
 
-    Inputs are mixed element by element from the quantized and the float activations (QDrop, arXiv 2203.05740), which keeps few or
-    odd images from being overfitted. The quantized activations are computed anew after each unit. A unit whose training makes
-    the whole student worse on held-out images is put back (`HeldOutValidation`).
+    Inputs are mixed element by element from quantized and float activations (QDrop, arXiv 2203.05740), which reduces overfitting
+    of few or unusual images. The quantized activations are computed anew after each unit. If the training of a unit increases
+    the error of the whole student on held-out images, it is undone (`HeldOutValidation`).
 
-    Several processes take a share of each batch and sum their gradients, so that all train the same student; each caches the
+    Several processes each take a share of a batch and sum their gradients, so that all train the same student; each caches the
     activations of all images.
 
     Args:
-        student: changed in place; its quantizers must have been fitted.
-        teacher: the float model the student was made from.
+        student: changed in place; its quantizers must be fitted.
+        teacher: the float model that the student was made from.
         images: (N, 3, H, W).
         options: see `ReconstructOptions`.
         run: keeps finished units, shares batches or units over the processes.
 
     Raises:
-        ValueError: quantizers that are not fitted; a loss that stopped being finite.
+        ValueError: the quantizers are not fitted; the loss is not finite, at every attempted learning rate.
     """
     options, run = options or ReconstructOptions(), run or Run()
     require_fitted(student, "reconstruct")
-    images = images.cpu()  # where the cached activations are
+    images = images.cpu()  # cached activations are in host memory
     training_images, held_out_images = hold_out(images) if options.guarded else (images, images[:0])
     validation = HeldOutValidation(teacher, held_out_images, seed=options.seed) if options.guarded else None
     losses = OBJECTIVES[options.objective](teacher, training_images)
@@ -117,7 +117,7 @@ def reconstruct(
 
 @dataclass(frozen=True)
 class Chain:
-    """The units of student and teacher, and what trains them."""
+    """The units of student and teacher, and the state that their training shares."""
 
     student: nn.Module
     pairs: list[tuple[Unit, Unit]]
@@ -128,11 +128,11 @@ class Chain:
     run: Run
 
     def forward(self, unit: Unit, activations: Tensor) -> Tensor:
-        """The output of a unit for all images."""
+        """The output of a unit for all images, on the CPU."""
         return forward_in_batches(unit.forward, activations, self.trainer.device, self.trainer.options.batch_size)
 
     def train_in_order(self) -> int:
-        """Train each unit on the output of the trained ones before it. Returns how many were put back."""
+        """Train each unit on the outputs of the trained units before it. Returns the number of undone trainings."""
         quantized, real, rng, undone = self.images, self.images, self.trainer.rng, 0
         for position, (unit, float_unit) in enumerate(self.pairs):
             target = self.forward(float_unit, real)
@@ -146,12 +146,12 @@ class Chain:
             rng.set_state(state.pop("rng"))
             undone += int(state.pop("worse"))
             restore_state(unit.modules, state)
-            real = target  # first, so that one copy fewer is held while the next one is computed
+            real = target  # before the next line, so that memory holds one copy less while it runs
             quantized = self.forward(unit, quantized)
         return undone
 
     def _train_unit(self, position: int, quantized: Tensor, real: Tensor, target: Tensor) -> bool:
-        """Train the unit at `position`; whether that was undone because the student got worse on held-out images."""
+        """Train the unit at `position`. Returns whether the training was undone, since the error on held-out images increased."""
         unit, _ = self.pairs[position]
         if self.validation:
             self.validation.start(self.student)
@@ -163,10 +163,13 @@ class Chain:
         return worse
 
     def train_independently(self) -> int:
-        """Train each unit on the float activations, in one of the processes; then keep them one by one. Returns as above."""
+        """Train each unit on float activations, in one of the processes; then validate the units one by one.
+
+        Returns the number of undone trainings.
+        """
         before = {unit.name: state_of(unit.modules) for unit, _ in self.pairs}
         positions = {unit.name: position for position, (unit, _) in enumerate(self.pairs)}
-        real, reached = self.images, 0  # float input of unit `reached`; the units are computed in order
+        real, reached = self.images, 0  # the float input of the unit at position `reached`
 
         def compute(name: str) -> Tensors:
             nonlocal real, reached
@@ -207,7 +210,7 @@ class UnitTrainer:
     def train(
         self, unit: Unit, parameters: TrainableParameters, loss_of: Loss, quantized: Tensor, real: Tensor, target: Tensor
     ) -> list[Tensor]:
-        """Train one unit; where its loss stops being finite, again from its start at a smaller rate. Returns that start."""
+        """Train one unit; if its loss is not finite, again at a smaller learning rate. Returns the initial parameters."""
         start = parameters.snapshot()
 
         def attempt(lr_factor: float) -> None:
@@ -239,8 +242,8 @@ class UnitTrainer:
                 if done >= FREE_SHARE:
                     first, last = SHARPNESS
                     sharpness = last + (first - last) * (1 - done) / (1 - FREE_SHARE)
-                    undecided = sum(ROUNDING_WEIGHT * rounding.undecided(sharpness) for rounding in soft)
-                    loss = loss + (undecided if self.run.index == 0 else 0.0 * undecided)  # no image in it: it counts once
+                    regularizer = sum(ROUNDING_WEIGHT * rounding.regularizer(sharpness) for rounding in soft)
+                    loss = loss + (regularizer if self.run.index == 0 else 0.0 * regularizer)  # once, as it has no images
             value = finite(self.run.total(loss.detach().clone()), f"reconstruct: the loss of {unit.name}", step)
             loss.backward()
             sum_gradients(optimizer.parameters, self.run)
@@ -250,13 +253,13 @@ class UnitTrainer:
     def _batches(self, quantized: Tensor, real: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (input, target) of this process's share of each batch, on the device.
 
-        An input element is quantized with probability `keep`. All processes draw for the whole batch, alike.
+        An input element is quantized with probability `keep`. Every process draws the same random numbers, for the whole batch.
         """
         for _ in range(self.options.iterations):
             batch = torch.randperm(len(target), generator=self.rng)[: self.options.batch_size]
-            drawn = self.run.share(torch.rand(len(batch), *quantized.shape[1:], generator=self.rng))
+            uniform = self.run.share(torch.rand(len(batch), *quantized.shape[1:], generator=self.rng))
             batch = self.run.share(batch)
-            mixed = torch.where(drawn < self.options.keep, quantized[batch], real[batch])
+            mixed = torch.where(uniform < self.options.keep, quantized[batch], real[batch])
             yield mixed.to(self.device), target[batch].to(self.device)
 
 

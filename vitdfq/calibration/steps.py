@@ -1,4 +1,4 @@
-"""Calibration steps by name; each changes the student in place: `step.apply(student, teacher, images, options, run=run)`."""
+"""Calibration steps by name. `step.apply(student, teacher, images, options, run=run)` changes the student in place."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,8 +20,8 @@ class Step(NamedTuple):
     options: type[Any]
 
 
-STEPS: dict[str, Step] = {  # in the order in which they make sense
-    "equalize": Step(equalize, EqualizeOptions),  # these three rewrite the float function before ranges are fitted
+STEPS: dict[str, Step] = {  # in a sensible order
+    "equalize": Step(equalize, EqualizeOptions),  # the first three must come before `observe`
     "reparameterize": Step(reparameterize, ReparameterizeOptions),
     "center": Step(center, CenterOptions),
     "observe": Step(observe, ObserveOptions),

@@ -9,6 +9,21 @@ from vitdfq.common.lookup import did_you_mean
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+LONGEST_PATH = 200  # characters of a path in a message: globs may come out of a stranger's file
+
+
+class OptionError(ValueError):
+    """An option, somewhere inside nested options, that cannot be used.
+
+    Attributes:
+        keys: the path to it, ("overrides", "head*", "weight", "bits").
+        reason: the value, and the choices.
+    """
+
+    def __init__(self, keys: tuple[str, ...], reason: str) -> None:
+        path = ".".join(map(str, keys))
+        super().__init__(f"{path if len(path) <= LONGEST_PATH else f'{path[:LONGEST_PATH]} ...'}: {reason}")
+        self.keys, self.reason = keys, reason
 
 
 def build_options(kind: type[T], given: Any, where: str) -> T:

@@ -1,4 +1,4 @@
-"""The cost of a recipe on this machine: short timings of its own models, times how often each stage repeats them."""
+"""An estimate of a recipe's cost on this machine: short timings of its models, times the number of passes of each stage."""
 
 import io
 from collections.abc import Callable
@@ -23,16 +23,17 @@ from vitdfq.synthesis.options import SynthesisOptions
 from vitdfq.synthesis.resolve import parts_of
 from vitdfq.training.activation_memory import training_bytes_per_image
 
-IMAGES_OF = {"imagenet-1k": 50_000, "zoo:fashion-mnist": 10_000}
-SIDES = {"zoo:fashion-mnist": (28, 28)}  # of an encoded image; others are like ImageNet's
+NUM_TEST_IMAGES = {"imagenet-1k": 50_000, "zoo:fashion-mnist": 10_000}
+IMAGE_SIZES = {"zoo:fashion-mnist": (28, 28)}  # (width, height) of an encoded image
+IMAGENET_SIZE = (500, 375)  # typical; taken for every other data set
 VALIDATION_IMAGES = MAX_HELD_OUT + NUM_PROCEDURAL  # images of one validation on held-out images
 SEARCH_PASSES = 4.0  # time of the search for a range, in forward passes of an image, beside the pass itself
-COPIES = 6  # of the largest activation while its range is searched
+COPIES = 6  # copies of the largest activation while its range is searched
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """Seconds and peak bytes of each stage."""
+class CostEstimate:
+    """Seconds and peak bytes by stage."""
 
     seconds: dict[str, float]
     peak_bytes: dict[str, int]
@@ -40,30 +41,36 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds; for each image where they depend on the number of images."""
+    """Measured seconds."""
 
-    teacher: float  # forward pass
-    student: float  # forward pass
-    training: float  # training step without the optimizer
-    observe: float  # in all, on the probe's images
-    rounding: float  # in all
+    teacher: float  # of a forward pass, for each image
+    student: float  # of a forward pass, for each image
+    training: float  # of a training step without the optimizer, for each image
+    observe: float  # of the step `observe` on `probe_images` images
+    rounding: float  # of GPTQ's rounding of all layers
     probe_images: int
 
 
 @dataclass(frozen=True)
 class Options:
-    """The size of a synthesis, and its method."""
+    """The size of a synthesis and its method, resolved for the teacher."""
 
     num_images: int
     batch_size: int
     method: Method
 
 
-def forecast(recipe: Recipe, teacher: nn.Module, prepared: nn.Module, student: nn.Module, method: Method) -> Forecast:
-    """Time the models of a recipe (any weights) on their device; the student's quantizers are fitted on noise."""
+def estimate_cost(recipe: Recipe, teacher: nn.Module, prepared: nn.Module, student: nn.Module, method: Method) -> CostEstimate:
+    """Time the models of a recipe on their device, and estimate each stage.
+
+    Args:
+        recipe: a checked recipe.
+        teacher, prepared, student: its models, with any weights; the student's quantizers are fitted on noise.
+        method: of the synthesis, resolved for the teacher.
+    """
     synthesis, evaluation = SynthesisOptions(**recipe.synthesize), EvaluationOptions(**recipe.evaluate)
     options = Options(synthesis.num_images, synthesis.batch_size, method)
-    images = timing.noise(teacher, timing.enough(teacher, options.batch_size))
+    images = timing.noise_images(teacher, timing.probe_size(teacher, options.batch_size))
     observe = timing.fit_quantizers(student, prepared, images)
     costs = Costs(
         teacher=timing.pass_cost(teacher, images),
@@ -74,14 +81,14 @@ def forecast(recipe: Recipe, teacher: nn.Module, prepared: nn.Module, student: n
         probe_images=len(images),
     )
     students = 1 + len(recipe.baselines)
-    others = [parts_of(METHODS[name]) for name in recipe.baselines]
+    baselines = [parts_of(METHODS[name]) for name in recipe.baselines]
     seconds = {
-        "synthesize": sum(_synthesis(teacher, options, parts, len(images)) for parts in (parts_of(method), *others)),
+        "synthesize": sum(_synthesis(teacher, options, parts, len(images)) for parts in (parts_of(method), *baselines)),
         "calibrate": students * _calibration(recipe, student, costs, options.num_images),
-        "evaluate": _evaluation(recipe, teacher, costs, students),
+        "evaluate": _evaluation(evaluation, teacher, costs, students),
     }
-    base = timing.memory_used(images.device)
-    largest = 4 * timing.widest(student)
+    base = timing.peak_memory(images.device)
+    largest = 4 * timing.largest_output(student)
     peaks = {
         "synthesize": _synthesis_bytes(teacher, options, len(images)),
         "calibrate": _calibration_bytes(
@@ -89,7 +96,7 @@ def forecast(recipe: Recipe, teacher: nn.Module, prepared: nn.Module, student: n
         ),
         "evaluate": 2 * largest * evaluation.batch_size,
     }
-    return Forecast(seconds, {stage: base + more for stage, more in peaks.items()})
+    return CostEstimate(seconds, {stage: base + peak for stage, peak in peaks.items()})
 
 
 def _synthesis(teacher: nn.Module, options: Options, parts: dict[str, Method], probe_images: int) -> float:
@@ -102,19 +109,19 @@ def _synthesis(teacher: nn.Module, options: Options, parts: dict[str, Method], p
 
 
 def _crops(method: Method) -> float:
-    """The mean number of crops of an image, beside the whole image."""
+    """The mean number of crops of an image, not counting the whole image."""
     return sum(range(2, method.max_regions + 1)) / method.max_regions
 
 
 def _synthesis_bytes(teacher: nn.Module, options: Options, probe_images: int) -> int:
-    """Bytes beyond those of the probe's images."""
-    needs = [0]
+    """Bytes that a synthesis needs in addition to those that the timings with `probe_images` images have used."""
+    additional = [0]
     for part in parts_of(options.method).values():
         if part.steps:
             views = min(options.batch_size, round(options.num_images * max(1.0, _crops(part))))  # in one pass
-            more = timing.images_per_step(part, views) - timing.images_per_step(part, probe_images)
-            needs.append(max(0, more) * timing.synthesis_bytes(teacher, part))
-    return max(needs)
+            images = timing.images_per_step(part, views) - timing.images_per_step(part, probe_images)
+            additional.append(max(0, images) * timing.synthesis_bytes(teacher, part))
+    return max(additional)
 
 
 def _calibration(recipe: Recipe, student: nn.Module, costs: Costs, num_images: int) -> float:
@@ -139,7 +146,7 @@ def _observe(costs: Costs, count: int, options: Any, num_units: int) -> float:
 
 
 def _gptq(costs: Costs, count: int, options: Any, num_units: int) -> float:
-    return costs.rounding + 4 * costs.student * count  # up to each of a block's linear layers, and second moments
+    return costs.rounding + 4 * costs.student * count  # a block is run once for each of its linear layers
 
 
 def _reconstruct(costs: Costs, count: int, options: Any, num_units: int) -> float:
@@ -172,22 +179,21 @@ def _calibration_bytes(recipe: Recipe, student: nn.Module, bytes_per_image: int,
     parameters = 4 * sum(parameter.numel() for parameter in student.parameters())
     peak = 0
     for name, options in check_steps(student, recipe.calibrate.get("steps")):
-        if hasattr(options, "iterations"):  # gradients, Adam's two moments, the start and the best
-            at_once, share = min(options.batch_size, num_images), len(units(student))
-            if name == "distill":
-                at_once, share = max(1, min(at_once // MIN_SHARDS, SHARD_BYTES // bytes_per_image)), 1
-            peak = max(peak, 5 * parameters // share + at_once * bytes_per_image // share)
+        if hasattr(options, "iterations"):  # 5 x parameters: gradients, Adam's moments, the first and the best values
+            batch, num_parts = min(options.batch_size, num_images), len(units(student))
+            if name == "distill":  # one part: the whole student, a shard of the batch at a time
+                batch, num_parts = max(1, min(batch // MIN_SHARDS, SHARD_BYTES // bytes_per_image)), 1
+            peak = max(peak, 5 * parameters // num_parts + batch * bytes_per_image // num_parts)
         else:
             peak = max(peak, COPIES * largest * min(options.num_images, num_images, 32 if name == "gptq" else num_images))
     return peak
 
 
-def _evaluation(recipe: Recipe, teacher: nn.Module, costs: Costs, students: int) -> float:
-    dataset = recipe.evaluate.get("dataset", "imagenet-1k")
-    count = recipe.evaluate.get("num_images") or IMAGES_OF.get(dataset, 50_000)
+def _evaluation(options: EvaluationOptions, teacher: nn.Module, costs: Costs, students: int) -> float:
+    count = options.num_images or NUM_TEST_IMAGES.get(options.dataset, NUM_TEST_IMAGES["imagenet-1k"])
     encoded = io.BytesIO()
-    Image.effect_noise(SIDES.get(dataset, (500, 375)), 64).convert("RGB").save(encoded, format="JPEG")
+    Image.effect_noise(IMAGE_SIZES.get(options.dataset, IMAGENET_SIZE), 64).convert("RGB").save(encoded, format="JPEG")
     transform = transform_of(teacher)
-    decoding = timing.typical(lambda: transform(Image.open(io.BytesIO(encoded.getvalue())).convert("RGB")))
-    workers = max(1, torch.get_num_threads())  # beside the model's own work
+    decoding = timing.median_seconds(lambda: transform(Image.open(io.BytesIO(encoded.getvalue())).convert("RGB")))
+    workers = max(1, torch.get_num_threads())  # they decode while the models compute
     return count * (costs.teacher + students * costs.student + (1 + students) * decoding / workers)

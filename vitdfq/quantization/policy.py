@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from vitdfq.common.options import OptionError
 from vitdfq.models import end_sites, gelu_readers
 from vitdfq.models.untrusted import short
 from vitdfq.quantization.options import (
@@ -15,7 +16,6 @@ from vitdfq.quantization.options import (
     ROLES,
     Change,
     Grid,
-    OptionError,
     Roles,
     check_bits,
     check_change,

@@ -129,10 +129,11 @@ def shared_out(parts: Sequence[T], do: Callable[[T], R], done: Callable[[T, R], 
     Raises:
         Exception: of the first part that failed, in every process, when its round is over.
     """
-    results = []
+    results: list[R] = []
     for first in range(0, len(parts), count()):
         turn = parts[first : first + count()]
-        result, failure = None, None
+        result: Any = None
+        failure: Exception | None = None
         if index() < len(turn):
             try:
                 result = do(turn[index()])

@@ -92,7 +92,7 @@ class ProgressBar(Progress):
         if self.live is not None:
             self.live.update(self.task, completed=self.done)
 
-    def advance(self, steps: int = 1, **numbers: float) -> None:
+    def advance(self, steps: int = 1, /, **numbers: float) -> None:
         before = self.done
         super().advance(steps)
         if numbers:

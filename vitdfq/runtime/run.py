@@ -12,6 +12,7 @@ from vitdfq.common.tensor_dicts import Tensors
 if TYPE_CHECKING:  # the command line imports this file before it needs torch
     from torch import Tensor
 
+S = TypeVar("S")  # a sequence, or a tensor
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -28,7 +29,7 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         """Finish, also where the work failed."""
 
-    def advance(self, steps: int = 1, **numbers: float) -> None:
+    def advance(self, steps: int = 1, /, **numbers: float) -> None:
         """Count `steps` that were just done; `numbers` are losses and the like, by name."""
         self.done += steps
 
@@ -74,9 +75,9 @@ class Run:
         """The parts of these names, in their order. Missing ones are computed, each in one of the processes, and saved."""
         return self.split(list(names), compute)
 
-    def share(self, parts: Sequence[T]) -> Sequence[T]:
+    def share(self, parts: S) -> S:
         """The parts (or rows of a tensor) that this process works on: every `count`-th, from `index`."""
-        return parts[self.index :: self.count]
+        return parts[self.index :: self.count]  # type: ignore[index]
 
     def split(self, parts: Sequence[T], do: Callable[[T], R]) -> list[R]:
         """Do every part in one of the processes; the results, in the order of the parts, in every process."""

@@ -7,8 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vitdfq.synthesis.generator.student_training import StudentTrainingConfig
 from vitdfq.synthesis.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class StudentTrainingConfig:
+    """How a student is trained; `Method.student_training`.
+
+    Rates are relative to each layer's quantization step (see `training.trainable`): .001 of a 4-bit step of a ViT's weights is
+    about 2e-5, the size of the rates that papers give.
+    """
+
+    after: float = 0.1  # share of the run before the first step: a generator's first images carry no information
+    lr: float = 1e-3  # of weights, in quantization steps
+    scale_lr: float = 1e-4  # of activation scales, relative to each
+    temperature: float = 1.0  # GDFQ takes 20 and weighs the divergence by its square, as here
+    interpolate: float = 0.0  # share of the training images that are mixtures of two (AGM-style: .5)
+    refresh_every: int = 20  # steps between two fits of the ranges in the first half of the run; later they are only trained
 
 
 @dataclass(frozen=True)

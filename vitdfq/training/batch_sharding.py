@@ -1,4 +1,4 @@
-"""Several processes that train one model together: each takes some images of a batch, and gradients are summed."""
+"""Data-parallel training: each process computes the gradients of some images of a batch, and gradients are summed."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from vitdfq.runtime.run import Run
 
 
 def run_for_batches(run: Run, images: int) -> Run:
-    """The run that shares batches of so many images; where some process would have none, all do the whole batch alike."""
+    """The run that shares batches of `images` images. If a process would get none, every process does the whole batch."""
     return run if images >= run.count else Run()
 
 
@@ -19,6 +19,6 @@ def sum_gradients(parameters: Iterable[Tensor], run: Run) -> None:
         return
     parameters = list(parameters)
     flat = [torch.zeros_like(value).flatten() if value.grad is None else value.grad.flatten() for value in parameters]
-    sums = run.total(torch.cat(flat)).split([value.numel() for value in parameters])  # one message instead of hundreds
+    sums = run.total(torch.cat(flat)).split([value.numel() for value in parameters])  # one sum of all, not hundreds
     for value, total in zip(parameters, sums, strict=True):
         value.grad = total.view_as(value).clone()

@@ -1,4 +1,4 @@
-"""The straight line from recipe to folder. Each stage leaves an artifact with its inputs; a finished stage is not redone."""
+"""A recipe becomes a folder, stage by stage. Each stage leaves an artifact with its inputs; a finished stage is not redone."""
 
 import json
 import logging
@@ -31,8 +31,9 @@ from vitdfq.runtime.progress import Listener
 from vitdfq.runtime.run import Run, Tensors
 from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.runtime.trackers import tracked
-from vitdfq.synthesis import METHODS, synthesize
-from vitdfq.workflow.artifacts import ArtifactStore, Inputs, hashed, lock_run_folder
+from vitdfq.synthesis import synthesize
+from vitdfq.synthesis.options import SynthesisOptions
+from vitdfq.workflow.artifacts import ArtifactStore, Inputs, lock_run_folder, mark_hash
 
 logger = logging.getLogger(__name__)
 
@@ -45,73 +46,80 @@ def run(
     fresh: bool = False,
     until: str = "metrics",
 ) -> dict[str, Any]:
-    """Do what a recipe says and return its metrics (the content of metrics.json, as far as `until` goes).
+    """Run a recipe and return its metrics: the content of metrics.json, up to the stage `until`.
 
     Args:
         recipe: path of a YAML file, its content as a dict, or a checked Recipe.
-        out: folder for the results; `runs/<recipe name>` when None. A finished stage found there is used again.
+        out: folder for the results; `runs/<recipe name>` when None. Finished stages in it are used again.
         overrides: `section.key=value` texts, applied before the recipe is checked.
-        fresh: forget what an earlier run left in `out`.
+        fresh: remove the results of earlier runs from `out` first.
         until: last stage, "images", "student" or "metrics".
 
     Raises:
         RecipeError, InputError, AccessError, GateError: see `vitdfq.common.errors`.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, list(overrides))
-    with open_line(recipe, out, fresh) as line:
-        return _along(line, until)
+    with open_run(recipe, out, fresh) as stages:
+        return _run_stages(stages, until)
 
 
-def _along(line: "Line", until: str) -> dict[str, Any]:
-    """The straight line."""
-    recipe, folder, teacher, prepared = line.recipe, line.folder, line.teacher, line.prepared
+def _run_stages(stages: "RunStages", until: str) -> dict[str, Any]:
+    """All stages in order, up to `until`."""
+    recipe, folder, teacher, prepared = stages.recipe, stages.folder, stages.teacher, stages.prepared
     if until == "metrics":
         if recipe.push:
             distributed.from_main(retry.check_token)
-        line.teacher_predictions()  # first: data that cannot be read must not cost a synthesis
-    images, synthesis = line.images(recipe.synthesize)
-    image_grid.save_grid(teacher, images, folder / "reports" / "synthetic_grid.png")
-    metrics = line.heading() | {"synthesis": synthesis}
+        stages.predict_teacher()  # first: data that cannot be read must not cost a synthesis
+    images, synthesis = stages.make_images(recipe.synthesize)
+    if distributed.is_main():
+        image_grid.save_grid(teacher, images, folder / "reports" / "synthetic_grid.png")
+    metrics = stages.header() | {"synthesis": synthesis}
     if until == "images":
         return metrics
-    student, seconds = line.student(images)
+    student, seconds = stages.make_student(images)
     unit_errors = sqnr.unit_sqnr(student, prepared, images)
-    write_text(folder / "reports" / "unit_sqnr.json", json.dumps(unit_errors, indent=2) + "\n")
-    plot_unit_sqnr(unit_errors, folder / "reports" / "unit_sqnr.png")
-    metrics |= {"calibration": {"seconds": seconds}, "size": line.size()}
+    if distributed.is_main():
+        write_text(folder / "reports" / "unit_sqnr.json", json.dumps(unit_errors, indent=2) + "\n")
+        plot_unit_sqnr(unit_errors, folder / "reports" / "unit_sqnr.png")
+    metrics |= {"calibration": {"seconds": seconds}, "size": stages.sizes()}
     if until == "student":
         return metrics
-    metrics |= line.evaluated(student, images)
+    metrics |= stages.evaluate(student, images)
     metrics["sha256"] = distributed.from_main(lambda: publish.seal(folder))
-    model_card.write_card(folder, metrics, recipe.to_dict(), save_load.read_config(folder), recipe.to_yaml())
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")  # last: it says that the rest is of this run
+    if distributed.is_main():
+        model_card.write_card(folder, metrics, recipe.to_dict(), save_load.read_config(folder), recipe.to_yaml())
+        write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")  # last: it certifies the other files
     if recipe.push:
         logger.info(f"published: {distributed.from_main(lambda: publish.push(folder, **recipe.push))['url']}")
     return metrics
 
 
 @contextmanager
-def open_line(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator["Line"]:
-    """Load the teacher, try what the recipe does to it, and only then claim the folder, for as long as the block lasts."""
+def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator["RunStages"]:
+    """Load the teacher, try out the sections that change it, and reserve the folder inside the block.
+
+    The sections come first, so that a recipe that cannot work (a glob without a match, for example) costs no synthesis and
+    leaves no folder.
+    """
     device = distributed.start()
-    with blaming("model"):
+    with errors_of_section("model"):
         teacher = load_teacher(**recipe.model).to(device)
-    with blaming("prepare and quantize"):  # now, not after a synthesis: a glob that matches nothing, say
+    with errors_of_section("prepare and quantize"):
         prepared = prepare(teacher, **recipe.prepare)
         student = quantize(prepared, **recipe.quantize)
-    with blaming("calibrate"):
+    with errors_of_section("calibrate"):
         check_steps(student, recipe.calibrate.get("steps"))
     folder = Path(out) if out else Path("runs") / recipe.name
     with (
         lock_run_folder(folder, recipe.name, recipe.to_yaml(), fresh),
         tracked(recipe.trackers, recipe.name, folder, {"recipe": recipe.to_yaml()}) as listeners,
     ):
-        yield Line(recipe, folder, teacher, prepared, listeners)
+        yield RunStages(recipe, folder, teacher, prepared, listeners)
 
 
 @contextmanager
-def blaming(section: str) -> Iterator[None]:
-    """Say which recipe section a function's complaint about its arguments came from."""
+def errors_of_section(section: str) -> Iterator[None]:
+    """Turn a ValueError inside the block into a RecipeError that names the recipe section of the wrong arguments."""
     try:
         yield
     except VitdfqError:
@@ -121,14 +129,14 @@ def blaming(section: str) -> Iterator[None]:
 
 
 def evaluate_run(folder: str | Path, overrides: list[str]) -> dict[str, Any]:
-    """Load the checkpoint in `folder` and evaluate it as its recipe says, changed by `overrides`."""
+    """Load the checkpoint in `folder` and evaluate it with the section `evaluate` of its recipe, changed by `overrides`."""
     student = save_load.load(folder).to(distributed.start())
     recipe = load_recipe(Path(folder) / "recipe.yaml", overrides)
     return evaluate(student, **recipe.evaluate, run=SharedRun())
 
 
-class Line:
-    """The stages of one run: the inputs of each, the place of its artifact, and when the artifact is out of date."""
+class RunStages:
+    """The stages of one run: the inputs of each, and the file of its artifact, which is used again while the inputs stay."""
 
     def __init__(
         self, recipe: Recipe, folder: Path, teacher: nn.Module, prepared: nn.Module, listeners: Sequence[Listener] = ()
@@ -136,10 +144,11 @@ class Line:
         self.recipe, self.folder, self.teacher, self.prepared = recipe, folder, teacher, prepared
         self.store = ArtifactStore(folder, listeners)
         self.device = next(teacher.parameters()).device
-        weights = hashed(digest(teacher.state_dict()))
+        weights = mark_hash(digest(teacher.state_dict()))
         self.teacher_inputs: Inputs = {"vitdfq": __version__, **teacher.vitdfq, "weights": weights}
 
-    def heading(self) -> dict[str, Any]:
+    def header(self) -> dict[str, Any]:
+        """The first entries of metrics.json."""
         return {
             "recipe": self.recipe.name,
             "vitdfq": __version__,
@@ -148,124 +157,162 @@ class Line:
             "num_processes": distributed.count(),
         }
 
-    def teacher_predictions(self) -> Predictions:
-        """Evaluate the teacher.
+    def predict_teacher(self) -> Predictions:
+        """The teacher's predictions.
 
         Raises:
-            GateError: its top-1 on the full set is not the recipe's `reference_top1`, to 0.1: other weights, data or transform.
+            GateError: its top-1 on the full set differs from the recipe's `reference_top1` by more than 0.1, which means other
+                weights, data or another transform.
         """
-        predictions = self._predictions("teacher", self.teacher_inputs, lambda run: self.teacher)
+        predictions = self._make_predictions("teacher", self.teacher_inputs, lambda run: self.teacher)
         top1, reference = score(predictions)["top1"], self.recipe.reference_top1
         if reference is not None and self.recipe.evaluate.get("num_images") is None and abs(top1 - reference) > 0.1:
             raise GateError(f"the teacher's top-1 is {top1:.2f}, reference_top1 is {reference:.2f}: not the same model or data")
         return predictions
 
-    def images(self, section: dict[str, Any], name: str | None = None) -> tuple[Tensor, dict[str, Any]]:
-        """Synthesize images, or read those of an earlier run; with a summary for metrics.json.
+    def make_images(self, section: dict[str, Any], name: str | None = None) -> tuple[Tensor, dict[str, Any]]:
+        """Synthesize images, or read those of an earlier run.
 
-        Only images other than the recipe's and the baselines' need a `name` for their artifact.
+        Args:
+            section: keyword arguments of `synthesize`.
+            name: of the artifact, without its suffix; None for the images of the recipe and its baselines.
+
+        Returns:
+            images (N, 3, H, W) and a summary for metrics.json.
         """
-        method = section.get("method", "sardfq")
-        name = name or ("images" if section is self.recipe.synthesize else f"stages/{method}_images")
+        with errors_of_section("synthesize"):
+            options = SynthesisOptions(**section)
+        name = name or ("images" if section is self.recipe.synthesize else f"stages/{options.method}_images")
 
         def make(run: SharedRun) -> Tensors:
-            with blaming("synthesize"):
+            with errors_of_section("synthesize"):
                 return {"images": synthesize(self.teacher, **section, run=run)}
 
-        inputs = self.teacher_inputs | {"synthesize": _shaping(section)}
+        inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section)}
         tensors, seconds = self.store.get_or_make(f"{name}.safetensors", inputs, make)
-        images = tensors["images"]
-        steps = section.get("steps", METHODS[method].steps)
-        # Steps of a generator see other images each; those of a mixture some of the images.
-        alike = section.get("engine", METHODS[method].engine) == "images" and not section.get("mix", METHODS[method].mix)
-        summary = {"method": method, "num_images": len(images), "steps": steps, "seconds": seconds}
-        summary["image_steps_per_second"] = round(len(images) * steps / seconds, 1) if steps and alike and seconds else None
-        return images, summary
+        images, method = tensors["images"], options.resolved()
+        # A rate needs steps that each update every image. A step of a generator makes new images, one of a mixture some of them.
+        every_step = method.engine == "images" and not method.mix
+        summary = {"method": options.method, "num_images": len(images), "steps": method.steps, "seconds": seconds}
+        rate = round(len(images) * method.steps / seconds, 1) if method.steps and every_step and seconds else None
+        return images, summary | {"image_steps_per_second": rate}
 
-    def student(self, images: Tensor) -> tuple[nn.Module, float]:
-        """Calibrate and save the student, or load the one that an earlier run saved; with the seconds of its calibration.
+    def make_student(self, images: Tensor) -> tuple[nn.Module, float]:
+        """Calibrate and save the student, or load the one that an earlier run saved.
+
+        Returns:
+            the student and the seconds of its calibration.
 
         Raises:
-            GateError: it agrees too little with the teacher. A checkpoint that is there already stays.
+            GateError: it agrees too little with the teacher. An earlier checkpoint stays in the folder.
         """
         inputs = self._student_inputs(images)
-        done, run = self.store.seconds(save_load.WEIGHTS, inputs), self.store.run(save_load.WEIGHTS, inputs)
-        if done is None:
-            student, seconds = self._calibrated(images, run), run.parts.seconds()
+        finished_seconds = self.store.finished_seconds(save_load.WEIGHTS, inputs)
+        run = self.store.run_of(save_load.WEIGHTS, inputs)
+        if finished_seconds is None:
+            student, seconds = self._calibrate_student(images, run), run.parts.seconds()
         else:
-            student, seconds = save_load.load(self.folder).to(self.device), done
-        gates.check_alive(student, self.prepared, images, self.recipe.min_agreement)  # each time: the gate may have been raised
-        if done is None:
+            student, seconds = save_load.load(self.folder).to(self.device), finished_seconds
+        gates.check_student(student, self.prepared, images, self.recipe.min_agreement)  # always: the gate may have been raised
+        if finished_seconds is None:
             save_load.save(student, self.folder)
             self.store.finish(save_load.WEIGHTS, inputs, seconds, beside=(save_load.CONFIG,))
-        run.forget()  # also where it was finished: the process may have been killed right after that
+        run.forget()  # also if it was finished before: that process may have been killed right after it
         return student, seconds
 
-    def size(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the teacher's parameters in float32, and of the packed checkpoint."""
         packed = distributed.from_main(lambda: (self.folder / save_load.WEIGHTS).stat().st_size)
         return {"float_bytes": save_load.float_bytes(self.teacher), "packed_bytes": packed}
 
-    def evaluated(self, student: nn.Module, images: Tensor) -> dict[str, Any]:
-        """Top-1 and the rest of teacher, student and the students of the baselines."""
-        teacher = self.teacher_predictions()
-        rows = {"student": self._predictions("student", self._student_inputs(images), lambda run: student)}
-        for method in self.recipe.baselines:
-            other, _ = self.images(self._baseline_section(method, len(images)))
-            rows[method] = self._predictions(
-                method, self._student_inputs(other), lambda run, other=other: self._calibrated(other, run)
-            )
-        scores = {name: score(predictions, teacher.logits) for name, predictions in rows.items()}
+    def evaluate(self, student: nn.Module, images: Tensor) -> dict[str, Any]:
+        """Scores (see `vitdfq.evaluation.score`) of teacher, student and a student of each baseline; students at other bits."""
+        teacher, recipe = self.predict_teacher(), self.recipe
+        images_of = {"student": images}
+        for method in recipe.baselines:
+            images_of[method], _ = self.make_images(self._baseline_section(method, len(images)))
+        saved = self._make_predictions("student", self._student_inputs(images), lambda run: student)
+        scores = {"student": score(saved, teacher.logits) | bits_of(student)}
+        for method in recipe.baselines:
+            scores[method] = self._score_student(method, images_of[method], teacher)
+        other_bits = {
+            bits: {name: self._score_student(name, images_of[name], teacher, bits) for name in images_of}
+            for bits in recipe.also_bits
+        }
         return {
-            "teacher": {"name": self.recipe.model["name"]} | score(teacher),
-            "student": scores.pop("student") | bits_of(student),
+            "teacher": {"name": recipe.model["name"]} | score(teacher),
+            "student": scores.pop("student"),
             "baselines": scores,
+            **({"also_bits": {bits: _by_role(rows) for bits, rows in other_bits.items()}} if other_bits else {}),
         }
 
-    def judged(self, images: Tensor, name: str, seed: int) -> tuple[Predictions, float]:
-        """Predictions of a student calibrated with `seed`, which is not kept; and the seconds that its calibration took."""
+    def _score_student(self, name: str, images: Tensor, teacher: Predictions, bits: str | None = None) -> dict[str, Any]:
+        """Scores of a student that is calibrated on `images`, at the recipe's bits or others, and not saved."""
+        predictions = self._make_predictions(
+            name if bits is None else f"{bits}_{name}",
+            self._student_inputs(images, bits),
+            lambda run: self._calibrate_student(images, run, bits),
+        )
+        return score(predictions, teacher.logits)
+
+    def evaluate_unsaved_student(self, images: Tensor, name: str, seed: int) -> tuple[Predictions, float]:
+        """Calibrate a student with `seed` and evaluate it, without a checkpoint.
+
+        Returns:
+            its predictions and the seconds of its calibration.
+        """
 
         def make(run: SharedRun) -> Tensors:
-            student = self._calibrated(images, run.part("student"), seed=seed)
+            student = self._calibrate_student(images, run.part("student"), seed=seed)
             calibration = run.resume("calibration")
-            if calibration is None:  # else it was finished before an interruption, and now only read
+            if calibration is None:  # otherwise an interrupted start finished it, and the clock went on since
                 calibration = {"calibration_seconds": torch.tensor(run.parts.seconds(), dtype=torch.float64)}
                 run.checkpoint("calibration", calibration)
-            return self._predicted(name, student, run) | calibration
+            return self._predict(name, student, run) | calibration
 
-        inputs = self._student_inputs(images, seed=seed) | {"evaluate": _shaping(self.recipe.evaluate)}
+        inputs = self._student_inputs(images, seed=seed) | {"evaluate": _without_cost_options(self.recipe.evaluate)}
         tensors, _ = self.store.get_or_make(f"stages/{name}_predictions.safetensors", inputs, make)
         return Predictions(tensors["logits"], tensors["labels"]), tensors["calibration_seconds"].item()
 
     def _baseline_section(self, method: str, num_images: int) -> dict[str, Any]:
         return {"method": method, "num_images": num_images, "seed": self.recipe.synthesize.get("seed", 0)}
 
-    def _calibrated(self, images: Tensor, run: Run, **changes: Any) -> nn.Module:
-        student = quantize(self.prepared, **self.recipe.quantize)
-        with blaming("calibrate"):
+    def _calibrate_student(self, images: Tensor, run: Run, bits: str | None = None, **changes: Any) -> nn.Module:
+        student = quantize(self.prepared, **self._quantization(bits))
+        with errors_of_section("calibrate"):
             return calibrate(student, self.prepared, images, **self.recipe.calibrate | changes, run=run)
 
     def images_inputs(self, images: Tensor) -> Inputs:
-        """What shapes all that is made of these images and the teacher."""
-        return self.teacher_inputs | {"images": hashed(digest({"images": images}))}
+        """The inputs of every artifact that depends on the teacher and on these images."""
+        return self.teacher_inputs | {"images": mark_hash(digest({"images": images}))}
 
-    def _student_inputs(self, images: Tensor, **changes: Any) -> Inputs:
+    def _quantization(self, bits: str | None) -> dict[str, Any]:
+        """The section `quantize`, at other bits if they are given."""
+        return self.recipe.quantize if bits is None else self.recipe.quantize | {"bits": bits}
+
+    def _student_inputs(self, images: Tensor, bits: str | None = None, **changes: Any) -> Inputs:
         recipe = self.recipe
-        sections = {"prepare": recipe.prepare, "quantize": recipe.quantize, "calibrate": recipe.calibrate | changes}
+        sections = {"prepare": recipe.prepare, "quantize": self._quantization(bits), "calibrate": recipe.calibrate | changes}
         return self.images_inputs(images) | sections
 
-    def _predictions(self, name: str, inputs: Inputs, model: Callable[[SharedRun], nn.Module]) -> Predictions:
-        inputs = inputs | {"evaluate": _shaping(self.recipe.evaluate)}
+    def _make_predictions(self, name: str, inputs: Inputs, make_model: Callable[[SharedRun], nn.Module]) -> Predictions:
+        inputs = inputs | {"evaluate": _without_cost_options(self.recipe.evaluate)}
         file = f"stages/{name}_predictions.safetensors"
-        tensors, _ = self.store.get_or_make(file, inputs, lambda run: self._predicted(name, model(run.part("student")), run))
+        tensors, _ = self.store.get_or_make(file, inputs, lambda run: self._predict(name, make_model(run.part("student")), run))
         return Predictions(tensors["logits"], tensors["labels"])
 
-    def _predicted(self, name: str, model: nn.Module, run: SharedRun) -> Tensors:
-        """A model's logits and the labels, as tensors of an artifact."""
+    def _predict(self, name: str, model: nn.Module, run: SharedRun) -> Tensors:
+        """Logits of a model and the labels, as the tensors of an artifact."""
         logger.info(f"evaluate: {name}")
         predictions = predict(model, **self.recipe.evaluate, run=run.part("predictions"))
         return {"logits": predictions.logits, "labels": predictions.labels}
 
 
-def _shaping(section: dict[str, Any]) -> dict[str, Any]:
-    """A section without the keys that change speed and memory only."""
+def _by_role(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Scores by name, as metrics.json holds them: the student's apart from the baselines'."""
+    return {"student": rows["student"], "baselines": {name: row for name, row in rows.items() if name != "student"}}
+
+
+def _without_cost_options(section: dict[str, Any]) -> dict[str, Any]:
+    """A section without the keys that change only time and memory, so that a change of them does not make artifacts anew."""
     return {key: value for key, value in section.items() if key not in ("batch_size", "num_workers", "streaming")}

@@ -1,12 +1,13 @@
 """Kernels that multiply matrices of int8 on a device. Whether a kernel takes the operands, is exact and fast is tried once."""
 
-import time
 from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from vitdfq.common.timer import timer_of
 
 ALIGNED = 8  # CUDA's kernel takes multiples of it, and more than sixteen rows
 FEWEST_ROWS = 17
@@ -83,17 +84,6 @@ def _works(product: Callable[[Tensor, Tensor], Tensor], zero: int, device: str =
 
 
 def _seconds(function: Callable[[], object]) -> float:
-    """The least of five times.
-
-    By hand: importing `torch.utils.benchmark` loads torch's builder of C++ extensions, which warns users on stderr where CUDA's
-    compiler is installed without a GPU.
-    """
-    return min(_timed(function) for _ in range(5))
-
-
-def _timed(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    """The least of five times."""
+    timer = timer_of(function)
+    return min(timer.timeit(1).mean for _ in range(5))

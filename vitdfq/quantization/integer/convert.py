@@ -11,7 +11,7 @@ from vitdfq.quantization.integer.codes import AffineCodes, Codes, TokenCodes
 from vitdfq.quantization.integer.layers import IntegerConv2d, IntegerLinear, IntegerMatMul
 from vitdfq.quantization.integer.model import IntegerStudent
 from vitdfq.quantization.integer.tables import LogCodes, TableCodes
-from vitdfq.quantization.modules import QuantConv2d, QuantMatMul, QuantSite, QuantWeighted, named_sites
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite, named_sites
 from vitdfq.quantization.quantizers.base import Quantizer
 from vitdfq.quantization.quantizers.forms import Affine, IntegerForm, Octaves, TokenAffine
 
@@ -79,11 +79,11 @@ def integer_form(site: QuantSite) -> IntegerLinear | IntegerMatMul | str:
             return f"right_quantizer takes {right.num_planes} planes"
         left_codes = _codes(site.left_quantizer, left, site.left_shift)
         return IntegerMatMul(site, left_codes, _codes(site.right_quantizer, right))
-    assert isinstance(site, QuantWeighted)
     if isinstance(site, QuantConv2d):
         if site.groups > 1:
             return f"a convolution in {site.groups} groups"
         return IntegerConv2d(site, _codes(site.input_quantizer, forms["input_quantizer"]))
+    assert isinstance(site, QuantLinear)
     return IntegerLinear(site, _codes(site.input_quantizer, forms["input_quantizer"], site.input_shift))
 
 

@@ -115,7 +115,7 @@ class Inversion:
 
         groups = parametrization.groups(method.lr or default_lr(facts.sites))
         optimizer = torch.optim.Adam([group | {"lr": lr_factor * group["lr"]} for group in groups], betas=BETAS)
-        scheduler = LambdaLR(optimizer, lambda step: method.schedule.lr_factor(step, method.steps))
+        scheduler = LambdaLR(optimizer, method.schedule.lr_lambda(method.steps))
         pruning, kept_tokens = Pruning(tuple(method.prune_at)), None
         for step in range(method.steps):
             roll_limit = method.schedule.roll_limit(step, method.steps, min(facts.image_size))
