@@ -22,8 +22,8 @@ from vitdfq.models import image_size
 
 # Folders and files whose tests run the real command, read the zoo or write ONNX. Single tests elsewhere say `integration`.
 INTEGRATION = (
-    *("cost", "hub", "onnx", "workflow", "runtime/test_launch.py", "training/test_batch_sharding.py"),
-    *("data/test_readers.py", "test_bad_input.py", "test_cli.py", "test_layers.py", "test_zoo.py"),
+    *("cost", "hub", "onnx", "workflow", "test_bad_input.py", "test_cli.py", "test_layers.py", "test_zoo.py"),
+    *("checkpoint/test_reference.py", "data/test_readers.py", "runtime/test_launch.py", "training/test_batch_sharding.py"),
 )
 NOT_UNIT = ("integration", "slow", "gpu", "hub")
 FOLDER_ARGUMENTS = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
