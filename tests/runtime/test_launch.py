@@ -79,7 +79,7 @@ def test_a_wrong_recipe_is_said_once_by_the_main_process(tmp_path):
 FAILING = """
 import os, sys
 from datetime import timedelta
-import vitdfq.calibration, vitdfq.workflow.run, vitdfq.runtime.distributed
+import vitdfq.calibration, vitdfq.workflow.stages, vitdfq.runtime.distributed
 from vitdfq.workflow.compare import compare
 
 def fails(*arguments, **options):
@@ -87,7 +87,7 @@ def fails(*arguments, **options):
         raise RuntimeError("out of memory")
     return calibrate(*arguments, **options)
 
-calibrate, vitdfq.workflow.run.calibrate = vitdfq.workflow.run.calibrate, fails
+calibrate, vitdfq.workflow.stages.calibrate = vitdfq.workflow.stages.calibrate, fails
 vitdfq.runtime.distributed.PATIENCE = timedelta(seconds=5)
 found = compare([sys.argv[1]], out=sys.argv[2])
 if vitdfq.runtime.distributed.is_main():

@@ -15,7 +15,7 @@ import vitdfq
 from vitdfq.common.safetensors_io import read_tensors
 from vitdfq.evaluation import Predictions
 from vitdfq.recipe import load_recipe
-from vitdfq.workflow.run import open_line
+from vitdfq.workflow.run import open_run
 
 RECIPE = {
     "name": "small",
@@ -158,9 +158,9 @@ def test_seconds_of_a_calibration_outlive_a_kill_while_it_is_evaluated(tmp_path,
         return Predictions(torch.eye(2), torch.arange(2))
 
     killed = []
-    monkeypatch.setattr("vitdfq.workflow.run.calibrate", calibrate)
-    monkeypatch.setattr("vitdfq.workflow.run.predict", predict)
-    with open_line(load_recipe(RECIPE), tmp_path / "out", fresh=False) as line:
+    monkeypatch.setattr("vitdfq.workflow.stages.calibrate", calibrate)
+    monkeypatch.setattr("vitdfq.workflow.stages.predict", predict)
+    with open_run(load_recipe(RECIPE), tmp_path / "out", fresh=False) as line:
         with pytest.raises(KeyboardInterrupt):
             line.judged(torch.zeros(2, 3, 28, 28), "x", seed=0)
         _, seconds = line.judged(torch.zeros(2, 3, 28, 28), "x", seed=0)
