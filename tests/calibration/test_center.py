@@ -1,4 +1,4 @@
-"""Centering keeps the float function, and takes out what every token shares."""
+"""Centering subtracts the mean over tokens, and does not change the float function."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ FLOAT = {"*": {"bits": None}}
 
 @pytest.mark.parametrize("kind", ["vit", "deit", "layer_scale", "swin", "levit"])
 @pytest.mark.parametrize("prepared", [False, True])
-def test_the_float_function_stays_on_other_images_too(kind, prepared):
+def test_the_float_function_does_not_change_on_other_images(kind, prepared):
     teacher = make_tiny(kind).double()
     if prepared:
         steps = ["fold_batch_norm"] if kind == "levit" else ["rotate_residual", "rotate_heads"]
@@ -33,7 +33,7 @@ def test_the_float_function_stays_on_other_images_too(kind, prepared):
     torch.testing.assert_close(student(others), teacher(others), rtol=1e-9, atol=1e-9)
 
 
-def test_what_is_quantized_has_no_mean(teacher, images):
+def test_quantized_activations_have_no_mean(teacher, images):
     student = quantize(teacher, overrides=FLOAT)
     center(student, teacher, images, CenterOptions(guarded=False))
     linears = {name: part for name, part in student.named_modules() if isinstance(part, QuantLinear)}
@@ -57,7 +57,7 @@ def test_a_second_time_changes_nothing(tiny_vit, images):
 
 @pytest.mark.integration
 def test_a_mean_of_these_images_alone_is_left():
-    """Flat grey images: their mean token is no other image's."""
+    """Flat gray images: other images have another mean token."""
     teacher = load_teacher("zoo:deit")
     flat = torch.full((8, 3, 28, 28), 0.2)
     student = quantize(teacher)
@@ -89,7 +89,7 @@ def test_centering_stays_only_if_every_kind_of_image_gains(tiny_vit, images, mon
 def test_a_common_offset_costs_no_precision(tiny_vit, images):
     with torch.no_grad():
         for block in tiny_vit.blocks:
-            block.norm1.bias += 3.0  # every token gets it: most of the range
+            block.norm1.bias += 3.0  # in every token: most of the range
             block.norm2.bias -= 3.0
     wanted = tiny_vit(images)
 

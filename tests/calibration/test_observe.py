@@ -1,4 +1,4 @@
-"""observe(): what decides among ranges."""
+"""observe(): the measure that ranges are chosen by, and the progress."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from vitdfq.runtime.run import Run
 
 
 @pytest.mark.parametrize("measure", ["values", "outputs"])
-def test_activations_whose_observer_asks_for_what_matters(teacher, images, measure):
+def test_guided_observers_of_activations_work_with_both_measures(teacher, images, measure):
     student = quantize(teacher, bits="w6a6", activation={"observer": "output_error"})
     calibrate(student, teacher, images, steps=[{"observe": {"measure": measure}}])
     wanted = teacher(images)
@@ -17,7 +17,7 @@ def test_activations_whose_observer_asks_for_what_matters(teacher, images, measu
 
 
 class CountingRun(Run):
-    """Remembers every progress it opened, by title."""
+    """Records every progress that is opened, by title."""
 
     def __init__(self):
         self.opened = {}
@@ -28,7 +28,7 @@ class CountingRun(Run):
 
 
 def test_the_progress_of_center_and_observe_ends_at_its_total(teacher, images):
-    """Every quantizer that is fitted counts once."""
+    """Each fitted quantizer counts once."""
     student, run = quantize(teacher), CountingRun()
     calibrate(student, teacher, images, steps=["center", "observe"], run=run)
     fits = count_fits(student)

@@ -1,4 +1,4 @@
-"""Every calibration goes on where it was killed, and ends as if it had not been."""
+"""A killed calibration continues from its last part, and its result is that of an uninterrupted one."""
 
 import pytest
 import torch
@@ -13,11 +13,11 @@ from vitdfq.synthesis import synthesize
 
 SHORT = {"distill": {"iterations": 8}, "reconstruct": {"iterations": 3}}
 VARIANTS = [(step, SHORT.get(step, {})) for step in STEPS] + [("reconstruct", SHORT["reconstruct"] | {"independent": True})]
-FIRST = {"center", "equalize", "reparameterize"}  # they want quantizers that are not fitted
+FIRST = {"center", "equalize", "reparameterize"}  # they refuse fitted quantizers
 
 
 @pytest.mark.parametrize(("step", "options"), VARIANTS, ids=str)
-def test_a_killed_calibration_ends_as_one_that_was_not(step, options, tmp_path):
+def test_a_killed_calibration_has_the_result_of_an_uninterrupted_one(step, options, tmp_path):
     teacher = make_tiny("vit")
     images = synthesize(teacher, method="dead_leaves", num_images=16)
     step_and_options = {step: options}
@@ -26,20 +26,20 @@ def test_a_killed_calibration_ends_as_one_that_was_not(step, options, tmp_path):
     def work(run=None):
         return calibrate(quantize(teacher, bits="w4a4"), teacher, images, steps=steps, run=run).state_dict()
 
-    wanted = work()
-    ended, kills = run_to_the_end(work, tmp_path)
-    assert kills >= 2  # after each of the two steps, at least
-    assert kills > 4 or step not in ("gptq", "distill", "reconstruct")  # and inside these
-    assert all(torch.equal(ended[name], value) for name, value in wanted.items())
+    uninterrupted = work()
+    resumed, kills = run_to_the_end(work, tmp_path)
+    assert kills >= 2  # at least after each of the two steps
+    assert kills > 4 or step not in ("gptq", "distill", "reconstruct")  # also inside these
+    assert all(torch.equal(resumed[name], value) for name, value in uninterrupted.items())
 
 
-def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch):
+def test_finished_steps_do_not_run_again(tmp_path, monkeypatch):
     teacher = make_tiny("vit")
     images = synthesize(teacher, method="dead_leaves", num_images=4)
-    for done in (1, 2, 3):
+    for start in (1, 2, 3):
         run = SharedRun(PartialResults(tmp_path))
         calibrate(quantize(teacher), teacher, images, steps=["observe", "gptq"], run=run)
-        if done == 1:
+        if start == 1:
             again = lambda *args, **options: pytest.fail("a finished step runs again")  # noqa: E731
             for name in ("observe", "gptq"):
                 monkeypatch.setitem(STEPS, name, STEPS[name]._replace(apply=again))

@@ -1,23 +1,30 @@
 """Timings and memory of short runs."""
 
-import torch
+import pytest
 from tiny import make_tiny
 
 from vitdfq.cost import timing
 
 
-def test_repeated_calls_use_the_threads_of_the_caller(monkeypatch):
-    """torch's Timer uses one thread by default."""
-    monkeypatch.setattr(timing, "TIMER_SECONDS", 0.01)
-    before, threads = torch.get_num_threads(), []
-    torch.set_num_threads(2)
-    try:
-        assert timing.median_seconds(lambda: threads.append(torch.get_num_threads())) > 0
-    finally:
-        torch.set_num_threads(before)
-    assert len(threads) > 1 and set(threads) == {2}
+def test_the_median_leaves_out_the_first_call(monkeypatch):
+    calls, seconds = [], iter([1.0, 9.0, 2.0])
+
+    def timed(run):
+        run()
+        return next(seconds)
+
+    monkeypatch.setattr(timing, "timed", timed)
+    assert timing.median_seconds(lambda: calls.append(1)) == 2.0
+    assert len(calls) == 1 + 3
 
 
-def test_the_largest_output_is_that_of_one_image():
-    """MLP of 4 x 32 channels on 17 tokens; attention maps of 2 heads are smaller."""
-    assert timing.largest_output(make_tiny("vit")) == 17 * 128
+def test_one_call_is_timed_once():
+    calls = []
+    assert timing.timed(lambda: calls.append(1)) > 0
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("kind", "values"), [("vit", 17 * 128), ("swin", 64 * 4 * 16 * 4)])
+def test_the_largest_output_is_that_of_one_image(kind, values):
+    """ViT: the MLP, 4 x 32 channels on 17 tokens. Swin: the MLP of the first stage, 4 x 16 channels on 256 tokens."""
+    assert timing.largest_output(make_tiny(kind)) == values

@@ -1,4 +1,4 @@
-"""Bars and messages of the command line; the library itself is silent."""
+"""Progress and messages of the command line; the library itself prints nothing."""
 
 import logging
 
@@ -28,7 +28,7 @@ def test_plain_lines_without_a_terminal(capsys, monkeypatch):
     assert last.startswith("work: 2/2") and "/s" in last
 
 
-def test_steps_of_an_earlier_start_do_not_count_as_fast(capsys, monkeypatch):
+def test_skipped_steps_do_not_count_for_the_rate(capsys, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     clock = iter([0.0, 2.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
@@ -38,7 +38,7 @@ def test_steps_of_an_earlier_start_do_not_count_as_fast(capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("work: 94/100  2.0/s  3 s left")
 
 
-def test_each_process_reports_its_own_share(capsys, monkeypatch):
+def test_messages_of_every_process_have_a_prefix(capsys, monkeypatch):
     monkeypatch.setattr(distributed, "is_reporting", lambda: False)
     monkeypatch.setattr(distributed, "index", lambda: 1)
     every_process = {"every_process": True}
@@ -49,7 +49,7 @@ def test_each_process_reports_its_own_share(capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines() == ["one", "process 1: two"]
 
 
-def test_quiet_leaves_warnings(capsys):
+def test_quiet_still_prints_warnings(capsys):
     with quiet():
         with ProgressBar("work", total=1) as bar:
             bar.advance()
@@ -59,14 +59,14 @@ def test_quiet_leaves_warnings(capsys):
     assert capsys.readouterr().err == "beware\nhello again\n"
 
 
-def test_the_last_line_appears_once(capsys):
+def test_the_final_line_is_printed_once(capsys):
     with ProgressBar("work", total=2) as bar:
         for _ in range(5):
             bar.advance()
     assert capsys.readouterr().err.count("work:") == 1
 
 
-def test_without_the_command_line_nothing_appears(capsys):
+def test_without_the_command_line_nothing_is_printed(capsys):
     logger.handlers[:] = [logging.NullHandler()]
     logger.setLevel(logging.NOTSET)
     with ProgressBar("work", total=1) as bar:

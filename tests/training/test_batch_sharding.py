@@ -1,4 +1,4 @@
-"""Two processes, really launched, that reconstruct blocks together: the student of one, and half the work for each."""
+"""Two launched processes that reconstruct blocks together: the student of one process, and half of the work for each."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import together
 import torch
-from together import BATCH, CASES, ITERATIONS, reconstructed
+from together import BATCH, CASES, ITERATIONS, reconstruct_tiny
 
 from vitdfq.runtime.run import Run
 from vitdfq.training.batch_sharding import run_for_batches, sum_gradients
@@ -20,49 +20,48 @@ PROCESSES = 2
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES)]
-    found = os.pathsep.join([str(Path(together.__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": found}
+    search_path = os.pathsep.join([str(Path(together.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": search_path}
     done = subprocess.run(
         [*command, together.__file__, folder], capture_output=True, text=True, env=environment, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
-    (folder / "said.txt").write_text(done.stderr)
+    (folder / "stderr.txt").write_text(done.stderr)
     return folder
 
 
-def learned(found: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What the training changed, as one vector."""
-    names = sorted(name.removeprefix("after/") for name in found if name.startswith("after/"))
-    changes = [(found[f"after/{name}"] - found[f"before/{name}"]).double().flatten() for name in names]
-    return torch.cat(changes)
+def changes(result: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The changes of all tensors by the training, as one vector."""
+    names = sorted(name.removeprefix("after/") for name in result if name.startswith("after/"))
+    return torch.cat([(result[f"after/{name}"] - result[f"before/{name}"]).double().flatten() for name in names])
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_learn_what_one_does(case, folder):
-    alone = reconstructed(CASES[case])
+def test_two_processes_train_the_student_of_one(case, folder):
+    alone = reconstruct_tiny(CASES[case])
     first, second = (torch.load(folder / f"{case}_{index}.pt") for index in range(PROCESSES))
-    assert all(value.equal(second[name]) for name, value in first.items() if name != "seen")
-    change = learned(alone)
-    assert change.norm() > 0
-    assert (learned(first) - change).norm() < 1e-3 * change.norm()
+    assert all(value.equal(second[name]) for name, value in first.items() if name != "batch_sizes")
+    expected = changes(alone)
+    assert expected.norm() > 0
+    assert (changes(first) - expected).norm() < 1e-3 * expected.norm()
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_process_trains_on_its_share_alone(case, folder):
-    shares = [torch.load(folder / f"{case}_{index}.pt")["seen"].tolist() for index in range(PROCESSES)]
+def test_each_process_trains_on_its_share_of_a_batch(case, folder):
+    shares = [torch.load(folder / f"{case}_{index}.pt")["batch_sizes"].tolist() for index in range(PROCESSES)]
     expected = {"small_batch": [[1] * ITERATIONS] * 2, "independent": [[], [BATCH] * ITERATIONS]}
     assert shares == expected.get(case, [[3] * ITERATIONS, [2] * ITERATIONS])
 
 
-def test_progress_counts_what_this_process_does(folder):
-    """Of five units the main process, which speaks, trains three by itself, or all five together with the other one."""
-    said = (folder / "said.txt").read_text()
-    assert said.count(f"reconstruct: {3 * ITERATIONS}/{3 * ITERATIONS} ") == 1
-    assert said.count(f"reconstruct: {5 * ITERATIONS}/{5 * ITERATIONS} ") == len(CASES) - 1
+def test_progress_counts_the_steps_of_this_process(folder):
+    """The main process, which reports, trains three of five units alone, or all five together with the other process."""
+    stderr = (folder / "stderr.txt").read_text()
+    assert stderr.count(f"reconstruct: {3 * ITERATIONS}/{3 * ITERATIONS} ") == 1
+    assert stderr.count(f"reconstruct: {5 * ITERATIONS}/{5 * ITERATIONS} ") == len(CASES) - 1
 
 
 class TwoProcesses(Run):
-    """This process of two whose sums are both processes' alike."""
+    """One of two processes that have equal tensors."""
 
     count = 2
 

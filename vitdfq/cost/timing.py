@@ -1,8 +1,9 @@
 """Time and memory of short runs: the basis of the estimate of `--dry-run` and of `vitdfq bench`."""
 
+import gc
 import resource
 import sys
-import time
+import timeit
 from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 
 from vitdfq.calibration import calibrate
 from vitdfq.calibration.gptq import fit_and_round
-from vitdfq.common.timer import timer_of
 from vitdfq.models import image_size
 from vitdfq.models.record import hooked
 from vitdfq.quantization.modules import QuantLinear, weighted_modules
@@ -28,7 +28,7 @@ from vitdfq.training.output_distance import output_distance, run_to_outputs
 from vitdfq.training.trainable import trainable
 
 MIN_IMAGES, PASS_SECONDS = 2, 0.3  # a timing uses as many images as pass in PASS_SECONDS, at least MIN_IMAGES
-TIMER_SECONDS = 0.3  # of the repeated calls of one timing
+REPETITIONS = 3  # of a timed call
 PROBE_STEPS = (1, 3)  # of two short syntheses; their difference in time is that of the steps alone
 
 
@@ -41,17 +41,24 @@ class StepCost:
 
 
 def timed(run: Callable[[], Any]) -> float:
-    """Seconds of one call, device work included. For long calls: torch's `Timer` would make each of them at least twice."""
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    """Seconds of one call, device work included.
+
+    `torch.utils.benchmark` would do the same, but makes a long call at least twice, and its import prints a warning on stderr
+    where a CUDA toolkit is installed without a GPU.
+    """
+
+    def run_and_wait() -> None:
+        run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    return timeit.timeit(run_and_wait, setup=gc.enable, number=1)  # timeit disables garbage collection by itself
 
 
 def median_seconds(run: Callable[[], Any]) -> float:
-    """Median seconds of repeated calls, after at least one that warms up."""
-    return timer_of(run).blocked_autorange(min_run_time=TIMER_SECONDS).median
+    """Median seconds of repeated calls, after one that warms up."""
+    run()
+    return statistics.median(timed(run) for _ in range(REPETITIONS))
 
 
 def noise_images(teacher: nn.Module, count: int) -> Tensor:

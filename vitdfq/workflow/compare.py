@@ -28,7 +28,8 @@ from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.synthesis import quality
 from vitdfq.synthesis.attention_maps import attention_maps, attention_priors
 from vitdfq.workflow.artifacts import Inputs, mark_hash
-from vitdfq.workflow.run import RunStages, errors_of_section, open_run
+from vitdfq.workflow.run import open_run
+from vitdfq.workflow.stages import RunStages, errors_of_section
 
 logger = logging.getLogger(__name__)
 

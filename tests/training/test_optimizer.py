@@ -1,4 +1,4 @@
-"""AdamWarmupCosine goes on where it was; training that breaks begins again, slower."""
+"""The schedule and the state of AdamWarmupCosine, and retries at a smaller learning rate."""
 
 from itertools import pairwise
 
@@ -17,30 +17,30 @@ def test_rates_rise_and_fall_to_zero():
     assert all(a > b for a, b in pairwise(rates[20:]))
 
 
-def test_a_descent_goes_on_from_its_state():
+def test_training_continues_from_a_saved_state():
     def make():
         layer = nn.Linear(3, 3)
         nn.init.ones_(layer.weight)
         nn.init.zeros_(layer.bias)
         return layer, AdamWarmupCosine([{"params": [layer.weight], "lr": 0.1}, {"params": [layer.bias], "lr": 0.2}], 9)
 
-    def go(layer, descent, until):
-        while descent.done < until:
-            layer(torch.arange(3.0) + descent.done).square().sum().backward()
-            descent.step()
+    def train(layer, optimizer, until):
+        while optimizer.done < until:
+            layer(torch.arange(3.0) + optimizer.done).square().sum().backward()
+            optimizer.step()
 
-    whole, descent = make()
-    go(whole, descent, 9)
-    half, first = make()
-    go(half, first, 5)
-    again, second = make()
-    again.load_state_dict(half.state_dict())
+    uninterrupted, optimizer = make()
+    train(uninterrupted, optimizer, 9)
+    interrupted, first = make()
+    train(interrupted, first, 5)
+    resumed, second = make()
+    resumed.load_state_dict(interrupted.state_dict())
     second.restore(first.state())
-    go(again, second, 9)
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+    train(resumed, second, 9)
+    assert all(torch.equal(a, b) for a, b in zip(uninterrupted.parameters(), resumed.parameters(), strict=True))
 
 
-def test_a_new_descent_forgets_old_gradients():
+def test_a_new_optimizer_clears_old_gradients():
     layer = nn.Linear(2, 2)
     layer.weight.grad = torch.full((2, 2), float("nan"))
     AdamWarmupCosine([{"params": [layer.weight], "lr": 0.1}], 3)
@@ -48,12 +48,12 @@ def test_a_new_descent_forgets_old_gradients():
 
 
 @pytest.mark.parametrize("failures", range(TRIES + 1))
-def test_training_that_breaks_begins_again_at_half_the_rate(failures):
-    paces, undone = [], []
+def test_training_that_fails_is_tried_again_at_half_the_rate(failures):
+    factors, undone = [], []
 
-    def train(pace):
-        paces.append(pace)
-        if len(paces) <= failures:
+    def train(lr_factor):
+        factors.append(lr_factor)
+        if len(factors) <= failures:
             raise NotFiniteError("the loss is nan")
 
     if failures == TRIES:
@@ -61,4 +61,4 @@ def test_training_that_breaks_begins_again_at_half_the_rate(failures):
             retry_with_smaller_lr(train, lambda: undone.append(1))
     else:
         retry_with_smaller_lr(train, lambda: undone.append(1))
-    assert paces == [0.5**number for number in range(min(failures + 1, TRIES))] and len(undone) == failures
+    assert factors == [0.5**attempt for attempt in range(min(failures + 1, TRIES))] and len(undone) == failures
