@@ -9,14 +9,13 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub import errors as hub_errors
 
 from vitdfq.common.errors import AccessError, InputError, one_line
-from vitdfq.models.weights import WEIGHTS
 
 CONNECT_SECONDS = 3.0
 FROM_DISK = "give weights from disk with --set model.name=local-dir:PATH"
 
 
-def fetch(repository: str, cache_dir: str | None = None) -> Path:
-    """Return the folder in the hub's cache that holds `owner/name[@revision]`, downloading what is missing.
+def fetch(repository: str, files: list[str], cache_dir: str | None = None) -> Path:
+    """Return the folder in the hub's cache that holds these files of `owner/name[@revision]`, downloading what is missing.
 
     Raises:
         AccessError: offline and not in the cache, not found, private or gated.
@@ -28,7 +27,7 @@ def fetch(repository: str, cache_dir: str | None = None) -> Path:
             name,
             revision=revision or None,
             cache_dir=cache_dir,
-            allow_patterns=["config.json", WEIGHTS],
+            allow_patterns=files,
             local_files_only=not reachable(constants.ENDPOINT),
         )
     except hub_errors.GatedRepoError:
