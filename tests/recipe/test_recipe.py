@@ -140,7 +140,7 @@ WRONG_LINES = [  # line of RECIPE, what it becomes, the message after "small.yam
     (9, "    attention_prior: 3", "synthesize.losses.attention_prior: 3 is a whole number; expected a mapping"),
     (9, "    mine: {function: os.system}", "synthesize.losses.mine: unknown loss 'mine'"),
     (9, "    attention_prior: {function: os.system}", "synthesize.losses.attention_prior.function: unknown key"),
-    (11, "  bits: w9a9", "quantize.bits: unknown bits preset 'w9a9'; choices: "),
+    (11, "  bits: w9a9", "quantize.bits: unknown bits 'w9a9'; choices: "),
     (11, "  bits: 4", "quantize.bits: 4 is a whole number; expected text"),
     (11, "  weight: {bits: 9}", "quantize.weight.bits: bits is 9; choices: 2 to 8, or null for float"),
     (11, "  activation: {bits: 1}", "quantize.activation.bits: bits is 1; choices: 2 to 8"),

@@ -20,9 +20,13 @@ FLOAT_BITS = 32
 
 
 def default_steps(student: nn.Module) -> list[Step]:
-    """What the student's bits need: at 8 bits ranges, below 8 well rounded weights, at 4 and fewer also training."""
-    bits = {kind: FLOAT_BITS if found is None else found for kind, found in bits_of(student).items()}
-    steps: list[Step] = ["center", "observe"]
+    """What the student's bits need: at 8 bits ranges, below 8 well rounded weights, at 4 and fewer also training.
+
+    `center` narrows the ranges of activations, so it is left out where all of these stay in float.
+    """
+    found = bits_of(student)
+    bits = {kind: FLOAT_BITS if number is None else number for kind, number in found.items()}
+    steps: list[Step] = ["observe"] if found["activation_bits"] is None else ["center", "observe"]
     if bits["weight_bits"] < 8:
         steps.append("gptq")
     if min(bits.values()) <= 4:
