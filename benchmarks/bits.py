@@ -3,7 +3,7 @@
     python benchmarks/bits.py recipes/quickstart.yaml --bits w8a8 w6a6 w4a4 --out runs/bits
     python benchmarks/bits.py recipes/quickstart.yaml --set model.name=local-dir:PATH --set evaluate.num_images=1000
 
-Images are synthesised once and serve every bit-width; an interrupted run goes on. Prints a markdown table and writes bits.json.
+Images are synthesized once and serve every bit-width; an interrupted run goes on. Prints a markdown table and writes bits.json.
 """
 
 import argparse

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import vitdfq
-from vitdfq.data import batches, load_labelled, transform_of
+from vitdfq.data import batches, load_labeled, transform_of
 from vitdfq.evaluation import predict, score
 from vitdfq.training.trainable import divergence
 
@@ -85,8 +85,8 @@ def measure(teacher: nn.Module, reference, args, bits: str, images: str, pipelin
 
 def calibration_images(teacher: nn.Module, name: str, args, seed: int) -> Tensor:
     if name == "real":
-        labelled = load_labelled(args.dataset, "test", teacher.num_classes)
-        parts = [images for images, _ in batches(labelled, transform_of(teacher), batch_size=32, num_images=5024, num_workers=0)]
+        labeled = load_labeled(args.dataset, "test", teacher.num_classes)
+        parts = [images for images, _ in batches(labeled, transform_of(teacher), batch_size=32, num_images=5024, num_workers=0)]
         return torch.cat(parts[-1:])[:32]
     if name.endswith(".safetensors"):
         from safetensors.torch import load_file

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vitdfq.data import batches, load_labelled, transform_of
+from vitdfq.data import batches, load_labeled, transform_of
 
 CLASSES = 4
 SIZE = (375, 500)
@@ -52,8 +52,8 @@ def main() -> None:
 def measure(root: str, count: int, batch_size: int, threads: int, model=None, device=None) -> tuple[float, float, float]:
     """Read `count` images: (images a second, processor milliseconds an image, share of the time spent waiting for a batch)."""
     waited, start, worked = 0.0, time.perf_counter(), time.process_time()
-    labelled = load_labelled(root, "validation", CLASSES)
-    read = batches(labelled, TRANSFORM, batch_size=batch_size, num_images=count, num_workers=threads)
+    labeled = load_labeled(root, "validation", CLASSES)
+    read = batches(labeled, TRANSFORM, batch_size=batch_size, num_images=count, num_workers=threads)
     with closing(read):
         while True:
             asked = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How fast scales are found: the vectorised range search against Python loops over channels and candidates, same candidates.
+"""How fast scales are found: the vectorized range search against Python loops over channels and candidates, same candidates.
 
     OMP_NUM_THREADS=1 python benchmarks/observers.py             # ViT-S: 12 blocks of width 384; almost all the time is loops
     OMP_NUM_THREADS=1 python benchmarks/observers.py --blocks 1  # the layers repeat: the ratios are the same

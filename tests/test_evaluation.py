@@ -10,7 +10,7 @@ from PIL import Image as PILImage
 from torch import nn
 
 from vitdfq.common.errors import InputError, RecipeError
-from vitdfq.data import batches, load_labelled
+from vitdfq.data import batches, load_labeled
 from vitdfq.evaluation import EvaluationOptions, Predictions, evaluate, predict, score
 from vitdfq.runtime import progress
 from vitdfq.runtime.partial_results import PartialResults
@@ -136,10 +136,10 @@ def test_unknown_length_needs_num_images(folder, monkeypatch):
     from dataclasses import replace
 
     def without_length(*args):
-        labelled = load_labelled(*args)
-        return replace(labelled, source=replace(labelled.source, num_rows=None))
+        labeled = load_labeled(*args)
+        return replace(labeled, source=replace(labeled.source, num_rows=None))
 
-    monkeypatch.setattr("vitdfq.evaluation.load_labelled", without_length)
+    monkeypatch.setattr("vitdfq.evaluation.load_labeled", without_length)
     with pytest.raises(RecipeError, match=r"set evaluate\.num_images"):
         evaluate(Reader(), dataset=folder)
     assert evaluate(Reader(), dataset=folder, num_images=4)["num_images"] == 4

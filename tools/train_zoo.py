@@ -81,7 +81,7 @@ def train(name: str, args: argparse.Namespace) -> torch.nn.Module:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(args.seed)
     images, labels = load_fashion_mnist("train")
-    images, labels = normalise(images).to(device), torch.from_numpy(labels).to(device)
+    images, labels = normalize(images).to(device), torch.from_numpy(labels).to(device)
     model = build(name).to(device)
     if "start_from" in ZOO[name]:
         start_from(model, args.out / ZOO[name]["start_from"])
@@ -175,7 +175,7 @@ def loss_of(model, teacher, x, y) -> torch.Tensor:
     return 0.5 * F.cross_entropy(output.float(), y, label_smoothing=0.1) + 0.5 * soft
 
 
-def normalise(images) -> torch.Tensor:
+def normalize(images) -> torch.Tensor:
     """uint8 (N, 28, 28) -> float32 (N, 1, 28, 28); the three channels are expanded per batch."""
     return (torch.from_numpy(images.copy())[:, None].float() / 255 - MEAN) / STD
 
@@ -201,7 +201,7 @@ def augment(x: torch.Tensor, shift: int, erase_share: float) -> torch.Tensor:
 def accuracy(model: torch.nn.Module) -> float:
     """Top-1 in percent on the 10,000 test images, which training never sees."""
     images, labels = load_fashion_mnist("test")
-    images, labels = normalise(images).expand(-1, 3, -1, -1), torch.from_numpy(labels)
+    images, labels = normalize(images).expand(-1, 3, -1, -1), torch.from_numpy(labels)
     hits = sum((model(x).argmax(1) == y).sum().item() for x, y in zip(images.split(500), labels.split(500), strict=True))
     return 100 * hits / len(labels)
 

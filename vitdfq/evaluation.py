@@ -1,4 +1,4 @@
-"""evaluate(): accuracy of a model on labelled images, and its agreement with its teacher."""
+"""evaluate(): accuracy of a model on labeled images, and its agreement with its teacher."""
 
 import math
 import os
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vitdfq.common.batch_size import AdaptiveBatchSize
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.common.options import build_options, takes_options
-from vitdfq.data import batches, load_labelled, transform_of
+from vitdfq.data import batches, load_labeled, transform_of
 from vitdfq.runtime.run import Progress, Run
 from vitdfq.training.trainable import divergence
 
@@ -79,7 +79,7 @@ def evaluate(
 
     Raises:
         ValueError: a number out of range; a model in training mode; logits that are not finite.
-        RecipeError, InputError, AccessError: the data; see `vitdfq.data.load_labelled`.
+        RecipeError, InputError, AccessError: the data; see `vitdfq.data.load_labeled`.
     """
     options = options or build_options(EvaluationOptions, keywords, where="evaluate")
     models = [model] if teacher is None else [model, teacher]
@@ -139,15 +139,15 @@ def _predict(models: list[nn.Module], options: EvaluationOptions, run: Run) -> l
     if options.num_workers is None:
         options = replace(options, num_workers=0 if dataset.startswith("zoo:") else min(8, os.cpu_count() or 1))
     device = next((parameter.device for parameter in models[0].parameters()), torch.device("cpu"))
-    labelled = load_labelled(dataset, options.split, _num_classes(models[0]), options.streaming)
-    count = _image_count(dataset, labelled.num_rows, options.num_images)
+    labeled = load_labeled(dataset, options.split, _num_classes(models[0]), options.streaming)
+    count = _image_count(dataset, labeled.num_rows, options.num_images)
     size = BATCHES_IN_SHARD * options.batch_size
     ranges = [range(first, min(first + size, count)) for first in range(0, count, size)]
     shards = {f"rows_{rows.start}_{rows.stop}": rows for rows in ranges}
     shards_here = run.share(run.missing(shards))
     firsts = {shards[name].start for name in shards_here}
     read = batches(
-        labelled,
+        labeled,
         transform_of(models[0]),
         batch_size=options.batch_size,
         num_images=count,

@@ -1,5 +1,9 @@
 """Checkpoints that earlier versions wrote (tools/make_checkpoint_fixture.py) load for ever, and give the logits they gave."""
 
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +34,30 @@ def test_an_older_checkpoint_saved_again_is_of_today(version, tmp_path):
     images = load_file(STORED / f"v{version}" / "expected.safetensors")["images"]
     assert torch.equal(again(images), student(images))
     assert vitdfq.checkpoint.save_load.describe(tmp_path)["format"] == FORMAT_VERSION
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_the_old_name_of_an_observer_is_read(version, tmp_path):
+    folder = Path(shutil.copytree(STORED / f"v{version}", tmp_path / "old"))
+    config = json.loads((folder / "config.json").read_text())
+    section = config["vitdfq"]["quantize"]
+    section["activation"] = {"observer": "hessian"}
+    section["overrides"]["blocks.0.mlp.fc1"]["weight"]["observer"] = "hessian"
+    (folder / "config.json").write_text(json.dumps(config))
+    student, before = vitdfq.load(folder), vitdfq.load(STORED / f"v{version}")
+    images = load_file(folder / "expected.safetensors")["images"]
+    assert torch.equal(student(images), before(images))
+    assert student.blocks[0].mlp.fc1.weight_quantizer.observer == "output_error" == student.head.input_quantizer.observer
+    assert vitdfq.checkpoint.save_load.describe(folder)["bits"] == "w4a4"
+    vitdfq.save(student, tmp_path / "new")
+    assert "hessian" not in (tmp_path / "new/config.json").read_text() and "hessian" in json.dumps(config)
+
+
+def test_loading_a_student_imports_neither_synthesis_nor_calibration_nor_data():
+    rooms = ("synthesis", "calibration", "data", "recipe", "hub", "workflow")
+    code = f"import sys, vitdfq; vitdfq.load(sys.argv[1]); print([room for room in {rooms} if f'vitdfq.{{room}}' in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code, STORED / "v3"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_stored_checkpoints_stay_small():

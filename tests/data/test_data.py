@@ -1,4 +1,4 @@
-"""Labelled images: every layout gives the same rows, every error is one line, decoding is timm's."""
+"""Labeled images: every layout gives the same rows, every error is one line, decoding is timm's."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from PIL import Image as PILImage
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 
 from vitdfq.common.errors import AccessError, InputError, RecipeError
-from vitdfq.data import batches, check_dataset, load_labelled, transform_of, unseen_images
+from vitdfq.data import batches, check_dataset, load_labeled, transform_of, unseen_images
 
 CLASSES = ["ant", "bee", "cat"]
 LABELS = [0, 1, 2, 0, 1, 2, 0]
@@ -48,8 +48,8 @@ def write_folders(root, per_class=2):
 
 def read(dataset, split="validation", num_classes=3, **kwargs):
     """Return labels, and sums of pixels that identify the images."""
-    labelled = load_labelled(str(dataset), split, num_classes)
-    pairs = list(batches(labelled, pixels, batch_size=4, **kwargs))
+    labeled = load_labeled(str(dataset), split, num_classes)
+    pairs = list(batches(labeled, pixels, batch_size=4, **kwargs))
     return torch.cat([y for _, y in pairs]).tolist(), [int(x.sum()) for images, _ in pairs for x in images]
 
 
@@ -72,7 +72,7 @@ def test_every_layout_gives_the_same_rows(tmp_path):
     expected = (LABELS[:ROWS], [int(np.array(picture(i)).sum(dtype=np.int64)) for i in range(ROWS)])
     for dataset in layouts(tmp_path):
         assert read(dataset) == expected, dataset
-        assert load_labelled(str(dataset), "validation", 3).num_rows == ROWS
+        assert load_labeled(str(dataset), "validation", 3).num_rows == ROWS
 
 
 @pytest.mark.parametrize("num_workers", [0, 3])
@@ -92,27 +92,27 @@ def test_class_order_is_timms(tmp_path):
     write_folders(tmp_path)
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "ant" / "notes.txt").write_text("not an image")
-    names = load_labelled(str(tmp_path), "validation", 3).source.rows.features["label"].names
+    names = load_labeled(str(tmp_path), "validation", 3).source.rows.features["label"].names
     assert {name: index for index, name in enumerate(names)} == ReaderImageFolder(str(tmp_path)).class_to_idx
 
 
 @pytest.mark.integration
 def test_zoo_set_is_all_of_fashion_mnist_under_both_names():
     for split in ("test", "validation"):
-        labelled = load_labelled("zoo:fashion-mnist", split, 10)
-        assert labelled.num_rows == 10_000
-    labels = [row["label"] for row in labelled]
+        labeled = load_labeled("zoo:fashion-mnist", split, 10)
+        assert labeled.num_rows == 10_000
+    labels = [row["label"] for row in labeled]
     assert len(labels) == 10_000 and all(labels.count(label) == 1000 for label in range(10))
-    assert "Ankle boot" in labelled.source.rows.features["label"].names
+    assert "Ankle boot" in labeled.source.rows.features["label"].names
     with pytest.raises(RecipeError, match="no split 'train'; choices: test"):
-        load_labelled("zoo:fashion-mnist", "train", 10)
+        load_labeled("zoo:fashion-mnist", "train", 10)
 
 
 @pytest.mark.integration
 def test_zoo_set_needs_no_home_and_no_network(tmp_path):
     code = (
-        "from vitdfq.data import load_labelled\n"
-        "assert next(iter(load_labelled('zoo:fashion-mnist', 'test', 10)))['image']['bytes'][:4] == b'\\x89PNG'"
+        "from vitdfq.data import load_labeled\n"
+        "assert next(iter(load_labeled('zoo:fashion-mnist', 'test', 10)))['image']['bytes'][:4] == b'\\x89PNG'"
     )
     environment = os.environ | {"HOME": "/proc/no_such_home", "HF_HUB_OFFLINE": "1", "TMPDIR": str(tmp_path)}
     for name in [name for name in environment if name.startswith(("HF_HOME", "HF_DATASETS_CACHE", "XDG_"))]:
@@ -128,9 +128,9 @@ def test_exif_does_not_rotate_images(tmp_path):
     exif[0x0112] = 6  # a quarter turn
     (tmp_path / "ant").mkdir()
     picture(0).save(tmp_path / "ant" / "turned.jpg", exif=exif, quality=95)
-    row = next(iter(load_labelled(str(tmp_path), "test", 1)))
+    row = next(iter(load_labeled(str(tmp_path), "test", 1)))
     assert Image().decode_example(row["image"]).size == (8, 6)  # rotated
-    (images, _), *_ = batches(load_labelled(str(tmp_path), "test", 1), pixels, batch_size=1)
+    (images, _), *_ = batches(load_labeled(str(tmp_path), "test", 1), pixels, batch_size=1)
     assert images.shape == (1, 3, 8, 6)
 
 
@@ -138,7 +138,7 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
     for name, mode in (("a", "L"), ("b", "RGBA"), ("c", "1")):
         (tmp_path / "ant").mkdir(exist_ok=True)
         picture(0).convert(mode).save(tmp_path / "ant" / f"{name}.png")
-    (images, _), *_ = batches(load_labelled(str(tmp_path), "test", 1), pixels, batch_size=8)
+    (images, _), *_ = batches(load_labeled(str(tmp_path), "test", 1), pixels, batch_size=8)
     assert images.shape == (3, 3, 8, 6)
 
 
@@ -186,7 +186,7 @@ def test_wrong_types_of_columns(tmp_path):
 
 def test_labels_out_of_range(tmp_path):
     write_parquet(tmp_path / "x.parquet", labels=[0, 1, -1, 2], label=Value("int64"))
-    refused(RecipeError, "row 2 has label -1, the model has classes 0 to 2; is this split labelled?", tmp_path)
+    refused(RecipeError, "row 2 has label -1, the model has classes 0 to 2; is this split labeled?", tmp_path)
 
 
 def test_missing_paths_and_splits(tmp_path):

@@ -16,7 +16,7 @@ from timm.data.readers.reader_image_folder import ReaderImageFolder
 from tiny_imagenet import LABELS, NUM_ROWS, WNIDS, file_name, photograph, write_folders, write_parquet, write_tars
 
 from vitdfq.common.errors import AccessError, InputError, RecipeError
-from vitdfq.data import batches, load_labelled, transform_of
+from vitdfq.data import batches, load_labeled, transform_of
 
 HERE = Path(__file__).parent
 PARQUET, WDS, OTHER = "ILSVRC/imagenet-1k", "timm/imagenet-1k-wds", "someone/other"
@@ -39,8 +39,8 @@ class Model:
 
 
 def read(dataset: str, **options) -> tuple[torch.Tensor, list[int]]:
-    labelled = load_labelled(dataset, "validation", Model.num_classes, **options)
-    found = list(batches(labelled, transform_of(Model()), batch_size=4, num_workers=2))
+    labeled = load_labeled(dataset, "validation", Model.num_classes, **options)
+    found = list(batches(labeled, transform_of(Model()), batch_size=4, num_workers=2))
     return torch.cat([images for images, _ in found]), torch.cat([labels for _, labels in found]).tolist()
 
 
@@ -113,7 +113,7 @@ def test_local_layouts_are_timms(layouts, expected):
         assert labels == LABELS, name
         assert images.equal(expected), name
         assert images.shape == (NUM_ROWS, 3, 32, 32)  # the test size
-        assert load_labelled(str(folder), "validation", 4).num_rows == NUM_ROWS, name
+        assert load_labeled(str(folder), "validation", 4).num_rows == NUM_ROWS, name
 
 
 @pytest.fixture(scope="module")
@@ -162,13 +162,13 @@ def test_rows_hold_the_files_themselves(layouts):
     assert [(image.format, image.mode) for image in odd[1:3]] == [("JPEG", "L"), ("JPEG", "CMYK")] and odd[4].format == "PNG"
     assert odd[3].getexif()[0x0112] == 6 and odd[3].size == (53, 40)
     for name in ("parquet", "tars"):
-        row = list(load_labelled(str(layouts[name]), "validation", 4))[3]
+        row = list(load_labeled(str(layouts[name]), "validation", 4))[3]
         assert row["image"]["bytes"] == photograph(3), name  # the file itself, not one decoded and encoded again
 
 
 def refused(error, dataset, split="validation", num_classes=4) -> str:
     with pytest.raises(error) as caught:
-        list(batches(load_labelled(str(dataset), split, num_classes), transform_of(Model()), batch_size=4))
+        list(batches(load_labeled(str(dataset), split, num_classes), transform_of(Model()), batch_size=4))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

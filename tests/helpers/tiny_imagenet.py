@@ -34,7 +34,7 @@ dataset_info:
 
 
 def photograph(row: int) -> bytes:
-    """An encoded image: row 1 is grey, 2 CMYK, 3 is to be turned by EXIF, 4 is a PNG; the others are plain JPEGs."""
+    """An encoded image: row 1 is gray, 2 CMYK, 3 is to be turned by EXIF, 4 is a PNG; the others are plain JPEGs."""
     pixels = np.random.default_rng(row).integers(0, 256, (7, 9, 3), dtype=np.uint8)
     image = PILImage.fromarray(pixels).resize((50 + row, 40), PILImage.Resampling.BICUBIC)
     options = {}

@@ -69,7 +69,7 @@ def test_a_part_of_a_set_is_not_reported_as_the_whole(card):
             "someone/birds (only 300 images)",
             "validation[:300]",
         ),
-        ({"dataset": "/home/me/birds"}, 300, None, "birds, a folder of labelled images", "validation"),
+        ({"dataset": "/home/me/birds"}, 300, None, "birds, a folder of labeled images", "validation"),
     ],
 )
 def test_other_sets(card, evaluate, num_images, dataset, name, split):

@@ -128,7 +128,7 @@ def test_options_reach_both_the_loss_and_its_draw():
         ({"method": "noise", "steps": 5}, "method 'noise' has no loss"),
         ({"engine": "generater"}, "unknown engine 'generater', did you mean 'generator'"),
         ({"student": "w4a4"}, "student 'w4a4' goes with engine 'generator'"),
-        ({"engine": "generator", "student": "w9a4"}, "unknown bits preset 'w9a4'"),
+        ({"engine": "generator", "student": "w9a4"}, "unknown bits 'w9a4', did you mean 'w8a4'"),
         ({"engine": "generator", "max_regions": 2}, "max_regions 2 goes with engine 'images'"),
         ({"engine": "generator", "parametrization": "decoder"}, "parametrization 'decoder' goes with engine 'images'"),
     ],

@@ -206,7 +206,7 @@ def test_a_loss_of_ones_own_may_draw_and_listen():
     )
     losses = {name: {"weight": 0} for name in METHODS["sardfq"].losses} | {"attract": {"function": mine, "power": 1}}
     images = synthesize(make_tiny("vit"), num_images=2, steps=60, max_regions=1, losses=losses)
-    assert images.flatten(1).std(dim=1).max() < 0.3  # each drawn to one grey
+    assert images.flatten(1).std(dim=1).max() < 0.3  # each drawn to one gray
     assert abs(images[0].mean() - images[1].mean()) > 0.01
 
 

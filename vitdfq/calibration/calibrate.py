@@ -26,9 +26,13 @@ class PlannedStep(NamedTuple):
 
 
 def default_steps(student: nn.Module) -> list[StepSpec]:
-    """The default steps for the student's bits: ranges at 8 bits, also `gptq` for weights below 8, also `distill` up to 4."""
-    bits = {kind: FLOAT_BITS if count is None else count for kind, count in bits_of(student).items()}
-    steps: list[StepSpec] = ["center", "observe"]
+    """The default steps for the student's bits: ranges at 8 bits, also `gptq` for weights below 8, also `distill` up to 4.
+
+    `center` narrows the ranges of activations, so it is left out where all of these stay in float.
+    """
+    counts = bits_of(student)
+    bits = {kind: FLOAT_BITS if count is None else count for kind, count in counts.items()}
+    steps: list[StepSpec] = ["observe"] if counts["activation_bits"] is None else ["center", "observe"]
     if bits["weight_bits"] < 8:
         steps.append("gptq")
     if min(bits.values()) <= 4:

@@ -89,14 +89,16 @@ def gptq(
                 batches[index] = unit.forward(batch.to(device)).cpu()
 
 
-def round_columns(weight: Tensor, moments: Tensor, grid: Affine) -> Tensor:
-    """Return float weights (R, M) that are rounded on `grid` to GPTQ's choice.
+def round_columns(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> Tensor:
+    """Return float weights (R, M) that `quantizer` rounds to GPTQ's choice.
 
     Args:
         weight: (R, M).
         moments: (M, M) second moments of the inputs, positive definite.
-        grid: of the rows, fitted: a scale for all, per row, or per group of a row.
+        quantizer: of the rows, fitted, with an affine grid: a scale for all, per row, or per group of a row.
     """
+    grid = quantizer.affine
+    assert grid is not None
     scales, zero_points = (_per_value(state, grid, weight) for state in (grid.scale, grid.zero_point))
     order = moments.diagonal().argsort(descending=True)  # important columns first, while all others can still compensate
     factor = _upper_factor_of_inverse(moments[order][:, order])
@@ -123,9 +125,9 @@ def output_error(change: Tensor, moments: Tensor) -> Tensor:
     return ((change @ moments) * change).sum(1)
 
 
-def round_rows(weight: Tensor, moments: Tensor, quantizer: Quantizer, grid: Affine) -> Tensor:
+def round_rows(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> Tensor:
     """`round_columns`, except for rows whose error it increases over rounding to nearest, as clipping can make it do."""
-    moved = round_columns(weight, moments, grid)
+    moved = round_columns(weight, moments, quantizer)
     better = output_error(quantizer(moved) - weight, moments) < output_error(quantizer(weight) - weight, moments)
     return torch.where(better[:, None], moved, weight)
 
@@ -135,7 +137,7 @@ def fit_and_round(linear: QuantLinear, moments: Tensor, damping: float) -> None:
     damped = moments + damping * moments.diagonal().mean().clamp(min=1e-12) * torch.eye(len(moments), device=moments.device)
     quantizer: Any = linear.weight_quantizer
     quantizer.fit(linear.weight, **({"gram": damped} if "gram" in quantizer.measures else {}))
-    linear.weight.copy_(round_rows(linear.weight, damped, quantizer, quantizer.affine))
+    linear.weight.copy_(round_rows(linear.weight, damped, quantizer))
 
 
 def _per_value(state: Tensor, grid: Affine, weight: Tensor) -> Tensor:

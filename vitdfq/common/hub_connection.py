@@ -7,12 +7,11 @@ from huggingface_hub import errors as hub_errors
 
 from vitdfq.common.errors import AccessError, InputError, one_line
 
-MODEL_FILES = ["config.json", "model.safetensors"]
 FROM_DISK = "give weights from disk with --set model.name=local-dir:PATH"
 
 
-def fetch(repository: str, cache_dir: str | None = None) -> Path:
-    """Return the folder in the Hub's cache that holds `owner/name[@revision]`: MODEL_FILES of one commit, nothing else.
+def fetch(repository: str, files: list[str], cache_dir: str | None = None) -> Path:
+    """Return the folder in the Hub's cache that holds these files of `owner/name[@revision]`, all of one commit.
 
     Raises:
         AccessError: offline and not in the cache, not found, private or gated.
@@ -24,7 +23,7 @@ def fetch(repository: str, cache_dir: str | None = None) -> Path:
             name,
             revision=revision or None,
             cache_dir=cache_dir,
-            allow_patterns=MODEL_FILES,
+            allow_patterns=files,
             local_files_only=not reachable(name),
         )
     except hub_errors.GatedRepoError:

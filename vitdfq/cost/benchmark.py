@@ -21,7 +21,6 @@ from vitdfq.quantization.options import bits_name
 from vitdfq.recipe import Recipe
 from vitdfq.runtime import distributed
 from vitdfq.synthesis import METHODS, Method
-from vitdfq.synthesis.options import SynthesisOptions
 from vitdfq.synthesis.resolve import parts_of
 
 ROUNDS = 5
@@ -81,7 +80,7 @@ def _forward(teacher: nn.Module, student: nn.Module, images: Tensor) -> dict[str
 
 def _synthesis(recipe: Recipe, teacher: nn.Module, images: Tensor) -> dict[str, dict[str, float]]:
     """Time a step on whole images with all patches, for each preset that optimizes images of the recipe."""
-    options = SynthesisOptions(**recipe.synthesize)
+    options = recipe.synthesis
     parts = parts_of(options.resolved())
     methods: dict[str, Method] = {kind if kind in METHODS else options.method: part for kind, part in parts.items() if part.steps}
 

@@ -12,7 +12,6 @@ from rich.table import Table
 from torch import nn
 
 from vitdfq.cost.estimate import estimate_cost
-from vitdfq.evaluation import EvaluationOptions
 from vitdfq.models import image_size, load_teacher
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
@@ -20,7 +19,6 @@ from vitdfq.quantization.modules import QuantSite, QuantWeighted, named_sites, w
 from vitdfq.recipe import Recipe
 from vitdfq.runtime import distributed
 from vitdfq.synthesis import TeacherFacts
-from vitdfq.synthesis.options import SynthesisOptions
 from vitdfq.synthesis.teacher_filter import for_teacher
 
 FILES = ["images.safetensors", "config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md", "reports/"]
@@ -76,7 +74,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     model = load_teacher(**recipe.model | {"pretrained": weights_are_local}).to(distributed.start())
     prepared = prepare(model, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
-    synthesis, evaluation = SynthesisOptions(**recipe.synthesize), EvaluationOptions(**recipe.evaluate)
+    synthesis, evaluation = recipe.synthesis, recipe.evaluation
     method = synthesis.resolved()
     if weights_are_local:
         method = for_teacher(method, model, TeacherFacts.of(model), synthesis.seed)

@@ -19,7 +19,6 @@ from vitdfq.models import units
 from vitdfq.recipe import Recipe
 from vitdfq.synthesis import METHODS, Method
 from vitdfq.synthesis.mix import kinds
-from vitdfq.synthesis.options import SynthesisOptions
 from vitdfq.synthesis.resolve import parts_of
 from vitdfq.training.activation_memory import training_bytes_per_image
 
@@ -68,7 +67,7 @@ def estimate_cost(recipe: Recipe, teacher: nn.Module, prepared: nn.Module, stude
         teacher, prepared, student: its models, with any weights; the student's quantizers are fitted on noise.
         method: of the synthesis, resolved for the teacher.
     """
-    synthesis, evaluation = SynthesisOptions(**recipe.synthesize), EvaluationOptions(**recipe.evaluate)
+    synthesis, evaluation = recipe.synthesis, recipe.evaluation
     options = Options(synthesis.num_images, synthesis.batch_size, method)
     images = timing.noise_images(teacher, timing.probe_size(teacher, options.batch_size))
     observe = timing.fit_quantizers(student, prepared, images)

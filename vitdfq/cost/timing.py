@@ -2,6 +2,7 @@
 
 import gc
 import resource
+import statistics
 import sys
 import timeit
 from collections import Counter

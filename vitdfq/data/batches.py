@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from vitdfq.common.errors import InputError, one_line
-from vitdfq.data.labelled import Labelled
+from vitdfq.data.labeled import Labeled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,7 +23,7 @@ def transform_of(model: "nn.Module") -> Callable[[Any], "Tensor"]:
 
 
 def batches(
-    labelled: Labelled,
+    labeled: Labeled,
     transform: Callable[[Any], "Tensor"],
     *,
     batch_size: int,
@@ -34,7 +34,7 @@ def batches(
     """Yield (images (B, 3, H, W), labels (B,)) of the first `num_images` rows, or all; the last batch may be smaller.
 
     Args:
-        labelled: from `load_labelled`.
+        labeled: from `load_labeled`.
         transform: PIL image -> tensor.
         batch_size: rows in a batch.
         num_images: stop after so many rows.
@@ -49,9 +49,9 @@ def batches(
 
     def load(numbered: tuple[int, dict[str, Any]]) -> tuple["Tensor", int]:
         index, row = numbered
-        return transform(_picture(labelled.name, index, row["image"])), row["label"]
+        return transform(_picture(labeled.name, index, row["image"])), row["label"]
 
-    with closing(iter(labelled)) as rows:  # an unfinished reader holds threads until the process ends
+    with closing(iter(labeled)) as rows:  # an unfinished reader holds threads until the process ends
         numbered = (pair for pair in enumerate(islice(rows, num_images)) if wanted(pair[0]))
         loaded = _in_order(load, numbered, num_workers, ahead=2 * batch_size)
         with closing(loaded):

@@ -1,4 +1,4 @@
-"""Labelled images on disk: parquet files, tar shards (webdataset), or a folder for each class."""
+"""Labeled images on disk: parquet files, tar shards (webdataset), or a folder for each class."""
 
 import tarfile
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ KINDS = {".parquet": "parquet", ".tar": "webdataset"}  # suffix of a file -> its
 
 @dataclass(frozen=True)
 class Source:
-    """An opened set of labelled images, on disk or on the Hub; its columns and classes are not checked yet.
+    """An opened set of labeled images, on disk or on the Hub; its columns and classes are not checked yet.
 
     Attributes:
         name: as the caller spelled it.

@@ -1,4 +1,4 @@
-"""Labelled images from the Hub: read while they arrive, or downloaded first and read from its cache."""
+"""Labeled images from the Hub: read while they arrive, or downloaded first and read from its cache."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

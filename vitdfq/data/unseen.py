@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitdfq.common.errors import RecipeError
 from vitdfq.data.batches import batches, transform_of
-from vitdfq.data.labelled import Labelled, load_labelled
+from vitdfq.data.labeled import Labeled, load_labeled
 from vitdfq.data.sources import has_train_split
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def unseen_images(model: Any, *, dataset: str, split: str, evaluated: int | None
 
     Args:
         model: a timm model; it defines the normalization and the number of classes.
-        dataset: as in `load_labelled`.
+        dataset: as in `load_labeled`.
         split: the split that is evaluated.
         evaluated: number of its images that are evaluated, from the first; None: all.
         count: images to return.
@@ -28,28 +28,28 @@ def unseen_images(model: Any, *, dataset: str, split: str, evaluated: int | None
 
     Raises:
         RecipeError: there are fewer images that are not evaluated.
-        InputError, AccessError: as `load_labelled`.
+        InputError, AccessError: as `load_labeled`.
     """
-    labelled, first = _open(model, dataset, split, evaluated, count, block)
-    rest = replace(labelled, source=replace(labelled.source, rows=labelled.source.rows.skip(first)))
+    labeled, first = _open(model, dataset, split, evaluated, count, block)
+    rest = replace(labeled, source=replace(labeled.source, rows=labeled.source.rows.skip(first)))
     for images, _ in batches(rest, transform_of(model), batch_size=count, num_images=count):
         if len(images) == count:
             return images
     raise _too_few(dataset, count, block)
 
 
-def _open(model: Any, dataset: str, split: str, evaluated: int | None, count: int, block: int) -> tuple[Labelled, int]:
+def _open(model: Any, dataset: str, split: str, evaluated: int | None, count: int, block: int) -> tuple[Labeled, int]:
     """Return the rows, and the number of the first one to take."""
     if has_train_split(dataset, split):
         try:
-            return load_labelled(dataset, "train", model.num_classes), block * count
+            return load_labeled(dataset, "train", model.num_classes), block * count
         except RecipeError:  # a Hub set without one; any other error of the set is raised again below
             pass
-    labelled = load_labelled(dataset, split, model.num_classes)
-    num_rows = labelled.num_rows
+    labeled = load_labeled(dataset, split, model.num_classes)
+    num_rows = labeled.num_rows
     if num_rows is None or evaluated is None or (first := num_rows - (block + 1) * count) < evaluated:
         raise _too_few(dataset, count, block)
-    return labelled, first
+    return labeled, first
 
 
 def _too_few(dataset: str, count: int, block: int) -> RecipeError:

@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from vitdfq.common.files import write_text
+from vitdfq.evaluation import EvaluationOptions
 from vitdfq.quantization.options import bits_name
 from vitdfq.runtime import distributed
 
@@ -75,14 +76,15 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
 
 
 def _measured(evaluate: dict[str, Any], num_images: int) -> Measured:
-    dataset, split = evaluate.get("dataset", "imagenet-1k"), evaluate.get("split", "validation")
+    options = EvaluationOptions(**evaluate)
+    dataset, split = options.dataset, options.split
     if dataset in KNOWN:
         hub_id, name, only_split, all_images = KNOWN[dataset]
         return Measured(hub_id, name, only_split or split, whole=num_images == all_images)
-    whole = evaluate.get("num_images") is None
+    whole = options.num_images is None
     if HUB_ID.fullmatch(dataset) and not Path(dataset).exists():
         return Measured(dataset, dataset, split, whole)
-    return Measured(None, f"{Path(dataset).name}, a folder of labelled images", split, whole)
+    return Measured(None, f"{Path(dataset).name}, a folder of labeled images", split, whole)
 
 
 def _results(student: dict[str, Any], measured: Measured) -> list[EvalResult]:

@@ -18,6 +18,7 @@ from vitdfq.models.untrusted import fits_file, fits_memory
 from vitdfq.models.weights import WEIGHTS, check_weights, read_config
 
 ZOO = Path(__file__).parents[1] / "zoo"
+FILES = ["config.json", WEIGHTS]  # of a repository on the hub: nothing else is downloaded
 SOURCES = ("zoo", "local-dir", "hf-hub")
 NOT_TAKEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "features_only", "device", "dtype")
 
@@ -61,7 +62,7 @@ def load_teacher(
     if source == "zoo":
         folder = lookup(place, {path.parent.name: path.parent for path in ZOO.glob("*/config.json")}, "zoo model")
     else:
-        folder = fetch(place, cache_dir) if source == "hf-hub" else Path(place).expanduser()
+        folder = fetch(place, FILES, cache_dir) if source == "hf-hub" else Path(place).expanduser()
     return from_folder(name, folder, pretrained, timm_kwargs)
 
 
@@ -87,7 +88,7 @@ def from_timm(name: str, pretrained: bool, cache_dir: str | None, model_args: di
     if not repository:
         raise ValueError(f"timm has no weights for {name!r} on the hub; give a folder with local-dir:PATH")
     require_trained_head(teacher)
-    weights = fetch(repository, cache_dir) / WEIGHTS
+    weights = fetch(repository, FILES, cache_dir) / WEIGHTS
     check_weights(weights)
     return finish(create(name, model_args, weights), name, model_args)
 

@@ -1,4 +1,4 @@
-"""Choose the clipping range with the least error: every candidate of every row in one vectorised pass."""
+"""Choose the clipping range with the least error: every candidate of every row in one vectorized pass."""
 
 from collections.abc import Callable
 
@@ -128,7 +128,7 @@ def gram_errors(rows: Tensor, blocks: Tensor, scales: Tensor, zero_points: Tenso
 def shortlist(errors: Tensor, scales: Tensor, zero_points: Tensor, bits: int) -> Tensor:
     """Return the indices of the best SHORTLIST candidates (K,) -> (S,) that are not nearly the same grid, and of the last one.
 
-    Neighbours in a fine search differ by a few per cent in scale; of those within 10 % and a fifteenth of the codes only the
+    Neighbors in a fine search differ by a few per cent in scale; of those within 10 % and a fifteenth of the codes only the
     best is kept, so that the cost sees grids that differ.
     """
     near = torch.stack([(scales.log() / 0.1).round(), (zero_points * (15 / (2**bits - 1))).round()], 1)

@@ -125,6 +125,8 @@ def bits_name(weight_bits: int | None, activation_bits: int | None) -> str:
 
 def _hint(bits: Any) -> str:
     """ ", did you mean 'w8a8'?" for "int8", and alike for "W4A4", "w4", "4bit", "4/8" and 4; empty where nothing is near."""
+    if isinstance(bits, bool) or not isinstance(bits, str | int):
+        return ""
     text = str(bits)[:20].lower()
     numbers = [int(number) for number in re.findall(r"\d+", text)]
     if len(numbers) == 1:

@@ -52,10 +52,9 @@ def rows_of(recipes: Sequence[Recipe]) -> list[Row]:
 
     The row of a recipe's own method is called by the method if there is one recipe, else by the recipe.
     """
-    default = defaults(SECTIONS["synthesize"].call)["method"]
     rows: list[Row] = []
     for recipe in recipes:
-        own = recipe.synthesize.get("method", default)
+        own = recipe.synthesis.method
         for method in recipe.compare.get("methods") or list(dict.fromkeys([own, *recipe.baselines])):
             section = recipe.synthesize | {"method": own} if method == own else _section(recipe, method)
             title = recipe.name if method == own and len(recipes) > 1 else method

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -15,6 +15,10 @@ from vitdfq.recipe.find import find_recipe
 from vitdfq.recipe.old_names import rename
 from vitdfq.recipe.reader import read_file, set_value
 from vitdfq.recipe.signature import check_keywords, check_plain, keywords
+
+if TYPE_CHECKING:
+    from vitdfq.evaluation import EvaluationOptions
+    from vitdfq.synthesis.options import SynthesisOptions
 
 CALLS = ("model", "synthesize", "prepare", "quantize", "calibrate", "evaluate", "push")  # sections that are one call each
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")  # a recipe's name is the name of a folder
@@ -55,6 +59,27 @@ class Recipe:
         for key, percentage in (("reference_top1", self.reference_top1), ("min_agreement", self.min_agreement)):
             if percentage is not None and not 0 <= percentage <= 100:
                 raise ValueError(f"{key}: {percentage} is not a percentage")
+
+    @property
+    def synthesis(self) -> "SynthesisOptions":
+        """The section `synthesize` with its defaults."""
+        from vitdfq.synthesis.options import SynthesisOptions  # late: torch, timm and all parts of the package
+
+        return SynthesisOptions(**self.synthesize)
+
+    @property
+    def evaluation(self) -> "EvaluationOptions":
+        """The section `evaluate` with its defaults."""
+        from vitdfq.evaluation import EvaluationOptions
+
+        return EvaluationOptions(**self.evaluate)
+
+    @property
+    def bits(self) -> str:
+        """The bits of the section `quantize`."""
+        from vitdfq.quantization.policy import DEFAULT_BITS
+
+        return self.quantize.get("bits", DEFAULT_BITS)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `load_recipe` reads back to an equal Recipe."""

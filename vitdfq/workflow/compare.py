@@ -17,7 +17,7 @@ from vitdfq.common.errors import one_line
 from vitdfq.common.files import fingerprint, write_text
 from vitdfq.common.version import __version__
 from vitdfq.data import unseen_images
-from vitdfq.evaluation import EvaluationOptions, Predictions, score
+from vitdfq.evaluation import Predictions, score
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.recipe.comparison import Comparison, Row, check_agreement, comparison_of, rows_of
 from vitdfq.reports import image_grid, tables
@@ -131,7 +131,7 @@ class ComparisonTable:
 
         They come from the recipe's data set. No image of them is evaluated, and none is used for two seeds.
         """
-        options = EvaluationOptions(**self.stages.recipe.evaluate)
+        options = self.stages.recipe.evaluation
         selection = {"dataset": options.dataset, "split": options.split, "evaluated": options.num_images}
         selection |= {"count": self.options.real_images, "block": index}
 
@@ -191,7 +191,7 @@ class ComparisonTable:
             "recipes": {recipe.name: recipe.to_dict() for recipe in recipes},
             "vitdfq": __version__,
             "device": self.stages.device.type,
-            "bits": recipe.quantize.get("bits", "w4a4"),
+            "bits": recipe.bits,
             "seeds": self.seeds,
             "teacher": {"name": recipe.model["name"]} | score(self.teacher),
             "rows": summaries,

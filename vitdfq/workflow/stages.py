@@ -72,7 +72,7 @@ class RunStages:
         """
         predictions = self._make_predictions("teacher", self.teacher_inputs, lambda run: self.teacher)
         top1, reference = score(predictions)["top1"], self.recipe.reference_top1
-        if reference is not None and self.recipe.evaluate.get("num_images") is None and abs(top1 - reference) > 0.1:
+        if reference is not None and self.recipe.evaluation.num_images is None and abs(top1 - reference) > 0.1:
             raise GateError(f"the teacher's top-1 is {top1:.2f}, reference_top1 is {reference:.2f}: not the same model or data")
         return predictions
 
@@ -181,7 +181,7 @@ class RunStages:
         return Predictions(tensors["logits"], tensors["labels"]), tensors["calibration_seconds"].item()
 
     def _baseline_section(self, method: str, num_images: int) -> dict[str, Any]:
-        return {"method": method, "num_images": num_images, "seed": self.recipe.synthesize.get("seed", 0)}
+        return {"method": method, "num_images": num_images, "seed": self.recipe.synthesis.seed}
 
     def _calibrate_student(self, images: Tensor, run: Run, bits: str | None = None, **changes: Any) -> nn.Module:
         student = quantize(self.prepared, **self._quantization(bits))

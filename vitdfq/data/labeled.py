@@ -1,4 +1,4 @@
-"""A checked set of labelled images: columns `image` (encoded) and `label` (0 to the model's classes - 1)."""
+"""A checked set of labeled images: columns `image` (encoded) and `label` (0 to the model's classes - 1)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ COLUMN_ALIASES = {"jpg": "image", "cls": "label"}  # webdataset's names, as in t
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """Rows {"image": {"bytes", "path"}, "label": int}, in order."""
 
     source: Source
@@ -42,12 +42,12 @@ class Labelled:
                 if not isinstance(label, int) or not 0 <= label < self.num_classes:
                     raise RecipeError(
                         f"dataset {self.name}: row {index} has label {label!r}, the model has classes 0 to "
-                        f"{self.num_classes - 1}; is this split labelled?"
+                        f"{self.num_classes - 1}; is this split labeled?"
                     )
                 yield row
 
 
-def load_labelled(dataset: str, split: str, num_classes: int, streaming: bool = True) -> Labelled:
+def load_labeled(dataset: str, split: str, num_classes: int, streaming: bool = True) -> Labeled:
     """Open split `split` of `dataset` and check it against a model of `num_classes` classes; nothing is decoded.
 
     Args:
@@ -65,7 +65,7 @@ def load_labelled(dataset: str, split: str, num_classes: int, streaming: bool = 
     source = open_source(dataset, split, streaming)
     rows = _with_columns(dataset, source.rows)
     _check_classes(dataset, rows.features["label"], num_classes)
-    return Labelled(replace(source, rows=rows), num_classes)
+    return Labeled(replace(source, rows=rows), num_classes)
 
 
 def _with_columns(dataset: str, rows: Any) -> Any:
