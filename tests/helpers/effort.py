@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-MOST_LINES = 30_000_000  # of Python, in whatever package; the most laborious refusal of a recipe takes nine million
+MOST_CALLS = 2_000_000  # of Python functions, in whatever package; the most laborious refusal of a file takes 400,000
 MOST_MEGABYTES = 500
 
 
@@ -14,23 +14,21 @@ class TooMuchWork(BaseException):  # not an Exception, which code on the way wou
 
 
 @contextmanager
-def bounded_effort(lines: int = MOST_LINES, megabytes: int = MOST_MEGABYTES) -> Iterator[None]:
-    """Within the block no more lines of Python run in this thread, and the process's peak of memory grows by no more than this.
-
-    Work in C is bounded by the two together: what one line calls takes up and returns what is in memory.
+def bounded_effort(calls: int = MOST_CALLS, megabytes: int = MOST_MEGABYTES) -> Iterator[None]:
+    """Within the block this thread calls no more Python functions, and the process's peak of memory grows by no more than this.
 
     Raises:
-        TooMuchWork: within the block as soon as it runs too many lines, so that an endless loop ends too.
+        TooMuchWork: within the block, at the first call too many.
         AssertionError: behind the block, when memory grew too much.
     """
-    left = lines
+    left = calls
 
     def count(frame, event, argument):
         nonlocal left
         left -= 1
         if left < 0:
-            raise TooMuchWork(f"more than {lines:,} lines of Python; now in {frame.f_code.co_filename}:{frame.f_lineno}")
-        return count
+            raise TooMuchWork(f"more than {calls:,} calls; now in {frame.f_code.co_filename}:{frame.f_lineno}")
+        return None  # do not trace lines: they take longer to count than to run
 
     peak, previous = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sys.gettrace()
     sys.settrace(count)
