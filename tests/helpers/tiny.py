@@ -1,4 +1,4 @@
-"""Tiny teachers: built by timm, one-dimensional parameters randomised so that nothing hides behind zeros and ones."""
+"""Tiny timm teachers with random parameters; biases of zero and gains of one would hide errors."""
 
 import timm
 import torch
@@ -42,12 +42,12 @@ def make_tiny(kind: str) -> torch.nn.Module:
                 else:
                     parameter.mul_(2.0)
             generator = torch.Generator().manual_seed(0)
-            randomise_batch_norms(module, torch.randn(16, 3, 32, 32, generator=generator), generator)
+            randomize_batch_norms(module, torch.randn(16, 3, 32, 32, generator=generator), generator)
     return load_teacher(module, **kwargs)
 
 
-def randomise_batch_norms(model: torch.nn.Module, images: torch.Tensor, generator: torch.Generator) -> None:
-    """Give every BatchNorm running statistics near those on these images, as in a trained model, but equal to nothing."""
+def randomize_batch_norms(model: torch.nn.Module, images: torch.Tensor, generator: torch.Generator) -> None:
+    """Give every BatchNorm random running statistics near those on these images, as a trained model has."""
     norms = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)]
     if not norms:
         return

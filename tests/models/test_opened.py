@@ -5,7 +5,7 @@ import copy
 import pytest
 import timm
 import torch
-from tiny import randomise_batch_norms
+from tiny import randomize_batch_norms
 from torch import nn
 
 from vitdfq.models import attention_sites, image_size, open_model, record, units
@@ -58,7 +58,7 @@ def randomise(model: nn.Module) -> None:
                 parameter.copy_(noise / parameter[0].numel() ** 0.5)
             else:  # position embeddings, class, distillation and register tokens, relative position bias tables
                 parameter.copy_(noise)
-        randomise_batch_norms(model, some_images(model), generator)
+        randomize_batch_norms(model, some_images(model), generator)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
