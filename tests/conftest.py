@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import save_file
 from tiny import TINY, make_tiny
 
+import vitdfq.synthesis
 from vitdfq.models import image_size
 
 # Folders and files whose tests run the real command, read the zoo or write ONNX. Single tests elsewhere say `integration`.
 INTEGRATION = (
-    *("cost", "hub", "onnx", "workflow", "runtime/test_launch.py", "training/test_batch_sharding.py"),
-    *("data/test_readers.py", "test_bad_input.py", "test_cli.py", "test_layers.py", "test_zoo.py"),
+    *("cost", "hub", "onnx", "workflow", "test_bad_input.py", "test_cli.py", "test_layers.py", "test_zoo.py"),
+    *("checkpoint/test_reference.py", "data/test_readers.py", "runtime/test_launch.py", "training/test_batch_sharding.py"),
 )
 NOT_UNIT = ("integration", "slow", "gpu", "hub")
 FOLDER_ARGUMENTS = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -80,6 +81,24 @@ def images(request) -> torch.Tensor:
     """Eight images (8, 3, R, R) that fit the test's teacher."""
     model = request.getfixturevalue("teacher" if "teacher" in request.fixturenames else "tiny_vit")
     return torch.randn(8, 3, *image_size(model), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(autouse=True)
+def validation_images_rendered_once(monkeypatch, held_out_images):
+    """The same 32 procedural images validate every training of a teacher of one image size: half a second each time."""
+
+    def synthesize(teacher: torch.nn.Module, **options: object) -> torch.Tensor:
+        key = (*(str(teacher.pretrained_cfg.get(name)) for name in ("input_size", "mean", "std")), *options.items())
+        if key not in held_out_images:
+            held_out_images[key] = vitdfq.synthesis.synthesize(teacher, **options)
+        return held_out_images[key].clone()
+
+    monkeypatch.setattr("vitdfq.calibration.held_out.synthesize", synthesize)
+
+
+@pytest.fixture(scope="session")
+def held_out_images() -> dict[tuple, torch.Tensor]:
+    return {}
 
 
 @pytest.fixture(autouse=True)

@@ -101,6 +101,7 @@ def test_predictions_are_in_the_order_of_the_set(folder):
     assert torch.equal(predict(Reader(), dataset=folder, num_images=3).logits, predictions.logits[:3])
 
 
+@pytest.mark.integration
 def test_zoo_model_on_the_zoo_set():
     from vitdfq.models import load_teacher
 

@@ -26,7 +26,7 @@ def recipe_up_to(name):
 
 
 @pytest.mark.parametrize("name", sorted(STEPS))
-def test_the_teacher_does_not_change_no_hook_remains_and_the_result_is_deterministic(teacher, images, name):
+def test_a_step_changes_the_student_alone_is_deterministic_and_survives_a_checkpoint(teacher, images, name, tmp_path):
     before, state = teacher(images), {key: value.clone() for key, value in teacher.state_dict().items()}
     student, again = (calibrated(teacher, images, recipe_up_to(name)) for _ in range(2))
     assert torch.equal(teacher(images), before)
@@ -35,11 +35,6 @@ def test_the_teacher_does_not_change_no_hook_remains_and_the_result_is_determini
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in student.parameters())
     assert all(torch.equal(again.state_dict()[key], value) for key, value in student.state_dict().items())
     assert student(images).isfinite().all()
-
-
-@pytest.mark.parametrize("name", sorted(STEPS))
-def test_the_student_survives_a_checkpoint(teacher, images, name, tmp_path):
-    student = calibrated(teacher, images, recipe_up_to(name))
     assert torch.equal(load(save(student, tmp_path))(images), student(images))
 
 

@@ -22,6 +22,7 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.integration
 def test_a_killed_process_leaves_the_old_content(tmp_path):
     path = tmp_path / "file.txt"
     write_text(path, "old")
@@ -44,6 +45,7 @@ def test_files_have_the_permissions_of_any_new_file(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("umask", [0o000, 0o027, 0o077])
 def test_permissions_follow_the_umask(tmp_path, umask):
     code = "import sys, pathlib; from vitdfq.common.files import write_text; write_text(pathlib.Path(sys.argv[1]), 'x')"

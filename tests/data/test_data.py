@@ -96,6 +96,7 @@ def test_class_order_is_timms(tmp_path):
     assert {name: index for index, name in enumerate(names)} == ReaderImageFolder(str(tmp_path)).class_to_idx
 
 
+@pytest.mark.integration
 def test_zoo_set_is_all_of_fashion_mnist_under_both_names():
     for split in ("test", "validation"):
         labeled = load_labeled("zoo:fashion-mnist", split, 10)
@@ -107,6 +108,7 @@ def test_zoo_set_is_all_of_fashion_mnist_under_both_names():
         load_labeled("zoo:fashion-mnist", "train", 10)
 
 
+@pytest.mark.integration
 def test_zoo_set_needs_no_home_and_no_network(tmp_path):
     code = (
         "from vitdfq.data import load_labeled\n"

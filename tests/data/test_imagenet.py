@@ -125,6 +125,7 @@ def online(hub, tmp_path_factory) -> tuple[Path, dict]:
     return home, dict(zip(requests, read_elsewhere(hub.endpoint, home, *requests), strict=True))
 
 
+@pytest.mark.integration
 def test_hub_layouts_are_timms_streamed_and_fetched(hub, online, expected):
     for name, streaming in ((PARQUET, True), (PARQUET, False), (WDS, True), (WDS, False), (OTHER, False)):
         images, labels = online[1][name, streaming]
@@ -132,6 +133,7 @@ def test_hub_layouts_are_timms_streamed_and_fetched(hub, online, expected):
     assert hub.sent("validation") and not hub.sent("train")  # 150 GB are not downloaded for the sake of 6
 
 
+@pytest.mark.integration
 def test_hub_refusals_are_one_line_with_a_way_out(hub, online):
     for (name, streaming), (error, text) in list(online[1].items())[-5:]:
         assert error == "AccessError" and "\n" not in text and f"{hub.endpoint}/datasets/{name}" in text, streaming
@@ -140,6 +142,7 @@ def test_hub_refusals_are_one_line_with_a_way_out(hub, online):
         assert ("not found" in text) == (name == "someone/absent"), text
 
 
+@pytest.mark.integration
 def test_what_was_fetched_is_read_without_a_network(online, expected, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(online[0] / "hub"))  # tests are offline: conftest.py
     images, labels = read(OTHER, streaming=False)

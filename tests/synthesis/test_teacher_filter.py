@@ -44,6 +44,7 @@ def test_a_mix_given_by_name_is_not_filtered(filtered_mix):
     assert filtered_mix(resolve_method("vitdfq", mix=MIX), 0.9) == MIX
 
 
+@pytest.mark.integration
 def test_a_teacher_of_small_gray_images_gets_no_leaves():
     teacher = load_teacher("zoo:deit")
     images = synthesize(teacher, method="vitdfq", num_images=6, steps=1)

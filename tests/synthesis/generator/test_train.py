@@ -87,6 +87,7 @@ def test_the_objective_falls(kind):
     assert after < before - 0.3
 
 
+@pytest.mark.integration
 def test_images_show_the_class_asked_for():
     teacher = load_teacher("zoo:vit")  # a tiny one of random weights hardly tells images apart
     untrained, trained = train(teacher, 1), train(teacher, 50)

@@ -258,6 +258,7 @@ class TestPreset:
         for changes in ({"max_regions": 4}, {"prune_at": [0.3]}):
             assert synthesize(make_tiny("deit"), method="acq", num_images=4, steps=4, **changes).isfinite().all()
 
+    @pytest.mark.integration
     def test_attention_moves_to_its_target(self):
         teacher, losses = load_teacher("zoo:vit"), {"attention_center": {}}
         alone = {name: {"weight": 0} for name in METHODS["acq"].losses} | {"attention_center": {"weight": 1.0}}

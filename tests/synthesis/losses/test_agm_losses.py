@@ -121,6 +121,7 @@ def test_discrepancy_by_hand():
     assert discrepancy(disagreeing(teacher, student)).tolist() == [-1.5, -0.5]
 
 
+@pytest.mark.integration
 def test_discrepancy_separates_a_trained_teacher_and_its_student():
     """One student whose ranges stay: with fresh ones, as the engine has them, a few images say little."""
     teacher = load_teacher("zoo:vit")
