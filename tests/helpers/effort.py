@@ -1,27 +1,27 @@
-"""Bounds on work that are counted, not timed: a busy or slow machine counts the same."""
+"""Bounds on work that is counted, not timed, so that they do not depend on the speed or load of the machine."""
 
 import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-MOST_LINES = 30_000_000  # of Python, in whatever package; the most laborious refusal of a recipe takes nine million
+MOST_LINES = 30_000_000  # of Python, in all packages; the most expensive refusal of a recipe takes nine million
 MOST_MEGABYTES = 500
 
 
-class TooMuchWork(BaseException):  # not an Exception, which code on the way would catch
-    pass
+class TooMuchWork(BaseException):
+    """The bound is exceeded. No Exception, since the code under test may catch those."""
 
 
 @contextmanager
 def bounded_effort(lines: int = MOST_LINES, megabytes: int = MOST_MEGABYTES) -> Iterator[None]:
-    """Within the block no more lines of Python run in this thread, and the process's peak of memory grows by no more than this.
+    """Bound the lines of Python that this thread runs inside the block, and the growth of the process's peak memory.
 
-    Work in C is bounded by the two together: what one line calls takes up and returns what is in memory.
+    Both together bound the work in C too, since a call processes data that is in memory.
 
     Raises:
-        TooMuchWork: within the block as soon as it runs too many lines, so that an endless loop ends too.
-        AssertionError: behind the block, when memory grew too much.
+        TooMuchWork: inside the block, at the first line too many, so that an endless loop ends too.
+        AssertionError: after the block, if memory grew too much.
     """
     left = lines
 
