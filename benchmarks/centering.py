@@ -1,11 +1,11 @@
-"""Which images tell whether centering helps: how it changes a student's error on each kind of image, and on test images.
+"""Which images show whether centering helps? Its effect on a student's error on each kind of image, and on test images.
 
     python benchmarks/centering.py --model zoo:deit --bits w3a3 --methods maskaq sardfq noise --seeds 0 1 2
 
-One row for each kind of calibration images. A number is the error of the student centered on them over that of the student left
-as it is, mean over the seeds; above 1, centering made it worse. The first three columns are what the step `center` decides by:
-those images, noise and procedural images. Test images it never sees. Where a column is below 1 and test images are above, that
-column alone would mislead:
+Each row is one kind of calibration images. A number is the error of the student that is centered on them, divided by the error
+of the student that is not, mean over the seeds; above 1, centering increases the error. The step `center` decides by the first
+three columns: these images, noise and procedural images. It has no test images. A column below 1 beside test images above 1
+would be misleading if it were the only one:
 
 | calibrated on | these | noise | procedural | test images |
 |-|-|-|-|-|
@@ -30,7 +30,7 @@ from vitdfq.training.output_distance import output_distance, run_to_outputs
 from vitdfq.training.trainable import divergence
 
 KINDS = ("noise", "dead_leaves")
-KIND_SEED = 1000  # none of the seeds that calibration images are drawn with
+KIND_SEED = 1000  # no calibration images have this seed
 CENTERED, LEFT = [{"center": {"guarded": False}}, "observe"], ["observe"]
 
 

@@ -90,7 +90,7 @@ def test_an_error_that_is_not_finite_has_an_infinite_ratio(bad):
         ({"bits": "w8a8", "weight": {"bits": 3}}, ["center", "observe", "gptq", "distill"]),
         ({"bits": "w4a4", "weight": {"bits": 6}, "activation": {"bits": 6}}, ["center", "observe", "gptq"]),
         ({"bits": "w4a4", "overrides": {"*": {"weight": {"bits": None}}}}, ["center", "observe", "distill"]),
-        ({"bits": "w4a4", "overrides": {"*": {"bits": None}}}, ["center", "observe"]),
+        ({"bits": "w4a4", "overrides": {"*": {"bits": None}}}, ["observe"]),  # no activation to center
     ],
 )
 def test_default_steps_follow_the_bits_that_the_student_has(tiny_vit, kwargs, steps):

@@ -1,36 +1,36 @@
-"""A process that is killed at a time of the test's choice."""
+"""Work that is interrupted after every part that it saves, as if its process were killed."""
 
 from vitdfq.runtime.partial_results import PartialResults
 from vitdfq.runtime.shared_run import SharedRun
 
 
 class Killed(BaseException):
-    pass
+    """Stands for a killed process."""
 
 
 class DyingParts(PartialResults):
-    """Partial results whose process is killed right after the `left`-th part is written, wherever in the call that is."""
+    """Partial results that raise `Killed` right after `remaining` more parts are saved, in this name space or an inner one."""
 
-    left = 0
+    remaining = 0
 
     def part(self, name):
         inner = DyingParts(super().part(name).folder)
-        inner.owner = getattr(self, "owner", self)
+        inner.outer = getattr(self, "outer", self)
         return inner
 
     def put(self, name, part):
         super().put(name, part)
-        owner = getattr(self, "owner", self)
-        owner.left -= 1
-        if owner.left == 0:
+        outer = getattr(self, "outer", self)
+        outer.remaining -= 1
+        if outer.remaining == 0:
             raise Killed
 
 
 def run_to_the_end(work, folder):
-    """Call `work(run)` again and again, killed after each part; returns its result and the number of kills."""
+    """Call `work(run)` until it returns, killed after each saved part; its result and the number of kills."""
     kills, parts = 0, DyingParts(folder)
     while True:
-        parts.left = 1
+        parts.remaining = 1
         try:
             return work(SharedRun(parts)), kills
         except Killed:

@@ -5,21 +5,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-MOST_CALLS = 2_000_000  # of Python functions, in whatever package; the most laborious refusal of a file takes 400,000
+MOST_CALLS = 2_000_000  # of Python functions, in all packages; the most expensive refusal of a file takes 400,000
 MOST_MEGABYTES = 500
 
 
-class TooMuchWork(BaseException):  # not an Exception, which code on the way would catch
+class TooMuchWork(BaseException):  # not an Exception, which the code under test may catch
     pass
 
 
 @contextmanager
 def bounded_effort(calls: int = MOST_CALLS, megabytes: int = MOST_MEGABYTES) -> Iterator[None]:
-    """Within the block this thread calls no more Python functions, and the process's peak of memory grows by no more than this.
+    """Bound the Python functions that this thread calls inside the block, and the growth of the process's peak memory.
+
+    Both together bound the work in C too, since a call processes data that is in memory.
 
     Raises:
-        TooMuchWork: within the block, at the first call too many.
-        AssertionError: behind the block, when memory grew too much.
+        TooMuchWork: inside the block, at the first call too many.
+        AssertionError: after the block, if memory grew too much.
     """
     left = calls
 
@@ -28,7 +30,7 @@ def bounded_effort(calls: int = MOST_CALLS, megabytes: int = MOST_MEGABYTES) -> 
         left -= 1
         if left < 0:
             raise TooMuchWork(f"more than {calls:,} calls; now in {frame.f_code.co_filename}:{frame.f_lineno}")
-        return None  # do not trace lines: they take longer to count than to run
+        return None  # without a trace of every line, which would take longer than the line
 
     peak, previous = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sys.gettrace()
     sys.settrace(count)

@@ -1,4 +1,4 @@
-"""The package's source, parsed once: what the tests of its structure read."""
+"""The syntax trees of the package, parsed once, for the tests of its structure."""
 
 import ast
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[2] / "vitdfq"
 
 @cache
 def syntax_trees() -> dict[str, ast.Module]:
-    """Name of each module, "vitdfq.models.vit" -> its syntax tree; a package is called as its folder."""
+    """Name of each module, such as "vitdfq.models.vit" -> its syntax tree; a package has the name of its folder."""
     trees = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)

@@ -1,4 +1,4 @@
-"""Tiny teachers: built by timm, one-dimensional parameters randomized so that nothing hides behind zeros and ones."""
+"""Tiny timm teachers with random parameters; biases of zero and gains of one would hide errors."""
 
 from collections.abc import Callable
 
@@ -54,7 +54,7 @@ def kinds_with(fact: Callable[[torch.nn.Module], object]) -> list[str]:
 
 
 def randomize_batch_norms(model: torch.nn.Module, images: torch.Tensor, generator: torch.Generator) -> None:
-    """Give every BatchNorm running statistics near those on these images, as in a trained model, but equal to nothing."""
+    """Give every BatchNorm random running statistics near those on these images, as a trained model has."""
     norms = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)]
     if not norms:
         return

@@ -8,7 +8,7 @@ from recipe_text import RECIPE, refusal
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.recipe import load_recipe
 
-WRONG_LINES = [  # line of RECIPE, its new text, the message after "small.yaml:LINE: " ("..." for any text)
+WRONG_LINES = [  # line of RECIPE, its new text, the message after "small.yaml:LINE: "
     (2, "sed: 3", "sed: unknown key, did you mean 'seed'?; choices: name, notes, seed,"),
     (2, "seed: '3'", "seed: '3' is text to YAML; write 3 without quotes"),
     (2, "seed: true", "seed: True is true or false; expected a whole number"),
@@ -39,25 +39,25 @@ WRONG_LINES = [  # line of RECIPE, its new text, the message after "small.yaml:L
     (6, "  lr: -1", "synthesize.lr: lr must be positive"),
     (6, "  labels: sft", "synthesize.labels: unknown label kind 'sft', did you mean 'soft'?"),
     (6, "  label_range: [1, a]", "synthesize.label_range.1: 'a' is text; expected a number"),
-    (7, "  num_images: 0", "synthesize.num_images: 0 is not a whole number of at least 1"),
+    (7, "  num_images: 0", "synthesize.num_images: num_images 0 is not a whole number of at least 1"),
     (9, "    attention: {weight: 3}", "synthesize.losses.attention: unknown loss 'attention', did you mean 'attention_prior'"),
     (9, "    attention_prior: {wieght: 3}", "synthesize.losses.attention_prior.wieght: unknown key, did you mean 'weight'"),
     (9, "    attention_prior: {weight: 1e2}", "synthesize.losses.attention_prior.weight: '1e2' is text to YAML; write 100"),
     (9, "    attention_prior: 3", "synthesize.losses.attention_prior: 3 is a whole number; expected a mapping"),
     (9, "    mine: {function: os.system}", "synthesize.losses.mine: unknown loss 'mine'"),
     (9, "    attention_prior: {function: os.system}", "synthesize.losses.attention_prior.function: unknown key"),
-    (11, "  bits: w9a9", "quantize.bits: unknown bits preset 'w9a9'; choices: "),
+    (11, "  bits: w9a9", "quantize.bits: unknown bits 'w9a9'; choices: "),
     (11, "  bits: 4", "quantize.bits: 4 is a whole number; expected text"),
     (11, "  weight: {bits: 9}", "quantize.weight.bits: bits is 9; choices: 2 to 8, or null for float"),
     (11, "  activation: {bits: 1}", "quantize.activation.bits: bits is 1; choices: 2 to 8"),
-    (11, "  weight: {bits: four}", "quantize.weight.bits: 'four' is text; expected a whole number"),
-    (11, "  weight: {symmetric: 1}", "quantize.weight.symmetric: 1 is a whole number; expected true or false"),
-    (11, "  softmax: {quantizer: log3}", "quantize.softmax.quantizer: unknown quantizer ... 'log3', did you mean 'log2'?"),
+    (11, "  weight: {bits: four}", "quantize.weight.bits: bits is 'four'; choices: 2 to 8, or null for float"),
+    (11, "  weight: {symmetric: 1}", "quantize.weight.symmetric: symmetric is 1; expected true or false"),
+    (11, "  softmax: {quantizer: log3}", "quantize.softmax.quantizer: unknown quantizer 'log3', did you mean 'log2'?"),
     (11, "  softmax: {quantiser: log2}", "quantize.softmax.quantiser: unknown key, did you mean 'quantizer'?"),
     (13, '    "blocks.0.*": {bits: 1}', "quantize.overrides.blocks.0.*.bits: bits is 1; choices: 2 to 8"),
     (13, '    "blocks.0.*": {bit: 4}', "quantize.overrides.blocks.0.*.bit: unknown key, did you mean 'bits'?"),
     (13, '    "blocks.0.*": 8', "quantize.overrides.blocks.0.*: 8 is a whole number; expected a mapping"),
-    (13, '    "blocks.0.*": {weight: {bits: "4"}}', "quantize.overrides.blocks.0.*.weight.bits: '4' is text to YAML; write 4"),
+    (13, '    "blocks.0.*": {weight: {bits: "4"}}', "quantize.overrides.blocks.0.*.weight.bits: bits is '4'; choices: 2 to 8"),
     (16, "    - observ", "calibrate.steps.0: unknown calibration step 'observ', did you mean 'observe'?; choices: "),
     (16, "    - 3", "calibrate.steps.0: 3 is a whole number; expected text or a mapping"),
     (16, "    - {observe: null, reconstruct: null}", "calibrate.steps.0: a step is a name or {name: {option: value}}"),
@@ -91,7 +91,7 @@ def test_wrong_line(line, text, message, file):
     lines[line - 1] = text
     file.write_text("\n".join(lines) + "\n")
     place, reason = re.match(rf"{re.escape(str(file))}:(\d+): (.*)", refusal(RecipeError, file)).groups()
-    assert all(part in reason for part in message.split(" ... "))
+    assert message in reason
     # a missing name is reported where its section starts, a key given twice where it is first, an open bracket at the end
     assert int(place) == {"model: name": 3, "given twice": 2, "not YAML (while": 20}.get(
         next((start for start in ("model: name", "given twice", "not YAML (while") if start in reason), ""), line
@@ -146,7 +146,7 @@ def test_wrong_override(override, error, message, file):
 
 def test_an_override_corrects_a_line_and_does_not_hide_others(file):
     file.write_text(RECIPE.replace("bits: w4a4", "bits: w9a9").replace("num_images: 4", "num_images: 0"))
-    assert refusal(RecipeError, file, "quantize.bits=w6a6").startswith(f"{file}:7: synthesize.num_images: 0")
+    assert refusal(RecipeError, file, "quantize.bits=w6a6").startswith(f"{file}:7: synthesize.num_images: num_images 0")
 
 
 @pytest.mark.parametrize("steps", [[], ["center", {"reconstruct": {"iterations": 3}}]])

@@ -1,4 +1,4 @@
-"""kill -9 after a random number of parts, and the same command again: it ends with the bytes of a run that was left alone."""
+"""kill -9 after a random number of parts, and the same command again: the files are those of an uninterrupted run."""
 
 import os
 import random
@@ -26,20 +26,20 @@ KEPT = ("images.safetensors", "model.safetensors", "config.json", "recipe.yaml")
 
 def start(recipe: Path, out: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "vitdfq", "run", str(recipe), "--out", str(out), "--format", "json"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # other threads add up in another order
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # with more threads sums have another order
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def finish(recipe: Path, out: Path) -> str:
-    """Run to the end; what the run reported."""
+    """Run to the end; the text on stderr."""
     process = start(recipe, out)
-    _, said = process.communicate()
-    assert process.returncode == 0, said
-    return said
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    return stderr
 
 
 def parts(out: Path) -> set[str]:
-    """The finished parts of stages that are not finished."""
+    """The finished parts of unfinished stages."""
     return {
         f"{folder}/{name}"
         for folder, _, names in os.walk(out / "stages/parts")
@@ -49,7 +49,7 @@ def parts(out: Path) -> set[str]:
 
 
 def killed(recipe: Path, out: Path, after: int, delay: float) -> bool:
-    """Run, and kill the run `delay` seconds after it has written so many parts; False: it ended before."""
+    """Run, and kill the run `delay` seconds after it has written `after` parts; False: it ended before."""
     before, written = parts(out), set()
     with start(recipe, out) as process:
         while process.poll() is None:
@@ -63,7 +63,7 @@ def killed(recipe: Path, out: Path, after: int, delay: float) -> bool:
 
 
 def survives(recipe: Path, folder: Path, kills: int, most_parts: int) -> int:
-    """Kill a run so often, each time after one to `most_parts` more of its parts; how often it was hit."""
+    """Kill a run `kills` times, each time after one to `most_parts` more parts. Returns how many were killed before their end."""
     finish(recipe, folder / "alone")
     rng = random.Random(0)
     hits = sum(killed(recipe, folder / "out", rng.randint(1, most_parts), rng.uniform(0, 0.3)) for _ in range(kills))
@@ -71,9 +71,9 @@ def survives(recipe: Path, folder: Path, kills: int, most_parts: int) -> int:
     for name in KEPT:
         assert (folder / "out" / name).read_bytes() == (folder / "alone" / name).read_bytes(), name
     assert not list((folder / "out").rglob("*.tmp")) and not parts(folder / "out")
-    said = finish(recipe, folder / "out")
-    assert "synthesize:" not in said and "gptq:" not in said and "distill:" not in said  # nothing is done twice
-    assert "evaluate:" not in said
+    stderr = finish(recipe, folder / "out")
+    assert "synthesize:" not in stderr and "gptq:" not in stderr and "distill:" not in stderr  # nothing is computed twice
+    assert "evaluate:" not in stderr
     return hits
 
 

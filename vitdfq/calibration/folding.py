@@ -42,8 +42,8 @@ def foldable_norms(student: nn.Module, step: str) -> list[NormReaders]:
 
 def require_unfitted(student: nn.Module, step: str) -> None:
     """Raise ValueError when quantizers are fitted already, on ranges that `step` is about to change."""
-    found = (site.quantizers[attribute] for _, site, attribute in quantizers(student))
-    if any(quantizer.needs_fit and quantizer.is_fitted for quantizer in found):
+    all_quantizers = (site.quantizers[attribute] for _, site, attribute in quantizers(student))
+    if any(quantizer.needs_fit and quantizer.is_fitted for quantizer in all_quantizers):
         raise ValueError(f"{step}: the quantizers are fitted already, on ranges that {step} changes; put it before observe")
 
 

@@ -10,7 +10,7 @@ import vitdfq
 from vitdfq.models import image_range, image_size, load_teacher
 from vitdfq.synthesis import METHODS, Loss, TeacherFacts, resolve_method, synthesize, train_generator
 from vitdfq.synthesis.generator import network
-from vitdfq.synthesis.generator.train import Source
+from vitdfq.synthesis.generator.train import Sampler
 from vitdfq.synthesis.objective.students import make_learner, refresh
 from vitdfq.synthesis.objective.weighted_losses import resolve_losses
 from vitdfq.training.trainable import divergence
@@ -30,7 +30,7 @@ def train(teacher, steps, batch_size=16, seed=0, own=None, **changes):
 
 
 def asked_for(trained, count):
-    return torch.cat([classes for _, classes in trained.source.batches(0, count, count)])
+    return torch.cat([classes for _, classes in trained.sampler.batches(0, count, count)])
 
 
 def following(teacher, trained, count=100):
@@ -178,7 +178,7 @@ def brightness(told):
 def test_a_generator_does_what_a_loss_tells_it(told):
     off = {name: {"weight": 0} for name in METHODS["gdfq"].losses}
     trained = train(make_tiny("vit"), 60, losses=off | {"brightness": brightness(told)})
-    goals = torch.stack([trained.source.samples(range(i, i + 1)).views.drawn["brightness"]["goal"][0] for i in range(80)])
+    goals = torch.stack([trained.sampler.samples(range(i, i + 1)).views.drawn["brightness"]["goal"][0] for i in range(80)])
     correlation = torch.corrcoef(torch.stack([goals, trained.draw(80).mean((1, 2, 3))]))[0, 1]
     assert (correlation > 0.5) == told
 
@@ -221,7 +221,7 @@ def test_acq_tells_the_generator_the_class_and_where_to_look():
     """Pairs share class and center, never the code: what the ratio form of the pair loss is about."""
     facts = TeacherFacts.of(make_tiny("vit"))
     method = resolve_method("acq", engine="generator")
-    samples = Source(facts, method, resolve_losses(method.losses), 0).samples(range(4))
+    samples = Sampler(facts, method, resolve_losses(method.losses), 0).samples(range(4))
     assert samples.inputs.shape == (4, 102)
     assert samples.classes[0] == samples.classes[1] and samples.inputs[0, 100:].equal(samples.inputs[1, 100:])
     assert not samples.inputs[0, 100:].equal(samples.inputs[2, 100:])
