@@ -80,6 +80,7 @@ FAILING = """
 import os, sys
 from datetime import timedelta
 import vitdfq.calibration, vitdfq.workflow.stages, vitdfq.runtime.distributed
+from vitdfq.runtime.progress import show_messages
 from vitdfq.workflow.compare import compare
 
 def fails(*arguments, **options):
@@ -87,6 +88,7 @@ def fails(*arguments, **options):
         raise RuntimeError("out of memory")
     return calibrate(*arguments, **options)
 
+show_messages()
 calibrate, vitdfq.workflow.stages.calibrate = vitdfq.workflow.stages.calibrate, fails
 vitdfq.runtime.distributed.FAILURE_TIMEOUT = timedelta(seconds=5)
 content = compare([sys.argv[1]], out=sys.argv[2])

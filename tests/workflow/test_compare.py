@@ -141,7 +141,7 @@ def test_no_two_rows_share_a_file():
     ("override", "message"),
     [
         ("compare.methods=[nois]", "unknown synthesis method 'nois', did you mean 'noise'?"),
-        ("compare.methods=[real]", "ask for them with compare.real_images"),
+        ("compare.methods=[real]", "ask for real images with compare.real_images"),
         ("compare.methods=[]", "[] is empty or names something twice"),
         ("compare.methods=noise", "'noise' is text; expected a list"),
         ("compare.seeds=[0, 0]", "[0, 0] is empty or names something twice"),
