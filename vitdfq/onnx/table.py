@@ -85,7 +85,7 @@ def _device(quantizer: Quantizer) -> torch.device:
 
 
 def _ordinal(x: Tensor) -> Tensor:
-    """Integers in the order of float32 values, neighbours differ by one."""
+    """Integers in the order of float32 values, neighbors differ by one."""
     bits = x.view(torch.int32).long()
     return torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
 

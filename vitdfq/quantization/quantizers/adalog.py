@@ -21,7 +21,7 @@ class AdaLog(Levels):
     """A logarithmic quantizer of values in [0, 1] with a fitted base. The last code, 2^bits - 1, stands for zero.
 
     Code k < 2^bits - 1 decodes to scale · 2^-T1 · T2 with T1 = ⌊k·q/37⌋ and T2 = 2^(-((k·q) mod 37)/37), rounded to a multiple of
-    1/(2^(bits+1) - 2). The paper encodes by the unrounded formula, so that a level may be encoded as its neighbour; here a value
+    1/(2^(bits+1) - 2). The paper encodes by the unrounded formula, so that a level may be encoded as its neighbor; here a value
     gets the nearest rounded level, in the logarithm.
 
     Args:
