@@ -1,12 +1,12 @@
-"""Which attention priors SARDFQ's images are best made with: its options one by one, judged without data and with.
+"""Options of SARDFQ's attention prior, one by one: scores without data and with data.
 
     python benchmarks/attention_priors.py --model zoo:deit --num-test 5000 --seeds 0 1 2
     python benchmarks/attention_priors.py --model local-dir:PATH --num-test 1000 --bits w4a4 --steps 60
 
-Columns without data: class confidence and diversity of the images; error of the student calibrated on them (divergence from the
-teacher's classes) on painted, noise and PSAQ-ViT's images that it has not seen, the mean and the worst of the three kinds.
-With data: agreement and top-1. Prints a markdown table; every single result is in OUT/results.json, and an interrupted run
-goes on.
+Columns without data: class confidence and diversity of the images; the error of the student calibrated on them, as the mean and
+the maximum over three other sets of images (dead leaves, noise, PSAQ-ViT). The error is the KL divergence from the teacher's
+class probabilities. Columns with data: agreement and top-1. Prints a markdown table. Every result is stored in
+OUT/results.json, and an interrupted run continues.
 """
 
 import argparse
@@ -28,15 +28,15 @@ SETTINGS: dict[str, dict] = {  # options of the loss attention_prior
     "sum mixture": {"mixture": "sum"},
     "raw prior": {"flatten": "raw"},
     "raw, without the class entry": {"flatten": "raw", "include_cls": False},
-    "every query": {"every_query": True},  # nothing else than the default where a class token reads the image
+    "every query": {"every_query": True},  # the default for models without a class token
     "weight 1": {"weight": 1.0},
     "weight 10": {"weight": 10.0},
     "weight 1e3": {"weight": 1e3},
     "weight 1e4": {"weight": 1e4},
     "weight 1e5": {"weight": 1e5},
 }
-PROBES = ("dead_leaves", "noise", "psaq")
-PROBE_SEED = 1000  # none of the seeds that calibration images are drawn with
+OTHER_IMAGES = ("dead_leaves", "noise", "psaq")
+OTHER_SEED = 1000  # no calibration images have this seed
 
 
 def main() -> None:
@@ -58,11 +58,11 @@ def main() -> None:
     teacher = vitdfq.load_teacher(args.model)
     prepared = vitdfq.prepare(teacher)
     reference = predict(teacher, dataset=args.dataset, split="test", num_images=args.num_test)
-    probes = {
+    others = {
         name: vitdfq.synthesize(
-            teacher, method=name, num_images=64, seed=PROBE_SEED, steps=args.steps if name == "psaq" else None
+            teacher, method=name, num_images=64, seed=OTHER_SEED, steps=args.steps if name == "psaq" else None
         )
-        for name in PROBES
+        for name in OTHER_IMAGES
     }
 
     def key(setting: str, seed: int) -> str:
@@ -80,11 +80,11 @@ def main() -> None:
             student = vitdfq.quantize(prepared, bits=args.bits)
             vitdfq.calibrate(student, prepared, images, steps=list(args.calibrate), seed=seed)
             predictions = predict(student, dataset=args.dataset, split="test", num_images=args.num_test)
-            scores, looks = score(predictions, reference.logits), quality(teacher, images)
-            errors = [error(student, teacher, probe) for probe in probes.values()]
+            scores, measures = score(predictions, reference.logits), quality(teacher, images)
+            errors = [error(student, teacher, other) for other in others.values()]
             results[key(setting, seed)] = {
-                "confidence": looks["class_confidence"],
-                "diversity": looks["diversity"],
+                "confidence": measures["class_confidence"],
+                "diversity": measures["diversity"],
                 "error": sum(errors) / len(errors),
                 "worst error": max(errors),
                 "agreement %": scores["agreement"],

@@ -1,9 +1,9 @@
-"""What calibration images are worth: one model at several bit-widths, calibrated on synthetic images and on noise.
+"""The effect of calibration images: one model at several bit-widths, calibrated on synthetic images and on the baselines.
 
     python benchmarks/bits.py recipes/quickstart.yaml --bits w8a8 w6a6 w4a4 --out runs/bits
     python benchmarks/bits.py recipes/quickstart.yaml --set model.name=local-dir:PATH --set evaluate.num_images=1000
 
-Images are synthesised once and serve every bit-width; an interrupted run goes on. Prints a markdown table and writes bits.json.
+Images are synthesized once for all bit-widths; an interrupted run continues. Prints a markdown table and writes bits.json.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""What each calibration step is worth: steps added one by one, on several kinds of images, and what they cost.
+"""The effect and the cost of each calibration step: steps added one by one, on several kinds of images.
 
     python benchmarks/calibration.py --model zoo:deit --bits w4a4 w3a3 --images dead_leaves noise real
     python benchmarks/calibration.py --model local-dir:PATH --num-test 1000 --pipelines full --seeds 0 1 2
 
-Prints a markdown table (mean over seeds); every single result is in OUT/results.json, and an interrupted run goes on. "real"
-takes 32 images of the test set, labels unseen: a reference for what synthetic images reach, never part of the product.
+Prints a markdown table (mean over seeds). Every result is stored in OUT/results.json, and an interrupted run continues. "real"
+takes 32 images of the test set, without labels: a reference for synthetic images, which the library itself never uses.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import vitdfq
-from vitdfq.data import batches, load_labelled, transform_of
+from vitdfq.data import batches, load_labeled, transform_of
 from vitdfq.evaluation import predict, score
 from vitdfq.training.trainable import divergence
 
@@ -66,11 +66,12 @@ def main() -> None:
 
 
 def measure(teacher: nn.Module, reference, args, bits: str, images: str, pipeline: str, seed: int) -> dict:
-    shown = calibration_images(teacher, images, args, seed)
+    calibration_set = calibration_images(teacher, images, args, seed)
     preparation, steps = PIPELINES[pipeline]
     start = time.monotonic()
     prepared = vitdfq.prepare(teacher, steps=preparation)
-    student = vitdfq.calibrate(vitdfq.quantize(prepared, bits=bits), prepared, shown, steps=list(steps), seed=seed)
+    student = vitdfq.quantize(prepared, bits=bits)
+    vitdfq.calibrate(student, prepared, calibration_set, steps=list(steps), seed=seed)
     seconds = time.monotonic() - start
     predictions = predict(student, dataset=args.dataset, split="test", num_images=args.num_test)
     scores = score(predictions, reference.logits)
@@ -85,8 +86,8 @@ def measure(teacher: nn.Module, reference, args, bits: str, images: str, pipelin
 
 def calibration_images(teacher: nn.Module, name: str, args, seed: int) -> Tensor:
     if name == "real":
-        labelled = load_labelled(args.dataset, "test", teacher.num_classes)
-        parts = [images for images, _ in batches(labelled, transform_of(teacher), batch_size=32, num_images=5024, num_workers=0)]
+        labeled = load_labeled(args.dataset, "test", teacher.num_classes)
+        parts = [images for images, _ in batches(labeled, transform_of(teacher), batch_size=32, num_images=5024, num_workers=0)]
         return torch.cat(parts[-1:])[:32]
     if name.endswith(".safetensors"):
         from safetensors.torch import load_file

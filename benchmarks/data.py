@@ -1,11 +1,11 @@
-"""Does decoding keep up with the model? Images a second by decoding threads, and the share of time that the model waits.
+"""Does decoding keep up with the model? Images per second by decoding threads, and the share of time that the model waits.
 
-    python benchmarks/data.py                                    # 300 made-up photographs, DeiT-S's size, in class folders
+    python benchmarks/data.py                                    # 300 artificial photographs in class folders, DeiT-S's size
     python benchmarks/data.py --layout parquet --threads 0 4 16  # other layouts and threads; a GPU is used if there is one
 
-Builds its own images (500 x 375, noise on several scales, JPEG of about 100 kB) and a model with random weights; nothing is
-downloaded. Prints a markdown table. "reading alone" is rows, decoding and timm's transform, without a
-model; its processor time says how many cores a fast model needs, also where other work is running.
+Generates images (500 x 375, noise on several scales, JPEG of about 100 kB) and a model with random weights; nothing is
+downloaded. Prints a markdown table. "reading alone" is reading rows, decoding and timm's transform, without a model. Its
+processor time tells how many cores a fast model needs, whatever the load of the machine.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vitdfq.data import batches, load_labelled, transform_of
+from vitdfq.data import batches, load_labeled, transform_of
 
 CLASSES = 4
 SIZE = (375, 500)
@@ -50,21 +50,21 @@ def main() -> None:
 
 @torch.inference_mode()
 def measure(root: str, count: int, batch_size: int, threads: int, model=None, device=None) -> tuple[float, float, float]:
-    """Read `count` images: (images a second, processor milliseconds an image, share of the time spent waiting for a batch)."""
-    waited, start, worked = 0.0, time.perf_counter(), time.process_time()
-    labelled = load_labelled(root, "validation", CLASSES)
-    read = batches(labelled, TRANSFORM, batch_size=batch_size, num_images=count, num_workers=threads)
+    """Read `count` images: (images per second, processor ms per image, share of the time spent waiting for a batch)."""
+    waited, start, process_start = 0.0, time.perf_counter(), time.process_time()
+    labeled = load_labeled(root, "validation", CLASSES)
+    read = batches(labeled, TRANSFORM, batch_size=batch_size, num_images=count, num_workers=threads)
     with closing(read):
         while True:
-            asked = time.perf_counter()
+            request = time.perf_counter()
             batch = next(read, None)
-            waited += time.perf_counter() - asked
+            waited += time.perf_counter() - request
             if batch is None:
                 break
             if model is not None:
                 model(batch[0].to(device, non_blocking=True)).cpu()
     seconds = time.perf_counter() - start
-    return count / seconds, 1000 * (time.process_time() - worked) / count, waited / seconds
+    return count / seconds, 1000 * (time.process_time() - process_start) / count, waited / seconds
 
 
 def random_model(name: str) -> torch.nn.Module:
@@ -77,7 +77,7 @@ TRANSFORM = transform_of(random_model("deit_small_patch16_224"))  # Resize(248, 
 
 
 def photograph(number: int) -> bytes:
-    """A JPEG whose size and detail are about those of ImageNet's."""
+    """A JPEG with about the size and detail of ImageNet's."""
     rng = np.random.default_rng(number)
     total = np.zeros((*SIZE, 3), dtype=np.float32)
     for scale in (2, 4, 16, 64, 256):  # finer structure is fainter, as in photographs

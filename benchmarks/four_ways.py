@@ -1,10 +1,10 @@
-"""One checkpoint, loaded back and run four ways on its recipe's test images: does each say what it must?
+"""One checkpoint, run in four ways on its recipe's test images: do they predict the same classes?
 
     python benchmarks/four_ways.py runs/quickstart
 
-"simulated" is the student; "integer" multiplies int8; "onnxruntime" runs the exported file: all three are compared with the
-student. "dequantized timm" is the plain model of the quantized weights. Its activations stay in float, so it is compared with
-the student whose activations are not quantized either, "simulated, weights only".
+"simulated" is the student, "integer" multiplies int8, "onnxruntime" runs the exported file; all three are compared with the
+student. "dequantized timm" is the timm model with the quantized weights. Its activations are not quantized, so it is compared
+with the student without activation quantizers, "simulated, weights only".
 """
 
 import argparse
@@ -21,7 +21,6 @@ from vitdfq.evaluation import predict, score
 from vitdfq.onnx.runtime import session
 from vitdfq.onnx.trace import INPUT, OUTPUT
 from vitdfq.quantization.modules import activation_quantizers
-from vitdfq.runtime import progress
 
 
 class InOnnxruntime(nn.Module):
@@ -37,7 +36,7 @@ class InOnnxruntime(nn.Module):
 
 
 def weights_only(student: nn.Module) -> nn.Module:
-    """A copy of a student that leaves activations as they are."""
+    """A copy of a student that does not quantize activations."""
     model = deepcopy(student)
     for quantizer in activation_quantizers(model):
         quantizer.forward = nn.Identity().forward
@@ -47,9 +46,10 @@ def weights_only(student: nn.Module) -> nn.Module:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--num-test", type=int, default=None, help="first so many test images [as the recipe says]")
+    parser.add_argument(
+        "--num-test", type=int, default=None, help="number of test images, from the first (default: the recipe's)"
+    )
     args = parser.parse_args()
-    progress.quiet = True
     evaluate = vitdfq.load_recipe(args.run / "recipe.yaml").evaluate
     if args.num_test:
         evaluate |= {"num_images": args.num_test}
@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         vitdfq.export(student, file)
-        ways = {  # each with what it is compared with
+        ways = {  # name: (model, name of the one it is compared with)
             "simulated": (student, "simulated"),
             "integer": (vitdfq.to_integer(student), "simulated"),
             "onnxruntime": (InOnnxruntime(file, student), "simulated"),
@@ -66,13 +66,14 @@ def main() -> None:
         }
         classes: dict[str, Tensor] = {}
         print("| way | top-1 % | images | of the same class as | | images a second |\n|-|-:|-:|-|-:|-:|")
-        for name, (model, like) in ways.items():
+        for name, (model, reference) in ways.items():
             start = time.perf_counter()
-            found = predict(model.eval(), **evaluate)
-            rate = len(found.labels) / (time.perf_counter() - start)
-            classes[name] = found.logits.argmax(1)
-            same = int((classes[name] == classes[like]).sum())
-            print(f"| {name} | {score(found)['top1']:.2f} | {len(found.labels)} | {like} | {same} | {rate:.0f} |", flush=True)
+            predictions = predict(model.eval(), **evaluate)
+            count = len(predictions.labels)
+            rate = count / (time.perf_counter() - start)
+            classes[name] = predictions.logits.argmax(1)
+            same = int((classes[name] == classes[reference]).sum())
+            print(f"| {name} | {score(predictions)['top1']:.2f} | {count} | {reference} | {same} | {rate:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What integer products are worth: CPU time of a timm model in float32 and bfloat16, of students and of their integer copies.
+"""The speed of integer products: CPU time of a timm model in float32 and bfloat16, of students and of their integer copies.
 
     OMP_NUM_THREADS=1 python benchmarks/integer.py --batch 32
 
-Weights are random: time does not depend on them. All models of a row take turns; the least time counts, and it is the processor's
-time, so that other jobs disturb little. Prints a markdown table.
+Weights are random, since time does not depend on them. All models of a row run in turn. A figure is the smallest of several
+measurements of processor time, which other jobs disturb little. Prints a markdown table.
 """
 
 import argparse
@@ -47,16 +47,16 @@ def main() -> None:
 
 @torch.inference_mode()
 def least_times(models: list[torch.nn.Module], images: torch.Tensor, turns: int) -> list[float]:
-    """Seconds of each model on the images, the least of its turns after one to warm up."""
-    found = [float("inf")] * len(models)
+    """Processor seconds of each model on the images, the smallest of several turns after one that warms up."""
+    least = [float("inf")] * len(models)
     for turn in range(turns + 1):
         for index, model in enumerate(models):
             batch = images.to(next(model.parameters()).dtype)
             start = time.process_time()
             model(batch)
             if turn:
-                found[index] = min(found[index], time.process_time() - start)
-    return found
+                least[index] = min(least[index], time.process_time() - start)
+    return least
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How far integer copies are from their students: logits and arg-max on the zoo's whole test set.
+"""The difference between integer copies and their students: logits and predicted classes on the zoo's test set.
 
     python benchmarks/integer_agreement.py --num-images 10000
 
-Students are calibrated on noise, which is enough to compare two ways to compute the same. An activation within float rounding
-of a boundary between two codes may get the other code; what that does to the logits is what the table shows. The last
-columns count images whose first class differs, and say how near its first two classes the student saw there at most: their
-difference as a share of the range of its logits. For scale each student is compared with itself in float64 too.
+Students are calibrated on noise, which suffices to compare two computations of one function. An activation within float
+rounding of the boundary between two codes may get the other code; the table shows the effect on the logits. The last columns
+count images with different predicted classes, and give the largest margin of the student among them: the difference of its two
+largest logits, as a share of their range. As a reference each student is also compared with itself in float64.
 """
 
 import argparse
@@ -37,12 +37,13 @@ def main() -> None:
             student = vitdfq.quantize(prepared, bits=bits)
             torch.manual_seed(0)
             vitdfq.calibrate(student, prepared, torch.randn(32, 3, *image_size(prepared)), steps=["center", "observe"])
-            wanted = logits(student, args.num_images)
-            for title, got in (
+            expected = logits(student, args.num_images)
+            for title, result in (
                 ("its integer copy", logits(vitdfq.to_integer(student), args.num_images)),
                 ("itself in float64", logits(InFloat64(student).eval(), args.num_images)),
             ):
-                print(f"| {name} | {bits} | {title} | {len(got)} | " + " | ".join(compared(wanted, got)) + " |", flush=True)
+                cells = " | ".join(compare(expected, result))
+                print(f"| {name} | {bits} | {title} | {len(result)} | {cells} |", flush=True)
 
 
 def logits(model: nn.Module, num_images: int) -> Tensor:
@@ -60,12 +61,12 @@ class InFloat64(nn.Module):
         return self.model(images.double()).float()
 
 
-def compared(wanted: Tensor, got: Tensor) -> list[str]:
+def compare(expected: Tensor, result: Tensor) -> list[str]:
     """The table's last four columns for logits (N, C)."""
-    relative = (got - wanted).norm(dim=1) / wanted.norm(dim=1)
-    differs = wanted.argmax(1) != got.argmax(1)
-    first, second = wanted.topk(2).values.unbind(1)
-    margins = ((first - second) / (wanted.amax(1) - wanted.amin(1)))[differs]
+    relative = (result - expected).norm(dim=1) / expected.norm(dim=1)
+    differs = expected.argmax(1) != result.argmax(1)
+    first, second = expected.topk(2).values.unbind(1)
+    margins = ((first - second) / (expected.amax(1) - expected.amin(1)))[differs]
     largest = f"{margins.max():.1e}" if len(margins) else "-"
     return [f"{relative.mean():.1e}", f"{(relative > 1e-5).sum()}", f"{differs.sum()}", largest]
 

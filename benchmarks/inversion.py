@@ -1,18 +1,16 @@
-"""What a synthesis step costs, as a share of a bare timm forward and backward to the pixels on the same batch.
+"""The cost of a synthesis step, as a share of a bare timm forward and backward pass to the pixels on the same batch.
 
     python benchmarks/inversion.py                                   # ViT-S/16 at 224, random weights: fine for speed
     python benchmarks/inversion.py --model deit_base_patch16_224 --batch-size 8 --precision bfloat16
     python benchmarks/inversion.py --methods sardfq psaq --device cuda --steps 50
 
-Whole runs of `synthesize` and of the bare loop, in turn, so that a busy moment hits all of them; the ratio is the median over
-rounds. The bare loop is timm's own model with frozen weights: cross-entropy, gradient to the pixels, Adam. "published PSAQ" is
-the preset `psaq` with its similarity entropy in the published form, cosine similarity by broadcasting.
+Whole runs of `synthesize` and of the bare loop take turns, so that other load on the machine slows all alike; the ratio is the
+median over rounds. The bare loop is the timm model with frozen weights: cross-entropy, gradient to the pixels, Adam. "published
+PSAQ" is the preset `psaq` with its similarity entropy in the published form, cosine similarity by broadcasting.
 """
 
 import argparse
 import resource
-import time
-from collections.abc import Callable
 from functools import partial
 from statistics import median
 
@@ -22,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vitdfq
+from vitdfq.common.precision import PRECISIONS
+from vitdfq.cost.timing import timed
 from vitdfq.models import image_size
-from vitdfq.runtime.precision import PRECISIONS
 from vitdfq.synthesis import Loss, TeacherFacts
 from vitdfq.synthesis.losses.patch_similarity import _entropy, attention_outputs
 
@@ -46,44 +45,36 @@ def main() -> None:
     runs = {"bare timm": partial(bare, model.to(args.device), image_size(teacher), args)}
     if args.compile:
         runs["bare timm, compiled"] = partial(bare, torch.compile(model), image_size(teacher), args)
-    for name, options in contenders(args.methods, teacher).items():
-        runs[name] = partial(ours, teacher.to(args.device), args, options)
+    for name, options in variants(args.methods, teacher).items():
+        runs[name] = partial(synthesize, teacher.to(args.device), args, options)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(1 + args.rounds):  # the first warms up
+    for _ in range(1 + args.rounds):  # the first round warms up
         for name, run in runs.items():
-            seconds[name].append(timed(run, args.device))
+            seconds[name].append(timed(run))
     print(f"{args.model}, batch {args.batch_size}, {args.precision}, {args.device}, {torch.get_num_threads()} threads\n")
     print("| steps of | images x steps / s | share of bare | spread |\n|-|-:|-:|-:|")
     for name, (_, *times) in seconds.items():
-        ratios = [mine / base for mine, base in zip(times, seconds["bare timm"][1:], strict=True)]
+        ratios = [time / bare_time for time, bare_time in zip(times, seconds["bare timm"][1:], strict=True)]
         rate = args.batch_size * args.steps / median(times)
         print(f"| {name} | {rate:.1f} | {median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} |")
     print(f"\npeak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 
 
-def contenders(methods: list[str], teacher: nn.Module) -> dict[str, dict]:
-    """Name -> options of `synthesize`; crops are off, the bare loop has none."""
-    found = {}
+def variants(methods: list[str], teacher: nn.Module) -> dict[str, dict]:
+    """Name -> options of `synthesize`, without crops, since the bare loop has none."""
+    options_by_name = {}
     for name in methods:
         options = {"method": name, "max_regions": 1}
-        found[name] = options
+        options_by_name[name] = options
         if name == "psaq":
             broadcast = {"function": Loss(broadcast_similarity, attention_outputs)}
-            found["published PSAQ"] = options | {"losses": {"patch_similarity": {"weight": 0}, "broadcast": broadcast}}
+            options_by_name["published PSAQ"] = options | {"losses": {"patch_similarity": {"weight": 0}, "broadcast": broadcast}}
         if TeacherFacts.of(teacher).sites[-1].class_row:
-            found[f"{name}, sparse"] = options | {"prune_at": [0.1, 0.2, 0.3, 0.4]}
-    return found
+            options_by_name[f"{name}, sparse"] = options | {"prune_at": [0.1, 0.2, 0.3, 0.4]}
+    return options_by_name
 
 
-def timed(run: Callable[[], None], device: str) -> float:
-    start = time.perf_counter()
-    run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def ours(teacher: nn.Module, args: argparse.Namespace, options: dict) -> None:
+def synthesize(teacher: nn.Module, args: argparse.Namespace, options: dict) -> None:
     size = args.batch_size
     vitdfq.synthesize(teacher, num_images=size, batch_size=size, steps=args.steps, precision=args.precision, **options)
 

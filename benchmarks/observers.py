@@ -1,22 +1,22 @@
-"""How fast scales are found: the vectorised range search against Python loops over channels and candidates, same candidates.
+"""The speed of the range search: vectorized, against Python loops over the same channels and candidates.
 
     OMP_NUM_THREADS=1 python benchmarks/observers.py             # ViT-S: 12 blocks of width 384; almost all the time is loops
     OMP_NUM_THREADS=1 python benchmarks/observers.py --blocks 1  # the layers repeat: the ratios are the same
     python benchmarks/observers.py --blocks 1 --device cuda
 
 Searches the range of every weight, per output channel, and of every activation, per tensor and (queries, keys, values) per head.
-Both ways are timed in turn, layer by layer. Both choose among the same ranges, activations from the same histogram; the loops try
-one range of one row at a time. The loops' choice is compared with the search's, and a difference is an error.
+Both are timed in turn, layer by layer. Both choose among the same ranges, for activations from the same histogram; the loops try
+one range of one row at a time. A difference between the two choices is an error.
 """
 
 import argparse
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from vitdfq.cost import timing
 from vitdfq.quantization.clip_search import search_rows, search_tensor
 from vitdfq.quantization.functional import fake_quantize
 from vitdfq.quantization.histogram import histogram
@@ -34,11 +34,11 @@ def main() -> None:
     totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for block in range(args.blocks):
         for kind, x, fast, slow in layers(block, args.images, torch.device(args.device)):
-            seconds, found = timed(fast, x)
+            seconds, qparams = timed(fast, x)
             totals[kind][0] += seconds
             seconds, expected = timed(slow, x)
             totals[kind][1] += seconds
-            if not all(torch.equal(a, b) for a, b in zip(found, expected, strict=True)):
+            if not all(torch.equal(a, b) for a, b in zip(qparams, expected, strict=True)):
                 raise SystemExit(f"{kind} of shape {tuple(x.shape)}: the two ways choose differently")
     totals["together"] = [sum(column) for column in zip(*totals.values(), strict=True)]
     print("| | search s | loops s | ratio |\n|-|-:|-:|-:|")
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def layers(seed: int, images: int, device: torch.device) -> Iterator[tuple[str, Tensor, Callable, Callable]]:
-    """One block's weights and activations: (what it is, values, search, loop)."""
+    """One block's weights and activations: (kind, values, search, loop)."""
     rng = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -105,11 +105,10 @@ def _loop(rows: Tensor, counts: Tensor | None, scales: Tensor, zero_points: Tens
 
 
 def timed(function: Callable, x: Tensor) -> tuple[float, tuple[Tensor, Tensor]]:
-    start = time.perf_counter()
-    found = function(x)
-    if x.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, found
+    """Seconds of one call, and its result."""
+    results = []
+    seconds = timing.timed(lambda: results.append(function(x)))
+    return seconds, results[0]
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
     python benchmarks/onnx_speed.py                                    # DeiT-S/16 at 224 px with random weights, batch 8
     python benchmarks/onnx_speed.py --model zoo:deit --batch 64 --bits w8a8 w4a4
 
-Random weights are fine for speed. The two sessions take turns, so that a busy machine slows both; the ratio is that of medians.
+Random weights do not change speed. The two sessions take turns, so that other load on the machine slows both; the ratio is that
+of the medians.
 """
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 
@@ -16,9 +16,9 @@ import timm
 import torch
 
 import vitdfq
+from vitdfq.cost.timing import timed
 from vitdfq.models import image_size
 from vitdfq.onnx import runtime
-from vitdfq.runtime import progress
 
 
 def main() -> None:
@@ -29,7 +29,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=15)
     args = parser.parse_args()
-    progress.quiet = True
     teacher = vitdfq.load_teacher(args.model if ":" in args.model else timm.create_model(args.model, pretrained=False))
     images = torch.randn(args.batch, 3, *image_size(teacher))
     print(f"{args.model}, batch {args.batch}, {args.threads} threads, {args.turns} turns")
@@ -39,10 +38,10 @@ def main() -> None:
         vitdfq.export(teacher, plain)
         for bits in args.bits:
             path = Path(folder) / f"{bits}.onnx"
-            found = vitdfq.export(student_of(teacher, bits), path)
-            ms, float_ms = timed([path.read_bytes(), plain.read_bytes()], images, args.threads, args.turns)
-            counts = [kernels.get("integer", 0) for kernels in found["kernels"].values()]
-            total = sum(sum(kernels.values()) for kernels in found["kernels"].values())
+            result = vitdfq.export(student_of(teacher, bits), path)
+            ms, float_ms = median_times([path.read_bytes(), plain.read_bytes()], images, args.threads, args.turns)
+            counts = [kernels.get("integer", 0) for kernels in result["kernels"].values()]
+            total = sum(sum(kernels.values()) for kernels in result["kernels"].values())
             sizes = f"{path.stat().st_size / 1e6:.1f} | {plain.stat().st_size / 1e6:.1f}"
             print(
                 f"| {bits} | {ms:.1f} | {float_ms:.1f} | {ms / float_ms:.2f} | {sizes} | {sum(counts)} | {total - sum(counts)} |"
@@ -50,24 +49,21 @@ def main() -> None:
 
 
 def student_of(teacher: torch.nn.Module, bits: str) -> torch.nn.Module:
-    """Calibrated as quickly as it goes: what the ranges are does not change the speed."""
+    """A student with the fastest calibration, since its ranges do not change the speed."""
     prepared = vitdfq.prepare(teacher)
     images = vitdfq.synthesize(teacher, method="noise", num_images=4)
     return vitdfq.calibrate(vitdfq.quantize(prepared, bits=bits), prepared, images, steps=["observe"])
 
 
-def timed(models: list[bytes], images: torch.Tensor, threads: int, turns: int) -> list[float]:
-    """Median milliseconds of each model for one batch; each runs once a turn."""
+def median_times(models: list[bytes], images: torch.Tensor, threads: int, turns: int) -> list[float]:
+    """Median milliseconds of each model for one batch; each runs once in each turn."""
     sessions = [runtime.session(model, threads) for model in models]
     pixels = {sessions[0].get_inputs()[0].name: images.numpy()}
     times: list[list[float]] = [[] for _ in sessions]
-    for turn in range(turns + 2):
-        for session, seen in zip(sessions, times, strict=True):
-            start = time.perf_counter()
-            session.run(None, pixels)
-            if turn >= 2:  # the first two warm up
-                seen.append(1000 * (time.perf_counter() - start))
-    return [median(seen) for seen in times]
+    for _ in range(2 + turns):  # the first two turns warm up
+        for session, session_times in zip(sessions, times, strict=True):
+            session_times.append(1000 * timed(lambda session=session: session.run(None, pixels)))
+    return [median(session_times[2:]) for session_times in times]
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """How cost grows with processes, images, steps, image size and model.
 
     python benchmarks/scale.py processes --model zoo:deit        # 1 and 2 processes, one thread each, on the CPU
-    python benchmarks/scale.py start                             # what a command takes that does next to nothing
-    python benchmarks/scale.py images steps size models          # ViT-S/16 shapes, random weights: fine for speed
-    python benchmarks/scale.py forecast --models vit_large_patch16_224       # what --dry-run says, and what comes of it
+    python benchmarks/scale.py start                             # the overhead of a command
+    python benchmarks/scale.py images steps size models          # ViT-S/16 with random weights, which do not change speed
+    python benchmarks/scale.py forecast --models vit_large_patch16_224       # the estimate of --dry-run against a run
 
-"processes" really launches the command and reads the seconds of its stages; efficiency is seconds of one process divided by
-processes times their seconds. "forecast" launches `vitdfq run --dry-run`, then the command itself, once up to the images and
-once up to the student, and reads seconds and peak memory of each from the system: the memory table. The others time `synthesize`
-and `calibrate` in this process after one call that warms up; cost is linear where the last column stays the same.
+"processes" launches the command and reads the seconds of its stages; efficiency is the time of one process divided by the number
+of processes times their time. "forecast" launches `vitdfq run --dry-run`, then the run itself, once up to the images and once up
+to the student, and takes peak memory from the operating system. The others time `synthesize` and `calibrate` in this process,
+after one call that warms up; the cost is linear if the last column is constant.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,6 @@ import yaml
 
 import vitdfq
 from vitdfq.cost.timing import timed
-from vitdfq.runtime import progress
 
 STEPS = ["center", "observe", "gptq", "distill"]
 SHAPES = [f"{name}_224" for name in ("deit_tiny_patch16", "deit_small_patch16", "deit_base_patch16", "swin_base_patch4_window7")]
@@ -35,12 +35,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="+", choices=list(TABLES))
     parser.add_argument("--models", nargs="+", default=SHAPES, help="of forecast")
-    parser.add_argument("--model", default=None, help="[vit_small_patch16_224 with random weights; processes: zoo:deit]")
+    parser.add_argument("--model", default=None, help="default: vit_small_patch16_224 with random weights; processes: zoo:deit")
     parser.add_argument("--processes", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--num-images", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20)
     args = parser.parse_args()
-    progress.quiet = True
     for what in args.what:
         TABLES[what](args)
 
@@ -58,7 +57,7 @@ def processes(args: argparse.Namespace) -> None:
 
 
 def launched(args: argparse.Namespace, count: int) -> dict[str, float]:
-    """Run up to the student with `count` processes, a GPU or one thread each: seconds of synthesis and calibration."""
+    """Seconds of synthesis and calibration of a run with `count` processes, each with a GPU or one thread."""
     recipe = {
         "name": "scale",
         "model": {"name": args.model or "zoo:deit"},
@@ -79,8 +78,8 @@ def launched(args: argparse.Namespace, count: int) -> dict[str, float]:
 
 
 def forecast(args: argparse.Namespace) -> None:
-    """What the dry run says of a short run beside what the run takes."""
-    print("| model | stage | forecast s | took s | ratio | forecast GB | peak GB | ratio |\n|-|-|-:|-:|-:|-:|-:|-:|")
+    """Time and memory of a short run, as estimated by the dry run and as measured."""
+    print("| model | stage | estimated s | measured s | ratio | estimated GB | peak GB | ratio |\n|-|-|-:|-:|-:|-:|-:|-:|")
     for name in args.models:
         recipe = {
             "name": "scale",
@@ -92,17 +91,18 @@ def forecast(args: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "scale.yaml"
             path.write_text(yaml.safe_dump(recipe))
-            said, _ = measured(["run", str(path), "--dry-run"])
-            for stage, verb, key in (("synthesize", "synthesize", "synthesis"), ("calibrate", "calibrate", "calibration")):
-                found, peak = measured([verb, str(path), "--out", f"{folder}/out"])
-                seconds, took = said["seconds"][stage], found[key]["seconds"]
-                gigabytes = said["peak_bytes"][stage] / 1e9
-                row = f"{seconds:.1f} | {took:.1f} | {seconds / took:.2f} | {gigabytes:.1f} | {peak:.1f} | {gigabytes / peak:.2f}"
-                print(f"| {name} | {stage} | {row} |", flush=True)
+            plan, _ = run_command(["run", str(path), "--dry-run"])
+            for stage, key in (("synthesize", "synthesis"), ("calibrate", "calibration")):
+                metrics, peak = run_command([stage, str(path), "--out", f"{folder}/out"])
+                estimated, seconds = plan["seconds"][stage], metrics[key]["seconds"]
+                gigabytes = plan["peak_bytes"][stage] / 1e9
+                cells = [f"{value:.1f}" for value in (estimated, seconds, gigabytes, peak)]
+                cells.insert(2, f"{estimated / seconds:.2f}")
+                print(f"| {name} | {stage} | {' | '.join(cells)} | {gigabytes / peak:.2f} |", flush=True)
 
 
-def measured(arguments: list[str]) -> tuple[dict, float]:
-    """Run a verb: what it prints as JSON, and its peak memory in GB."""
+def run_command(arguments: list[str]) -> tuple[dict, float]:
+    """Run a command of the command line: its JSON output and its peak memory in GB."""
     with tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen([sys.executable, "-m", "vitdfq", "--quiet", *arguments, "--format", "json"], stdout=printed)
         _, status, usage = os.wait4(process.pid, 0)
@@ -112,7 +112,7 @@ def measured(arguments: list[str]) -> tuple[dict, float]:
 
 
 def start(args: argparse.Namespace) -> None:
-    """Seconds of a command that makes one image of noise for a model of the zoo, and of what it has to import."""
+    """Seconds of a command that makes one image of noise for a model of the zoo, and of importing torch and timm."""
     print("| command | s |\n|-|-:|")
     recipe = {"name": "scale", "model": {"name": "zoo:deit"}, "synthesize": {"method": "noise", "num_images": 1}}
     with tempfile.TemporaryDirectory() as folder:
@@ -155,14 +155,13 @@ def growth(title: str, runs: list[tuple]) -> None:
         teacher = vitdfq.load_teacher(name, pretrained=False, **options)
         amount = amount or round(sum(parameter.numel() for parameter in teacher.parameters()) / 1e6)
         vitdfq.synthesize(teacher, num_images=2, steps=1)  # warms up
-        made = timed(lambda t=teacher, n=num_images, s=num_steps: vitdfq.synthesize(t, method="psaq", num_images=n, steps=s))
-        shown = vitdfq.synthesize(teacher, method="dead_leaves", num_images=num_images)
+        synthesis = partial(vitdfq.synthesize, teacher, method="psaq", num_images=num_images, steps=num_steps)
+        images = vitdfq.synthesize(teacher, method="dead_leaves", num_images=num_images)
         prepared = vitdfq.prepare(teacher)
         student = vitdfq.quantize(prepared, bits="w4a4")
-        fitted = timed(
-            lambda s=student, p=prepared, x=shown: vitdfq.calibrate(s, p, x, steps=["observe", {"distill": {"iterations": 10}}])
-        )
-        print(f"| {amount} | {made:.1f} | {made / amount:.3f} | {fitted:.1f} | {fitted / amount:.3f} |", flush=True)
+        calibration = partial(vitdfq.calibrate, student, prepared, images, steps=["observe", {"distill": {"iterations": 10}}])
+        seconds = [timed(synthesis), timed(calibration)]
+        print(f"| {amount} | " + " | ".join(f"{value:.1f} | {value / amount:.3f}" for value in seconds) + " |", flush=True)
 
 
 TABLES = {

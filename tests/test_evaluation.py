@@ -1,4 +1,4 @@
-"""Scores worked out by hand, on a model whose answers are written into the images."""
+"""Scores computed by hand, with a model that reads its prediction from the gray value of an image."""
 
 import math
 
@@ -10,18 +10,18 @@ from PIL import Image as PILImage
 from torch import nn
 
 from vitdfq.common.errors import InputError, RecipeError
-from vitdfq.data import batches, load_labelled
-from vitdfq.evaluation import Predictions, check_numbers, evaluate, predict, score
+from vitdfq.data import batches, load_labeled
+from vitdfq.evaluation import EvaluationOptions, Predictions, evaluate, predict, score
 from vitdfq.runtime import progress
 from vitdfq.runtime.partial_results import PartialResults
+from vitdfq.runtime.shared_run import SharedRun
 
 NUM_CLASSES = 7
-# what the model says (pixel value = class), and the truth: 3 of 5 are right
-SAID, TRUTH = [0, 1, 2, 3, 6], [0, 1, 2, 5, 1]
+PREDICTED, TRUTH = [0, 1, 2, 3, 6], [0, 1, 2, 5, 1]  # the predicted class is the pixel value; 3 of 5 are right
 
 
 class Reader(nn.Module):
-    """Logits fall with the distance of a class from the grey value of the image: class c first, c ± 1 next, ..."""
+    """Logits fall with the distance of a class from the gray value of the image: class c first, c ± 1 next, ..."""
 
     num_classes = NUM_CLASSES
 
@@ -35,13 +35,14 @@ class Reader(nn.Module):
     def forward(self, images):
         self.sizes.append(len(images))
         assert torch.is_inference_mode_enabled() and images.shape[1:] == (3, 4, 4)
-        said = (images.mean((1, 2, 3)) * 255).round() + self.shift  # (B,)
-        return -(torch.arange(NUM_CLASSES) - said[:, None]).abs() - 0.1 * (torch.arange(NUM_CLASSES) > said[:, None])
+        predicted = (images.mean((1, 2, 3)) * 255).round() + self.shift  # (B,)
+        classes = torch.arange(NUM_CLASSES)
+        return -(classes - predicted[:, None]).abs() - 0.1 * (classes > predicted[:, None])
 
 
 @pytest.fixture
 def folder(tmp_path):
-    pixels = [PILImage.fromarray(np.full((4, 4, 3), value, dtype=np.uint8)) for value in SAID]
+    pixels = [PILImage.fromarray(np.full((4, 4, 3), value, dtype=np.uint8)) for value in PREDICTED]
     features = Features({"image": Image(), "label": ClassLabel(num_classes=NUM_CLASSES)})
     Dataset.from_dict({"image": pixels, "label": TRUTH}, features=features).to_parquet(tmp_path / "x.parquet")
     return str(tmp_path)
@@ -50,11 +51,11 @@ def folder(tmp_path):
 def test_score_by_hand():
     logits = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 1.0, 2.0], [5.0, 0.0, 0.0]])
     teacher = logits.clone()
-    teacher[3] = torch.tensor([0.0, 4.0, 0.0])  # the one disagreement; the difference is (5, -4, 0)
+    teacher[3] = torch.tensor([0.0, 4.0, 0.0])  # the only disagreement; the difference is (5, -4, 0)
     row = score(Predictions(logits, torch.tensor([0, 1, 0, 1])), teacher)
     signal = (9 + 1) + (4 + 1) + (1 + 4) + 16
-    total, own_total = 2 + math.exp(4), 2 + math.exp(5)  # of the exponentials, where the two differ
-    kl = (4 * math.exp(4) - 5) / total - math.log(total) + math.log(own_total)
+    teacher_total, student_total = 2 + math.exp(4), 2 + math.exp(5)  # sums of the exponentials of the last logits
+    kl = (4 * math.exp(4) - 5) / teacher_total - math.log(teacher_total) + math.log(student_total)
     assert row == {
         "top1": 50.0,
         "top5": 100.0,  # three classes only
@@ -80,12 +81,12 @@ def test_sqnr_is_summed_in_double_precision():
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
 def test_evaluate_by_hand(folder, batch_size):
     row = evaluate(Reader(), dataset=folder, batch_size=batch_size)
-    # the fourth image ranks 3, 2, 4, 1, 5: the truth is the fifth; the last ranks 6, 5, 4, 3, 2, 1: it is the sixth
+    # the fourth image ranks 3, 2, 4, 1, 5: its label is the fifth; the last ranks 6, 5, 4, 3, 2, 1: its label is the sixth
     assert row == {"top1": 60.0, "top5": 80.0, "num_images": 5}
 
 
 def test_teacher_is_evaluated_in_the_same_pass(folder):
-    teacher = Reader(shift=-1)  # says another class everywhere, except that nothing is below 0
+    teacher = Reader(shift=-1)  # predicts another class, except for class 0, as there is none below
     row = evaluate(Reader(), dataset=folder, teacher=teacher, batch_size=2)
     assert row["agreement"] == 20.0 and row["top1"] == 60.0
     assert teacher.sizes == [2, 2, 1]
@@ -94,12 +95,13 @@ def test_teacher_is_evaluated_in_the_same_pass(folder):
 
 
 def test_predictions_are_in_the_order_of_the_set(folder):
-    found = predict(Reader(), dataset=folder, batch_size=2, num_workers=2)
-    assert found.labels.tolist() == TRUTH and found.logits.argmax(1).tolist() == SAID
-    assert found.logits.dtype == torch.float32 and found.logits.shape == (5, NUM_CLASSES)
-    assert torch.equal(predict(Reader(), dataset=folder, num_images=3).logits, found.logits[:3])
+    predictions = predict(Reader(), dataset=folder, batch_size=2, num_workers=2)
+    assert predictions.labels.tolist() == TRUTH and predictions.logits.argmax(1).tolist() == PREDICTED
+    assert predictions.logits.dtype == torch.float32 and predictions.logits.shape == (5, NUM_CLASSES)
+    assert torch.equal(predict(Reader(), dataset=folder, num_images=3).logits, predictions.logits[:3])
 
 
+@pytest.mark.integration
 def test_zoo_model_on_the_zoo_set():
     from vitdfq.models import load_teacher
 
@@ -107,7 +109,7 @@ def test_zoo_model_on_the_zoo_set():
     assert row["num_images"] == 256 and row["top1"] > 80 and row["top5"] > 97
 
 
-def test_too_few_images_are_noticed(folder, monkeypatch):
+def test_too_few_images_are_an_error(folder, monkeypatch):
     with pytest.raises(RecipeError, match=r"num_images is 6, but .* has only 5"):
         evaluate(Reader(), dataset=folder, num_images=6)
     monkeypatch.setattr(
@@ -117,27 +119,27 @@ def test_too_few_images_are_noticed(folder, monkeypatch):
         evaluate(Reader(), dataset=folder, batch_size=2)
 
 
-def test_a_damaged_shard_is_named_and_made_again_alone(folder, tmp_path, monkeypatch, capsys):
+def test_a_damaged_shard_alone_is_computed_again(folder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("vitdfq.evaluation.BATCHES_IN_SHARD", 1)
-    shelf = PartialResults(tmp_path / "shelf")
-    before = predict(Reader(), dataset=folder, batch_size=2, shelf=shelf)
-    damaged = tmp_path / "shelf/rows_2_4.safetensors"
+    run = SharedRun(PartialResults(tmp_path / "parts"))
+    before = predict(Reader(), dataset=folder, batch_size=2, run=run)
+    damaged = tmp_path / "parts/rows_2_4.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-8] + b"damaged?")
     model = Reader()
-    again = predict(model, dataset=folder, batch_size=2, shelf=shelf)
+    again = predict(model, dataset=folder, batch_size=2, run=run)
     assert again.logits.equal(before.logits) and again.labels.equal(before.labels)
-    assert model.sizes == [2]  # the other shards are kept
-    assert capsys.readouterr().err.replace("\n", "").count("rows_2_4.safetensors: changed since it was written; made again") == 1
+    assert model.sizes == [2]  # the other shards are read
+    assert caplog.text.count("rows_2_4.safetensors: changed since it was written; computed again") == 1
 
 
 def test_unknown_length_needs_num_images(folder, monkeypatch):
     from dataclasses import replace
 
     def without_length(*args):
-        labelled = load_labelled(*args)
-        return replace(labelled, source=replace(labelled.source, num_rows=None))
+        labeled = load_labeled(*args)
+        return replace(labeled, source=replace(labeled.source, num_rows=None))
 
-    monkeypatch.setattr("vitdfq.evaluation.load_labelled", without_length)
+    monkeypatch.setattr("vitdfq.evaluation.load_labeled", without_length)
     with pytest.raises(RecipeError, match=r"set evaluate\.num_images"):
         evaluate(Reader(), dataset=folder)
     assert evaluate(Reader(), dataset=folder, num_images=4)["num_images"] == 4
@@ -154,15 +156,19 @@ def test_broken_models_are_refused(folder):
 
 
 @pytest.mark.parametrize("numbers", [{"num_images": 0}, {"batch_size": 0}, {"num_workers": -1}])
-def test_numbers_out_of_range(numbers, folder):
+def test_numbers_out_of_range_are_refused(numbers, folder):
     with pytest.raises(ValueError, match="it must be at least"):
-        check_numbers(**numbers)
+        EvaluationOptions(**numbers)
     with pytest.raises(ValueError, match="it must be at least"):
         evaluate(Reader(), dataset=folder, **numbers)
 
 
-def test_progress_shows_running_top1(folder, monkeypatch, capsys):
+def test_progress_shows_running_top1(folder, monkeypatch, caplog):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    evaluate(Reader(), dataset=folder, batch_size=3, run=SharedRun())
+    assert "evaluate: 3/5" in caplog.text and "top1 60" in caplog.text
+
+
+def test_from_python_nothing_is_printed(folder, capsys):
     evaluate(Reader(), dataset=folder, batch_size=3)
-    captured = capsys.readouterr()
-    assert "evaluate: 3/5" in captured.err and "top1 60" in captured.err and not captured.out
+    assert capsys.readouterr() == ("", "")

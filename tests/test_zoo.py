@@ -1,4 +1,4 @@
-"""The zoo: small files, whole geometry, and the accuracy its config states."""
+"""The zoo: file sizes, the structure of its models, and the accuracies in their configs."""
 
 import json
 
@@ -10,7 +10,7 @@ from vitdfq.models.load import ZOO
 NAMES = sorted(path.parent.name for path in ZOO.glob("*/config.json"))
 
 
-def test_three_architectures():
+def test_there_are_three_architectures():
     assert NAMES == ["deit", "swin", "vit"]
 
 
@@ -34,7 +34,7 @@ def test_stated_accuracy_is_exact_on_all_images(name):
     assert stated >= 91 and abs(row["top1"] - stated) <= 0.02
 
 
-def test_geometry_exercises_what_real_models_have():
+def test_models_have_the_parts_of_real_ones():
     deit, swin = vitdfq.load_teacher("zoo:deit"), vitdfq.load_teacher("zoo:swin")
     assert deit.num_prefix_tokens == 2
     blocks = [block for layer in swin.layers for block in layer.blocks]

@@ -1,4 +1,4 @@
-"""What CI checks beside the tests: formatting, lint, types. `python tools/check.py` before you commit; `--fix` repairs."""
+"""All checks of CI: formatting, lint, types, tests. Run it before a commit; `--fix` formats, `--no-tests` omits the tests."""
 
 import subprocess
 import sys

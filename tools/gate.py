@@ -1,11 +1,11 @@
-"""Digests of what the numeric core computes, so that a change of structure can be shown to change no number.
+"""Digests of the results of the numeric core, to show that a change of the code's structure changes no number.
 
     python tools/gate.py --write before.json          # on the commit before the change
-    python tools/gate.py --against before.json        # after it: prints what differs, exit code 1 if anything does
+    python tools/gate.py --against before.json        # after it: prints the differences, exit code 1 if there are any
 
-Everything runs on one thread. Digests are those of one processor and one torch: compare on one machine only. `--quick` leaves
-out the whole quickstart recipe (four minutes) and keeps the many small computations (two minutes). Only the public Python API
-is used, so that the tool outlives renamed modules.
+Everything runs on one thread. Digests depend on the processor and on the version of torch: compare on one machine only.
+`--quick` omits the quickstart recipe (four minutes) and runs many small computations (two minutes). The tool uses the public
+Python API only, so that renamed modules do not affect it.
 """
 
 import argparse
@@ -38,10 +38,10 @@ POLICIES = ("vitdfq", "repq_vit", "ptq4vit", "fq_vit", "adalog", "psaq_vit", "sa
 
 def digest(*tensors: torch.Tensor) -> str:
     """SHA-256 of the tensors' bytes, shortened."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for tensor in tensors:
-        found.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
+        sha256.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()[:16]
 
 
 def state_digest(model: torch.nn.Module) -> str:
@@ -53,12 +53,12 @@ def quick() -> Iterator[tuple[str, str]]:
     teachers = {name: vitdfq.load_teacher(name) for name in ZOO}
     inputs = vitdfq.synthesize(teachers["zoo:vit"], method="noise", num_images=16, seed=7)
     images = {name: vitdfq.synthesize(teacher, method="dead_leaves", num_images=16) for name, teacher in teachers.items()}
-    for name, painted in images.items():
-        yield f"images/{name}/dead_leaves", digest(painted)
+    for name, procedural in images.items():
+        yield f"pool/{name}", digest(procedural)
     for method in METHODS:
         for name in ("zoo:deit", "zoo:swin"):
-            found = vitdfq.synthesize(teachers[name], method=method, num_images=4, steps=3 if METHODS[method].steps else None)
-            yield f"images/{name}/{method}", digest(found)
+            steps = 3 if METHODS[method].steps else None
+            yield f"images/{name}/{method}", digest(vitdfq.synthesize(teachers[name], method=method, num_images=4, steps=steps))
     for name, teacher in teachers.items():
         prepared = vitdfq.prepare(teacher)
         yield f"prepared/{name}", digest(prepared(inputs))
@@ -80,7 +80,7 @@ def quick() -> Iterator[tuple[str, str]]:
 
 
 def quickstart() -> Iterator[tuple[str, str]]:
-    """Yield (name, digest) of what the recipe quickstart leaves, without its baseline and with fewer test images."""
+    """Yield (name, digest) of the files of the recipe quickstart, without its baseline and with fewer test images."""
     with tempfile.TemporaryDirectory() as folder:
         changes = ["baselines=[]", "evaluate.num_images=1000"]
         metrics = vitdfq.run("recipes/quickstart.yaml", out=Path(folder) / "run", overrides=changes)
@@ -97,16 +97,16 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     before = json.loads(args.against.read_text()) if args.against else {}
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     different = 0
     for name, value in [*quick(), *([] if args.quick else quickstart())]:
-        found[name] = value
-        if before and before.get(name) != value:
+        digests[name] = value
+        if name in before and before[name] != value:
             different += 1
             print(f"{name}: was {before.get(name)}, is {value}", flush=True)
     if args.write:
-        args.write.write_text(json.dumps(found, indent=2) + "\n")
-    print(f"{len(found)} digests, {different} differ" if before else f"{len(found)} digests")
+        args.write.write_text(json.dumps(digests, indent=2) + "\n")
+    print(f"{len(digests)} digests, {different} differ" if before else f"{len(digests)} digests")
     sys.exit(different > 0)
 
 

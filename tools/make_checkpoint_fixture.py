@@ -1,6 +1,6 @@
-"""Write a tiny checkpoint of today's format for tests/checkpoints/, with images and the logits it must give for ever.
+"""Write a tiny checkpoint of the current format for tests/checkpoint/stored/, with images and the expected logits.
 
-python tools/make_checkpoint_fixture.py        before FORMAT_VERSION changes; commit the folder, never write it again
+python tools/make_checkpoint_fixture.py        # before FORMAT_VERSION changes; commit the folder and never write it again
 """
 
 import sys
@@ -14,7 +14,7 @@ import vitdfq
 from vitdfq.checkpoint.save_load import FORMAT_VERSION
 
 SHAPE = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
-OVERRIDES = {  # every kind of packed layer once
+OVERRIDES = {  # one of each kind of packed layer
     "blocks.0.attn.*": {"weight": {"bits": 3, "group_size": 16}},
     "blocks.0.mlp.fc1": {"weight": {"bits": 6, "symmetric": True}},
     "blocks.1.mlp.fc2": {"weight": {"bits": 5}, "activation": {"bits": None}},

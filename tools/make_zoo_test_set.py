@@ -1,9 +1,9 @@
-"""Write the 10,000 Fashion-MNIST test images as the package's own test set, in the schema of ImageNet-1k.
+"""Write the 10,000 Fashion-MNIST test images as the test set of the package, in the schema of ImageNet-1k.
 
     python tools/make_zoo_test_set.py
 
-The files lie under vitdfq/zoo/fashion-mnist/ as parquet with the columns `image` (PNG bytes) and `label` (a ClassLabel with
-the ten names), so that evaluating a zoo model runs the very code that evaluates on ImageNet.
+The files are written to vitdfq/zoo/fashion-mnist/ as parquet with the columns `image` (PNG bytes) and `label` (a ClassLabel with
+the ten names), so that the evaluation of a zoo model runs the same code as one on ImageNet.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def check(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    """Read the files back as the package will: same features, same pixels, same labels, same order."""
+    """Read the files as the package does, and compare features, pixels, labels and their order."""
     files = [str(path) for path in sorted(folder.glob("test-*.parquet"))]
     rows = load_dataset("parquet", data_files={"test": files}, split="test", streaming=True)
     assert rows.features == FEATURES, rows.features

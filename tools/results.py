@@ -1,4 +1,4 @@
-"""Fill README's table of results from finished runs: python tools/results.py runs/quickstart runs/..."""
+"""Write README's table of results from finished runs: python tools/results.py runs/quickstart runs/..."""
 
 import json
 import sys

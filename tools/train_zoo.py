@@ -4,8 +4,8 @@
     python tools/train_zoo.py --models swin   # one of them
 
 Each epoch ends with a checkpoint in --work; the same command resumes. The result is a timm local-dir folder
-(config.json + model.safetensors in fp16) under vitdfq/zoo/. The test images are read once, after training, for the
-figure that goes into config.json.
+(config.json + model.safetensors in fp16) under vitdfq/zoo/. The test images are read once, after training, for the accuracy
+in config.json.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 MEAN, STD = 0.286, 0.353  # of the training images, the same for the three equal channels
-# Each round is one warm-up and one cosine. The first sees shifted and partly blanked images, the second nearly the images as
-# they are, which sharpens what the first has learnt. The DeiT starts from the ViT and learns its answers with the distillation
-# token (hard distillation, arXiv 2012.12877); the first stage of the Swin starts from the ViT's first blocks and learns its
-# probabilities. Windows of 4 on a grid of 7 are shifted and padded.
+# Each round is one warm-up and one cosine. The first round has strong augmentation (shifted, partly blanked images), the second
+# weak augmentation, for fine-tuning. The DeiT is initialized from the ViT and learns its predictions with the distillation token
+# (hard distillation, arXiv 2012.12877). The first stage of the Swin is initialized from the ViT's first blocks, and the Swin
+# learns the ViT's probabilities. Windows of 4 on a grid of 7 are shifted and padded.
 BROAD = {"lr": 1e-3, "shift": 2, "erase": 0.25}
 FINE = {"lr": 8e-4, "shift": 1, "erase": 0.0}
 ZOO = {
@@ -81,7 +81,7 @@ def train(name: str, args: argparse.Namespace) -> torch.nn.Module:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(args.seed)
     images, labels = load_fashion_mnist("train")
-    images, labels = normalise(images).to(device), torch.from_numpy(labels).to(device)
+    images, labels = normalize(images).to(device), torch.from_numpy(labels).to(device)
     model = build(name).to(device)
     if "start_from" in ZOO[name]:
         start_from(model, args.out / ZOO[name]["start_from"])
@@ -120,7 +120,7 @@ def train_round(name, number, spec, model, images, labels, state, checkpoint: Pa
         first = state["epoch"] + 1
         print(f"{name}: resuming round {number} at epoch {first}", flush=True)
     for epoch in range(first, epochs):
-        torch.manual_seed(args.seed * 1000 + 100 * number + epoch)  # so that a resumed run sees the same batches
+        torch.manual_seed(args.seed * 1000 + 100 * number + epoch)  # a resumed run has the same batches
         model.train()
         start, losses = time.time(), 0.0
         order = torch.randperm(len(images), device=device)
@@ -148,7 +148,7 @@ def train_round(name, number, spec, model, images, labels, state, checkpoint: Pa
 
 
 def start_from(model: torch.nn.Module, folder: Path) -> None:
-    """Copy from a trained ViT what has a place in `model`; the rest keeps its random start."""
+    """Initialize `model` with the weights of a trained ViT where names and shapes agree; the others stay random."""
     trained = timm.create_model(f"local-dir:{folder}", pretrained=True).state_dict()
     if "head_dist.weight" in model.state_dict():  # DeiT: a second prefix token, position and head, equal at the start
         trained["pos_embed"] = torch.cat([trained["pos_embed"][:, :1], trained["pos_embed"]], dim=1)
@@ -156,8 +156,8 @@ def start_from(model: torch.nn.Module, folder: Path) -> None:
         trained |= {f"head_dist.{part}": trained[f"head.{part}"] for part in ("weight", "bias")}
     else:  # Swin: blocks of the first stage
         trained = {key.replace("blocks.", "layers.0.blocks.", 1): value for key, value in trained.items()}
-    own = model.state_dict()
-    fitting = {key: value for key, value in trained.items() if key in own and value.shape == own[key].shape}
+    state = model.state_dict()
+    fitting = {key: value for key, value in trained.items() if key in state and value.shape == state[key].shape}
     model.load_state_dict(fitting, strict=False)
 
 
@@ -166,16 +166,16 @@ def loss_of(model, teacher, x, y) -> torch.Tensor:
     if teacher is None:
         return F.cross_entropy(output.float(), y, label_smoothing=0.1)
     with torch.no_grad():
-        taught = teacher(x).float()
-    if isinstance(output, tuple):  # DeiT: the class token learns the labels, the distillation token the teacher's answers
+        target = teacher(x).float()
+    if isinstance(output, tuple):  # DeiT: the class token learns the labels, the distillation token the teacher's classes
         by_class, by_distillation = (logits.float() for logits in output)
-        answers = F.cross_entropy(by_distillation, taught.argmax(dim=1), label_smoothing=0.1)
-        return 0.5 * F.cross_entropy(by_class, y, label_smoothing=0.1) + 0.5 * answers
-    soft = F.kl_div(output.float().log_softmax(1), taught.log_softmax(1), log_target=True, reduction="batchmean")
+        distillation = F.cross_entropy(by_distillation, target.argmax(dim=1), label_smoothing=0.1)
+        return 0.5 * F.cross_entropy(by_class, y, label_smoothing=0.1) + 0.5 * distillation
+    soft = F.kl_div(output.float().log_softmax(1), target.log_softmax(1), log_target=True, reduction="batchmean")
     return 0.5 * F.cross_entropy(output.float(), y, label_smoothing=0.1) + 0.5 * soft
 
 
-def normalise(images) -> torch.Tensor:
+def normalize(images) -> torch.Tensor:
     """uint8 (N, 28, 28) -> float32 (N, 1, 28, 28); the three channels are expanded per batch."""
     return (torch.from_numpy(images.copy())[:, None].float() / 255 - MEAN) / STD
 
@@ -199,15 +199,15 @@ def augment(x: torch.Tensor, shift: int, erase_share: float) -> torch.Tensor:
 
 @torch.no_grad()
 def accuracy(model: torch.nn.Module) -> float:
-    """Top-1 in percent on the 10,000 test images, which training never sees."""
+    """Top-1 in percent on the 10,000 test images, which are not used in training."""
     images, labels = load_fashion_mnist("test")
-    images, labels = normalise(images).expand(-1, 3, -1, -1), torch.from_numpy(labels)
+    images, labels = normalize(images).expand(-1, 3, -1, -1), torch.from_numpy(labels)
     hits = sum((model(x).argmax(1) == y).sum().item() for x, y in zip(images.split(500), labels.split(500), strict=True))
     return 100 * hits / len(labels)
 
 
 def export(name: str, model: torch.nn.Module, folder: Path) -> None:
-    """Write the timm local-dir folder; accuracy is that of the fp16 weights as a user will load them."""
+    """Write the timm local-dir folder; the accuracy is that of the fp16 weights, loaded from there."""
     entry = ZOO[name]
     folder.mkdir(parents=True, exist_ok=True)
     halves = {key: value.half().contiguous() for key, value in model.state_dict().items()}

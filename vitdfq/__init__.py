@@ -8,14 +8,16 @@
     evaluate       top-1, top-5, agreement with the teacher           vitdfq/evaluation.py
     to_integer     a copy that multiplies integers                    vitdfq/quantization/integer/
     save, load     the packed checkpoint                              vitdfq/checkpoint/
-    export         ONNX, checked                                  vitdfq/onnx/
+    export         ONNX, checked                                      vitdfq/onnx/
     push           the checkpoint, on the Hugging Face Hub            vitdfq/hub/
     run            all of it, as a recipe says                        vitdfq/workflow/
 
-Names are imported on first use, so that `import vitdfq` is cheap.
+Names are imported on first use, so that `import vitdfq` is cheap. The library prints nothing: its messages go to
+`logging.getLogger("vitdfq")`, its bars appear on the command line alone.
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING
 
 from vitdfq.common.version import __version__
@@ -50,6 +52,13 @@ if TYPE_CHECKING:
     from vitdfq.recipe import load_recipe
     from vitdfq.synthesis import synthesize
     from vitdfq.workflow.run import run
+
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless the program that uses it sets up logging
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str):

@@ -1,6 +1,7 @@
-"""The command line: typer, and nothing that could live elsewhere. torch is imported inside the commands, so `--help` is quick."""
+"""The command line. Commands import torch and the rest of the library when they run, so that `--help` is fast."""
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -34,11 +35,11 @@ class ExportFormat(StrEnum):
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
-OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for results [runs/<recipe name>].")]
+OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for results (default: runs/RECIPE_NAME).")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change a recipe key; may be repeated.")
 ]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run left in the folder.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Remove the results of earlier runs from the folder first.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="What to print on stdout.")]
 
 
@@ -50,15 +51,14 @@ def print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[  # eager: it needs no verb
+    version: Annotated[  # eager: it needs no command
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=print_version)
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only results and errors.")] = False,
 ) -> None:
-    if quiet:
-        from vitdfq.runtime import progress
+    from vitdfq.runtime.progress import show_messages
 
-        progress.quiet = True
+    show_messages(logging.WARNING if quiet else logging.INFO)
 
 
 @app.command()
@@ -70,15 +70,15 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its estimated cost; do nothing.")] = False,
     format: FormatOption = Format.human,
 ) -> None:
-    """The main job: synthesise, quantize, calibrate, evaluate, save."""
+    """The main job: synthesize, quantize, calibrate, evaluate, save."""
     if dry_run:
         from vitdfq.cost.dry_run import plan
         from vitdfq.recipe import load_recipe
 
         planned = plan(load_recipe(recipe, overrides or []), out=str(out) if out else None)
-        show(planned.to_dict(), format, planned.render)
+        print_result(planned.to_dict(), format, planned.render)
         return
-    line(recipe, out, overrides, fresh, format, until="metrics")
+    run_until("metrics", recipe, out, overrides, fresh, format)
 
 
 @app.command()
@@ -90,7 +90,7 @@ def synthesize(
     format: FormatOption = Format.human,
 ) -> None:
     """Only the synthetic images, and their grid."""
-    line(recipe, out, overrides, fresh, format, until="images")
+    run_until("images", recipe, out, overrides, fresh, format)
 
 
 @app.command()
@@ -102,7 +102,7 @@ def calibrate(
     format: FormatOption = Format.human,
 ) -> None:
     """Up to the packed checkpoint, without evaluation."""
-    line(recipe, out, overrides, fresh, format, until="student")
+    run_until("student", recipe, out, overrides, fresh, format)
 
 
 @app.command()
@@ -111,13 +111,15 @@ def evaluate(run: RunArgument, overrides: SetOption = None, format: FormatOption
     from vitdfq.workflow.run import evaluate_run
 
     metrics = evaluate_run(run, overrides or [])
-    show(metrics, format, lambda: "\n".join(f"{key:15} {value}" for key, value in metrics.items()))
+    print_result(metrics, format, lambda: "\n".join(f"{key:15} {value}" for key, value in metrics.items()))
 
 
 @app.command()
 def compare(
     recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipes that differ in their images only.")],
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for results [runs/compare_<name>].")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for results (default: runs/compare_RECIPE_NAME).")
+    ] = None,
     overrides: SetOption = None,
     fresh: FreshOption = False,
     format: FormatOption = Format.human,
@@ -126,10 +128,10 @@ def compare(
     from vitdfq.reports.tables import comparison_table
     from vitdfq.workflow.compare import compare
 
-    found = compare(recipes, out=out, overrides=overrides or [], fresh=fresh)
-    show(found, format, lambda: comparison_table(found))
-    if found["failed"]:
-        fail(f"{len(found['failed'])} of {len(found['rows'])} rows failed: {', '.join(found['failed'])}", 1)
+    content = compare(recipes, out=out, overrides=overrides or [], fresh=fresh)
+    print_result(content, format, lambda: comparison_table(content))
+    if content["failed"]:
+        exit_with_error(f"{len(content['failed'])} of {len(content['rows'])} rows failed: {', '.join(content['failed'])}", 1)
 
 
 @app.command()
@@ -139,38 +141,40 @@ def bench(
     format: FormatOption = Format.human,
 ) -> None:
     """What a recipe's models and steps cost on this machine."""
-    from vitdfq.cost.benchmark import bench, table
+    from vitdfq.cost.benchmark import benchmark, benchmark_table
     from vitdfq.recipe import load_recipe
 
-    found = bench(load_recipe(recipe, overrides or []))
-    show(found, format, lambda: table(found))
+    results = benchmark(load_recipe(recipe, overrides or []))
+    print_result(results, format, lambda: benchmark_table(results))
 
 
 @app.command()
 def export(
     run: RunArgument,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="[RUN/onnx/model.onnx]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="File of the model (default: RUN/onnx/model.onnx).")
+    ] = None,
     format: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = ExportFormat.onnx,
 ) -> None:
     """A checkpoint as a file for other runtimes, compared with the student before it is written."""
     from vitdfq.onnx import export, summary
 
-    found = export(run, out, format=format.value)
-    show(found, Format.human, lambda: summary(found))
+    result = export(run, out, format=format.value)
+    print_result(result, Format.human, lambda: summary(result))
 
 
 @app.command()
 def push(
     run: RunArgument,
-    repo: Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="Hub repository; made if it is not there.")],
-    private: Annotated[bool, typer.Option("--private", help="Only those you allow see it.")] = False,
+    repo: Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="Hub repository; created if it does not exist.")],
+    private: Annotated[bool, typer.Option("--private", help="Create it as a private repository.")] = False,
     format: FormatOption = Format.human,
 ) -> None:
     """Publish a finished run on the Hugging Face Hub, in one commit; the token comes from HF_TOKEN or `hf auth login`."""
     from vitdfq.hub.publish import push
 
-    found = push(run, repo, private=private)
-    show(found, format, lambda: f"{found['url']}\n{len(found['files'])} files, commit {found['commit']}")
+    result = push(run, repo, private=private)
+    print_result(result, format, lambda: f"{result['url']}\n{len(result['files'])} files, commit {result['commit']}")
 
 
 @app.command()
@@ -182,42 +186,42 @@ def info(
     from vitdfq.checkpoint.describe import summary
     from vitdfq.checkpoint.save_load import describe
 
-    found = describe(checkpoint)
-    show(found, format, lambda: summary(found))
+    description = describe(checkpoint)
+    print_result(description, format, lambda: summary(description))
 
 
 @app.command(name="list")
 def list_names(
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="recipes, zoo, methods, losses, ... [all]")] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="recipes, zoo, methods, losses, ... (default: all)")] = None,
     format: FormatOption = Format.human,
 ) -> None:
     """Every name that a recipe can use."""
     from vitdfq.recipe.catalog import names
 
-    found = names(kind)
-    show(found, format, lambda: "\n".join(f"{kind:13} {', '.join(choices)}" for kind, choices in found.items()))
+    catalog = names(kind)
+    print_result(catalog, format, lambda: "\n".join(f"{kind:13} {', '.join(choices)}" for kind, choices in catalog.items()))
 
 
-def line(recipe: str, out: Path | None, overrides: list[str] | None, fresh: bool, format: Format, until: str) -> None:
-    """Go along the straight line up to a stage and show the metrics."""
+def run_until(until: str, recipe: str, out: Path | None, overrides: list[str] | None, fresh: bool, format: Format) -> None:
+    """Run a recipe up to the stage `until` and print the metrics."""
     from vitdfq.reports.tables import summary_table
     from vitdfq.workflow.run import run
 
     metrics = run(recipe, out=out, overrides=overrides or [], fresh=fresh, until=until)
-    done = "student" in metrics
-    show(metrics, format, lambda: summary_table(metrics) if done else json.dumps(metrics, indent=2))
+    is_complete = "student" in metrics
+    print_result(metrics, format, lambda: summary_table(metrics) if is_complete else json.dumps(metrics, indent=2))
 
 
-def show(content: Any, format: Format, render: Callable[[], Any]) -> None:
-    """Print a result on stdout: JSON for machines, `render()` for people; of several processes the main one speaks."""
-    if not distributed.speaks():
+def print_result(content: Any, format: Format, render: Callable[[], Any]) -> None:
+    """Print a result on stdout, as JSON or as `render()` returns it; of several processes the main one prints."""
+    if not distributed.is_reporting():
         return
     if format is Format.json:
         typer.echo(json.dumps(content, indent=2))
         return
     from rich.console import Console
 
-    # A file or pipe gets whole lines, whatever the width of the terminal that is not there.
+    # rich wraps lines at the width of the terminal; a file or pipe has none
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(render(), markup=False)
 
 
@@ -226,21 +230,24 @@ def main() -> None:
     try:
         app()
     except VitdfqError as error:
-        fail(error, error.exit_code)
+        exit_with_error(error, error.exit_code)
     except KeyboardInterrupt:
-        fail("interrupted; the same command goes on from the last finished stage", 130)
+        exit_with_error("interrupted; the same command goes on from the last finished stage", 130)
     except OSError as error:
-        fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1, error)
-    except Exception as error:  # the border: whatever is left is a bug or a wrong argument that nobody foresaw
-        fail(f"{type(error).__name__}: {error} (VITDFQ_DEBUG=1 shows the traceback)", 1, error)
+        exit_with_error(f"{error.filename or 'file system'}: {error.strerror or error}", 1, error)
+    except Exception as error:  # a bug, or a wrong argument without a check of its own
+        exit_with_error(f"{type(error).__name__}: {error} (VITDFQ_DEBUG=1 shows the traceback)", 1, error)
 
 
-def fail(message: object, exit_code: int, error: BaseException | None = None) -> None:
-    """Print one line and exit. Of several processes all meet the errors of `vitdfq.common.errors`: the main one says them."""
+def exit_with_error(message: object, exit_code: int, error: BaseException | None = None) -> None:
+    """Print one line on stderr and exit.
+
+    The errors of `vitdfq.common.errors` occur in every process, so only the main one prints them; others may not.
+    """
     if error is not None and os.environ.get("VITDFQ_DEBUG"):
         raise error
-    if distributed.speaks() or not isinstance(message, VitdfqError):
-        who = "" if distributed.speaks() else f"process {os.environ['RANK']}: "
-        typer.echo(f"error: {who}" + " ".join(str(message).split()), err=True)
+    if distributed.is_reporting() or not isinstance(message, VitdfqError):
+        prefix = "" if distributed.is_reporting() else f"process {os.environ['RANK']}: "
+        typer.echo(f"error: {prefix}" + " ".join(str(message).split()), err=True)
     sys.stderr.flush()
     raise SystemExit(exit_code)

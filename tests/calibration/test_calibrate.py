@@ -1,4 +1,4 @@
-"""calibrate(): what it takes, in what state it leaves a student, and what it refuses."""
+"""calibrate(): its steps, the state of the calibrated student, and refused arguments."""
 
 import math
 
@@ -21,7 +21,7 @@ def on_grid(module) -> bool:
 
 
 def test_a_loaded_student_calibrated_again_ends_on_its_grids(tiny_vit, images, tmp_path):
-    """Once on their grids weights are no longer rounded; a step that trains must round them again, or they stay in float."""
+    """Weights on their grids are not rounded any more. A step that trains has to round them again."""
     student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
     again = load(save(student, tmp_path))
     calibrate(again, tiny_vit, images, steps=[{"reconstruct": {"iterations": 3, "lr": 0.5, "guarded": False}}])
@@ -30,7 +30,7 @@ def test_a_loaded_student_calibrated_again_ends_on_its_grids(tiny_vit, images, t
     assert torch.equal(load(save(again, tmp_path))(images), again(images))
 
 
-def test_what_learns_is_rounded(tiny_vit, images):
+def test_trainable_weights_are_rounded(tiny_vit, images):
     student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
     with trainable([student]):
         assert not any(module.weight_on_grid for module in weighted_modules(student))
@@ -48,14 +48,14 @@ def test_training_before_observe_is_refused(tiny_vit, images, step):
 
 @pytest.mark.parametrize("steps", [[], ["center"]])
 def test_steps_that_fit_nothing_are_refused(tiny_vit, images, steps):
-    """None means the default steps; an empty list means no step, and leaves nothing to put on a grid."""
+    """None means the default steps. An empty list means no step, so that no weight can be put on a grid."""
     student = quantize(tiny_vit)
     with pytest.raises(ValueError, match=r"^calibrate: patch_embed.proj.weight_quantizer is not fitted; steps lack observe$"):
         calibrate(student, tiny_vit, images, steps=steps)
     assert student.blocks[0].mlp.fc1.weight.isfinite().all()
 
 
-def test_no_steps_leave_a_fitted_student_as_it_is(tiny_vit, images):
+def test_no_steps_do_not_change_a_fitted_student(tiny_vit, images):
     student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
     before = student(images)
     assert torch.equal(calibrate(student, tiny_vit, images, steps=[])(images), before)
@@ -68,17 +68,17 @@ def test_the_first_site_that_is_not_fitted_is_named(tiny_vit, images):
         calibrate(student, tiny_vit, images, steps=["distill"])
 
 
-@pytest.mark.parametrize(("step", "whose"), [("reconstruct", " of head"), ("distill", "")])
-def test_a_loss_that_is_not_finite_stops_the_training(tiny_vit, images, step, whose):
+@pytest.mark.parametrize(("step", "unit"), [("reconstruct", " of head"), ("distill", "")])
+def test_a_loss_that_is_not_finite_stops_the_training(tiny_vit, images, step, unit):
     student = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
-    broken = quantize(tiny_vit, overrides={"*": {"bits": None}})  # of the student's structure, and writes NaN
+    broken = quantize(tiny_vit, overrides={"*": {"bits": None}})  # of the student's structure, with outputs that are NaN
     broken.head.bias.fill_(math.nan)
-    with pytest.raises(NotFiniteError, match=f"^{step}: the loss{whose} is nan at step 0; try a smaller lr$"):
+    with pytest.raises(NotFiniteError, match=f"^{step}: the loss{unit} is nan at step 0; try a smaller lr$"):
         calibrate(student, broken, images, steps=[{step: {"iterations": 3}}])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_what_is_not_finite_is_worse_than_anything(bad):
+def test_an_error_that_is_not_finite_has_an_infinite_ratio(bad):
     assert worst_ratio([bad, 0.5], [1.0, 1.0]) == worst_ratio([0.5, bad], [1.0, 1.0]) == math.inf
     assert worst_ratio([0.5, 0.5], [bad, 1.0]) == math.inf
 
@@ -90,7 +90,7 @@ def test_what_is_not_finite_is_worse_than_anything(bad):
         ({"bits": "w8a8", "weight": {"bits": 3}}, ["center", "observe", "gptq", "distill"]),
         ({"bits": "w4a4", "weight": {"bits": 6}, "activation": {"bits": 6}}, ["center", "observe", "gptq"]),
         ({"bits": "w4a4", "overrides": {"*": {"weight": {"bits": None}}}}, ["center", "observe", "distill"]),
-        ({"bits": "w4a4", "overrides": {"*": {"bits": None}}}, ["center", "observe"]),
+        ({"bits": "w4a4", "overrides": {"*": {"bits": None}}}, ["observe"]),  # no activation to center
     ],
 )
 def test_default_steps_follow_the_bits_that_the_student_has(tiny_vit, kwargs, steps):
@@ -113,10 +113,10 @@ def test_steps_are_checked_before_any_of_them_runs(tiny_vit, images, steps, mess
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
 
 
-def test_adaround_knows_no_groups(tiny_vit, images):
+def test_adaround_of_weights_in_groups_is_refused(tiny_vit, images):
     student, steps = quantize(tiny_vit, weight={"group_size": 16}), ["observe", {"reconstruct": {"rounding": "adaround"}}]
     with pytest.raises(
         ValueError, match=r"^step 'reconstruct': rounding 'adaround' does not go with weight\.group_size 16; choices"
     ):
         calibrate(student, tiny_vit, images, steps=steps)
-    assert student.patch_embed.proj.weight_quantizer.scale.isnan().all()  # said before the first step
+    assert student.patch_embed.proj.weight_quantizer.scale.isnan().all()  # refused before the first step

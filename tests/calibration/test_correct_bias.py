@@ -1,4 +1,4 @@
-"""correct_bias: mean errors per output feature vanish, in order of execution."""
+"""correct_bias: the mean error of each output feature becomes zero, layer by layer in order of execution."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from tiny import make_student_float, make_tiny
 from torch import nn
 
 from vitdfq.calibration import calibrate
-from vitdfq.calibration.correct_bias import correct_bias
+from vitdfq.calibration.correct_bias import CorrectBiasOptions, correct_bias
 from vitdfq.calibration.observe import observe
 from vitdfq.models import norm_readers, projections, record
 from vitdfq.quantization import quantize
@@ -53,24 +53,24 @@ def test_no_mean_error_is_left(teacher, images):
         assert error.abs().max() < 1e-4, name
 
 
-def test_a_planted_bias_is_removed(teacher, images):
-    """In a student without quantizers all that is corrected is what was planted."""
+def test_an_added_bias_is_removed(teacher, images):
+    """In a student without quantizers there is no other error to correct."""
     student = quantize(teacher, overrides={"*": {"bits": None}})
     clean = {name: value.clone() for name, value in student.state_dict().items()}
     free = free_rows(student)
     for name, parameter in student.named_parameters():
         owner = student.get_submodule(name.rpartition(".")[0])
         if name.endswith(".bias") and isinstance(owner, QuantLinear | QuantConv2d):
-            planted = torch.randn(len(parameter))
-            planted[free.get(name.removesuffix(".bias"), [])] = 0
-            parameter.data.add_(planted)
+            added = torch.randn(len(parameter))
+            added[free.get(name.removesuffix(".bias"), [])] = 0
+            parameter.data.add_(added)
     assert not torch.allclose(student(images), teacher(images), atol=0.1)
     correct_bias(student, teacher, images)
     torch.testing.assert_close(student.state_dict(), clean, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(student(images), teacher(images), rtol=1e-3, atol=1e-3)
 
 
-def test_weights_and_grids_stay(teacher, images):
+def test_weights_and_grids_do_not_change(teacher, images):
     student = observed(teacher, images)
     before = {name: value.clone() for name, value in student.state_dict().items()}
     correct_bias(student, teacher, images)
@@ -84,8 +84,8 @@ def test_weights_and_grids_stay(teacher, images):
     assert sorted(changed) == sorted(f"{name}.bias" for name in layers)
 
 
-def test_keys_are_left_out_and_values_left_to_proj(tiny_vit, images):
-    """Other steps shift keys and scale values: what the teacher's are says nothing about them."""
+def test_keys_and_values_are_not_corrected(tiny_vit, images):
+    """Other steps shift keys and scale values, so that the teacher's are no reference."""
     student = quantize(tiny_vit, bits="w8a8")
     calibrate(student, tiny_vit, images, steps=["equalize", "observe"])
     before = student.get_submodule("blocks.0.attn.qkv").bias.clone()
@@ -95,10 +95,10 @@ def test_keys_are_left_out_and_values_left_to_proj(tiny_vit, images):
 
 
 @pytest.mark.parametrize("rewrite", ["equalize", "reparameterize"])
-def test_after_a_rewrite_nothing_is_off(teacher, images, rewrite):
-    """At 8 bits there is little to correct; a rewrite taken for an error would be large."""
+def test_a_change_of_the_float_weights_is_no_error(teacher, images, rewrite):
+    """At 8 bits the errors are small; a change of weights that counted as an error would be large."""
     if not norm_readers(teacher):
-        pytest.skip("no norm to rewrite")
+        pytest.skip("no norm to fold into")
     student = quantize(teacher, bits="w8a8")
     calibrate(student, teacher, images, steps=[rewrite, "observe"])
     before = {name: value.clone() for name, value in student.named_parameters() if name.endswith("bias")}
@@ -114,23 +114,26 @@ def test_after_a_rewrite_nothing_is_off(teacher, images, rewrite):
 def test_mean_errors_shrink_on_other_noise(kind):
     teacher = make_tiny(kind)
     size = teacher.pretrained_cfg["input_size"][1:]
-    seen, unseen = torch.randn(2, 48, 3, *size, generator=torch.Generator().manual_seed(5))
-    student = observed(teacher, seen, "w3a3")
+    noise, other_noise = torch.randn(2, 48, 3, *size, generator=torch.Generator().manual_seed(5))
+    student = observed(teacher, noise, "w3a3")
 
     def mean_error(model):
-        return (model(unseen) - teacher(unseen)).mean(0).square().mean()
+        return (model(other_noise) - teacher(other_noise)).mean(0).square().mean()
 
-    before, target = mean_error(student), (student(unseen) - teacher(unseen)).square().mean()
-    correct_bias(student, teacher, seen)
-    assert mean_error(student) < 0.5 * before
-    assert (student(unseen) - teacher(unseen)).square().mean() < target
+    def error(model):
+        return (model(other_noise) - teacher(other_noise)).square().mean()
+
+    mean_before, before = mean_error(student), error(student)
+    correct_bias(student, teacher, noise)
+    assert mean_error(student) < 0.5 * mean_before
+    assert error(student) < before
 
 
-def test_only_the_first_images_count(tiny_vit, images):
-    one, other = observed(tiny_vit, images), observed(tiny_vit, images)
-    correct_bias(one, tiny_vit, images, num_images=4)
-    correct_bias(other, tiny_vit, images[:4])
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+def test_only_the_first_images_are_used(tiny_vit, images):
+    by_option, by_slice = observed(tiny_vit, images), observed(tiny_vit, images)
+    correct_bias(by_option, tiny_vit, images, CorrectBiasOptions(num_images=4))
+    correct_bias(by_slice, tiny_vit, images[:4])
+    assert all(torch.equal(value, by_slice.state_dict()[name]) for name, value in by_option.state_dict().items())
 
 
 def test_before_observe_it_is_refused(tiny_vit, images):
@@ -140,7 +143,7 @@ def test_before_observe_it_is_refused(tiny_vit, images):
     assert not any(part._forward_hooks for model in (student, tiny_vit) for part in model.modules())
 
 
-def test_a_layer_without_bias_gets_one(images):
+def test_a_layer_without_a_bias_receives_one(images):
     teacher = make_tiny("swin")
     assert teacher.get_submodule("layers.1.downsample.reduction").bias is None
     student = observed(teacher, torch.randn(4, 3, 32, 32))

@@ -1,4 +1,4 @@
-"""End-to-end distillation and the guard that watches it."""
+"""End-to-end distillation, and its validation on held-out images."""
 
 import pytest
 import torch
@@ -12,22 +12,22 @@ from vitdfq.synthesis import synthesize
 from vitdfq.training.output_distance import output_distance, run_to_outputs
 
 
-def leaves(teacher, count=32, seed=0):
+def dead_leaves(teacher, count=32, seed=0):
     return synthesize(teacher, method="dead_leaves", num_images=count, seed=seed)
 
 
 @pytest.mark.parametrize("kind", ["vit", "deit", "swin", "levit"])
-def test_ending_is_the_models_own(kind):
+def test_outputs_are_those_of_the_model(kind):
     teacher = make_tiny(kind)
     images = torch.randn(3, 3, *image_size(teacher))
-    ending = run_to_outputs(teacher, images)
-    torch.testing.assert_close(ending.logits, teacher(images))
-    torch.testing.assert_close(ending.tokens, teacher.forward_features(images))
-    assert output_distance(ending, ending) == 0
+    outputs = run_to_outputs(teacher, images)
+    torch.testing.assert_close(outputs.logits, teacher(images))
+    torch.testing.assert_close(outputs.tokens, teacher.forward_features(images))
+    assert output_distance(outputs, outputs) == 0
 
 
-def test_nearer_on_images_not_trained_on(teacher):
-    images, others = leaves(teacher), leaves(teacher, 16, seed=9)
+def test_the_error_falls_on_images_that_are_not_trained_on(teacher):
+    images, others = dead_leaves(teacher), dead_leaves(teacher, 16, seed=9)
     target = run_to_outputs(teacher, others)
 
     def error(steps):
@@ -38,29 +38,29 @@ def test_nearer_on_images_not_trained_on(teacher):
 
 
 @pytest.mark.parametrize("step", ["distill", "reconstruct"])
-def test_training_that_makes_the_student_worse_is_undone(tiny_vit, images, step):
+def test_training_that_increases_the_held_out_error_is_undone(tiny_vit, images, step):
     observed = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"])
-    hurt = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe", {step: {"iterations": 8, "lr": 300.0}}])
-    assert torch.equal(hurt(images), observed(images))
+    trained = calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe", {step: {"iterations": 8, "lr": 300.0}}])
+    assert torch.equal(trained(images), observed(images))
 
 
-def test_guard_tells_foreign_gains_from_real_ones(tiny_vit):
-    """Trained on a flat image alone, the student learns that image; the painted images must notice."""
-    guard = HeldOutValidation(tiny_vit, torch.zeros(4, 3, 32, 32), seed=0)
-    student = calibrate(quantize(tiny_vit, bits="w4a4"), tiny_vit, leaves(tiny_vit), steps=["observe"])
-    before = guard.errors(student)
+def test_the_set_with_the_largest_ratio_decides(tiny_vit):
+    """A student that overfits the given images has a smaller error on them, and a larger one on procedural images."""
+    validation = HeldOutValidation(tiny_vit, torch.zeros(4, 3, 32, 32), seed=0)
+    student = calibrate(quantize(tiny_vit, bits="w4a4"), tiny_vit, dead_leaves(tiny_vit), steps=["observe"])
+    before = validation.errors(student)
     assert len(before) == 2 and worst_ratio(before, before) == 1
     assert worst_ratio([0.1 * before[0], 1.2 * before[1]], before) == pytest.approx(1.2)
 
 
 def test_held_out_images_are_not_trained_on():
     images = torch.arange(200.0)[:, None]
-    for count, held in ((8, 0), (16, 2), (64, 8), (200, 16)):
-        train, held_out = hold_out(images[:count])
-        assert len(held_out) == held and torch.equal(torch.cat([train, held_out]), images[:count])
+    for count, expected in ((8, 0), (16, 2), (64, 8), (200, 16)):
+        training, held_out = hold_out(images[:count])
+        assert len(held_out) == expected and torch.equal(torch.cat([training, held_out]), images[:count])
 
 
-def test_scales_are_buffers_again(tiny_vit, images):
+def test_scales_are_buffers_after_the_training(tiny_vit, images):
     student = quantize(tiny_vit)
     names = set(dict(student.named_buffers()))
     calibrate(student, tiny_vit, images, steps=["observe", {"distill": {"iterations": 2}}])

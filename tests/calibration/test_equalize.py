@@ -1,4 +1,4 @@
-"""equalize: the function stays, the outliers of activations go."""
+"""equalize: outliers of activations shrink, and the float function does not change."""
 
 import pytest
 import timm
@@ -7,51 +7,54 @@ from tiny import make_student_float, make_tiny
 from torch import nn
 
 from vitdfq.calibration import calibrate
-from vitdfq.calibration.equalize import equalize
+from vitdfq.calibration.equalize import EqualizeOptions, equalize
 from vitdfq.calibration.reparameterize import reparameterize
 from vitdfq.models import load_teacher, norm_readers, record
+from vitdfq.models.record import hooked
 from vitdfq.quantization import quantize
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 
 
-def rewritten(teacher, images, **options):
+def equalized(teacher, images, **options):
     student = quantize(teacher)
-    equalize(student, teacher, images, **options)
+    equalize(student, teacher, images, EqualizeOptions(**options))
     return student
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_float_function_stays(teacher, images, alpha):
+def test_the_float_function_does_not_change(teacher, images, alpha):
     teacher, images = teacher.double(), images.double()
-    student = rewritten(teacher, images, alpha=alpha)
-    changed = [name for name, value in student.named_parameters() if not torch.equal(value, _of(teacher, name, value))]
+    student = equalized(teacher, images, alpha=alpha)
+    changed = [
+        name for name, value in student.named_parameters() if not torch.equal(value, parameter_or_zero(teacher, name, value))
+    ]
     assert {f"{site.norm}.weight" for site in norm_readers(teacher)} <= set(changed)
     assert {f"{reader}.weight" for site in norm_readers(teacher) for reader in site.readers} <= set(changed)
     assert {name for name in student.state_dict() if name.endswith("proj.weight") and "attn" in name} <= set(changed)
     torch.testing.assert_close(make_student_float(student, teacher)(images), teacher(images), rtol=1e-9, atol=1e-9)
 
 
-def _of(teacher, name, value):
+def parameter_or_zero(teacher, name, value):
     return dict(teacher.named_parameters()).get(name, torch.zeros_like(value))
 
 
 @pytest.mark.parametrize(
     "inner", [{"scale_attn_norm": True, "scale_mlp_norm": True}, {"qk_norm": True}, {"norm_layer": "rmsnorm"}]
 )
-def test_float_function_stays_with_other_norms(inner):
+def test_the_float_function_does_not_change_with_other_norms(inner):
     torch.manual_seed(0)
     module = timm.create_model("vit_tiny_patch16_224", num_classes=5, **VIT, **inner)
     for parameter in module.parameters():
         parameter.data.add_(0.2 * torch.randn_like(parameter))
     teacher = load_teacher(module, **VIT, **inner).double()
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
-    student = rewritten(teacher, images)
+    student = equalized(teacher, images)
     torch.testing.assert_close(make_student_float(student, teacher)(images), teacher(images), rtol=1e-9, atol=1e-9)
 
 
 def with_outlier(kind):
-    """One channel of every norm's output, and one of the values, is thirty times the others."""
+    """One channel of every norm's output, and one of the values, is thirty times as large as the others."""
     teacher = make_tiny(kind)
     with torch.no_grad():
         for site in norm_readers(teacher):
@@ -69,51 +72,49 @@ def with_outlier(kind):
     return teacher
 
 
-def peaks(model, images, names):
-    """Largest over median peak of a channel, per module's input."""
-    found = {}
+def peak_ratios(model, images, names):
+    """The largest over the median peak of the channels of each module's input."""
+    ratios = {}
 
-    def listen(name):
+    def measure(name):
         def hook(module, args):
             channels = args[0].abs().flatten(0, -2).amax(0)
-            found[name] = (channels.max() / channels.median()).item()
+            ratios[name] = (channels.max() / channels.median()).item()
 
         return hook
 
-    hooks = [model.get_submodule(name).register_forward_pre_hook(listen(name)) for name in names]
-    model(images)
-    for hook in hooks:
-        hook.remove()
-    return found
+    with hooked(model.get_submodule(name).register_forward_pre_hook(measure(name)) for name in names):
+        model(images)
+    return ratios
 
 
 @pytest.mark.parametrize("kind", ["vit", "deit", "swin"])
-def test_outliers_shrink_where_they_were_planted(kind):
+def test_outliers_shrink(kind):
     teacher = with_outlier(kind)
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     names = [reader for site in norm_readers(teacher) for reader in site.readers]
     names += [name for name, part in teacher.named_modules() if name.endswith("attn.proj") and isinstance(part, nn.Linear)]
-    before = peaks(teacher, images, names)
-    after = peaks(make_student_float(rewritten(teacher, images), teacher), images, names)
-    # One weight of the channel is as much smaller as its activation is larger: alpha 0.5 takes all of what was planted.
+    before = peak_ratios(teacher, images, names)
+    after = peak_ratios(make_student_float(equalized(teacher, images), teacher), images, names)
+    # The channel's weights are thirty times smaller as its activations are thirty times larger: alpha 0.5 balances both.
     assert all(after[name] < before[name] / 5 for name in names), (before, after)
 
 
-def test_alpha_one_makes_channels_alike(tiny_vit, images):
-    plain = make_student_float(rewritten(tiny_vit, images, alpha=1.0), tiny_vit)
-    assert all(ratio < 1.001 for ratio in peaks(plain, images, ["blocks.0.attn.qkv", "blocks.1.mlp.fc1"]).values())
+def test_alpha_one_gives_channels_one_range(tiny_vit, images):
+    plain = make_student_float(equalized(tiny_vit, images, alpha=1.0), tiny_vit)
+    assert all(ratio < 1.001 for ratio in peak_ratios(plain, images, ["blocks.0.attn.qkv", "blocks.1.mlp.fc1"]).values())
 
 
-def test_what_is_measured_is_the_student(tiny_vit, images):
-    """Once alpha 1 has made channels alike, a second time finds nothing to do; in the teacher it would."""
-    student = rewritten(tiny_vit, images, alpha=1.0)
+def test_the_student_is_measured_not_the_teacher(tiny_vit, images):
+    """With alpha 1 the student's channels have one range, so that a second call has no effect; the teacher's do not."""
+    student = equalized(tiny_vit, images, alpha=1.0)
     before = student.get_submodule("blocks.1.norm2").weight.clone()
-    equalize(student, tiny_vit, images, alpha=1.0)
+    equalize(student, tiny_vit, images, EqualizeOptions(alpha=1.0))
     torch.testing.assert_close(student.get_submodule("blocks.1.norm2").weight, before, rtol=1e-4, atol=1e-5)
 
 
-def test_scale_is_that_of_the_paper(tiny_vit, images):
-    student = rewritten(tiny_vit, images, alpha=0.3)
+def test_the_scale_is_that_of_the_paper(tiny_vit, images):
+    student = equalized(tiny_vit, images, alpha=0.3)
     with record(tiny_vit, ["blocks.1.norm2"]) as outputs:
         tiny_vit(images)
     x = outputs["blocks.1.norm2"].abs().amax((0, 1))
@@ -122,7 +123,7 @@ def test_scale_is_that_of_the_paper(tiny_vit, images):
     torch.testing.assert_close(student.get_submodule("blocks.1.norm2").weight, expected)
 
 
-def test_planted_outliers_cost_less_after_it(images):
+def test_the_error_of_outliers_shrinks(images):
     teacher = with_outlier("vit")
 
     def error(steps):
@@ -132,7 +133,7 @@ def test_planted_outliers_cost_less_after_it(images):
     assert error(["equalize", "observe"]) < 0.5 * error(["observe"])
 
 
-def test_a_silent_channel_stays_finite(tiny_vit, images):
+def test_a_channel_of_zeros_stays_finite(tiny_vit, images):
     with torch.no_grad():
         tiny_vit.get_submodule("blocks.0.norm1").weight[3] = 0
         tiny_vit.get_submodule("blocks.0.norm1").bias[3] = 0
@@ -141,7 +142,7 @@ def test_a_silent_channel_stays_finite(tiny_vit, images):
     assert all(value.isfinite().all() for value in student.state_dict().values())
 
 
-def test_rewrites_can_follow_each_other(teacher, images):
+def test_steps_can_follow_each_other(teacher, images):
     teacher, images = teacher.double(), images.double()
     student = quantize(teacher)
     for step in (reparameterize, equalize, reparameterize):
@@ -150,6 +151,6 @@ def test_rewrites_can_follow_each_other(teacher, images):
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1])
-def test_alpha_is_checked(tiny_vit, images, alpha):
-    with pytest.raises(ValueError, match=f"equalize: alpha is {alpha}; choices: 0 to 1"):
-        rewritten(tiny_vit, images, alpha=alpha)
+def test_alpha_out_of_range_is_refused(tiny_vit, images, alpha):
+    with pytest.raises(ValueError, match=f"^step 'equalize': alpha is {alpha}; choices: 0 to 1$"):
+        calibrate(quantize(tiny_vit), tiny_vit, images, steps=[{"equalize": {"alpha": alpha}}, "observe"])

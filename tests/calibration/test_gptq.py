@@ -1,4 +1,4 @@
-"""Rounding with compensation: never worse than rounding to the nearest, by its own measure."""
+"""GPTQ: the output error is never larger than that of rounding to nearest."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def fitted(weight, bits):
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10**6), st.sampled_from([2, 3, 4]))
-def test_no_row_has_more_output_error_than_rounded_to_the_nearest(seed, bits):
+def test_no_row_has_a_larger_output_error_than_rounding_to_nearest(seed, bits):
     weight, moments = layer(seed)
     quantizer = fitted(weight, bits)
     moved = round_rows(weight, moments, quantizer)
@@ -34,7 +34,7 @@ def test_no_row_has_more_output_error_than_rounded_to_the_nearest(seed, bits):
     assert after.sum() < nearest.sum()
 
 
-def test_uncorrelated_inputs_leave_nothing_to_make_up_for():
+def test_weights_of_uncorrelated_inputs_do_not_change():
     weight, _ = layer(0)
     moved = round_columns(weight, torch.diag(torch.rand(20) + 0.1), fitted(weight, 4))
     torch.testing.assert_close(moved, weight)
@@ -48,7 +48,7 @@ def test_columns_are_put_back_in_order(columns):
     torch.testing.assert_close(round_columns(weight, moments, quantizer), weight, rtol=0, atol=0.2)
 
 
-def test_large_damping_is_rounding_to_the_nearest(tiny_vit, images):
+def test_large_damping_is_rounding_to_nearest(tiny_vit, images):
     plain, damped = (
         calibrate(quantize(tiny_vit, bits="w3a3", weight={"observer": "min_max"}), tiny_vit, images, steps=steps)
         for steps in (["observe"], ["observe", {"gptq": {"damping": 1e9}}])
@@ -81,7 +81,7 @@ def test_other_granularities(tiny_vit, images, weight):
     assert error(["observe", "gptq"]) < error(["observe"])
 
 
-def test_bad_damping(tiny_vit, images):
+def test_wrong_damping_and_order_are_refused(tiny_vit, images):
     with pytest.raises(ValueError, match="damping is 0"):
         calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe", {"gptq": {"damping": 0}}])
     with pytest.raises(ValueError, match="put gptq after observe"):

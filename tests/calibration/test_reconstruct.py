@@ -1,4 +1,4 @@
-"""Objectives and roundings of block reconstruction."""
+"""Block reconstruction: objectives, roundings, units trained independently."""
 
 import pytest
 import torch
@@ -6,26 +6,25 @@ from tiny import make_tiny
 
 from vitdfq.calibration import STEPS, calibrate
 from vitdfq.calibration.objectives import OBJECTIVES, _fisher_weights
-from vitdfq.calibration.reconstruct import ROUNDINGS
+from vitdfq.calibration.reconstruct import ROUNDINGS, ReconstructOptions
 from vitdfq.calibration.rounding import learned_rounding
 from vitdfq.models import units
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import weighted_modules
-from vitdfq.runtime.partial_results import PartialResults
 from vitdfq.synthesis import synthesize
 
 FAST = {"iterations": 40, "lr": 2e-2, "scale_lr": 1e-2, "keep": 1.0}
 
 
-def leaves(teacher, count=32, seed=0):
+def dead_leaves(teacher, count=32, seed=0):
     return synthesize(teacher, method="dead_leaves", num_images=count, seed=seed)
 
 
 @pytest.mark.parametrize("kind", ["vit", "swin"])
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
-def test_every_objective_brings_the_student_nearer(objective, kind):
+def test_every_objective_reduces_the_error(objective, kind):
     teacher = make_tiny(kind)
-    images, others = leaves(teacher), leaves(teacher, 16, seed=9)
+    images, others = dead_leaves(teacher), dead_leaves(teacher, 16, seed=9)
     wanted = teacher(others)
 
     def error(steps):
@@ -35,27 +34,27 @@ def test_every_objective_brings_the_student_nearer(objective, kind):
     assert error(["observe", {"reconstruct": FAST | {"objective": objective}}]) < error(["observe"])
 
 
-def test_units_trained_alone_help_and_do_not_need_each_other(tiny_vit):
-    images, others = leaves(tiny_vit), leaves(tiny_vit, 16, seed=9)
+def test_units_trained_independently_reduce_the_error_and_do_not_depend_on_each_other(tiny_vit):
+    images, others = dead_leaves(tiny_vit), dead_leaves(tiny_vit, 16, seed=9)
     wanted = tiny_vit(others)
 
-    def made(steps):
+    def calibrated(steps):
         return calibrate(quantize(tiny_vit, bits="w3a3"), tiny_vit, images, steps=["observe", *steps])
 
-    alone = {"reconstruct": FAST | {"independent": True, "guarded": False}}
+    independent = {"reconstruct": FAST | {"independent": True, "guarded": False}}
     error = lambda student: (student(others) - wanted).square().mean()  # noqa: E731
-    assert error(made([alone])) < error(made([]))
-    # What a unit becomes does not depend on what was done to the units before it.
+    assert error(calibrated([independent])) < error(calibrated([]))
+    # a trained unit does not depend on the units before it
     student = quantize(tiny_vit, bits="w3a3")
-    STEPS["observe"](student, tiny_vit, images)
+    STEPS["observe"].apply(student, tiny_vit, images)
     with torch.no_grad():
         student.patch_embed.proj.weight.add_(0.1)
-    STEPS["reconstruct"](student, tiny_vit, images, **FAST, independent=True, guarded=False, shelf=PartialResults())
-    assert torch.equal(student.blocks[2].mlp.fc2.bias, made([alone]).blocks[2].mlp.fc2.bias)
+    STEPS["reconstruct"].apply(student, tiny_vit, images, ReconstructOptions(**FAST, independent=True, guarded=False))
+    assert torch.equal(student.blocks[2].mlp.fc2.bias, calibrated([independent]).blocks[2].mlp.fc2.bias)
 
 
 @pytest.mark.parametrize("rounding", sorted(ROUNDINGS))
-def test_weights_end_on_the_grid_whichever_way_rounding_is_learned(tiny_vit, images, rounding):
+def test_weights_end_on_their_grids_with_every_rounding(tiny_vit, images, rounding):
     steps = ["observe", {"reconstruct": {"iterations": 5, "rounding": rounding, "guarded": False}}]
     student = calibrate(quantize(tiny_vit, bits="w3a3"), tiny_vit, images, steps=steps)
     for module in weighted_modules(student):
@@ -72,14 +71,16 @@ def test_adaround_moves_a_weight_by_less_than_a_step(tiny_vit, images):
     with learned_rounding([module]) as [soft]:
         grid = module.weight_quantizer.quantizer
         codes = (float_weight / grid.scale).floor() + grid.zero_point
-        inside = (codes >= 0) & (codes < 2**grid.bits - 1)  # neither neighbour is clipped
-        torch.testing.assert_close(soft(float_weight)[inside], float_weight[inside], atol=1e-3, rtol=1e-3)  # starts in between
+        inside = (codes >= 0) & (codes < 2**grid.bits - 1)  # the values below and above are not clipped
+        torch.testing.assert_close(
+            soft(float_weight)[inside], float_weight[inside], atol=1e-3, rtol=1e-3
+        )  # the initial value is the float weight
         with torch.no_grad():
             soft.logit.copy_(torch.randn_like(soft.logit) * 9)
-        assert soft.undecided(2.0) < 0.2
+        assert soft.regularizer(2.0) < 0.2
     steps = (module.weight - float_weight)[inside].abs() / module.weight_quantizer.scale.expand_as(float_weight)[inside]
     assert steps.max() <= 1.0 + 1e-4
-    assert steps.max() > 0.6  # some went the far way
+    assert steps.max() > 0.6  # some were not rounded to nearest
 
 
 def test_fisher_weights_are_those_of_the_softmax(tiny_vit, images):
@@ -96,6 +97,6 @@ def test_fisher_weights_are_those_of_the_softmax(tiny_vit, images):
     ("options", "message"),
     [({"objective": "msee"}, "unknown objective 'msee', did you mean 'mse'"), ({"rounding": "ada"}, "unknown rounding 'ada'")],
 )
-def test_unknown_names(tiny_vit, images, options, message):
+def test_unknown_names_are_refused(tiny_vit, images, options, message):
     with pytest.raises(ValueError, match=message):
         calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe", {"reconstruct": options}])

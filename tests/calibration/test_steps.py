@@ -1,4 +1,4 @@
-"""Contracts of every calibration step, and what each is for."""
+"""Contracts of every calibration step."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import weighted_modules
 
 FAST = {"reconstruct": {"iterations": 5}, "distill": {"iterations": 5}}
-REWRITES = ("center", "equalize", "reparameterize")  # of the float function: they come before the quantizers are fitted
+REWRITES = ("center", "equalize", "reparameterize")  # they change float weights, before the quantizers are fitted
 
 
 def calibrated(teacher, images, steps, bits="w3a3", seed=0):
@@ -26,7 +26,7 @@ def recipe_up_to(name):
 
 
 @pytest.mark.parametrize("name", sorted(STEPS))
-def test_teacher_bit_equal_no_hook_left_deterministic(teacher, images, name):
+def test_a_step_changes_the_student_alone_is_deterministic_and_survives_a_checkpoint(teacher, images, name, tmp_path):
     before, state = teacher(images), {key: value.clone() for key, value in teacher.state_dict().items()}
     student, again = (calibrated(teacher, images, recipe_up_to(name)) for _ in range(2))
     assert torch.equal(teacher(images), before)
@@ -35,28 +35,23 @@ def test_teacher_bit_equal_no_hook_left_deterministic(teacher, images, name):
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in student.parameters())
     assert all(torch.equal(again.state_dict()[key], value) for key, value in student.state_dict().items())
     assert student(images).isfinite().all()
-
-
-@pytest.mark.parametrize("name", sorted(STEPS))
-def test_what_a_step_did_survives_a_checkpoint(teacher, images, name, tmp_path):
-    student = calibrated(teacher, images, recipe_up_to(name))
     assert torch.equal(load(save(student, tmp_path))(images), student(images))
 
 
 @pytest.mark.parametrize("name", REWRITES)
-def test_a_rewrite_after_observe_is_refused(tiny_vit, images, name):
+def test_steps_that_change_ranges_are_refused_after_observe(tiny_vit, images, name):
     with pytest.raises(ValueError, match=f"{name}: the quantizers are fitted already.*; put it before observe"):
         calibrated(tiny_vit, images, ["observe", name])
 
 
 @pytest.mark.parametrize("name", ["equalize", "reparameterize"])
-def test_after_center_is_refused(tiny_vit, images, name):
+def test_steps_that_change_means_are_refused_after_center(tiny_vit, images, name):
     with pytest.raises(ValueError, match=f"{name}: the inputs are centered already.*; put it before center"):
         calibrated(tiny_vit, images, ["center", name, "observe"])
 
 
 @pytest.mark.parametrize("name", ["equalize", "reparameterize"])
-def test_a_rewrite_of_a_rotated_model_is_refused(tiny_vit, images, name):
+def test_steps_that_fold_into_norms_are_refused_for_a_rotated_model(tiny_vit, images, name):
     rotated = prepare(tiny_vit, steps=["rotate_residual"])
     student = quantize(rotated)
     before = {key: value.clone() for key, value in student.state_dict().items()}
@@ -84,19 +79,22 @@ def test_more_bits_are_closer_to_the_teacher(teacher, images):
     assert errors[-1] < 0.01 * target.square().mean()
 
 
-def test_reconstruction_lowers_every_blocks_error(tiny_vit, images):
+def test_reconstruction_lowers_every_units_error(tiny_vit, images):
+    """The head is at 3 bits too: at its usual 8 it has hardly an error to lower."""
+
     def errors(steps):
-        student = calibrated(tiny_vit, images, steps)
-        x, found = images, []
+        three = {"weight": {"bits": 3}, "activation": {"bits": 3}}
+        student = calibrate(quantize(tiny_vit, bits="w3a3", overrides={"head": three}), tiny_vit, images, steps=steps)
+        x, measured = images, []
         for unit, float_unit in zip(units(student), units(tiny_vit), strict=True):
             target = float_unit.forward(x)
-            found.append((unit.forward(x) - target).square().mean().item())
+            measured.append((unit.forward(x) - target).square().mean().item())
             x = target
-        return found
+        return measured
 
     observed = errors(["observe"])
     trained = errors(["observe", {"reconstruct": {"iterations": 150, "lr": 5e-3, "keep": 0.0, "guarded": False}}])
-    assert all(after < before for after, before in zip(trained[1:], observed[1:], strict=True))
+    assert all(after < 0.8 * before for after, before in zip(trained, observed, strict=True))
 
 
 def test_seed_changes_reconstruction(tiny_vit, images):
@@ -112,12 +110,12 @@ def test_seed_changes_reconstruction(tiny_vit, images):
         ([3], "a step is a name or"),
     ],
 )
-def test_bad_steps(tiny_vit, images, steps, message):
+def test_wrong_steps_are_refused(tiny_vit, images, steps, message):
     with pytest.raises(ValueError, match=message):
         calibrated(tiny_vit, images, steps)
 
 
-def test_bad_images(tiny_vit, images):
+def test_wrong_images_are_refused(tiny_vit, images):
     with pytest.raises(ValueError, match=r"must be \(N, 3, H, W\)"):
         calibrated(tiny_vit, images[0], ["observe"])
     images[0, 0, 0, 0] = float("nan")

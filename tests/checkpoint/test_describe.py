@@ -49,6 +49,7 @@ def test_metrics_of_something_else(folder, text):
         describe(folder)
 
 
+@pytest.mark.integration
 def test_on_the_command_line(folder):
     command = [sys.executable, "-m", "vitdfq", "info", str(folder)]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,15 +1,14 @@
-"""Files of strangers: whatever is in them, they load finite and consistent or are refused in one line, soon, in little memory."""
+"""Files of strangers: whatever is in them, they load finite and consistent or are refused in one line, with bounded work."""
 
 import json
-import resource
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 import yaml
+from effort import bounded_effort
 from hostile import Content, changed, damaged, filled, lying
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,7 +21,6 @@ from vitdfq.models import image_size, load_teacher
 from vitdfq.recipe import Recipe, load_recipe
 
 STORED = Path(__file__).with_name("stored")
-SECONDS, MEGABYTES = 10.0, 500
 EXAMPLES = [pytest.param(30, id="30"), pytest.param(1000, id="1000", marks=pytest.mark.slow)]
 RECIPE = {
     "name": "mine",
@@ -45,14 +43,12 @@ def tried(strategy, examples, check):
     @settings(max_examples=examples, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(strategy)
     def run(example):
-        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
-            check(example)
+            with bounded_effort():
+                check(example)
         except VitdfqError as error:
             text = str(error)
             assert "\n" not in text and len(text) < 5000, text
-        assert time.monotonic() - start < SECONDS
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEGABYTES * 1024
 
     run()
 
@@ -183,10 +179,9 @@ def test_bombs_in_recipes(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "bomb.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    start = time.monotonic()
-    with pytest.raises(VitdfqError) as caught:
+    with pytest.raises(VitdfqError) as caught, bounded_effort():
         load_recipe(file)
-    assert time.monotonic() - start < SECONDS and "\n" not in str(caught.value) and len(str(caught.value)) < 3000
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 3000
     assert [path.name for path in tmp_path.iterdir()] == ["bomb.yaml"]
 
 
@@ -208,12 +203,9 @@ def test_a_gigantic_model_is_refused_before_it_is_built(checkpoint, key, value):
     described = config["vitdfq"]["model"]
     (described if key == "num_classes" else described["model_args"])[key] = value
     (checkpoint / "config.json").write_text(json.dumps(config))
-    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for read in (vitdfq.load, describe):
-        with pytest.raises(VitdfqError, match=r"config\.json"):
+        with pytest.raises(VitdfqError, match=r"config\.json"), bounded_effort():
             read(checkpoint)
-    assert time.monotonic() - start < SECONDS
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEGABYTES * 1024
 
 
 def test_a_recipe_made_in_python_is_checked_too():

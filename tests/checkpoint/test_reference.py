@@ -21,7 +21,7 @@ HELD = """
 import os, sys
 from itertools import islice
 import datasets, pyarrow.dataset, pyarrow.parquet, vitdfq.models
-from vitdfq.data import load_labelled
+from vitdfq.data import load_labeled
 
 codes = []
 for _ in range(5):  # forked, since the imports take most of the time; each ends as any process of Python does
@@ -29,7 +29,7 @@ for _ in range(5):  # forked, since the imports take most of the time; each ends
     if child == 0:
         held = []
         for dataset in sys.argv[1:]:
-            rows = iter(load_labelled(dataset, "validation", 4))
+            rows = iter(load_labeled(dataset, "validation", 4))
             held.append((rows, list(islice(rows, 2))))
         sys.exit(5)
     codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

@@ -42,6 +42,7 @@ def test_an_export_of_the_student_before_does_not_stay(student, tmp_path):
     assert not export.exists() and other.exists()
 
 
+@pytest.mark.integration
 def test_bit_equal_logits_in_a_new_process(tiny_vit, images, vit_folder, tmp_path):
     code = (
         "import sys, torch, vitdfq; from safetensors.torch import load_file, save_file; "
@@ -117,6 +118,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.integration
 def test_a_failed_write_leaves_the_old_file_and_names_it(vit_folder):
     before = (vit_folder / "model.safetensors").read_bytes()
     done = subprocess.run([sys.executable, "-c", FULL_DISK, vit_folder], capture_output=True, text=True, check=True)

@@ -20,6 +20,7 @@ def must_hold(student) -> float:
     return bits / 8 + sum(value.nbytes for value in rest)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("bits", "shift"), [("w4a4", 0.0), ("w4a4", 0.1), ("w8a8", 0.0)])
 @pytest.mark.parametrize("kind", ["vit", "deit", "swin"])
 def test_three_percent(kind, bits, shift, tmp_path):

@@ -53,6 +53,7 @@ def test_the_old_name_of_an_observer_is_read(version, tmp_path):
     assert "hessian" not in (tmp_path / "new/config.json").read_text() and "hessian" in json.dumps(config)
 
 
+@pytest.mark.integration
 def test_loading_a_student_imports_neither_synthesis_nor_calibration_nor_data():
     rooms = ("synthesis", "calibration", "data", "recipe", "hub", "workflow")
     code = f"import sys, vitdfq; vitdfq.load(sys.argv[1]); print([room for room in {rooms} if f'vitdfq.{{room}}' in sys.modules])"

@@ -4,7 +4,7 @@ from vitdfq.common.errors import one_line
 
 
 @pytest.mark.parametrize(
-    ("said", "most", "shown"),
+    ("message", "most", "line"),
     [
         (ValueError("two\n   lines "), 200, "two lines"),
         (ValueError(), 200, "ValueError"),
@@ -13,5 +13,5 @@ from vitdfq.common.errors import one_line
         ("x" * 900, None, "x" * 900),
     ],
 )
-def test_another_program_s_error_in_one_line(said, most, shown):
-    assert one_line(said, most) == shown
+def test_an_error_of_another_library_in_one_line(message, most, line):
+    assert one_line(message, most) == line

@@ -3,7 +3,7 @@ import pytest
 from vitdfq.common.lookup import lookup
 
 
-def test_pick():
+def test_a_name_is_looked_up():
     assert lookup("a", {"a": 1, "b": 2}, "letter") == 1
 
 

@@ -8,16 +8,16 @@ from vitdfq.common.safetensors_io import digest, write_tensors
 
 
 @pytest.mark.parametrize(
-    ("said", "number"),
+    ("message", "number"),
     [
         ("Error while serializing: I/O error: No space left on device (os error 28)", errno.ENOSPC),
         ('Error while serializing: IoError(Os { code: 28, kind: StorageFull, message: "..." })', errno.ENOSPC),
         ("Error while serializing: whatever", None),
     ],
 )
-def test_a_disk_that_is_full_is_an_error_of_the_system(tmp_path, monkeypatch, said, number):
+def test_a_full_disk_is_an_oserror(tmp_path, monkeypatch, message, number):
     def save_file(*arguments, **kwargs):
-        raise SafetensorError(said)
+        raise SafetensorError(message)
 
     monkeypatch.setattr("vitdfq.common.safetensors_io.save_file", save_file)
     with pytest.raises(SafetensorError if number is None else OSError) as caught:

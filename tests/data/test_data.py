@@ -1,4 +1,4 @@
-"""Labelled images: every layout gives the same rows; what is wrong with a set is one line; decoding is timm's."""
+"""Labeled images: every layout gives the same rows, every error is one line, decoding is timm's."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from PIL import Image as PILImage
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 
 from vitdfq.common.errors import AccessError, InputError, RecipeError
-from vitdfq.data import batches, check_dataset, load_labelled, transform_of, unseen_images
+from vitdfq.data import batches, check_dataset, load_labeled, transform_of, unseen_images
 
 CLASSES = ["ant", "bee", "cat"]
 LABELS = [0, 1, 2, 0, 1, 2, 0]
@@ -47,10 +47,10 @@ def write_folders(root, per_class=2):
 
 
 def read(dataset, split="validation", num_classes=3, **kwargs):
-    """Labels, and sums of pixels by which one knows the images."""
-    labelled = load_labelled(str(dataset), split, num_classes)
-    found = list(batches(labelled, pixels, batch_size=4, **kwargs))
-    return torch.cat([y for _, y in found]).tolist(), [int(x.sum()) for images, _ in found for x in images]
+    """Return labels, and sums of pixels that identify the images."""
+    labeled = load_labeled(str(dataset), split, num_classes)
+    pairs = list(batches(labeled, pixels, batch_size=4, **kwargs))
+    return torch.cat([y for _, y in pairs]).tolist(), [int(x.sum()) for images, _ in pairs for x in images]
 
 
 def pixels(image: PILImage.Image) -> torch.Tensor:
@@ -72,7 +72,7 @@ def test_every_layout_gives_the_same_rows(tmp_path):
     expected = (LABELS[:ROWS], [int(np.array(picture(i)).sum(dtype=np.int64)) for i in range(ROWS)])
     for dataset in layouts(tmp_path):
         assert read(dataset) == expected, dataset
-        assert load_labelled(str(dataset), "validation", 3).num_rows == ROWS
+        assert load_labeled(str(dataset), "validation", 3).num_rows == ROWS
 
 
 @pytest.mark.parametrize("num_workers", [0, 3])
@@ -92,25 +92,27 @@ def test_class_order_is_timms(tmp_path):
     write_folders(tmp_path)
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "ant" / "notes.txt").write_text("not an image")
-    names = load_labelled(str(tmp_path), "validation", 3).source.rows.features["label"].names
+    names = load_labeled(str(tmp_path), "validation", 3).source.rows.features["label"].names
     assert {name: index for index, name in enumerate(names)} == ReaderImageFolder(str(tmp_path)).class_to_idx
 
 
+@pytest.mark.integration
 def test_zoo_set_is_all_of_fashion_mnist_under_both_names():
     for split in ("test", "validation"):
-        labelled = load_labelled("zoo:fashion-mnist", split, 10)
-        assert labelled.num_rows == 10_000
-    labels = [row["label"] for row in labelled]
+        labeled = load_labeled("zoo:fashion-mnist", split, 10)
+        assert labeled.num_rows == 10_000
+    labels = [row["label"] for row in labeled]
     assert len(labels) == 10_000 and all(labels.count(label) == 1000 for label in range(10))
-    assert "Ankle boot" in labelled.source.rows.features["label"].names
+    assert "Ankle boot" in labeled.source.rows.features["label"].names
     with pytest.raises(RecipeError, match="no split 'train'; choices: test"):
-        load_labelled("zoo:fashion-mnist", "train", 10)
+        load_labeled("zoo:fashion-mnist", "train", 10)
 
 
+@pytest.mark.integration
 def test_zoo_set_needs_no_home_and_no_network(tmp_path):
     code = (
-        "from vitdfq.data import load_labelled\n"
-        "assert next(iter(load_labelled('zoo:fashion-mnist', 'test', 10)))['image']['bytes'][:4] == b'\\x89PNG'"
+        "from vitdfq.data import load_labeled\n"
+        "assert next(iter(load_labeled('zoo:fashion-mnist', 'test', 10)))['image']['bytes'][:4] == b'\\x89PNG'"
     )
     environment = os.environ | {"HOME": "/proc/no_such_home", "HF_HUB_OFFLINE": "1", "TMPDIR": str(tmp_path)}
     for name in [name for name in environment if name.startswith(("HF_HOME", "HF_DATASETS_CACHE", "XDG_"))]:
@@ -120,15 +122,15 @@ def test_zoo_set_needs_no_home_and_no_network(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_exif_does_not_turn_images(tmp_path):
-    """`datasets` alone would: timm opens with PIL and converts, nothing else."""
+def test_exif_does_not_rotate_images(tmp_path):
+    """`datasets` alone would rotate them: timm opens with PIL and converts, nothing else."""
     exif = PILImage.Exif()
     exif[0x0112] = 6  # a quarter turn
     (tmp_path / "ant").mkdir()
     picture(0).save(tmp_path / "ant" / "turned.jpg", exif=exif, quality=95)
-    row = next(iter(load_labelled(str(tmp_path), "test", 1)))
-    assert Image().decode_example(row["image"]).size == (8, 6)  # the trap
-    (images, _), *_ = batches(load_labelled(str(tmp_path), "test", 1), pixels, batch_size=1)
+    row = next(iter(load_labeled(str(tmp_path), "test", 1)))
+    assert Image().decode_example(row["image"]).size == (8, 6)  # rotated
+    (images, _), *_ = batches(load_labeled(str(tmp_path), "test", 1), pixels, batch_size=1)
     assert images.shape == (1, 3, 8, 6)
 
 
@@ -136,7 +138,7 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
     for name, mode in (("a", "L"), ("b", "RGBA"), ("c", "1")):
         (tmp_path / "ant").mkdir(exist_ok=True)
         picture(0).convert(mode).save(tmp_path / "ant" / f"{name}.png")
-    (images, _), *_ = batches(load_labelled(str(tmp_path), "test", 1), pixels, batch_size=8)
+    (images, _), *_ = batches(load_labeled(str(tmp_path), "test", 1), pixels, batch_size=8)
     assert images.shape == (3, 3, 8, 6)
 
 
@@ -184,7 +186,7 @@ def test_wrong_types_of_columns(tmp_path):
 
 def test_labels_out_of_range(tmp_path):
     write_parquet(tmp_path / "x.parquet", labels=[0, 1, -1, 2], label=Value("int64"))
-    refused(RecipeError, "row 2 has label -1, the model has classes 0 to 2; is this split labelled?", tmp_path)
+    refused(RecipeError, "row 2 has label -1, the model has classes 0 to 2; is this split labeled?", tmp_path)
 
 
 def test_missing_paths_and_splits(tmp_path):
@@ -213,7 +215,7 @@ def test_a_page_in_the_middle_of_a_file_is_damaged(tmp_path):
 
 
 @pytest.mark.parametrize("dataset", ["zoo:fashion-mnst", "imagenet1k", "mnist"])
-def test_unknown_names_need_no_look_at_disk_or_network(dataset):
+def test_unknown_names_are_refused_without_disk_or_network(dataset):
     with pytest.raises(RecipeError, match=r"unknown dataset .*choices: "):
         check_dataset(dataset)
 
@@ -224,12 +226,12 @@ def test_offline_is_one_line_with_a_way_out():
 
 
 def test_hub_errors(monkeypatch):
-    """The types and texts are those of datasets 5.2, recorded; the Hub itself is not asked."""
+    """Types and texts are recorded from datasets 5.2; no request is sent."""
     import datasets
     from datasets.exceptions import DatasetNotFoundError
 
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("vitdfq.common.hub_connection.reachable", lambda endpoint: True)
+    monkeypatch.setattr("vitdfq.common.hub_connection.reachable", lambda *repository: True)
     gated = DatasetNotFoundError("Dataset 'ILSVRC/imagenet-1k' is a gated dataset on the Hub.\nVisit its page.")
     for raised, error, message in (
         (gated, AccessError, "`hf auth login`"),
@@ -255,20 +257,20 @@ def test_lost_connection_in_the_middle_is_an_access_error(monkeypatch):
     features = Features({"image": Image(), "label": ClassLabel(names=CLASSES)})
     stream = datasets.IterableDataset.from_generator(rows, features=features)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("vitdfq.common.hub_connection.reachable", lambda endpoint: True)
+    monkeypatch.setattr("vitdfq.common.hub_connection.reachable", lambda *repository: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: stream)
     refused(AccessError, "row 1 cannot be read (connection reset)", "someone/something")
 
 
 class Model:
-    """What `unseen_images` asks of a model: classes and a transform."""
+    """The attributes of a model that `unseen_images` reads: classes and a transform."""
 
     num_classes = 3
     pretrained_cfg: ClassVar = {"input_size": (3, 8, 8), "mean": (0, 0, 0), "std": (1, 1, 1), "crop_pct": 1.0}
 
 
-def seen_or_not(dataset, **options):
-    """Which of the pictures the unseen images are, by their pixels."""
+def unseen_numbers(dataset, **options):
+    """Return the numbers of the pictures that `unseen_images` returns, recognized by their pixels."""
     transform = transform_of(Model())
     known = {tuple(transform(picture(number)).flatten().tolist()): number for number in range(20)}
     return [known[tuple(image.flatten().tolist())] for image in unseen_images(Model(), dataset=str(dataset), **options)]
@@ -277,25 +279,25 @@ def seen_or_not(dataset, **options):
 def test_unseen_images_are_the_last_or_of_the_train_split(tmp_path):
     write_parquet(tmp_path / "a/test.parquet")
     options = {"split": "test", "evaluated": 2, "count": 2}
-    assert seen_or_not(tmp_path / "a", **options) == [5, 6]
-    assert seen_or_not(tmp_path / "a", **options, block=1) == [3, 4]
-    assert seen_or_not(tmp_path / "a", **options | {"count": 5}) == [2, 3, 4, 5, 6]
+    assert unseen_numbers(tmp_path / "a", **options) == [5, 6]
+    assert unseen_numbers(tmp_path / "a", **options, block=1) == [3, 4]
+    assert unseen_numbers(tmp_path / "a", **options | {"count": 5}) == [2, 3, 4, 5, 6]
     for wrong in ({"block": 2}, {"count": 6}, {"evaluated": None}, {"evaluated": 6}):
         with pytest.raises(RecipeError, match=r"not evaluated; lower evaluate\.num_images"):
-            seen_or_not(tmp_path / "a", **options | wrong)
+            unseen_numbers(tmp_path / "a", **options | wrong)
     write_parquet(tmp_path / "a/train.parquet")
     for evaluated in (2, None):
-        assert seen_or_not(tmp_path / "a", **options | {"evaluated": evaluated}, block=2) == [4, 5]
+        assert unseen_numbers(tmp_path / "a", **options | {"evaluated": evaluated}, block=2) == [4, 5]
     with pytest.raises(RecipeError, match="for each of 4 seeds"):
-        seen_or_not(tmp_path / "a", **options, block=3)
+        unseen_numbers(tmp_path / "a", **options, block=3)
     write_folders(tmp_path / "b/val")
-    assert seen_or_not(tmp_path / "b", split="val", evaluated=4, count=2) == [4, 5]
+    assert unseen_numbers(tmp_path / "b", split="val", evaluated=4, count=2) == [4, 5]
 
 
 def test_one_file_without_a_split_has_no_train_split(tmp_path):
-    """Its only rows go by every name of a split: they must not be taken for a train split while they are evaluated."""
+    """Its rows serve as any split: they must not pass for a train split while they are evaluated."""
     write_parquet(tmp_path / "a/rows.parquet")
     for dataset in (tmp_path / "a", tmp_path / "a/rows.parquet"):
         with pytest.raises(RecipeError, match="not evaluated"):
-            seen_or_not(dataset, split="validation", evaluated=None, count=2)
-        assert seen_or_not(dataset, split="validation", evaluated=5, count=2) == [5, 6]
+            unseen_numbers(dataset, split="validation", evaluated=None, count=2)
+        assert unseen_numbers(dataset, split="validation", evaluated=5, count=2) == [5, 6]

@@ -1,4 +1,4 @@
-"""ImageNet-val in every layout it is published in: the same tensors and labels in the same order, those of timm's own reader."""
+"""ImageNet-val in every published layout gives the same tensors and labels in the same order, equal to timm's reader."""
 
 import io
 import json
@@ -16,15 +16,15 @@ from timm.data.readers.reader_image_folder import ReaderImageFolder
 from tiny_imagenet import LABELS, NUM_ROWS, WNIDS, file_name, photograph, write_folders, write_parquet, write_tars
 
 from vitdfq.common.errors import AccessError, InputError, RecipeError
-from vitdfq.data import batches, load_labelled, transform_of
+from vitdfq.data import batches, load_labeled, transform_of
 
 HERE = Path(__file__).parent
-PARQUET, WDS, OTHER = "ILSVRC/imagenet-1k", "timm/imagenet-1k-wds", "someone/own"
-GATED, ASKED = "someone/gated", "someone/asked"
+PARQUET, WDS, OTHER = "ILSVRC/imagenet-1k", "timm/imagenet-1k-wds", "someone/other"
+GATED, FORBIDDEN = "someone/gated", "someone/forbidden"
 
 
 class Model:
-    """What data asks of a model; at its test size images are bigger, and cropped less."""
+    """The attributes of a model that `vitdfq.data` reads; at its test size images are larger, and cropped less."""
 
     num_classes = len(WNIDS)
     pretrained_cfg: ClassVar = {
@@ -39,8 +39,8 @@ class Model:
 
 
 def read(dataset: str, **options) -> tuple[torch.Tensor, list[int]]:
-    labelled = load_labelled(dataset, "validation", Model.num_classes, **options)
-    found = list(batches(labelled, transform_of(Model()), batch_size=4, num_workers=2))
+    labeled = load_labeled(dataset, "validation", Model.num_classes, **options)
+    found = list(batches(labeled, transform_of(Model()), batch_size=4, num_workers=2))
     return torch.cat([images for images, _ in found]), torch.cat([labels for _, labels in found]).tolist()
 
 
@@ -56,13 +56,13 @@ for out, dataset, streaming in json.loads(sys.argv[1]):
 """
 
 
-def read_elsewhere(endpoint: str, home: Path, *asked: tuple[str, bool]):
-    """What another process reads from the Hub at `endpoint`: tensors and labels, or the name of an error and its text."""
-    outs = [str(home / f"{number}.pt") for number in range(len(asked))]
+def read_elsewhere(endpoint: str, home: Path, *requests: tuple[str, bool]):
+    """Read sets from the Hub at `endpoint` in another process; return tensors and labels, or an error's type and text."""
+    outs = [str(home / f"{number}.pt") for number in range(len(requests))]
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-    environment |= {"PYTHONPATH": os.pathsep.join([str(HERE.parent / "helpers"), str(HERE.parents[1])]), "NO_PROXY": "127.0.0.1"}
-    environment |= {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
-    cases = json.dumps([[out, *case] for out, case in zip(outs, asked, strict=True)])
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (HERE, HERE.parent / "helpers", HERE.parents[1])))
+    environment |= {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+    cases = json.dumps([[out, *case] for out, case in zip(outs, requests, strict=True)])
     done = subprocess.run([sys.executable, "-c", READ, cases], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     errors = iter(done.stdout.splitlines())
@@ -81,15 +81,15 @@ def layouts(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def hub(layouts):
-    """The Hub with both of ImageNet's repositories, somebody's own, one that nobody may read, and one that this token may not."""
+    """A Hub with both of ImageNet's repositories, a third, one that is gated, and one that this token may not read."""
     repos = {
         PARQUET: layouts["parquet"],
         WDS: layouts["tars"],
         OTHER: layouts["parquet"],
         GATED: layouts["parquet"],
-        ASKED: layouts["tars"],
+        FORBIDDEN: layouts["tars"],
     }
-    with serving(repos, gated={GATED: 401, ASKED: 403}) as server:
+    with serving(repos, gated={GATED: 401, FORBIDDEN: 403}) as server:
         yield server
 
 
@@ -113,59 +113,62 @@ def test_local_layouts_are_timms(layouts, expected):
         assert labels == LABELS, name
         assert images.equal(expected), name
         assert images.shape == (NUM_ROWS, 3, 32, 32)  # the test size
-        assert load_labelled(str(folder), "validation", 4).num_rows == NUM_ROWS, name
+        assert load_labeled(str(folder), "validation", 4).num_rows == NUM_ROWS, name
 
 
 @pytest.fixture(scope="module")
 def online(hub, tmp_path_factory) -> tuple[Path, dict]:
-    """The home of a process that read all of these, and what it found: one process, since imports take most of the time."""
+    """The home of a process that read all of these, and its results: one process, since imports take most of the time."""
     home = tmp_path_factory.mktemp("home")
-    asked = [(name, streaming) for name in (PARQUET, WDS) for streaming in (True, False)] + [(OTHER, False)]
-    asked += [(GATED, True), (GATED, False), (ASKED, True), ("someone/absent", True), ("someone/absent", False)]
-    return home, dict(zip(asked, read_elsewhere(hub.endpoint, home, *asked), strict=True))
+    requests = [(name, streaming) for name in (PARQUET, WDS) for streaming in (True, False)] + [(OTHER, False)]
+    requests += [(GATED, True), (GATED, False), (FORBIDDEN, True), ("someone/absent", True), ("someone/absent", False)]
+    return home, dict(zip(requests, read_elsewhere(hub.endpoint, home, *requests), strict=True))
 
 
+@pytest.mark.integration
 def test_hub_layouts_are_timms_streamed_and_fetched(hub, online, expected):
     for name, streaming in ((PARQUET, True), (PARQUET, False), (WDS, True), (WDS, False), (OTHER, False)):
         images, labels = online[1][name, streaming]
         assert labels == LABELS and images.equal(expected), (name, streaming)
-    assert hub.sent("validation") and not hub.sent("train")  # 150 GB are never fetched for the sake of 6
+    assert hub.sent("validation") and not hub.sent("train")  # 150 GB are not downloaded for the sake of 6
 
 
+@pytest.mark.integration
 def test_hub_refusals_are_one_line_with_a_way_out(hub, online):
     for (name, streaming), (error, text) in list(online[1].items())[-5:]:
         assert error == "AccessError" and "\n" not in text and f"{hub.endpoint}/datasets/{name}" in text, streaming
         assert "`hf auth login`" in text and "--set evaluate.dataset=PATH" in text
-        assert ("it is gated: accept its terms on" in text) == (name in (GATED, ASKED)), text
+        assert ("it is gated: accept its terms on" in text) == (name in (GATED, FORBIDDEN)), text
         assert ("not found" in text) == (name == "someone/absent"), text
 
 
+@pytest.mark.integration
 def test_what_was_fetched_is_read_without_a_network(online, expected, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(online[0] / "hub"))  # tests are offline: conftest.py
     images, labels = read(OTHER, streaming=False)
     assert labels == LABELS and images.equal(expected)
-    for name, streaming, said in (
-        (WDS, False, f"only {NUM_ROWS} of 50000 rows are in the cache"),  # ImageNet is known to have more
+    for name, streaming, message in (
+        (WDS, False, f"only {NUM_ROWS} of 50000 rows are in the cache"),  # ImageNet has more
         (OTHER, True, "offline, "),
         ("someone/else", False, "is not in the cache; give a folder"),
     ):
-        with pytest.raises(AccessError, match=said):
+        with pytest.raises(AccessError, match=message):
             read(name, streaming=streaming)
 
 
 def test_rows_hold_the_files_themselves(layouts):
-    """The trap: `datasets` would turn one of them, and decodes all when a stream's columns are renamed."""
+    """`datasets` would rotate one of them, and decodes all when a stream's columns are renamed."""
     odd = [PILImage.open(io.BytesIO(photograph(row))) for row in range(5)]
     assert [(image.format, image.mode) for image in odd[1:3]] == [("JPEG", "L"), ("JPEG", "CMYK")] and odd[4].format == "PNG"
     assert odd[3].getexif()[0x0112] == 6 and odd[3].size == (53, 40)
     for name in ("parquet", "tars"):
-        row = list(load_labelled(str(layouts[name]), "validation", 4))[3]
+        row = list(load_labeled(str(layouts[name]), "validation", 4))[3]
         assert row["image"]["bytes"] == photograph(3), name  # the file itself, not one decoded and encoded again
 
 
 def refused(error, dataset, split="validation", num_classes=4) -> str:
     with pytest.raises(error) as caught:
-        list(batches(load_labelled(str(dataset), split, num_classes), transform_of(Model()), batch_size=4))
+        list(batches(load_labeled(str(dataset), split, num_classes), transform_of(Model()), batch_size=4))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -179,7 +182,7 @@ def test_an_unknown_split_is_answered_with_the_choices(layouts, layout):
 def test_a_wrong_number_of_classes(layouts):
     for name in ("folders", "parquet"):
         assert "has 4 classes, the model has 1000" in refused(RecipeError, layouts[name], num_classes=1000)
-    # shards name no classes: only a label beyond the model's shows
+    # shards have no list of classes: only a label out of range is noticed
     assert "row 2 has label 2, the model has classes 0 to 1" in refused(RecipeError, layouts["tars"], num_classes=2)
 
 

@@ -1,4 +1,4 @@
-"""What the engine hands to a loss, built for tests."""
+"""Contexts of losses, as the synthesis engines build them."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,17 +8,20 @@ from torch import Tensor
 
 from vitdfq.synthesis import SynthContext, TeacherFacts
 from vitdfq.synthesis.objective.networks import Networks
-from vitdfq.synthesis.objective.terms import WeightedLoss, listened_names, resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import WeightedLoss, listened_names, resolve_losses
 from vitdfq.synthesis.presets import Method
 from vitdfq.synthesis.targets.views import Views, draw_views
 
 
 def make_context(teacher: torch.nn.Module, images: Tensor, losses: dict[str, Any], first: int = 0, **fields: Any):
-    """Run the teacher on images (B, 3, H, W), number `first` and on of a method with these fields: (context, terms)."""
+    """Run the teacher on images (B, 3, H, W): the context and the weighted losses.
+
+    The images have the indices `first`, `first` + 1, ... of a method with these `fields`.
+    """
     facts, terms = TeacherFacts.of(teacher), resolve_losses(losses)
     method = Method("test", losses, **fields)
     views = [draw_views(first + index, 0, method, terms, facts) for index in range(len(images))]
-    stacked = Views.stack([own[:1] for own in views], torch.device("cpu"))
+    stacked = Views.stack([image_views[:1] for image_views in views], torch.device("cpu"))
     with Networks(teacher, listened_names(terms, facts)) as networks:
         ctx = SynthContext(
             **vars(networks.run(images)),

@@ -1,4 +1,4 @@
-"""A Hub of datasets on this machine: what `datasets` and `huggingface_hub` ask when they list and read a dataset repository."""
+"""A Hub of datasets on this machine: the routes that `datasets` and `huggingface_hub` use to list and read a repository."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ API = re.compile(r"/api/datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves `repos`: id -> folder. `gated` maps an id to the status its files are refused with. `log` holds what was asked:
+    """Serves `repos`: id -> folder. `gated` maps an id to the status that refuses its files. `log` lists the requests:
     ("METHOD", path in the repository or URL, bytes sent)."""
 
     daemon_threads = True
@@ -56,22 +56,22 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(unquote(self.path))
-        if found := RESOLVE.fullmatch(url.path):
-            return self.file(*found.groups())
-        if found := API.fullmatch(url.path):
-            return self.api(*found.groups())
+        if match := RESOLVE.fullmatch(url.path):
+            return self.file(*match.groups())
+        if match := API.fullmatch(url.path):
+            return self.api(*match.groups())
         return self.refuse(404, "EntryNotFound", url.path)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        found = API.fullmatch(urlsplit(unquote(self.path)).path)
-        if not found or found[2] != "paths-info":
+        match = API.fullmatch(urlsplit(unquote(self.path)).path)
+        if not match or match[2] != "paths-info":
             return self.refuse(404, "EntryNotFound", self.path)
-        if not self.allowed(found[1]):
+        if not self.allowed(match[1]):
             return None
-        asked = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body)["paths"]
-        folder = self.server.repos[found[1]]
-        paths = [folder / path for path in asked]
+        names = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body)["paths"]
+        folder = self.server.repos[match[1]]
+        paths = [folder / name for name in names]
         return self.answer([self.entry(folder, path) for path in paths if path.exists()])
 
     def api(self, repo: str, kind: str | None, revision: str | None, path: str) -> None:
@@ -83,11 +83,11 @@ class Handler(BaseHTTPRequestHandler):
             if not top.is_dir():
                 return self.refuse(404, "EntryNotFound", path)
             recursive = "recursive=true" in self.path.lower()
-            return self.answer([self.entry(folder, own) for own in sorted(top.rglob("*") if recursive else top.iterdir())])
+            return self.answer([self.entry(folder, file) for file in sorted(top.rglob("*") if recursive else top.iterdir())])
         if revision not in (None, "main", COMMIT):
             return self.refuse(404, "RevisionNotFound", str(revision))
-        files = sorted(own for own in folder.rglob("*") if own.is_file())
-        siblings = [{"rfilename": str(own.relative_to(folder))} for own in files]
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        siblings = [{"rfilename": str(file.relative_to(folder))} for file in files]
         facts = {"id": repo, "sha": COMMIT, "private": False, "disabled": False, "downloads": 0, "likes": 0, "tags": []}
         return self.answer(facts | {"gated": "auto" if repo in self.server.gated else False, "siblings": siblings})
 
@@ -105,14 +105,14 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(404, "EntryNotFound", name)
         content, status, headers = path.read_bytes(), 200, {}
         etag = f'"{_sha(content)}"'
-        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-            first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
+        if part := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            first, last = int(part[1]), min(int(part[2] or len(content)), len(content) - 1)
             headers["Content-Range"], status = f"bytes {first}-{last}/{len(content)}", 206
             content = content[first : last + 1]
         return self.send(status, content, {"ETag": etag, "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"} | headers, name)
 
     def allowed(self, repo: str, listing: bool = True) -> bool:
-        """Whoever may not read a gated repository may see that it is there, and its card."""
+        """Without access to a gated repository its existence and its card are visible all the same."""
         if repo not in self.server.repos:
             self.refuse(404, "RepoNotFound", "Repository not found")
         elif repo in self.server.gated and not listing and not self.path.endswith(".md"):

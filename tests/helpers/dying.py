@@ -1,36 +1,37 @@
-"""A process that is killed at a time of the test's choice."""
+"""Work that is interrupted after every part that it saves, as if its process were killed."""
 
 from vitdfq.runtime.partial_results import PartialResults
+from vitdfq.runtime.shared_run import SharedRun
 
 
 class Killed(BaseException):
-    pass
+    """Stands for a killed process."""
 
 
-class Dying(PartialResults):
-    """A shelf whose process is killed right after its `left`-th part, wherever in the call that is."""
+class DyingParts(PartialResults):
+    """Partial results that raise `Killed` right after `remaining` more parts are saved, in this name space or an inner one."""
 
-    left = 0
+    remaining = 0
 
     def part(self, name):
-        inner = Dying(super().part(name).folder)
-        inner.owner = getattr(self, "owner", self)
+        inner = DyingParts(super().part(name).folder)
+        inner.outer = getattr(self, "outer", self)
         return inner
 
     def put(self, name, part):
         super().put(name, part)
-        owner = getattr(self, "owner", self)
-        owner.left -= 1
-        if owner.left == 0:
+        outer = getattr(self, "outer", self)
+        outer.remaining -= 1
+        if outer.remaining == 0:
             raise Killed
 
 
-def run_to_the_end(run, folder):
-    """Call `run(shelf)` again and again, killed after each part; returns what it ends with, and how often it was killed."""
-    kills, shelf = 0, Dying(folder)
+def run_to_the_end(work, folder):
+    """Call `work(run)` until it returns, killed after each saved part; its result and the number of kills."""
+    kills, parts = 0, DyingParts(folder)
     while True:
-        shelf.left = 1
+        parts.remaining = 1
         try:
-            return run(shelf), kills
+            return work(SharedRun(parts)), kills
         except Killed:
             kills += 1

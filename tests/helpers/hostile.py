@@ -1,4 +1,4 @@
-"""Strategies that turn a valid file into a hostile one: at random in its bytes, or with intent in its structure."""
+"""Strategies that turn a valid file into a malicious one, by random bytes or by changes of its structure."""
 
 import json
 import struct
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 
 class Content(bytes):
-    """A file's content that is not printed whole when it fails a test."""
+    """A file's content, of which only the beginning is printed when a test fails."""
 
     def __repr__(self) -> str:
         return f"{len(self)} bytes, {bytes(self[:300])!r}"
@@ -25,7 +25,7 @@ VALUES: list[Any] = [
     *([], {}, [[]], {"": {}}, [0, 0], [10**9, 10**9], [3, 0, 0], [3, 10**6, 10**6], {"bits": -4}, {"bits": 10**9}),
     *({"quantizer": "exec"}, {"group_size": 0}, {"group_size": 10**12}, {"group_size": -1}, DEEP, float("nan"), float("inf")),
 ]
-NEW_KEYS = [  # what timm, or we, would do something with
+NEW_KEYS = [  # keys with a meaning for timm or this library
     *("checkpoint_path", "pretrained", "pretrained_cfg", "features_only", "scriptable", "cache_dir", "depth", "img_size"),
     *("embed_dim", "num_heads", "mlp_ratio", "patch_size", "norm_layer", "act_layer", "block_fn", "attn_layer", "in_chans"),
     *("dynamic_img_size", "global_pool", "class_token", "reg_tokens", "init_values", "drop_path_rate", "weight_init", "bits"),
@@ -34,7 +34,7 @@ NEW_KEYS = [  # what timm, or we, would do something with
 
 
 def places(tree: Any, path: tuple = ()) -> list[tuple]:
-    """The path of every value in nested mappings and lists, but for the whole."""
+    """The path of every value in nested mappings and lists, except the root."""
     inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     return [place for key, value in inner for place in [(*path, key), *places(value, (*path, key))]]
 
@@ -66,7 +66,7 @@ def changed(draw, tree: Any) -> Any:
 
 @st.composite
 def damaged(draw, content: bytes) -> bytes:
-    """The bytes cut, overwritten or lengthened, most often near the beginning, where headers are."""
+    """The bytes with parts removed, overwritten or inserted, most often near the beginning, where headers are."""
     content = bytearray(content)
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.one_of(st.integers(0, min(len(content), 300)), st.integers(0, len(content))))
@@ -86,7 +86,7 @@ OFFSETS = [[0, 0], [0, 4], [4, 0], [0, 2**63], [-1, 4], [0, 2**70], [1], [], Non
 
 @st.composite
 def lying(draw, content: bytes) -> bytes:
-    """A safetensors file whose header says other things of the same data."""
+    """A safetensors file with a changed header and unchanged data."""
     length = struct.unpack("<Q", content[:8])[0]
     header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
     for _ in range(draw(st.integers(1, 3))):
@@ -110,7 +110,7 @@ def lying(draw, content: bytes) -> bytes:
 
 @st.composite
 def filled(draw, content: bytes) -> bytes:
-    """A safetensors file with hostile numbers in one tensor."""
+    """A safetensors file with extreme numbers in one tensor."""
     length = struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8 : 8 + length])
     name = draw(st.sampled_from(sorted(name for name in header if name != "__metadata__")))

@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on this machine, in memory: what huggingface_hub asks when it pushes and loads a model, and ways to fail."""
+"""A Hugging Face Hub on this machine, in memory: the routes that uploads and downloads of a model use, and ways to fail."""
 
 import base64
 import hashlib
@@ -37,7 +37,7 @@ class Repo:
 
 
 class Answer(Exception):  # noqa: N818 (not every answer is an error)
-    """What to send back; raised where the answer is known."""
+    """A response; a route raises it."""
 
     def __init__(self, content: object = None, status: int = 200, **headers: str) -> None:
         self.body = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -47,9 +47,10 @@ class Answer(Exception):  # noqa: N818 (not every answer is an error)
 class HubServer(ThreadingHTTPServer):
     """`with HubServer() as hub:` serves at `hub.url`.
 
-    fail: step -> status that it is answered with; steps are the names of `ROUTES`.
-    lose: steps at which the connection is lost, once each: "put" and "commit" in the middle of what is sent, "answer" when the
-        commit is made and nobody has heard of it.
+    steps: the routes that were requested, as named in `ROUTES`.
+    fail: step -> status of the answer.
+    lose: steps at which the connection is lost, once each: "put" and "commit" in the middle of the request, "answer" after the
+        commit is stored and before the response.
     """
 
     daemon_threads = True
@@ -108,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         self.body = self.read_body()
         try:
             if step in self.server.fail:
-                raise Answer({"error": f"as asked, for {self.headers.get('Authorization')}"}, self.server.fail[step])
+                raise Answer({"error": f"failed on purpose, for {self.headers.get('Authorization')}"}, self.server.fail[step])
             if step in NEED_TOKEN and self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 raise Answer({"error": "Invalid username or password."}, 401)
             with self.server.lock:
@@ -154,17 +155,17 @@ class Handler(BaseHTTPRequestHandler):
         raise Answer({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     def create(self) -> None:
-        asked = json.loads(self.body)
-        name = f"{asked['organization']}/{asked['name']}"
+        request = json.loads(self.body)
+        name = f"{request['organization']}/{request['name']}"
         url = {"url": f"{self.server.url}/{name}"}
         if name in self.server.repos:
             raise Answer(url | {"error": "You already created this model repo"}, 409)
-        self.server.repos[name] = Repo(name, private=asked.get("visibility") == "private")
+        self.server.repos[name] = Repo(name, private=request.get("visibility") == "private")
         raise Answer(url)
 
     def delete(self) -> None:
-        asked = json.loads(self.body)
-        del self.server.repos[f"{asked['organization']}/{asked['name']}"]
+        request = json.loads(self.body)
+        del self.server.repos[f"{request['organization']}/{request['name']}"]
         raise Answer({})
 
     def info(self, name: str, revision: str | None = None) -> None:
@@ -187,9 +188,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def batch(self, name: str) -> None:
         objects = []
-        for asked in json.loads(self.body)["objects"]:
-            actions = {action: {"href": f"{self.server.url}/large/{action}/{asked['oid']}"} for action in ("upload", "verify")}
-            objects.append(asked | ({} if asked["oid"] in self.server.large else {"actions": actions}))
+        for file in json.loads(self.body)["objects"]:
+            actions = {action: {"href": f"{self.server.url}/large/{action}/{file['oid']}"} for action in ("upload", "verify")}
+            objects.append(file | ({} if file["oid"] in self.server.large else {"actions": actions}))
         raise Answer({"transfer": "basic", "objects": objects})
 
     def put(self, oid: str) -> None:
@@ -226,8 +227,8 @@ class Handler(BaseHTTPRequestHandler):
         headers = {"X_Repo_Commit": repo.head, "ETag": f'"{blob_name(content)}"'}
         if path.endswith(LARGE):
             headers |= {"X_Linked_ETag": f'"{sha256(content)}"', "X_Linked_Size": str(len(content))}
-        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-            first, last = int(asked[1]), int(asked[2] or len(content) - 1)
+        if part := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            first, last = int(part[1]), int(part[2] or len(content) - 1)
             headers["Content_Range"] = f"bytes {first}-{last}/{len(content)}"
             raise Answer(content[first : last + 1], 206, **headers)
         raise Answer(content, **headers)
@@ -242,13 +243,13 @@ def blob_name(content: bytes) -> str:
 
 
 def entry(path: str, content: bytes) -> dict[str, object]:
-    found: dict[str, object] = {"type": "file", "path": path, "size": len(content), "oid": blob_name(content)}
-    if path.endswith(LARGE):  # git holds a pointer to it
-        found |= {
+    facts: dict[str, object] = {"type": "file", "path": path, "size": len(content), "oid": blob_name(content)}
+    if path.endswith(LARGE):  # git stores a pointer to it
+        facts |= {
             "oid": blob_name(sha256(content).encode()),
             "lfs": {"oid": sha256(content), "size": len(content), "pointerSize": 130},
         }
-    return found
+    return facts
 
 
 NAME = r"(?P<name>[\w.-]+/[\w.-]+)"

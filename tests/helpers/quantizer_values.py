@@ -1,4 +1,4 @@
-"""Values that suit each quantizer, and quantizers fitted to them."""
+"""Values of a suitable distribution for each quantizer, and quantizers fitted to them."""
 
 import torch
 
@@ -8,7 +8,7 @@ NAMES = sorted(QUANTIZERS)
 
 
 def values(name: str, seed: int, size: int = 4000) -> torch.Tensor:
-    """Softmax-like: in [0, 1], long tail, an exact zero and a one. For the GELU quantizer GELU's output, with the same two."""
+    """Values as of softmax: in [0, 1], with a long tail. For the GELU quantizer outputs of GELU. Both contain 0 and 1."""
     rng = torch.Generator().manual_seed(seed)
     if name == "twin_gelu":
         x = torch.nn.functional.gelu(2 * torch.randn(size, generator=rng))

@@ -1,4 +1,4 @@
-"""Swins whose shapes go wrong easily: three stages, grids that timm pads, shifted windows, odd grids at the merge."""
+"""Swins with difficult shapes: three stages, grids that timm pads, shifted windows, odd grids at the merge."""
 
 import timm
 import torch

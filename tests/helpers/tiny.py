@@ -1,4 +1,6 @@
-"""Tiny teachers: built by timm, one-dimensional parameters randomised so that nothing hides behind zeros and ones."""
+"""Tiny timm teachers with random parameters; biases of zero and gains of one would hide errors."""
+
+from collections.abc import Callable
 
 import timm
 import torch
@@ -6,7 +8,7 @@ import torch
 from vitdfq.models import load_teacher
 from vitdfq.quantization import quantize
 
-TINY = {
+TINY = {  # at least one of each family: an entry here enrolls a new family in every contract test
     "vit": ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2}),
     "deit": (
         "deit_tiny_distilled_patch16_224",
@@ -34,20 +36,25 @@ def make_tiny(kind: str) -> torch.nn.Module:
         torch.manual_seed(0)
         module = timm.create_model(name, num_classes=10, **kwargs)
         with torch.no_grad():
-            for name, parameter in module.named_parameters():
-                if name.endswith("attention_biases"):  # LeViT's: zeros in timm
-                    parameter.normal_()
-                elif parameter.ndim == 1:
+            for parameter in module.parameters():
+                if parameter.ndim == 1:
                     parameter.add_(0.2 * torch.randn_like(parameter))
+                elif not parameter.any():  # tables of biases
+                    parameter.normal_()
                 else:
                     parameter.mul_(2.0)
             generator = torch.Generator().manual_seed(0)
-            randomise_batch_norms(module, torch.randn(16, 3, 32, 32, generator=generator), generator)
+            randomize_batch_norms(module, torch.randn(16, 3, 32, 32, generator=generator), generator)
     return load_teacher(module, **kwargs)
 
 
-def randomise_batch_norms(model: torch.nn.Module, images: torch.Tensor, generator: torch.Generator) -> None:
-    """Give every BatchNorm running statistics near those on these images, as in a trained model, but equal to nothing."""
+def kinds_with(fact: Callable[[torch.nn.Module], object]) -> list[str]:
+    """The kinds of tiny teachers of which a fact is true."""
+    return [kind for kind in sorted(TINY) if fact(make_tiny(kind))]
+
+
+def randomize_batch_norms(model: torch.nn.Module, images: torch.Tensor, generator: torch.Generator) -> None:
+    """Give every BatchNorm random running statistics near those on these images, as a trained model has."""
     norms = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)]
     if not norms:
         return

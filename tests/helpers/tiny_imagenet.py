@@ -1,4 +1,4 @@
-"""A set with ImageNet's schema and odd files, the same in each of the layouts it is published in."""
+"""A data set with ImageNet's schema and unusual files, in each of the layouts that ImageNet is published in."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 
 WNIDS = ["n01440764", "n01443537", "n01484850", "n01491361"]
 NUM_ROWS = 11
-LABELS = [row % len(WNIDS) for row in range(NUM_ROWS)]  # one of each class in turn: the order of class folders
+LABELS = [row % len(WNIDS) for row in range(NUM_ROWS)]  # interleaved, which is also the order for class folders
 SHARDS = ([0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10])
 CARD = """---
 dataset_info:
@@ -34,7 +34,7 @@ dataset_info:
 
 
 def photograph(row: int) -> bytes:
-    """An encoded image: row 1 is grey, 2 CMYK, 3 is to be turned by EXIF, 4 is a PNG; the others are plain JPEGs."""
+    """An encoded image: row 1 is gray, 2 is CMYK, 3 is rotated by EXIF, 4 is a PNG; the others are plain JPEGs."""
     pixels = np.random.default_rng(row).integers(0, 256, (7, 9, 3), dtype=np.uint8)
     image = PILImage.fromarray(pixels).resize((50 + row, 40), PILImage.Resampling.BICUBIC)
     options = {}
@@ -61,7 +61,7 @@ def write_folders(root: Path) -> Path:
 
 
 def write_parquet(root: Path) -> Path:
-    """As ILSVRC/imagenet-1k: images inside, classes named in the schema and on the card."""
+    """As ILSVRC/imagenet-1k: images inside the files, class names in the schema and on the card."""
     features = Features({"image": Image(), "label": ClassLabel(names=WNIDS)})
     (root / "data").mkdir(parents=True)
     for split, shards in (("validation", SHARDS), ("train", ([0, 1, 2],))):
@@ -76,7 +76,7 @@ def write_parquet(root: Path) -> Path:
 
 
 def write_tars(root: Path) -> Path:
-    """As timm/imagenet-1k-wds: shards of jpg, cls and json, and nothing that says how many rows or classes there are."""
+    """As timm/imagenet-1k-wds: shards of jpg, cls and json, without the numbers of rows and classes."""
     root.mkdir(parents=True)
     for split, shards in (("validation", SHARDS), ("train", ([0, 1, 2],))):
         for shard, rows in enumerate(shards):

@@ -1,4 +1,4 @@
-"""The model card says what was measured, on what, and no more."""
+"""The model card states the measured results, on which images, and no more."""
 
 import copy
 
@@ -25,10 +25,10 @@ CONFIG = {"vitdfq": {"model": {"pretrained_cfg": {"hf_hub_id": "timm/vit_tiny.in
 @pytest.fixture
 def card(tmp_path):
     def write(
-        evaluate=None, found: int = 50_000, model: str | None = None, hub_id: str | None = "timm/vit_tiny.in1k"
+        evaluate=None, num_images: int = 50_000, model: str | None = None, hub_id: str | None = "timm/vit_tiny.in1k"
     ) -> ModelCard:
         metrics, recipe, config = map(copy.deepcopy, (METRICS, RECIPE, CONFIG))
-        metrics["student"]["num_images"] = found
+        metrics["student"]["num_images"] = num_images
         recipe["evaluate"] = evaluate or {}
         recipe["model"]["name"] = model or recipe["model"]["name"]
         config["vitdfq"]["model"]["pretrained_cfg"]["hf_hub_id"] = hub_id
@@ -48,8 +48,8 @@ def test_header(card):
     assert {result.dataset_args["num_images"] for result in results.values()} == {50_000}
 
 
-def test_the_whole_set_and_a_part_of_it_cannot_be_mistaken(card):
-    whole, part = card(), card({"num_images": 1000}, found=1000)
+def test_a_part_of_a_set_is_not_reported_as_the_whole(card):
+    whole, part = card(), card({"num_images": 1000}, num_images=1000)
     first, second = whole.data.eval_results[0], part.data.eval_results[0]
     assert (first.dataset_name, first.dataset_split) == ("ImageNet-1k", "validation")
     assert (second.dataset_name, second.dataset_split) == ("ImageNet-1k (only 1000 images)", "validation[:1000]")
@@ -58,7 +58,7 @@ def test_the_whole_set_and_a_part_of_it_cannot_be_mistaken(card):
 
 
 @pytest.mark.parametrize(
-    ("evaluate", "found", "dataset", "name", "split"),
+    ("evaluate", "num_images", "dataset", "name", "split"),
     [
         ({"dataset": "zoo:fashion-mnist"}, 10_000, "zalando-datasets/fashion_mnist", "Fashion-MNIST", "test"),
         ({"dataset": "someone/birds", "split": "test"}, 300, "someone/birds", "someone/birds", "test"),
@@ -69,11 +69,11 @@ def test_the_whole_set_and_a_part_of_it_cannot_be_mistaken(card):
             "someone/birds (only 300 images)",
             "validation[:300]",
         ),
-        ({"dataset": "/home/me/birds"}, 300, None, "birds, a folder of labelled images", "validation"),
+        ({"dataset": "/home/me/birds"}, 300, None, "birds, a folder of labeled images", "validation"),
     ],
 )
-def test_other_sets(card, evaluate, found, dataset, name, split):
-    data = card(evaluate, found).data
+def test_other_sets(card, evaluate, num_images, dataset, name, split):
+    data = card(evaluate, num_images).data
     assert data.eval_results[0].dataset_name == name and data.eval_results[0].dataset_split == split
     assert (data.datasets or [None])[0] == dataset and "/home" not in str(data)
 
@@ -82,18 +82,18 @@ def test_other_sets(card, evaluate, found, dataset, name, split):
     ("model", "hub_id", "base_model"),
     [
         ("hf-hub:someone/vit@v2", "someone/vit@v2", "someone/vit"),
-        ("local-dir:/home/me/vit", "timm/vit_tiny.in1k", None),  # it may have been trained on since
+        ("local-dir:/home/me/vit", "timm/vit_tiny.in1k", None),  # the folder may have been trained further
         ("zoo:vit", None, None),
     ],
 )
-def test_base_model_only_if_it_is_one(card, model, hub_id, base_model):
+def test_the_base_model_is_named_only_if_its_weights_were_used(card, model, hub_id, base_model):
     data = card(model=model, hub_id=hub_id).data
     assert data.base_model == base_model and (data.get("base_model_relation") == "quantized") == (base_model is not None)
 
 
 def test_text(card):
     text = card().text
-    for said in (
+    for part in (
         "![synthetic calibration images](reports/synthetic_grid.png)",
         'vitdfq.load("owner/name")',
         "name: small",
@@ -105,4 +105,4 @@ def test_text(card):
         "vitdfq.to_integer",
         "1.20 MB, 8.00 MB in float32",
     ):
-        assert said in text
+        assert part in text

@@ -1,4 +1,4 @@
-"""`vitdfq push` through the real command and the real huggingface_hub, against a Hub on this machine."""
+"""`vitdfq push`: the real command and the real huggingface_hub, against a Hub on this machine."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def finished(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(finished, tmp_path) -> Path:
-    """A finished run of the test's own."""
+    """A copy of a finished run."""
     return Path(shutil.copytree(finished, tmp_path / "out"))
 
 
@@ -54,12 +54,12 @@ def hub():
 
 @pytest.fixture
 def command(hub, tmp_path):
-    """Run Python with `arguments` as somebody logged in at the local Hub; whatever happens, the token is not shown."""
+    """Run Python with `arguments`, logged in at the local Hub; in every case the token must not be printed."""
 
     def run(*arguments: object, **changes: str | None) -> subprocess.CompletedProcess:
-        ours = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-        wanted = {**os.environ, **ours, "HF_HUB_OFFLINE": None, **changes}
-        environment = {name: value for name, value in wanted.items() if value is not None}
+        login = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+        variables = {**os.environ, **login, "HF_HUB_OFFLINE": None, **changes}
+        environment = {name: value for name, value in variables.items() if value is not None}
         done = subprocess.run([sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True)
         assert TOKEN not in done.stdout + done.stderr and "Traceback" not in done.stderr, done.stderr
         return done
@@ -76,7 +76,7 @@ def push(command, folder):
 
 
 def pushed(hub: HubServer) -> list[dict[str, bytes]]:
-    """What each commit after the Hub's own left in the repository."""
+    """Return the repository's files after each commit, but for the Hub's first."""
     return hub.repos["owner/name"].commits[1:]
 
 
@@ -92,15 +92,14 @@ def test_one_commit_with_exactly_the_checkpoint(hub, push, folder):
     (folder / "notes.txt").write_text("mine")
     (folder / "reports/.hidden").write_text("mine")
     done = push("--format", "json")
-    found = json.loads(done.stdout)
     files = sorted([*FILES, "onnx/model.onnx"])
     head = hub.repos["owner/name"].head
-    assert found == {"repo": "owner/name", "commit": head, "url": f"{hub.url}/owner/name", "files": files}
+    assert json.loads(done.stdout) == {"repo": "owner/name", "commit": head, "url": f"{hub.url}/owner/name", "files": files}
     assert not done.stderr and not hub.repos["owner/name"].private
     [commit] = pushed(hub)
     assert sorted(commit) == sorted([HUB_FILE, *files])
     assert all(commit[name] == (folder / name).read_bytes() for name in files)
-    assert hub.steps[:2] == ["validate", "create"]  # a card that is refused leaves no empty repository
+    assert hub.steps[:2] == ["validate", "create"]  # an invalid card must not leave an empty repository
 
 
 def test_loads_back_by_its_name_with_bit_equal_logits(hub, push, command, folder, tmp_path):
@@ -141,13 +140,13 @@ def test_a_lost_connection_is_tried_again_and_makes_one_commit(lost, hub, push):
     [
         ({"create": 401, "info": 401}, "answered 401: no valid token: run `hf auth login`, or set HF_TOKEN"),
         ({"create": 403, "info": 404}, "answered 403: this token may not write there"),
-        ({"create": 404}, "answered 404: no such user or organisation"),
+        ({"create": 404}, "answered 404: no such user or organization"),
         ({"commit": 403}, "answered 403: this token may not write there"),
-        ({"preupload": 400}, "answered 400: as asked, for Bearer (token)"),
+        ({"preupload": 400}, "answered 400: failed on purpose, for Bearer (token)"),
     ],
     ids=str,
 )
-def test_what_the_hub_refuses_is_one_line(fail, message, hub, push):
+def test_a_refusal_of_the_hub_is_one_line(fail, message, hub, push):
     hub.fail = fail
     assert f"error: owner/name: {hub.url} {message}" in the_error(push(VITDFQ_DEBUG="1"), 4)
     assert not any(map(pushed, [hub] * ("owner/name" in hub.repos)))
@@ -157,20 +156,20 @@ def test_a_commit_of_somebody_else_in_between_is_kept(hub, push, monkeypatch):
     push()
     repo, tree = hub.repos["owner/name"], type(hub.repos["owner/name"]).tree
 
-    def overtaken(self, revision):
-        found = tree(self, revision)
-        if revision != "main" and len(self.commits) == 2:
-            self.commits.append(found | {"LICENSE": b"theirs"})
-        return found
+    def tree_before_their_commit(self, revision):
+        files = tree(self, revision)
+        if hub.steps[-1] == "tree" and len(self.commits) == 2:
+            self.commits.append(files | {"LICENSE": b"theirs"})
+        return files
 
-    monkeypatch.setattr(type(repo), "tree", overtaken)
+    monkeypatch.setattr(type(repo), "tree", tree_before_their_commit)
     repo.commits[-1] = repo.commits[-1] | {"metrics.json": b"{}"}  # so that there is something to push
     done = push()
     assert done.returncode == 0 and "answered 412" in done.stderr
     assert len(repo.commits) == 4 and repo.commits[-1]["LICENSE"] == b"theirs" and repo.commits[-1]["metrics.json"] != b"{}"
 
 
-def test_private_is_not_published_where_all_can_see_it(hub, push):
+def test_a_private_push_to_a_public_repository_is_refused(hub, push):
     push()
     error = the_error(push("--private"), 4)
     assert "owner/name: is public already" in error and len(pushed(hub)) == 1
@@ -183,7 +182,7 @@ def test_a_card_that_the_hub_refuses_makes_no_repository(hub, push, folder):
     assert hub.steps == ["validate"]
 
 
-def damaged(path: Path) -> None:
+def damage(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -193,9 +192,12 @@ def damaged(path: Path) -> None:
     ("spoil", "message"),
     [
         (lambda folder: shutil.rmtree(folder), "out: no such folder"),
-        (lambda folder: (folder / "metrics.json").unlink(), "metrics.json: no such file; only what `vitdfq run` has finished"),
+        (
+            lambda folder: (folder / "metrics.json").unlink(),
+            "metrics.json: no such file; only a run that `vitdfq run` has finished",
+        ),
         (lambda folder: (folder / "README.md").unlink(), "README.md: no such file"),
-        (lambda folder: damaged(folder / "model.safetensors"), "model.safetensors: damaged, or not what metrics.json"),
+        (lambda folder: damage(folder / "model.safetensors"), "model.safetensors: damaged, or not what metrics.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json: damaged, or not what metrics.json"),
         (lambda folder: (folder / "recipe.yaml").write_text("name: small\n"), "recipe.yaml: damaged, or not what metrics.json"),
         (lambda folder: (folder / "metrics.json").write_text("{"), "metrics.json: cannot be read"),
@@ -203,8 +205,8 @@ def damaged(path: Path) -> None:
     ],
     ids=["folder", "metrics", "card", "weights", "config", "recipe", "metrics not JSON", "card not YAML"],
 )
-def test_what_is_not_a_finished_run_is_refused_before_any_call(spoil, message, folder, monkeypatch):
-    """In this process, which is offline: a call would say so."""
+def test_an_unfinished_or_changed_run_is_refused_before_any_request(spoil, message, folder, monkeypatch):
+    """In this process, which is offline: a request would raise another error."""
     spoil(folder)
     with pytest.raises(vitdfq.common.errors.InputError) as caught:
         vitdfq.push(folder, "owner/name")
@@ -238,10 +240,10 @@ def test_no_access_is_one_line(changes, message, hub, push):
         known = {"port": hub.server_port, "closed": free.getsockname()[1]}
     done = push(**{name: value and value.format(**known) for name, value in changes.items()})
     assert message.format(**known) in the_error(done, 4)
-    assert not any(shown in done.stderr for shown in ("hf_another", "hf_du"))
+    assert not any(token in done.stderr for token in ("hf_another", "hf_du"))
 
 
-def test_a_run_pushes_at_its_end_and_goes_on_there(hub, command, folder, tmp_path):
+def test_a_run_pushes_at_its_end_and_resumes_there(hub, command, folder, tmp_path):
     recipe = tmp_path / "small.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE | {"push": {"repo": "owner/name", "private": True}}, sort_keys=False))
     arguments = ("-m", "vitdfq", "run", recipe, "--out", folder, "--format", "json")
@@ -257,12 +259,12 @@ def test_a_run_pushes_at_its_end_and_goes_on_there(hub, command, folder, tmp_pat
     [commit] = pushed(hub)
     assert hub.repos["owner/name"].private and sorted(commit) == sorted([HUB_FILE, *FILES])
     assert (folder / "model.safetensors").stat().st_mtime_ns == before and "put" not in hub.steps
-    # who runs the published recipe again does not write to this place
+    # a published recipe must not upload to the same place when somebody runs it
     assert "push" not in yaml.safe_load(commit["recipe.yaml"]) and b'vitdfq.load("owner/name")' in commit["README.md"]
     assert load_recipe(folder / "recipe.yaml").push == {}
 
 
-def test_a_run_that_could_not_push_says_so_before_it_starts(tmp_path):
+def test_a_run_that_cannot_push_is_refused_before_it_starts(tmp_path):
     with pytest.raises(vitdfq.common.errors.AccessError, match="HF_HUB_OFFLINE is set"):
         vitdfq.run(RECIPE | {"push": {"repo": "owner/name"}}, out=tmp_path / "new")
     assert not (tmp_path / "new/stages").exists()
@@ -271,7 +273,7 @@ def test_a_run_that_could_not_push_says_so_before_it_starts(tmp_path):
 @pytest.mark.hub
 @pytest.mark.skipif(os.environ.get("VITDFQ_HUB_E2E") != "1", reason="set VITDFQ_HUB_E2E=1 and HF_TOKEN to use the real Hub")
 def test_the_real_hub(folder, tmp_path):
-    """Makes a private repository under the token's own name and deletes it. Run with `-m hub`."""
+    """Creates a private repository in the token's namespace and deletes it. Run with `-m hub`."""
     code = (
         "import sys, uuid, torch, vitdfq; from huggingface_hub import HfApi; api = HfApi()\n"
         "repo = f\"{api.whoami()['name']}/vitdfq-test-{uuid.uuid4().hex[:8]}\"\n"

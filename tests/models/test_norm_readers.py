@@ -10,7 +10,7 @@ from timm.layers.mlp import SwiGLU
 from timm.models.vision_transformer import ResPostBlock
 from torch import nn
 
-from vitdfq.models import norm_readers, open_model
+from vitdfq.models import image_size, norm_readers, open_model
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 
@@ -107,13 +107,13 @@ def test_vit(kind):
     except TypeError:
         assert kind == "gate"
         pytest.skip("this timm has no gated attention")
-    found = {site.norm: site.readers for site in norm_readers(model)}
+    sites = {site.norm: site.readers for site in norm_readers(model)}
     blocks = {
         f"blocks.{i}.{norm}": tuple(f"blocks.{i}.{reader}" for reader in readers)
         for i in range(2)
         for norm, readers in block.items()
     }
-    assert list(found.items()) == list((blocks | last).items())
+    assert list(sites.items()) == list((blocks | last).items())
     assert_undone(model, (32, 32))
 
 
@@ -123,8 +123,8 @@ def test_vit(kind):
 )
 def test_swin(size, window, padded):
     model = opened("swin_tiny_patch4_window7_224", img_size=size, window_size=window, **SWIN)
-    found = norm_readers(model)
-    assert [site.norm for site in found] == [
+    sites = norm_readers(model)
+    assert [site.norm for site in sites] == [
         "layers.0.blocks.0.norm1",
         "layers.0.blocks.0.norm2",
         "layers.1.downsample.norm",
@@ -135,16 +135,26 @@ def test_swin(size, window, padded):
         "norm",
     ]
     readers = {"norm1": "attn.qkv", "norm2": "mlp.fc1", "downsample.norm": "downsample.reduction", "norm": "head.fc"}
-    for site in found:
-        own = re.search(r"(norm1|norm2|downsample\.norm|norm)$", site.norm)[0]
-        assert site.readers == (site.norm.removesuffix(own) + readers[own],)
-        assert site.shifts == (own != "norm1" or int(site.norm.split(".")[1]) not in padded)
+    for site in sites:
+        kind = re.search(r"(norm1|norm2|downsample\.norm|norm)$", site.norm)[0]
+        assert site.readers == (site.norm.removesuffix(kind) + readers[kind],)
+        assert site.shifts == (kind != "norm1" or int(site.norm.split(".")[1]) not in padded)
     assert_undone(model, (size, size))
+
+
+def test_a_swin_of_any_size_may_pad_anywhere():
+    model = opened("swin_tiny_patch4_window7_224", img_size=32, window_size=4, strict_img_size=False, **SWIN)
+    assert [site.shifts for site in norm_readers(model)] == [not site.norm.endswith("norm1") for site in norm_readers(model)]
+    assert_undone(model, (44, 36))
 
 
 def test_doubled_channels_at_the_head_are_left_out():
     model = opened("swin_tiny_patch4_window7_224", img_size=32, window_size=4, global_pool="catavgmax", **SWIN)
     assert "norm" not in [site.norm for site in norm_readers(model)]
+
+
+def test_a_change_of_each_norm_is_undone_in_its_readers(teacher):
+    assert_undone(teacher.double(), image_size(teacher))
 
 
 def test_a_student_has_the_names_of_its_teacher(teacher):

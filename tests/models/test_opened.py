@@ -5,7 +5,7 @@ import copy
 import pytest
 import timm
 import torch
-from tiny import randomise_batch_norms
+from tiny import TINY, randomize_batch_norms
 from torch import nn
 
 from vitdfq.models import attention_sites, image_size, open_model, record, units
@@ -14,8 +14,7 @@ VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads"
 SWIN = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "num_classes": 7}
 TWO_STAGES = {"depths": (2, 2), "num_heads": (2, 4)}
 LEVIT = {"img_size": 64, "embed_dim": (32, 48), "key_dim": 8, "depth": (2, 1), "num_heads": (2, 3), "num_classes": 7}
-ARCHITECTURES = {
-    "vit": ("vit_tiny_patch16_224", VIT),
+VARIANTS = {
     "vit_wide_images": ("vit_tiny_patch16_224", {**VIT, "img_size": (16, 40)}),
     "vit_qk_norm": ("vit_tiny_patch16_224", {**VIT, "qk_norm": True}),
     "vit_scaled": ("vit_tiny_patch16_224", {**VIT, "scale_attn_norm": True, "scale_mlp_norm": True}),
@@ -26,13 +25,10 @@ ARCHITECTURES = {
     "vit_siglip_gap": ("vit_base_patch16_siglip_gap_224", VIT),
     "vit_post_norm": ("vit_base_patch16_rpn_224", VIT),
     "vit_parallel": ("vit_small_patch16_18x2_224", VIT),
-    "deit": ("deit_tiny_patch16_224", VIT),
-    "deit_distilled": ("deit_tiny_distilled_patch16_224", VIT),
+    "deit_one_head": ("deit_tiny_patch16_224", VIT),
     "deit3": ("deit3_small_patch16_224", VIT),
-    "dinov2": ("vit_small_patch14_dinov2", VIT),
     "dinov2_registers": ("vit_small_patch14_reg4_dinov2", VIT),
     "dinov2_swiglu": ("vit_giant_patch14_dinov2", VIT),
-    "swin": ("swin_tiny_patch4_window7_224", {**SWIN, **TWO_STAGES}),
     "swin_wide_images": ("swin_tiny_patch4_window7_224", {**SWIN, **TWO_STAGES, "img_size": (16, 48)}),
     "swin_padded": ("swin_tiny_patch4_window7_224", {**SWIN, **TWO_STAGES, "img_size": (36, 20)}),
     "swin_deep": (
@@ -44,10 +40,11 @@ ARCHITECTURES = {
     "levit_one_head": ("levit_512_s8", {**LEVIT, "img_size": 32}),
     "levit_odd_grid": ("levit_128s", {**LEVIT, "img_size": (80, 48)}),  # 5 x 3 tokens, then 3 x 2
 }
+ARCHITECTURES = {kind: (name, {**arguments, "num_classes": 7}) for kind, (name, arguments) in TINY.items()} | VARIANTS
 
 
-def randomise(model: nn.Module) -> None:
-    """Give every parameter a say in the logits: timm's zeros, ones and 1e-6 would hide a wrong attention."""
+def randomize(model: nn.Module) -> None:
+    """Let every parameter matter to the logits: timm's zeros, ones and 1e-6 would hide a wrong attention."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -58,7 +55,7 @@ def randomise(model: nn.Module) -> None:
                 parameter.copy_(noise / parameter[0].numel() ** 0.5)
             else:  # position embeddings, class, distillation and register tokens, relative position bias tables
                 parameter.copy_(noise)
-        randomise_batch_norms(model, some_images(model), generator)
+        randomize_batch_norms(model, some_images(model), generator)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -66,7 +63,7 @@ def pair(request) -> tuple[nn.Module, nn.Module]:
     """(timm's model, an opened copy of it)."""
     name, arguments = ARCHITECTURES[request.param]
     plain = timm.create_model(name, **arguments).eval().requires_grad_(False).double()  # rounding differs between machines
-    randomise(plain)
+    randomize(plain)
     opened = copy.deepcopy(plain)
     open_model(opened)
     return plain, opened
@@ -92,35 +89,50 @@ def test_equals_timm_when_fused(pair):
 
 
 @pytest.mark.parametrize("place", ["qk", "softmax", "av"])
-def test_equals_timm_when_listened_to(pair, place):
+def test_equals_timm_when_hooked(pair, place):
     with record(pair[1], places(pair[1], place)) as outputs:
         assert difference(*pair) < 1e-9
     assert outputs.keys() == set(places(pair[1], place))
 
 
-@pytest.mark.parametrize("listened", [False, True], ids=["fused", "listened"])
-def test_a_wrong_scale_would_be_noticed(pair, listened):
+@pytest.mark.parametrize("hooked", [False, True], ids=["fused", "hooked"])
+def test_a_wrong_scale_would_be_noticed(pair, hooked):
     plain, wrong = pair[0], copy.deepcopy(pair[1])
     for site in attention_sites(wrong):
         wrong.get_submodule(site.name).scale *= 1.1
-    with record(wrong, places(wrong, "softmax") if listened else []):
+    with record(wrong, places(wrong, "softmax") if hooked else []):
         assert difference(plain, wrong) > 1e-3
 
 
-@pytest.mark.parametrize("pair", [name for name in ARCHITECTURES if name.startswith(("swin", "levit"))], indirect=True)
-@pytest.mark.parametrize("listened", [False, True], ids=["fused", "listened"])
-def test_missing_biases_would_be_noticed(pair, listened):
-    plain, wrong = pair[0], copy.deepcopy(pair[1])
-    tables = [
-        parameter
-        for site in attention_sites(wrong)
-        for name, parameter in wrong.get_submodule(site.name).named_parameters(recurse=False)
-    ]
-    assert len(tables) == len(attention_sites(wrong))
-    for table in tables:
-        table.zero_()
-    with record(wrong, places(wrong, "softmax") if listened else []):
-        assert difference(plain, wrong) > 1e-3
+def direct_parameters(model: nn.Module) -> list[list[str]]:
+    """Of each attention, the parameters that are in none of its layers: biases by distance."""
+    attentions = [model.get_submodule(site.name) for site in attention_sites(model)]
+    return [[name for name, _ in attention.named_parameters(recurse=False)] for attention in attentions]
+
+
+@pytest.mark.parametrize("hooked", [False, True], ids=["fused", "hooked"])
+def test_missing_biases_would_be_noticed(pair, hooked):
+    names, *others = direct_parameters(pair[1])
+    assert all(other == names for other in others)
+    if not names:
+        pytest.skip("all its parameters are in layers")
+    for name in names:
+        wrong = copy.deepcopy(pair[1])
+        for site in attention_sites(wrong):
+            wrong.get_submodule(site.name).get_parameter(name).zero_()
+        with record(wrong, places(wrong, "softmax") if hooked else []):
+            assert difference(pair[0], wrong) > 1e-3
+
+
+def test_swin_and_levit_have_biases():
+    kinds = [kind for kind, (name, arguments) in TINY.items() if all(direct_parameters(opened_tiny(name, arguments)))]
+    assert {"swin", "levit"} <= set(kinds) and not {"vit", "deit"} & set(kinds)
+
+
+def opened_tiny(name: str, arguments: dict) -> nn.Module:
+    model = timm.create_model(name, **arguments)
+    open_model(model)
+    return model
 
 
 def test_state_dict_is_timms(pair):
@@ -174,14 +186,14 @@ def test_sites_tell_the_shapes_and_rows_sum_to_one(pair):
         torch.testing.assert_close(maps.sum(-1), maps.new_ones(maps.shape[:-1]))
 
 
-def test_an_images_gradient_is_its_own(pair):
+def test_the_gradient_of_an_image_depends_on_no_other(pair):
     """Beside another and alone; torch misreads some strides of a batch of one."""
     opened = pair[1]
     images = some_images(opened).requires_grad_()
     (together,) = torch.autograd.grad(opened(images)[0].square().sum(), images)
     alone = images[:1].detach().requires_grad_()
-    (own,) = torch.autograd.grad(opened(alone).square().sum(), alone)
-    torch.testing.assert_close(own[0], together[0], rtol=1e-8, atol=1e-8 * together.abs().max().item())
+    (by_itself,) = torch.autograd.grad(opened(alone).square().sum(), alone)
+    torch.testing.assert_close(by_itself[0], together[0], rtol=1e-8, atol=1e-8 * together.abs().max().item())
     assert not together[1:].any()
 
 

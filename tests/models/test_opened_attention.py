@@ -8,7 +8,8 @@ from timm.layers.attention import Attention
 from torch import nn
 from torch.nn import functional as F
 
-from vitdfq.models import MatMul, OpenedAttention, Softmax, untouched
+from vitdfq.models import MatMul, Softmax, untouched
+from vitdfq.models.vit import OpenedAttention
 
 
 class LoudMatMul(nn.Module):
@@ -32,20 +33,20 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("listened", [False, True], ids=["fused", "listened"])
+@pytest.mark.parametrize("hooked", [False, True], ids=["fused", "hooked"])
 @pytest.mark.parametrize("mask", MASKS)
-def test_masks_are_timms(mask, listened):
+def test_masks_are_timms(mask, hooked):
     attention, x = timm_attention(), torch.randn(2, 5, 16)
     opened = opened_attention(attention)
-    if listened:
+    if hooked:
         opened.softmax.register_forward_hook(lambda *_: None)
     torch.testing.assert_close(opened(x, attn_mask=MASKS[mask]), attention(x, attn_mask=MASKS[mask]))
 
 
-@pytest.mark.parametrize("listened", [False, True], ids=["fused", "listened"])
-def test_causal_attends_to_the_past_only(listened):
+@pytest.mark.parametrize("hooked", [False, True], ids=["fused", "hooked"])
+def test_causal_attends_to_the_past_only(hooked):
     opened, x = opened_attention(timm_attention()), torch.randn(2, 5, 16)
-    if listened:
+    if hooked:
         opened.qk.register_forward_hook(lambda *_: None)
     changed = torch.cat([x[:, :4], torch.randn(2, 1, 16)], dim=1)
     torch.testing.assert_close(opened(x, is_causal=True)[:, :4], opened(changed, is_causal=True)[:, :4])
@@ -62,7 +63,7 @@ def test_gate_and_output_norm_are_timms():
 
 
 @pytest.mark.parametrize(
-    "listen",
+    "add_hook",
     [
         lambda module: module.register_forward_hook(lambda *_: None),
         lambda module: module.register_forward_pre_hook(lambda *_: None),
@@ -71,10 +72,10 @@ def test_gate_and_output_norm_are_timms():
     ],
     ids=["forward", "forward_pre", "backward", "backward_pre"],
 )
-def test_any_hook_touches(listen):
+def test_any_hook_touches(add_hook):
     modules = MatMul(), Softmax(), MatMul()
     assert untouched(*modules)
-    handle = listen(modules[1])
+    handle = add_hook(modules[1])
     assert not untouched(*modules)
     handle.remove()
     assert untouched(*modules)
@@ -89,7 +90,7 @@ def test_another_type_touches_and_is_used():
     torch.testing.assert_close(opened(x) - bias, 2 * (before - bias))
 
 
-def test_runs_fused_only_when_nobody_listens(monkeypatch):
+def test_runs_fused_only_without_hooks(monkeypatch):
     calls = []
     fused = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k))

@@ -1,11 +1,14 @@
 import pytest
 import torch
-from tiny import make_tiny
+from tiny import kinds_with, make_tiny
 from torch import nn
 
-from vitdfq.models import load_teacher
+from vitdfq.models import family_of, image_size, load_teacher
 from vitdfq.preparation import prepare
 from vitdfq.preparation.hadamard import HadamardTransform, hadamard, orthogonal_factors, random_orthogonal
+from vitdfq.preparation.prepare import ROTATIONS
+
+ROTATED = kinds_with(lambda model: family_of(model).rotation)
 
 
 @pytest.mark.parametrize("size", [1, 2, 12, 20, 44, 64, 96, 192, 384, 768, 1024, 1280])
@@ -61,22 +64,33 @@ def test_outlier_channel_is_spread(images):
     rotated = prepare(teacher, steps=["rotate_residual"])
 
     def peak(model):
-        found = []
-        hook = model.blocks[0].attn.qkv.register_forward_pre_hook(lambda _, x: found.append(x[0]))
+        inputs = []
+        hook = model.blocks[0].attn.qkv.register_forward_pre_hook(lambda _, x: inputs.append(x[0]))
         model(torch.randn(4, 3, 32, 32))
         hook.remove()
-        return (found[0].abs().amax() / found[0].square().mean().sqrt()).item()
+        return (inputs[0].abs().amax() / inputs[0].square().mean().sqrt()).item()
 
     assert peak(rotated) < 0.8 * peak(teacher)
 
 
-@pytest.mark.parametrize("kind", ["vit", "deit", "layer_scale"])
-def test_all_rotations_together_keep_the_function(kind):
+@pytest.mark.parametrize("steps", [*([step] for step in ROTATIONS), ROTATIONS], ids=lambda steps: "+".join(steps))
+@pytest.mark.parametrize("kind", ROTATED)
+def test_rotations_keep_the_function(kind, steps):
     teacher = make_tiny(kind).double()
-    images = torch.randn(4, 3, *teacher.pretrained_cfg["input_size"][1:], dtype=torch.float64)
-    steps = ["rotate_residual", "rotate_heads", "rotate_mlp"]
+    images = torch.randn(4, 3, *image_size(teacher), dtype=torch.float64)
     rotated = prepare(teacher, steps=steps)
     torch.testing.assert_close(rotated(images), teacher(images), rtol=1e-9, atol=1e-9)
+    if "rotate_residual" in steps:
+        assert not any(list(part.parameters()) for part in rotated.modules() if isinstance(part, nn.LayerNorm))
+
+
+def test_families_that_are_rotated():
+    assert {"vit", "deit", "layer_scale", "swin"} <= set(ROTATED) and "levit" not in ROTATED
+
+
+@pytest.mark.parametrize("kind", ["vit", "deit", "layer_scale"])
+def test_a_centered_stream_has_no_layer_norm(kind):
+    rotated = prepare(make_tiny(kind), steps=["rotate_residual"])
     assert not any(isinstance(part, nn.LayerNorm) for part in rotated.modules())
 
 
@@ -105,8 +119,20 @@ def test_vits_that_a_rotation_would_change_are_refused(kwargs):
     teacher = load_teacher("vit_tiny_patch16_224", pretrained=False, **kwargs)
     with pytest.raises(ValueError, match="rotate_residual works"):
         prepare(teacher, steps=["rotate_residual"])
+    assert prepare(teacher).vitdfq["prepare"]["steps"] == []
+
+
+def test_two_heads_that_read_no_norm_are_refused():
+    """timm's distilled forward passes fc_norm by, so that nothing normalizes what the heads read."""
+    kwargs = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "fc_norm": True}
+    teacher = load_teacher("deit_tiny_distilled_patch16_224", pretrained=False, **kwargs)
+    with pytest.raises(ValueError, match="rotate_residual works on ViTs whose heads read a norm only"):
+        prepare(teacher, steps=["rotate_residual"])
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(prepare(teacher)(images), teacher(images))
+
+
+def test_layer_scale_is_folded_where_the_stream_is_not_rotated():
+    kwargs = {"img_size": 28, "patch_size": 7, "embed_dim": 32, "depth": 1, "num_heads": 2, "global_pool": "max"}
+    teacher = load_teacher("vit_small_patch14_dinov2", pretrained=False, num_classes=5, **kwargs)
     assert prepare(teacher).vitdfq["prepare"]["steps"] == ["fold_layer_scale"]
-
-
-def test_default_steps_rotate_what_can_be_rotated():
-    assert prepare(make_tiny("deit")).vitdfq["prepare"]["steps"] == ["rotate_residual", "rotate_heads", "rotate_mlp"]

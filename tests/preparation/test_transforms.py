@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from vitdfq.models import build, family_of
 from vitdfq.preparation import TRANSFORMS, prepare
+from vitdfq.preparation.prepare import ROTATIONS, default_steps
 
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
@@ -16,8 +18,37 @@ def test_function_unchanged(teacher, images, name):
         return
     torch.testing.assert_close(prepared(images), before, rtol=1e-4, atol=1e-4 * before.abs().max().item())
     assert torch.equal(teacher(images), before)
-    assert prepared.vitdfq["prepare"] == {"steps": [name]}
+    assert prepared.vitdfq["prepare"] == {"steps": [name] if differs(prepared, teacher) else []}
     assert "prepare" not in teacher.vitdfq
+
+
+def differs(model, other) -> bool:
+    state, others = model.state_dict(), other.state_dict()
+    return list(state) != list(others) or any(not torch.equal(state[key], others[key]) for key in state)
+
+
+def test_a_step_without_effect_is_not_recorded(tiny_vit):
+    assert prepare(tiny_vit, steps=["fold_layer_scale", "rotate_heads"]).vitdfq["prepare"] == {"steps": ["rotate_heads"]}
+
+
+def test_default_steps_have_an_effect_each(teacher):
+    steps = default_steps(teacher)
+    assert prepare(teacher).vitdfq["prepare"] == {"steps": steps}
+    for name in steps:
+        assert differs(prepare(teacher, steps=[name]), teacher)
+
+
+def test_default_steps_rotate_what_a_family_can_rotate(teacher):
+    assert (default_steps(teacher)[-3:] == ROTATIONS) == (family_of(teacher).rotation is not None)
+
+
+def test_steps_are_taken_again_on_an_untrained_model(teacher, images):
+    """As `load` does, also with the steps of an older checkpoint, which name what folded nothing."""
+    prepared = prepare(teacher)
+    steps = ["fold_batch_norm", "fold_layer_scale", *prepared.vitdfq["prepare"]["steps"]]
+    again = prepare(build(teacher.vitdfq), steps=steps)
+    again.load_state_dict(prepared.state_dict())
+    torch.testing.assert_close(again(images), prepared(images), rtol=1e-5, atol=1e-5)
 
 
 def test_layer_scale_is_gone_after_folding(images):

@@ -93,6 +93,7 @@ def test_sites_with_it_stay_simulated_and_the_report_says_why(tiny_vit, images):
     torch.testing.assert_close(integer(images), student(images))
 
 
+@pytest.mark.integration
 def test_it_is_exported(tiny_vit, images, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

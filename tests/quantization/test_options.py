@@ -130,7 +130,7 @@ def test_the_ends_of_a_model_are_its_first_and_last_unit(kind, prepared):
     """The names that policies used before the chain of units answered."""
     model = vitdfq.prepare(make_tiny(kind)) if prepared else make_tiny(kind)
     names = list(sites(model))
-    places = Places.of(model, names)
+    places = Places.of(model)
     assert places.ends == {name for name in names if name.startswith(("patch_embed.proj", "stem.", "head"))}
     assert places.image == {name for name in names if name in ("patch_embed.proj", "stem.conv1.linear")}
     assert places.gelu == {name for name in names if name.endswith(".fc2")}
@@ -177,6 +177,7 @@ def test_weights_alone_from_calibration_to_a_checkpoint(kind, bits, tmp_path):
     torch.testing.assert_close(integer(images), student(images))
 
 
+@pytest.mark.integration
 def test_weights_alone_in_onnx(tiny_vit, images, tmp_path):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")

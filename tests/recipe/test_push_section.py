@@ -9,7 +9,8 @@ from vitdfq.recipe import load_recipe
 RECIPE = {"name": "small", "model": {"name": "zoo:vit"}, "synthesize": {"method": "noise"}, "calibrate": {"steps": ["observe"]}}
 
 
-def test_a_plan_names_the_place():
+@pytest.mark.integration
+def test_a_plan_names_the_repository():
     planned = plan(load_recipe(RECIPE, ["push.repo=owner/name"]))
     assert planned.to_dict()["push"] == "owner/name" and "publish     owner/name" in planned.render().renderables
     assert plan(load_recipe(RECIPE)).push is None

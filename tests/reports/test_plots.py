@@ -1,4 +1,4 @@
-"""Pictures for people."""
+"""Plots, with and without matplotlib."""
 
 import sys
 
@@ -19,8 +19,8 @@ def test_a_png_is_written(attention, tmp_path):
     assert (tmp_path / "attention.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_matplotlib_nothing_is_drawn_and_a_line_says_why(attention, tmp_path, monkeypatch, capsys):
+def test_without_matplotlib_no_file_is_written_and_a_message_gives_the_reason(attention, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     plot_attention(*attention, None, tmp_path / "attention.png")
     assert list(tmp_path.iterdir()) == []
-    assert "attention.png left out: pip install 'vitdfq[report]'" in capsys.readouterr().err
+    assert "attention.png left out: pip install 'vitdfq[report]'" in caplog.text

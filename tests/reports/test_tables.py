@@ -1,11 +1,11 @@
-"""The arithmetic of a comparison's table, against numbers worked out by hand."""
+"""The comparison's table, against means and deviations computed by hand."""
 
 import pytest
 
 from vitdfq.reports import tables
 from vitdfq.reports.tables import comparison_table
 
-NOTHING = dict.fromkeys(tables.COLUMNS)
+EMPTY = dict.fromkeys(tables.COLUMNS)
 
 
 def content(seeds=(0, 1, 2), rows=()):
@@ -19,20 +19,20 @@ def content(seeds=(0, 1, 2), rows=()):
 
 def test_mean_and_sample_standard_deviation():
     values = [(90.0, 10.0), (93.0, None), (96.0, 14.0)]
-    row = tables.summarize({**NOTHING, "top1": top1, "logits_sqnr_db": sqnr} for top1, sqnr in values)
+    row = tables.summarize({**EMPTY, "top1": top1, "logits_sqnr_db": sqnr} for top1, sqnr in values)
     assert row["n"] == 3 and row["mean"]["top1"] == 93 and row["sd"]["top1"] == pytest.approx(3)  # √((9 + 0 + 9) / 2)
-    assert row["mean"]["logits_sqnr_db"] == 12 and row["sd"]["logits_sqnr_db"] == pytest.approx(8**0.5)  # of the two there are
+    assert row["mean"]["logits_sqnr_db"] == 12 and row["sd"]["logits_sqnr_db"] == pytest.approx(8**0.5)  # of the two values
     assert row["mean"]["diversity"] is None and row["sd"]["diversity"] is None and row["error"] is None
 
 
-def test_failed_cells_are_counted_out():
-    row = tables.summarize([{**NOTHING, "top1": 50.0}, {"error": "first"}, {"error": "second"}])
+def test_failed_cells_are_left_out():
+    row = tables.summarize([{**EMPTY, "top1": 50.0}, {"error": "first"}, {"error": "second"}])
     assert (row["n"], row["mean"]["top1"], row["sd"]["top1"], row["error"]) == (1, 50, None, "first")
     assert tables.summarize([{"error": "x"}])["mean"]["top1"] is None
 
 
 @pytest.mark.parametrize(
-    ("value", "spread", "digits", "text"),
+    ("value", "sd", "digits", "text"),
     [
         (90.567, 0.123, 2, "90.57 ± 0.12"),
         (90.567, None, 2, "90.57"),
@@ -41,12 +41,12 @@ def test_failed_cells_are_counted_out():
         (0.0, 0.0, 1, "0.0 ± 0.0"),
     ],
 )
-def test_number(value, spread, digits, text):
-    assert tables.number(value, spread, digits) == text
+def test_numbers_are_formatted_with_their_deviation(value, sd, digits, text):
+    assert tables.format_number(value, sd, digits) == text
 
 
-def test_markdown_has_one_cell_a_column_in_every_line():
-    row = tables.summarize([{**NOTHING, "top1": 90.0, "num_images": 8}, {**NOTHING, "top1": 91.0, "num_images": 8}])
+def test_every_line_of_markdown_has_a_cell_for_each_column():
+    row = tables.summarize([{**EMPTY, "top1": 90.0, "num_images": 8}, {**EMPTY, "top1": 91.0, "num_images": 8}])
     failed = tables.summarize([{"error": "lr [0.1] too large"}])
     page = tables.markdown(content(rows=[row, {"title": "bad", "uses_data": True, **failed, "pictures": []}]))
     lines = [line for line in page.splitlines() if line.startswith("|")]
@@ -57,7 +57,7 @@ def test_markdown_has_one_cell_a_column_in_every_line():
     assert "### bad" not in page
 
 
-def test_error_texts_are_not_taken_for_markup():
+def test_brackets_in_an_error_are_printed():
     from rich.console import Console
 
     failed = tables.summarize([{"error": "lr [red] too large"}])

@@ -1,4 +1,4 @@
-"""The same command in two processes, really launched: the same bytes as in one."""
+"""Launched commands: two processes write the same bytes as one."""
 
 import os
 import subprocess
@@ -59,7 +59,7 @@ def test_two_processes_give_the_bytes_of_one(launcher, alone, tmp_path):
         assert (out / name).read_bytes() == (alone / name).read_bytes(), name
     theirs, ours = (read_tensors(folder / "stages/student_predictions.safetensors") for folder in (out, alone))
     assert theirs["logits"].equal(ours["logits"]) and theirs["labels"].equal(ours["labels"])
-    assert done.stdout.count('"num_processes": 2') == 1  # one process speaks
+    assert done.stdout.count('"num_processes": 2') == 1  # one process prints
     assert done.stderr.count("evaluate: student") == 1
 
 
@@ -69,7 +69,7 @@ def test_processes_that_do_not_see_each_other_are_refused(tmp_path):
     assert "started 2 processes, but each sees 1" in done.stderr
 
 
-def test_a_wrong_recipe_is_said_once_by_the_main_process(tmp_path):
+def test_an_error_of_all_processes_is_printed_once(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     done = launch(TORCHRUN, tmp_path, check=False)
@@ -79,7 +79,7 @@ def test_a_wrong_recipe_is_said_once_by_the_main_process(tmp_path):
 FAILING = """
 import os, sys
 from datetime import timedelta
-import vitdfq.calibration, vitdfq.workflow.run, vitdfq.runtime.distributed
+import vitdfq.calibration, vitdfq.workflow.stages, vitdfq.runtime.distributed
 from vitdfq.workflow.compare import compare
 
 def fails(*arguments, **options):
@@ -87,22 +87,22 @@ def fails(*arguments, **options):
         raise RuntimeError("out of memory")
     return calibrate(*arguments, **options)
 
-calibrate, vitdfq.workflow.run.calibrate = vitdfq.workflow.run.calibrate, fails
-vitdfq.runtime.distributed.PATIENCE = timedelta(seconds=5)
-found = compare([sys.argv[1]], out=sys.argv[2])
+calibrate, vitdfq.workflow.stages.calibrate = vitdfq.workflow.stages.calibrate, fails
+vitdfq.runtime.distributed.FAILURE_TIMEOUT = timedelta(seconds=5)
+content = compare([sys.argv[1]], out=sys.argv[2])
 if vitdfq.runtime.distributed.is_main():
-    print(found["failed"])
+    print(content["failed"])
 """
 
 
-@pytest.mark.parametrize(("ranks", "said"), [("01", "['noise']\n"), ("1", ""), ("0", "")])
-def test_a_row_fails_in_all_processes_or_the_comparison_ends(ranks, said, tmp_path):
-    """One that goes on to the next row, while the others wait for it in this one, would never meet them again."""
+@pytest.mark.parametrize(("ranks", "printed"), [("01", "['noise']\n"), ("1", ""), ("0", "")])
+def test_a_row_fails_in_all_processes_or_the_comparison_ends(ranks, printed, tmp_path):
+    """A process that continues with the next row, while the others wait for it in this one, would block for ever."""
     (tmp_path / "failing.py").write_text(FAILING)
     calibrated = {"synthesize": {"method": "noise", "num_images": 4}, "calibrate": {"steps": ["observe"]}, "compare": {}}
     (tmp_path / "noise.yaml").write_text(yaml.safe_dump(RECIPE | {"name": "noise"} | calibrated))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
     command = [*TORCHRUN[: -len(RUN)], tmp_path / "failing.py", tmp_path / "noise.yaml", tmp_path / "out", ranks]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert (done.returncode == 0, done.stdout) == (bool(said), said), done.stderr
-    assert "out of memory" in done.stderr and (tmp_path / "out/compare.json").exists() == bool(said)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert (done.returncode == 0, done.stdout) == (bool(printed), printed), done.stderr
+    assert "out of memory" in done.stderr and (tmp_path / "out/compare.json").exists() == bool(printed)

@@ -1,9 +1,26 @@
+"""Progress and messages of the command line; the library itself prints nothing."""
+
+import logging
+
+import pytest
+
 from vitdfq.runtime import distributed, progress
+from vitdfq.runtime.progress import ProgressBar, logger, quiet, show_messages
+
+
+@pytest.fixture(autouse=True)
+def reporting():
+    """The command line's set-up of the logger, for one test."""
+    before = list(logger.handlers), logger.level, logger.propagate
+    show_messages()
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
+    logger.setLevel(before[1])
 
 
 def test_plain_lines_without_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
-    with progress.bar("work", total=2) as bar:
+    with ProgressBar("work", total=2) as bar:
         bar.advance(loss=0.5)
         bar.advance(loss=0.25)
     first, last = capsys.readouterr().err.splitlines()
@@ -11,36 +28,48 @@ def test_plain_lines_without_a_terminal(capsys, monkeypatch):
     assert last.startswith("work: 2/2") and "/s" in last
 
 
-def test_what_an_earlier_start_did_does_not_count_as_fast(capsys, monkeypatch):
+def test_skipped_steps_do_not_count_for_the_rate(capsys, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     clock = iter([0.0, 2.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    with progress.bar("work", total=100) as bar:
+    with ProgressBar("work", total=100) as bar:
         bar.skip(90)
         bar.advance(4)
     assert capsys.readouterr().err.startswith("work: 94/100  2.0/s  3 s left")
 
 
-def test_each_process_speaks_of_its_own_share(capsys, monkeypatch):
-    monkeypatch.setattr(distributed, "speaks", lambda: False)
+def test_messages_of_every_process_have_a_prefix(capsys, monkeypatch):
+    monkeypatch.setattr(distributed, "is_reporting", lambda: False)
     monkeypatch.setattr(distributed, "index", lambda: 1)
-    progress.say("one", own=True)
+    every_process = {"every_process": True}
+    logger.info("one", extra=every_process)
     monkeypatch.setattr(distributed, "count", lambda: 2)
-    progress.say("two", own=True)
-    progress.say("three")
+    logger.info("two", extra=every_process)
+    logger.info("three")
     assert capsys.readouterr().err.splitlines() == ["one", "process 1: two"]
 
 
-def test_quiet(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "quiet", True)
-    with progress.bar("work", total=1) as bar:
-        bar.advance()
-    progress.say("hello")
-    assert capsys.readouterr().err == ""
+def test_quiet_still_prints_warnings(capsys):
+    with quiet():
+        with ProgressBar("work", total=1) as bar:
+            bar.advance()
+        logger.info("hello")
+        logger.warning("beware")
+    logger.info("hello again")
+    assert capsys.readouterr().err == "beware\nhello again\n"
 
 
-def test_what_is_done_again_is_said_with_care(capsys):
-    with progress.bar("work", total=2) as bar:
+def test_the_final_line_is_printed_once(capsys):
+    with ProgressBar("work", total=2) as bar:
         for _ in range(5):
             bar.advance()
-    assert capsys.readouterr().err.count("work:") == 1  # the last line, once
+    assert capsys.readouterr().err.count("work:") == 1
+
+
+def test_without_the_command_line_nothing_is_printed(capsys):
+    logger.handlers[:] = [logging.NullHandler()]
+    logger.setLevel(logging.NOTSET)
+    with ProgressBar("work", total=1) as bar:
+        bar.advance()
+    logger.info("hello")
+    assert capsys.readouterr() == ("", "")

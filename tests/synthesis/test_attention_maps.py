@@ -1,4 +1,4 @@
-"""Attention as pictures: the last block's attention on the patches, and the priors that synthesis drew."""
+"""Attention maps of the last block, and the priors that synthesis drew."""
 
 from dataclasses import replace
 
@@ -27,13 +27,13 @@ def test_maps_are_the_last_blocks_attention_on_patches(kind):
     torch.testing.assert_close(maps[0, 1, : site.grid[0], : site.grid[1]], expected)
 
 
-def test_windows_lie_in_a_square():
+def test_windows_form_a_square():
     site = replace(attention_sites(make_tiny("swin"))[-1], grid=(1, 2), num_windows=4)
     rows = torch.arange(8.0).view(1, 4, 1, 2)
     assert _on_patches(rows, site)[0, 0].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
-def test_priors_are_those_that_synthesis_followed(monkeypatch):
+def test_priors_are_those_of_synthesis(monkeypatch):
     teacher = make_tiny("vit")
     drawn = []
 
@@ -52,5 +52,5 @@ def test_priors_are_those_that_synthesis_followed(monkeypatch):
 @pytest.mark.parametrize(
     "section", [{"method": "psaq"}, {"method": "noise"}, {"steps": 0}, {"losses": {"attention_prior": {"weight": 0}}}]
 )
-def test_no_priors_where_none_were_followed(section):
+def test_no_priors_without_their_loss(section):
     assert attention_priors(make_tiny("vit"), 2, section) is None

@@ -1,13 +1,20 @@
-"""Presets and what may be said in their place."""
+"""Presets, and changes to them."""
 
 import inspect
+import re
+from dataclasses import fields
+from typing import get_type_hints
 
 import pytest
 from pydantic import TypeAdapter
+from tiny import make_tiny
 
-from vitdfq.synthesis import LOSSES, METHODS, resolve_method, synthesize
-from vitdfq.synthesis.objective.terms import resolve_losses
+from vitdfq.synthesis import LOSSES, METHODS, Method, resolve_method, synthesize
+from vitdfq.synthesis.objective.weighted_losses import resolve_losses
+from vitdfq.synthesis.options import SynthesisOptions
 from vitdfq.synthesis.resolve import method_of
+
+MAPPING = r"losses takes a mapping \{name: \{weight: 1\.0, option: value\}\}"  # of messages, as a pattern
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -25,7 +32,7 @@ def test_published_weights():
     assert (METHODS["psaq"].max_regions, METHODS["psaq"].labels, METHODS["psaq"].steps) == (1, "hard", 1000)
 
 
-def test_what_the_presets_of_other_papers_ask_for():
+def test_losses_of_the_presets_of_other_papers():
     losses = {name: {loss: spec["weight"] for loss, spec in METHODS[name].losses.items()} for name in METHODS}
     base = {"class_confidence": 1, "total_variation": 0.05}
     mimiq = {"head_similarity": 1, "class_confidence": 1, "smoothness": 2.5e-5}
@@ -35,10 +42,10 @@ def test_what_the_presets_of_other_papers_ask_for():
     assert losses["mimiq"] == mimiq
     assert losses["maskaq"] == mimiq | {"attention_entropy": 1}
     assert losses["fdd"] == {"patch_similarity": 1, "total_variation": 0.05, "frequency_consistency": 1}
-    assert losses["psaq_v2"] == {"patch_similarity": 1, "total_variation": 0.05, "discrepancy": 1}  # asks for no class
+    assert losses["psaq_v2"] == {"patch_similarity": 1, "total_variation": 0.05, "discrepancy": 1}  # without a class loss
 
 
-def test_changes_merge_and_leave_the_preset():
+def test_changes_are_merged_without_changing_the_preset():
     changed = resolve_method(
         "sardfq",
         {
@@ -57,7 +64,7 @@ def test_changes_merge_and_leave_the_preset():
     assert METHODS["sardfq"].losses["attention_prior"] == {"weight": 100.0}
 
 
-def test_a_section_is_the_method_that_synthesize_would_follow():
+def test_method_of_a_section():
     section = {
         "method": "psaq",
         "num_images": 9,
@@ -73,17 +80,17 @@ def test_a_section_is_the_method_that_synthesize_would_follow():
     assert method_of({}) == resolve_method("sardfq")
 
 
-def test_a_generator_has_weights_of_its_own():
-    pixels, painted = (resolve_method("acq", engine=engine).losses["pair_distance"] for engine in ("images", "generator"))
+def test_generator_losses_apply_to_the_generator_engine_only():
+    pixels, generated = (resolve_method("acq", engine=engine).losses["pair_distance"] for engine in ("images", "generator"))
     assert pixels == {"weight": 0.1, "after": 0.1}
-    assert painted == {"weight": 0.01, "after": 0.1, "form": "ratio"}
+    assert generated == {"weight": 0.01, "after": 0.1, "form": "ratio"}
     assert resolve_method("acq", {"pair_distance": {"weight": 2}}, engine="generator").losses["pair_distance"]["weight"] == 2
 
 
-def test_another_engine_takes_what_is_its_own():
-    painted = resolve_method("sardfq", engine="generator")
-    assert (painted.engine, painted.max_regions, painted.lr) == ("generator", 1, None)
-    assert painted.losses == METHODS["sardfq"].losses
+def test_another_engine_resets_rate_and_regions():
+    generated = resolve_method("sardfq", engine="generator")
+    assert (generated.engine, generated.max_regions, generated.lr) == ("generator", 1, None)
+    assert generated.losses == METHODS["sardfq"].losses
     assert resolve_method("gdfq", engine="images").engine == "images"
 
 
@@ -106,7 +113,12 @@ def test_options_reach_both_the_loss_and_its_draw():
             "weight of loss 'total_variation' must be a finite number",
         ),
         ({"losses": {"total_variation": {"weight": float("nan")}}}, "must be a finite number"),
-        ({"losses": {"total_variation": 0.1}}, "loss 'total_variation' takes a mapping"),
+        ({"losses": {"total_variation": 0.1}}, rf"{MAPPING}; loss 'total_variation' takes a mapping or a function, got 0.1"),
+        ({"losses": {"total_variation": None}}, rf"{MAPPING}; loss 'total_variation' takes a mapping or a function, got None"),
+        ({"losses": ["total_variation"]}, rf"{MAPPING}, got \['total_variation'\]$"),
+        ({"losses": []}, rf"{MAPPING}, got \[\]$"),
+        ({"losses": "total_variation"}, rf"{MAPPING}, got 'total_variation'$"),
+        ({"losses": 0}, rf"{MAPPING}, got 0$"),
         ({"labels": "sofft"}, "unknown label kind 'sofft', did you mean 'soft'"),
         ({"label_range": [3.0]}, r"label_range takes \[lower, upper\]"),
         ({"max_regions": 5}, "max_regions must be from 1 to 4"),
@@ -126,15 +138,25 @@ def test_wrong_arguments_are_named(arguments, message):
         resolve_method(**({"method": "sardfq"} | arguments))
 
 
-def test_every_keyword_can_be_checked_from_a_recipe():
-    """Recipes are checked against the signature: annotated, a default, a line in the docstring."""
-    _, *keywords = inspect.signature(synthesize).parameters.values()
-    for keyword in keywords:
-        assert keyword.kind is keyword.KEYWORD_ONLY
-        if keyword.name == "shelf":  # of the run, not of a recipe
-            continue
-        TypeAdapter(keyword.annotation).validate_python(keyword.default)
-        assert f"        {keyword.name}: " in synthesize.__doc__
+def test_every_option_can_be_checked_from_a_recipe():
+    """Recipes are checked against the dataclass: annotated, a default, a line in the docstring; help shows the same."""
+    hints, signature = get_type_hints(SynthesisOptions), inspect.signature(synthesize)
+    for field in fields(SynthesisOptions):
+        TypeAdapter(hints[field.name]).validate_python(field.default)
+        assert f"        {field.name}: " in SynthesisOptions.__doc__
+        assert signature.parameters[field.name].default == field.default
+
+
+@pytest.mark.parametrize("losses", [["total_variation"], "total_variation", 0.1, {"total_variation": 0.1}], ids=str)
+def test_synthesize_refuses_losses_that_are_no_mapping_of_mappings(losses):
+    with pytest.raises(ValueError, match=MAPPING):
+        synthesize(make_tiny("vit"), losses=losses, num_images=1, steps=1)
+
+
+def test_the_docstring_of_method_lists_the_fields_that_are_no_keyword():
+    names = {field.name for field in fields(Method)}
+    keywords = inspect.signature(synthesize).parameters.keys()
+    assert set(re.findall(r"`(\w+)`", Method.__doc__)) - {"synthesize"} == names - keywords
 
 
 def test_losses_are_listed_by_their_own_name():

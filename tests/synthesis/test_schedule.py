@@ -1,4 +1,4 @@
-"""Learning rate and jitter over the run."""
+"""Learning rate and jitter during a run."""
 
 import pytest
 import torch
@@ -17,8 +17,20 @@ def test_two_rounds_of_warmup_and_cosine():
     assert 0 < factors[499] < 1e-4
 
 
+@pytest.mark.parametrize("steps", [1, 2, 7, 40])
+@pytest.mark.parametrize("schedule", [Schedule(), Schedule(rolls=(15,), warmup=0.1), Schedule(rolls=(0, 6, 13, 20, 26))])
+def test_lr_lambda_gives_lambda_lr_the_same_rates_bit_for_bit(schedule, steps):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.lr_lambda(steps))
+    for step in range(steps):
+        assert optimizer.param_groups[0]["lr"] == 0.3 * schedule.lr_factor(step, steps)
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 11])
-def test_every_step_of_a_short_run_moves(steps):
+def test_every_step_of_a_short_run_has_a_positive_rate(steps):
     assert all(0 < Schedule().lr_factor(step, steps) <= 1 for step in range(steps))
 
 
@@ -29,7 +41,7 @@ def test_roll_limit_scales_with_the_side():
     assert Schedule().roll_limit(0, 10, 5) == 1
 
 
-def test_lr_by_what_reads_the_attention():
+def test_default_lr_depends_on_a_class_token():
     assert default_lr(attention_sites(make_tiny("vit"))) == 0.20
     assert default_lr(attention_sites(make_tiny("swin"))) == 0.25
 

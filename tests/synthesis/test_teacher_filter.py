@@ -1,4 +1,4 @@
-"""Which painted images a teacher gets."""
+"""The filter that leaves procedural images out of a mix for a teacher to which they are noise."""
 
 from dataclasses import replace
 
@@ -9,13 +9,13 @@ from vitdfq.models import load_teacher
 from vitdfq.synthesis import METHODS, TeacherFacts, synthesize, teacher_filter
 from vitdfq.synthesis.resolve import resolve_method
 
-AMONG = {"dead_leaves": 0.5, "smi": 0.1}
-WARY = replace(resolve_method("agm", mix=AMONG), skip_if_noise_to_teacher=True)
+MIX = {"dead_leaves": 0.5, "smi": 0.1}
+FILTERED = replace(resolve_method("agm", mix=MIX), skip_if_noise_to_teacher=True)
 
 
 @pytest.fixture
-def chosen(tiny_vit, monkeypatch):
-    """What is left of a method's `mix` where leaves are so far from the standard normal, and noise 1."""
+def filtered_mix(tiny_vit, monkeypatch):
+    """Return a function: the filtered `mix` of a method for a distance of dead leaves, where that of noise is 1."""
     facts = TeacherFacts.of(tiny_vit)
     noise = teacher_filter.procedural_images(tiny_vit, facts, METHODS["noise"], teacher_filter.NUM_IMAGES, 0)
 
@@ -30,21 +30,22 @@ def chosen(tiny_vit, monkeypatch):
     return for_distance
 
 
-def test_leaves_that_are_noise_to_the_teacher_are_left_out_and_the_others_share_their_part(chosen):
-    assert chosen(WARY, 0.9) == {"smi": pytest.approx(0.2)}
+def test_leaves_that_are_noise_to_the_teacher_are_left_out_and_other_shares_grow(filtered_mix):
+    assert filtered_mix(FILTERED, 0.9) == {"smi": pytest.approx(0.2)}
 
 
 @pytest.mark.parametrize("distance", [0.4, None])  # None: a teacher without LayerNorms
-def test_leaves_that_it_sees_stay(chosen, distance):
-    assert chosen(WARY, distance) == pytest.approx(AMONG)
+def test_leaves_nearer_than_noise_stay(filtered_mix, distance):
+    assert filtered_mix(FILTERED, distance) == pytest.approx(MIX)
 
 
-def test_what_is_asked_for_by_name_is_made(chosen):
+def test_a_mix_given_by_name_is_not_filtered(filtered_mix):
     assert METHODS["vitdfq"].skip_if_noise_to_teacher
-    assert chosen(resolve_method("vitdfq", mix=AMONG), 0.9) == AMONG
+    assert filtered_mix(resolve_method("vitdfq", mix=MIX), 0.9) == MIX
 
 
-def test_a_teacher_of_small_grey_clothes_gets_no_leaves():
+@pytest.mark.integration
+def test_a_teacher_of_small_gray_images_gets_no_leaves():
     teacher = load_teacher("zoo:deit")
     images = synthesize(teacher, method="vitdfq", num_images=6, steps=1)
     leaves = synthesize(teacher, method="dead_leaves", num_images=6)

@@ -1,4 +1,4 @@
-"""`vitdfq compare` through the real command, small: a zoo model, few images, few steps."""
+"""`vitdfq compare` as a command, on a zoo model with few images and few steps."""
 
 import json
 import shutil
@@ -57,7 +57,7 @@ def content(finished) -> dict:
     return json.loads((finished / "out/compare.json").read_text())
 
 
-def test_json_keeps_the_contract(content):
+def test_compare_json_has_the_documented_keys(content):
     assert set(content) == {"recipes", "vitdfq", "device", "bits", "seeds", "teacher", "rows", "cells", "failed"}
     assert content["seeds"] == [1, 0] and content["bits"] == "w4a4" and content["failed"] == []
     assert content["recipes"]["small"]["compare"] == RECIPE["compare"]
@@ -76,14 +76,14 @@ def test_json_keeps_the_contract(content):
         assert row["sd"]["top1"] == pytest.approx(abs(top1[0] - top1[1]) / 2**0.5)
 
 
-def test_seeds_reach_images_and_real_images_differ_and_are_not_evaluated(finished):
+def test_images_differ_between_seeds(finished):
     images = {path.name: read_tensors(path)["images"] for path in (finished / "out/stages").glob("*_images.safetensors")}
     assert sorted(images) == [f"{row}_{seed}_images.safetensors" for row in ("noise", "real", "sardfq") for seed in (0, 1)]
     for row in ("noise", "real", "sardfq"):
         assert (images[f"{row}_0_images.safetensors"] != images[f"{row}_1_images.safetensors"]).any()
 
 
-def test_images_are_looked_at(finished):
+def test_grids_attention_and_charts_are_drawn(finished):
     page = (finished / "out/compare.md").read_text()
     for name in ("sardfq", "noise", "real"):
         for path in (f"grids/{name}.png", f"attention/{name}.png"):
@@ -94,7 +94,7 @@ def test_images_are_looked_at(finished):
     assert f"| {REAL.title} | 2 | 4 |" in page and "uses data" in page.split("|")[-1]
 
 
-def test_second_run_makes_nothing(finished):
+def test_a_second_run_computes_nothing(finished):
     out = finished / "out"
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".png", ".safetensors")}
     text = (out / "compare.json").read_bytes()
@@ -105,28 +105,28 @@ def test_second_run_makes_nothing(finished):
     assert all(title in done.stdout for title in ("sardfq", "noise", "uses data", "agreement %"))
 
 
-def test_another_method_joins_and_the_rest_is_kept(finished, content, tmp_path):
-    """In this process: the cells of before come from the folder, in the order that is asked for now."""
+def test_a_new_method_is_added_and_finished_cells_are_used_again(finished, content, tmp_path):
+    """Runs in this process. Finished cells come from the folder, in the new order."""
     out = shutil.copytree(finished / "out", tmp_path / "out")
     noise = (out / "stages/noise_1_predictions.safetensors").stat().st_mtime_ns
     changes = ["compare.methods=[dead_leaves, noise]", "compare.seeds=[1]"]
-    found = compare([finished / "small.yaml"], out=out, overrides=changes)
-    assert [row["title"] for row in found["rows"]] == ["dead_leaves", "noise", REAL.title]
+    changed = compare([finished / "small.yaml"], out=out, overrides=changes)
+    assert [row["title"] for row in changed["rows"]] == ["dead_leaves", "noise", REAL.title]
     assert (out / "stages/noise_1_predictions.safetensors").stat().st_mtime_ns == noise
-    by_place = {(cell["row"], cell["seed"]): cell for cell in content["cells"]}
-    assert found["cells"][1] == by_place["noise", 1] and found["rows"][1]["sd"]["top1"] is None
+    cells = {(cell["row"], cell["seed"]): cell for cell in content["cells"]}
+    assert changed["cells"][1] == cells["noise", 1] and changed["rows"][1]["sd"]["top1"] is None
 
 
-def test_a_method_that_fails_is_a_row_and_the_others_go_on(tmp_path):
+def test_a_method_that_fails_is_a_row_with_its_error(tmp_path):
     losses = {"class_confidence": {"weight": 1.0e300}}
     write(tmp_path / "broken.yaml", synthesize={"method": "psaq", "num_images": 2, "steps": 2, "losses": losses}, compare={})
     write(tmp_path / "fine.yaml", synthesize={"method": "noise", "num_images": 2}, compare={})
     done = command(tmp_path / "broken.yaml", tmp_path / "fine.yaml", "--out", tmp_path / "out", "--format", "json")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1] == "error: 1 of 2 rows failed: broken"
-    found = json.loads(done.stdout)
-    broken, fine = found["rows"]
-    assert found["failed"] == ["broken"] and "is nan at step 1" in broken["error"] and broken["n"] == 0
+    content = json.loads(done.stdout)
+    broken, fine = content["rows"]
+    assert content["failed"] == ["broken"] and "is nan at step 1" in broken["error"] and broken["n"] == 0
     assert broken["pictures"] == [] and broken["mean"]["top1"] is None
     assert fine["error"] is None and fine["mean"]["top1"] > 50
     assert "broken failed: synthesize: loss" in (tmp_path / "out/compare.md").read_text()
@@ -150,7 +150,7 @@ def test_no_two_rows_share_a_file():
         ("compare.real_image=3", "unknown key, did you mean 'real_images'?"),
     ],
 )
-def test_what_the_section_says_cannot_be(override, message, tmp_path):
+def test_wrong_values_of_the_section_are_refused(override, message, tmp_path):
     with pytest.raises(RecipeError) as caught:
         compare([write(tmp_path / "small.yaml")], out=tmp_path / "out", overrides=[override])
     assert message in str(caught.value) and not (tmp_path / "out").exists()
@@ -169,7 +169,7 @@ def test_too_few_real_images_cost_no_synthesis(tmp_path):
     assert not list(tmp_path.glob("out/stages/sardfq*"))
 
 
-def test_folder_of_a_run_is_not_taken(tmp_path):
+def test_the_folder_of_another_run_is_refused(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/recipe.yaml").write_text("name: small\n")
     with pytest.raises(InputError, match=r"holds another run \(small\)"):

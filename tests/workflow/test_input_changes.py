@@ -1,25 +1,27 @@
+"""The inputs of an artifact, and the message about those that changed."""
+
 import json
 
 import pytest
 
-from vitdfq.workflow.artifacts import flat, hashed, what_changed
+from vitdfq.workflow.artifacts import describe_changes, flatten, mark_hash
 
-BEFORE = {"model": {"name": "a", "size": (3, 4)}, "weights": hashed("1"), "calibrate": {"steps": ["observe"]}, "prepare": {}}
+BEFORE = {"model": {"name": "a", "size": (3, 4)}, "weights": mark_hash("1"), "calibrate": {"steps": ["observe"]}, "prepare": {}}
 
 
-def test_inputs_are_kept_as_json_gives_them_back():
-    kept = flat(BEFORE)
-    assert kept == json.loads(json.dumps(kept))
-    assert kept == {"model.name": "a", "model.size": [3, 4], "weights": "sha256:1", "calibrate.steps": ["observe"]}
-    names = flat({"names": ["a name"] * 1000})["names"]
-    assert names.startswith("sha256:") and names != flat({"names": ["a name"] * 1001})["names"]
+def test_inputs_survive_a_round_trip_through_json():
+    recorded = flatten(BEFORE)
+    assert recorded == json.loads(json.dumps(recorded))
+    assert recorded == {"model.name": "a", "model.size": [3, 4], "weights": "sha256:1", "calibrate.steps": ["observe"]}
+    names = flatten({"names": ["a name"] * 1000})["names"]
+    assert names.startswith("sha256:") and names != flatten({"names": ["a name"] * 1001})["names"]
 
 
 @pytest.mark.parametrize(
-    ("now", "said"),
+    ("now", "message"),
     [
         ({"model": {"name": "b", "size": [3, 4]}}, "model.name was a, is b"),
-        ({"weights": hashed("2")}, "weights changed"),
+        ({"weights": mark_hash("2")}, "weights changed"),
         ({"calibrate": {"steps": ["observe", "gptq"]}}, 'calibrate.steps was ["observe"], is ["observe", "gptq"]'),
         ({"calibrate": {}}, 'calibrate.steps was ["observe"], is not set'),
         ({"calibrate": {"steps": ["observe"], "seed": 1}}, "calibrate.seed was not set, is 1"),
@@ -30,17 +32,17 @@ def test_inputs_are_kept_as_json_gives_them_back():
         ),
         ({"prepare": None}, "prepare was not set, is null"),
         ({"prepare": {"a": "x" * 100}}, "prepare.a was not set, is " + "x" * 60 + " ..."),
-        ({}, "what shapes it has changed"),
+        ({}, "its inputs have changed"),
     ],
 )
-def test_what_changed(now, said):
-    assert what_changed(flat(BEFORE), flat(BEFORE | now)).startswith(said)
+def test_a_message_names_the_changes(now, message):
+    assert describe_changes(flatten(BEFORE), flatten(BEFORE | now)).startswith(message)
 
 
-def test_of_many_changes_some_are_told():
-    assert what_changed({}, dict.fromkeys("abcde", 1)).endswith("c was not set, is 1; 2 more")
+def test_a_message_has_no_more_than_three_changes():
+    assert describe_changes({}, dict.fromkeys("abcde", 1)).endswith("c was not set, is 1; 2 more")
 
 
 @pytest.mark.parametrize("before", [None, [], "text"])
-def test_a_record_that_says_nothing(before):
-    assert what_changed(before, flat(BEFORE)) == "what shapes it has changed"
+def test_a_damaged_record_has_no_changes_to_name(before):
+    assert describe_changes(before, flatten(BEFORE)) == "its inputs have changed"

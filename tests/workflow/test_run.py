@@ -1,10 +1,9 @@
-"""The main job through the real command, small: a zoo model, few images, few steps."""
+"""`vitdfq run` as a command, on a zoo model with few images and few steps."""
 
 import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ import vitdfq
 from vitdfq.common.safetensors_io import read_tensors
 from vitdfq.evaluation import Predictions
 from vitdfq.recipe import load_recipe
-from vitdfq.workflow.run import open_line
+from vitdfq.workflow.run import open_run
 
 RECIPE = {
     "name": "small",
@@ -47,7 +46,7 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
-def test_folder_and_metrics_keep_the_contract(finished):
+def test_folder_and_metrics_json_have_the_documented_content(finished):
     out = finished / "out"
     for name in ("config.json", "model.safetensors", "recipe.yaml", "README.md", "images.safetensors"):
         assert (out / name).stat().st_size > 0
@@ -63,12 +62,12 @@ def test_folder_and_metrics_keep_the_contract(finished):
     assert metrics["size"]["packed_bytes"] < 0.25 * metrics["size"]["float_bytes"]
 
 
-def test_grid_shows_the_images(finished):
+def test_the_grid_has_many_colors(finished):
     grid = Image.open(finished / "out/reports/synthetic_grid.png")
     assert grid.width > 400 and len(grid.getcolors(maxcolors=10**6)) > 100
 
 
-def test_card_is_valid_and_says_only_what_was_measured(finished):
+def test_the_card_is_valid_and_states_the_measured_scores(finished):
     from huggingface_hub import ModelCard
 
     card = ModelCard.load(finished / "out/README.md")
@@ -79,13 +78,13 @@ def test_card_is_valid_and_says_only_what_was_measured(finished):
     assert "only 200 images" in top1.dataset_name
 
 
-def test_loads_in_one_line_and_equals_the_measured_student(finished):
+def test_the_loaded_student_has_the_measured_accuracy(finished):
     student = vitdfq.load(finished / "out")
     row = vitdfq.evaluate(student, dataset="zoo:fashion-mnist", split="test", num_images=200)
     assert row["top1"] == json.loads((finished / "out/metrics.json").read_text())["student"]["top1"]
 
 
-def test_same_seed_same_bytes_and_finished_stages_are_kept(finished):
+def test_the_same_seed_gives_the_same_bytes_and_finished_stages_are_used_again(finished):
     again = finished / "again"
     vitdfq_command("run", finished / "small.yaml", "--out", again, "--set", "baselines=[]")
     assert (again / "model.safetensors").read_bytes() == (finished / "out/model.safetensors").read_bytes()
@@ -96,7 +95,7 @@ def test_same_seed_same_bytes_and_finished_stages_are_kept(finished):
     assert "noise" in json.loads((again / "metrics.json").read_text())["baselines"]
 
 
-def test_images_serve_other_bit_widths(finished):
+def test_images_are_used_again_for_another_bit_width(finished):
     out = finished / "widths"
     vitdfq_command("synthesize", finished / "small.yaml", "--out", out)
     before = read_tensors(out / "images.safetensors")["images"]
@@ -106,7 +105,7 @@ def test_images_serve_other_bit_widths(finished):
     assert json.loads((out / "config.json").read_text())["quantization_config"]["bits"] == "w6a6"
 
 
-def test_changed_artefact_is_noticed_and_made_again(finished):
+def test_a_damaged_artifact_is_made_again(finished):
     out = finished / "corrupt"
     vitdfq_command("synthesize", finished / "small.yaml", "--out", out)
     before = (out / "images.safetensors").read_bytes()
@@ -116,14 +115,14 @@ def test_changed_artefact_is_noticed_and_made_again(finished):
     assert (out / "images.safetensors").read_bytes() == before
 
 
-def test_a_changed_recipe_says_what_it_makes_again(finished, tmp_path):
+def test_messages_name_the_recipe_key_that_changed(finished, tmp_path):
     out = shutil.copytree(finished / "out", tmp_path / "out")
     done = vitdfq_command("calibrate", finished / "small.yaml", "--out", out, "--set", "synthesize.num_images=3")
     assert "images.safetensors: made again, synthesize.num_images was 4, is 3\n" in done.stderr
     assert "model.safetensors: made again, images changed\n" in done.stderr
 
 
-def test_a_damaged_config_is_named_and_the_student_made_again(finished, tmp_path):
+def test_a_damaged_config_is_named_in_a_message_and_the_student_made_again(finished, tmp_path):
     out = shutil.copytree(finished / "out", tmp_path / "out")
     config = (out / "config.json").read_bytes()
     (out / "config.json").write_bytes(config[: len(config) // 2])
@@ -132,40 +131,43 @@ def test_a_damaged_config_is_named_and_the_student_made_again(finished, tmp_path
     assert (out / "config.json").read_bytes() == config
 
 
-def test_a_gate_that_is_raised_holds_for_a_finished_student(finished, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr("vitdfq.reports.gates.check_alive", lambda *arguments: asked.append(arguments[-1]))
+def test_a_raised_gate_applies_to_a_finished_student(finished, tmp_path, monkeypatch):
+    gates = []
+    monkeypatch.setattr("vitdfq.reports.gates.check_student", lambda *arguments: gates.append(arguments[-1]))
     out = shutil.copytree(finished / "out", tmp_path / "out")
     vitdfq.run(finished / "small.yaml", out=out, overrides=["min_agreement=100"], until="student")
-    assert asked == [100]
+    assert gates == [100]
     assert (out / "model.safetensors").read_bytes() == (finished / "out/model.safetensors").read_bytes()
 
 
-def test_seconds_of_a_calibration_outlive_a_kill_while_it_is_judged(tmp_path, monkeypatch):
-    def calibrate(student, teacher, images, *, shelf, **options):
-        if shelf.get("step") is None:
-            time.sleep(0.5)
-            shelf.put("step", {"x": torch.ones(1)})
+def test_seconds_of_a_calibration_survive_an_interrupted_evaluation(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("vitdfq.runtime.partial_results.time.monotonic", lambda: now[0])
+
+    def calibrate(student, teacher, images, *, run, **options):
+        if run.resume("step") is None:
+            now[0] += 5
+            run.checkpoint("step", {"x": torch.ones(1)})
         return student
 
     def predict(*arguments, **options):
         if not killed:
             killed.append(True)
-            time.sleep(0.5)  # no part of the calibration
+            now[0] += 5  # not of the calibration
             raise KeyboardInterrupt
         return Predictions(torch.eye(2), torch.arange(2))
 
     killed = []
-    monkeypatch.setattr("vitdfq.workflow.run.calibrate", calibrate)
-    monkeypatch.setattr("vitdfq.workflow.run.predict", predict)
-    with open_line(load_recipe(RECIPE), tmp_path / "out", fresh=False) as line:
+    monkeypatch.setattr("vitdfq.workflow.stages.calibrate", calibrate)
+    monkeypatch.setattr("vitdfq.workflow.stages.predict", predict)
+    with open_run(load_recipe(RECIPE), tmp_path / "out", fresh=False) as stages:
         with pytest.raises(KeyboardInterrupt):
-            line.judged(torch.zeros(2, 3, 28, 28), "x", seed=0)
-        _, seconds = line.judged(torch.zeros(2, 3, 28, 28), "x", seed=0)
-    assert killed and 0.5 <= seconds < 1
+            stages.evaluate_unsaved_student(torch.zeros(2, 3, 28, 28), "x", seed=0)
+        _, seconds = stages.evaluate_unsaved_student(torch.zeros(2, 3, 28, 28), "x", seed=0)
+    assert killed and seconds == 5
 
 
-def test_folder_of_another_run_is_refused_and_kept(finished):
+def test_the_folder_of_another_run_is_refused_and_not_changed(finished):
     before = (finished / "out/metrics.json").read_bytes()
     done = vitdfq_command("run", finished / "small.yaml", "--set", "name=other", "--out", finished / "out", check=False)
     assert done.returncode == 2
@@ -173,7 +175,7 @@ def test_folder_of_another_run_is_refused_and_kept(finished):
     assert (finished / "out/metrics.json").read_bytes() == before
 
 
-def test_folder_with_somebodys_files_is_refused(finished, tmp_path):
+def test_a_folder_with_other_files_is_refused(finished, tmp_path):
     (tmp_path / "README.md").write_text("mine")
     done = vitdfq_command("run", finished / "small.yaml", "--out", tmp_path, check=False)
     assert done.returncode == 2 and "not a vitdfq run" in done.stderr

@@ -1,4 +1,4 @@
-"""Set a student's scales and move its weights, from synthetic images alone."""
+"""Calibration: set a student's scales and adjust its weights, from synthetic images alone."""
 
 from vitdfq.calibration.calibrate import calibrate
 from vitdfq.calibration.steps import STEPS

@@ -1,32 +1,38 @@
-"""calibrate(): run named steps in order, then put the weights on their grids."""
+"""calibrate(): apply calibration steps by name, then put the weights on their quantization grids."""
 
-import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from vitdfq.calibration.steps import STEPS
-from vitdfq.common.lookup import did_you_mean, lookup
-from vitdfq.models.type_checks import require_student
+from vitdfq.common.lookup import lookup
+from vitdfq.common.options import build_options
+from vitdfq.models import require_student
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.modules import bits_of, put_weight_on_grid, take_weight_off_grid, weighted_modules
-from vitdfq.runtime import distributed
-from vitdfq.runtime.partial_results import PartialResults
+from vitdfq.runtime.run import Run
 
-Step = str | dict[str, Any]
-COUNTS = ("num_images", "batch_size", "iterations")  # options of steps: at least 1 wherever they stand
+StepSpec = str | dict[str, Any]  # a step's name, or {name: {option: value}}
 FLOAT_BITS = 32
 
 
-def default_steps(student: nn.Module) -> list[Step]:
-    """What the student's bits need: at 8 bits ranges, below 8 well rounded weights, at 4 and fewer also training.
+class PlannedStep(NamedTuple):
+    """A step and its checked options."""
+
+    name: str
+    options: Any  # of the dataclass `STEPS[name].options`
+
+
+def default_steps(student: nn.Module) -> list[StepSpec]:
+    """The default steps for the student's bits: ranges at 8 bits, also `gptq` for weights below 8, also `distill` up to 4.
 
     `center` narrows the ranges of activations, so it is left out where all of these stay in float.
     """
-    found = bits_of(student)
-    bits = {kind: FLOAT_BITS if number is None else number for kind, number in found.items()}
-    steps: list[Step] = ["observe"] if found["activation_bits"] is None else ["center", "observe"]
+    counts = bits_of(student)
+    bits = {kind: FLOAT_BITS if count is None else count for kind, count in counts.items()}
+    steps: list[StepSpec] = ["observe"] if counts["activation_bits"] is None else ["center", "observe"]
     if bits["weight_bits"] < 8:
         steps.append("gptq")
     if min(bits.values()) <= 4:
@@ -39,19 +45,19 @@ def calibrate(
     teacher: nn.Module,
     images: Tensor,
     *,
-    steps: list[Step] | None = None,
+    steps: list[StepSpec] | None = None,
     seed: int = 0,
-    shelf: PartialResults | None = None,
+    run: Run | None = None,
 ) -> nn.Module:
     """Calibrate `student` in place (and return it): scales set, weights on the grid.
 
     Args:
         student: what `quantize` returned.
-        teacher: the float model `quantize` was given; its blocks give the targets. It is not touched.
-        images: (N, 3, H, W), normalised as the teacher expects. They stay in host memory; see `streams.py`.
-        steps: names, or `{name: {option: value}}`, in order; None means `default_steps(student)`, an empty list no step.
-        seed: of every random draw; the same seed gives the same student.
-        shelf: where what is finished waits, so that an interrupted call goes on.
+        teacher: the float model that `quantize` was given; its blocks give the targets. It is not changed.
+        images: (N, 3, H, W), normalized as the teacher expects. They stay in host memory; see `cached_activations.py`.
+        steps: names, or `{name: {option: value}}`, in order. None: `default_steps(student)`. An empty list: no step.
+        seed: of everything random; the same seed gives the same student.
+        run: keeps finished steps, so that an interrupted call can continue; shares work over processes; receives the progress.
 
     Raises:
         ValueError: a model that `quantize` did not return; unknown step or option; images that are not finite or not
@@ -62,80 +68,67 @@ def calibrate(
         raise ValueError(f"images must be (N, 3, H, W) with N > 0, not {tuple(images.shape)}")
     if not images.isfinite().all():
         raise ValueError("images hold NaN or infinite values")
-    parsed = check_steps(student, steps)
+    planned = check_steps(student, steps, seed)
     for module in weighted_modules(student):
-        take_weight_off_grid(module)  # one that was calibrated before: what a step moves must be rounded again
-    shelf, images = shelf or PartialResults(), images.cpu()  # steps take what they need to the device, a batch at a time
-    for number, (name, options) in enumerate(parsed[(done := _resume(student, parsed, shelf)) :], start=done):
-        step, title = STEPS[name], f"{number}_{name}"
-        known, parts = inspect.signature(step).parameters, shelf.part(f"{title}_parts")
-        own = {"seed": seed, "shelf": parts}
-        step(student, teacher, images, **{key: value for key, value in own.items() if key in known} | options)
-        student.load_state_dict(state := distributed.agreed(student.state_dict()))
-        shelf.put(title, state)
-        parts.clear()
+        take_weight_off_grid(module)  # an earlier calibration put it there; weights that a step changes must be rounded again
+    run, images = run or Run(), images.cpu()  # steps copy a batch at a time to the device
+    done = _resume(student, planned, run)
+    for index, (name, options) in list(enumerate(planned))[done:]:
+        title = f"{index}_{name}"
+        parts = run.part(f"{title}_parts")
+        STEPS[name].apply(student, teacher, images, options, run=parts)
+        student.load_state_dict(state := run.agree(student.state_dict()))
+        run.checkpoint(title, state)
+        parts.forget()
     require_fitted(student, "calibrate", "steps lack observe")
     for module in weighted_modules(student):
         put_weight_on_grid(module)
     return student
 
 
-def _resume(student: nn.Module, steps: list[tuple[str, dict[str, Any]]], shelf: PartialResults) -> int:
-    """Put the student into the state after the last step that is finished; return how many are."""
-    for number in reversed(range(len(steps))):
-        if (state := shelf.get(f"{number}_{steps[number][0]}")) is not None:
+def _resume(student: nn.Module, planned: Sequence[PlannedStep], run: Run) -> int:
+    """Restore the student's state after the last finished step; return the number of finished steps."""
+    for index in reversed(range(len(planned))):
+        if (state := run.resume(f"{index}_{planned[index].name}")) is not None:
             student.load_state_dict(state)
-            return number + 1
+            return index + 1
     return 0
 
 
-def check_steps(student: nn.Module, steps: list[Step] | None) -> list[tuple[str, dict[str, Any]]]:
-    """Return the (name, options) pairs of `steps`, or of the default steps, before any of them runs.
+def check_steps(student: nn.Module, steps: list[StepSpec] | None, seed: int = 0) -> list[PlannedStep]:
+    """Return the steps of a calibration of `student`, or the default ones, all of them checked.
 
     Raises:
-        ValueError: as `parse_steps`; AdaRound of weights in groups.
+        ValueError: as `parse_steps`; AdaRound for weights with a `group_size`.
     """
-    parsed = parse_steps(default_steps(student) if steps is None else steps)
+    planned = parse_steps(default_steps(student) if steps is None else steps, seed)
     groups = [getattr(module.weight_quantizer, "group_size", None) for module in weighted_modules(student)]
-    for name, options in parsed:
-        if options.get("rounding") == "adaround" and any(groups):
+    for name, options in planned:
+        if getattr(options, "rounding", None) == "adaround" and any(groups):
             size, other = next(filter(None, groups)), "choices: straight_through, or group_size null"
             raise ValueError(f"step {name!r}: rounding 'adaround' does not go with weight.group_size {size}; {other}")
-    return parsed
+    return planned
 
 
-def check_count(value: Any, where: str = "") -> None:
-    """Raise ValueError unless `value` is a whole number, at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{where}{value!r} is not a whole number of at least 1")
-
-
-def parse_steps(steps: list[Step]) -> list[tuple[str, dict[str, Any]]]:
-    """Return (name, options) pairs.
+def parse_steps(steps: list[StepSpec], seed: int = 0) -> list[PlannedStep]:
+    """Return the steps with their options. Random steps take `seed` unless their options set another one.
 
     Raises:
-        ValueError: `steps` is no list; a step or option is unknown; a step is neither a name nor a mapping of one name to its
-            options; a count is no whole number or less than 1.
+        ValueError: `steps` is no list; an entry is neither a name nor a mapping of one name to its options; an unknown step or
+            option; an option's value that the step does not accept.
     """
     if not isinstance(steps, list | tuple):
         raise ValueError(f"steps is {steps!r}; expected a list such as ['observe']")
-    parsed = []
+    planned = []
     for entry in steps:
         if isinstance(entry, dict) and len(entry) == 1:
-            name, options = next(iter(entry.items()))
-            options = {} if options is None else options
+            name, given = next(iter(entry.items()))
         elif isinstance(entry, str):
-            name, options = entry, {}
+            name, given = entry, None
         else:
             raise ValueError(f"a step is a name or {{name: {{option: value}}}}, not {entry!r}")
-        known = [key for key in list(inspect.signature(lookup(name, STEPS, "calibration step")).parameters)[3:] if key != "shelf"]
-        if not isinstance(options, Mapping):
-            raise ValueError(f"step {name!r}: options is {options!r}; expected a mapping {{option: value}}")
-        for option in options:
-            if option not in known:
-                near = did_you_mean(option, known)
-                raise ValueError(f"step {name!r}: unknown option {option!r}{near}; choices: {', '.join(known)}")
-            if option in COUNTS:
-                check_count(options[option], f"step {name!r}: {option} ")
-        parsed.append((name, options))
-    return parsed
+        options = build_options(lookup(name, STEPS, "calibration step").options, given, where=f"step {name!r}")
+        if hasattr(options, "seed") and "seed" not in (given or {}):
+            options = replace(options, seed=seed)
+        planned.append(PlannedStep(name, options))
+    return planned

@@ -1,6 +1,9 @@
-"""Centering: the part of an activation that every token shares need not be quantized."""
+"""Per-channel mean subtraction: the mean of an activation over tokens is subtracted before quantization."""
 
+import logging
 from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,105 +11,131 @@ from torch import Tensor, nn
 from vitdfq.calibration.folding import float_inputs, float_pass, require_unfitted
 from vitdfq.calibration.held_out import HeldOutValidation, worst_ratio
 from vitdfq.calibration.observe import count_fits, fit_all
+from vitdfq.common.options import check_counts
 from vitdfq.models import Rows, attention_sites, projections
 from vitdfq.quantization.modules import QuantLinear
-from vitdfq.runtime import progress
+from vitdfq.runtime.run import Progress, Run
 from vitdfq.synthesis import synthesize
 
-PROBES = 16  # images of noise, and of those given, beside the guard's painted ones
-TRIAL_IMAGES = 32
-CLEAR_GAIN = 0.8  # share of the error left; near 1 rounding decides, and other images may well lose
+logger = logging.getLogger(__name__)
+
+NUM_PROBES = 16  # images of noise, and of the given ones, on which the change is validated; `HeldOutValidation` adds others
+NUM_FIT_IMAGES = 32  # on which the ranges of the two compared students are fitted
+MAX_ERROR_RATIO = 0.8  # error after the change / before; near 1, rounding decides, and the error on other images may well grow
+
+
+@dataclass(frozen=True)
+class CenterOptions:
+    """Options of `center`.
+
+    Attributes:
+        num_images: the number of images used, from the first; means need few.
+        guarded: True: undo the change unless it helps on several kinds of images. False: keep it in any case.
+        seed: of noise and procedural images.
+    """
+
+    num_images: int = 64
+    guarded: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_images")
 
 
 @torch.no_grad()
 def center(
-    student: nn.Module, teacher: nn.Module, images: Tensor, *, num_images: int = 64, guarded: bool = True, seed: int = 0
+    student: nn.Module, teacher: nn.Module, images: Tensor, options: CenterOptions | None = None, *, run: Run | None = None
 ) -> None:
-    """Move the mean over tokens and images of what is quantized into biases; the float function stays, whatever the images.
+    """Subtract the channel mean from activations before quantization, and add its contribution to biases.
 
-    Keys: softmax does not see a constant added to all keys of a head, so their mean leaves the bias of what writes them. Values:
-    rows of softmax sum to one, so their mean passes to the bias of `proj`, if this reads them as they are. Queries:
-    `QuantMatMul.left_shift`, whose scores are added back. Inputs of linear layers: `QuantLinear.input_shift`, met by the float
-    weight. What remains has a smaller range, so finer steps.
+    The mean is over tokens and images. It acts as a zero point for each channel. The float function does not change.
 
-    That gains much where the mean is the model's own (large pretrained ViTs), and loses much where it is only that of these
-    images and others then fall outside the range. Which of the two, the images themselves, noise and painted ones tell: both ways
-    are tried, and unless centering is clearly the better one on each kind, all stays as it was.
+    - Keys: softmax ignores a constant that is added to all keys of a head, so their mean leaves the bias that writes them.
+    - Values: rows of softmax sum to one, so their mean moves to the bias of `proj`, if `proj` reads the values unchanged.
+    - Queries: `QuantMatMul.left_shift`, whose scores are added back.
+    - Inputs of linear layers: `QuantLinear.input_shift`, multiplied by the float weight and added to the bias.
+
+    The remainder has a smaller range, and so finer quantization steps. The error falls much where the mean is a property of the
+    model (large pretrained ViTs). It grows much where the mean is a property of these images only, since other images then fall
+    outside the range. To distinguish the two, ranges are fitted with and without the change, and both students are compared with
+    the teacher on these images, on noise and on procedural images. Unless the error is clearly smaller on each kind, the change
+    is undone.
+
+    The method is this library's own.
 
     Args:
         student: changed in place; the quantizers must be fitted afterwards, by `observe`.
-        teacher: the float model the student was made from.
+        teacher: the float model that the student was made from.
         images: (N, 3, H, W).
-        num_images: at most so many of the images are used; means need few.
-        guarded: try both ways; False: center in any case.
-        seed: of noise and painted images.
+        options: see `CenterOptions`.
+        run: receives the progress.
 
     Raises:
-        ValueError: quantizers fitted already.
+        ValueError: the quantizers are fitted already.
     """
+    options, run = options or CenterOptions(), run or Run()
     require_unfitted(student, "center")
-    images = images[:num_images]
+    images = images[: options.num_images]
     before = {name: value.clone() for name, value in student.state_dict().items()}
     rewrites = (_center_keys_and_values, _center_queries, _center_inputs)
-    with progress.bar("center", total=len(rewrites) + (2 * count_fits(student) if guarded else 0)) as bar:
+    steps = len(rewrites) + (2 * count_fits(student) if options.guarded else 0)
+    with run.progress("center", total=steps) as bar:
         for rewrite in rewrites:
             rewrite(student, images)
             bar.advance()
-        helps = not guarded or _helps(student, before, teacher, images[:TRIAL_IMAGES], seed, bar)
+        helps = not options.guarded or _helps(student, before, teacher, images[:NUM_FIT_IMAGES], options.seed, bar)
     if not helps:
         student.load_state_dict(before)
-        progress.say("center: no clear gain on every kind of image; left out")
+        logger.info("center: no clear gain on every kind of image; left out")
 
 
-def _helps(
-    student: nn.Module, before: dict[str, Tensor], teacher: nn.Module, images: Tensor, seed: int, bar: progress.Bar
-) -> bool:
-    """Whether the centered student, its ranges fitted, is clearly better than the one before on every kind of image.
+def _helps(student: nn.Module, before: dict[str, Tensor], teacher: nn.Module, images: Tensor, seed: int, bar: Progress) -> bool:
+    """Whether the centered student, with fitted ranges, has a clearly smaller error than the state `before` on all image sets.
 
-    That it must be on the images that gave the means too is no matter of course: where these are far from zero and differ
-    from image to image, centering makes the range of each larger. Noise and painted images can be too much alike to tell.
+    The images that the means come from are one of the sets. Where means differ much between images, centering widens the range
+    even on these, and noise or procedural images alone can be too similar to each other to show it.
     """
-    noise = synthesize(teacher, method="noise", num_images=PROBES, seed=seed).to(images)
-    guard = HeldOutValidation(teacher, images[:PROBES], noise, seed=seed)
+    noise = synthesize(teacher, method="noise", num_images=NUM_PROBES, seed=seed).to(images)
+    validation = HeldOutValidation(teacher, images[:NUM_PROBES], noise, seed=seed)
 
     def errors(state: dict[str, Tensor]) -> list[float]:
         trial = deepcopy(student)
         trial.load_state_dict(state)
         fit_all(trial, images, bar)
-        return guard.errors(trial)
+        return validation.errors(trial)
 
-    return worst_ratio(errors(student.state_dict()), errors(before)) <= CLEAR_GAIN
+    return worst_ratio(errors(student.state_dict()), errors(before)) <= MAX_ERROR_RATIO
 
 
-def _center_keys_and_values(student: nn.Module, images: Tensor) -> None:
-    found = projections(student)
-    writers = {rows.linear for projection in found for rows in (projection.keys, projection.values)}
+def _center_keys_and_values(student: Any, images: Tensor) -> None:
+    sites = projections(student)
+    writers = {rows.linear for site in sites for rows in (site.keys, site.values)}
     inputs = float_inputs(student, {name: (name,) for name in writers}, images, _mean)
 
-    def take_mean(written: Rows) -> Tensor:
-        """Take the mean of what these rows write out of their bias, and return it: a linear layer's is known from its input's."""
+    def subtract_mean(written: Rows) -> Tensor:
+        """Subtract the mean output of these rows from their bias, and return it; it follows from the mean input."""
         linear, rows = student.get_submodule(written.linear), list(written.rows)
         mean = (linear.weight @ (inputs[written.linear] - linear.input_shift) + linear.bias)[rows]
         linear.bias[rows] -= mean
         return mean
 
-    for projection in found:
-        if projection.shifts:
-            take_mean(projection.keys)
-        if projection.reader:
-            reader = student.get_submodule(projection.reader)
-            reader.bias.add_(reader.weight @ take_mean(projection.values))
+    for site in sites:
+        if site.shifts:
+            subtract_mean(site.keys)
+        if site.reader:
+            reader = student.get_submodule(site.reader)
+            reader.bias.add_(reader.weight @ subtract_mean(site.values))
 
 
 def _center_queries(student: nn.Module, images: Tensor) -> None:
-    def collect(product: nn.Module, operands: tuple[Tensor, Tensor]) -> None:
+    def collect(product: Any, operands: tuple[Tensor, Tensor]) -> None:
         product.left_shift.copy_(operands[0].mean((0, 2))[:, None, :])  # (B, heads, N, head_dim)
 
     float_pass(student, images, [(f"{site.name}.qk", collect) for site in attention_sites(student)])
 
 
 def _center_inputs(student: nn.Module, images: Tensor) -> None:
-    """But for what has a grid of unequal steps: those are made for values as they are, GELU's outputs for example."""
+    """Center the inputs of linear layers, except on grids of unequal steps: they are made for uncentered values, as GELU's."""
     linears = {
         name: part
         for name, part in student.named_modules()
@@ -114,7 +143,9 @@ def _center_inputs(student: nn.Module, images: Tensor) -> None:
     }
     means = float_inputs(student, {name: (name,) for name in linears}, images, _mean)
     for name, linear in linears.items():
-        linear.bias.add_(linear.weight @ (means[name] - linear.input_shift))  # by the float weight: the mean pays no rounding
+        linear.bias.add_(
+            linear.weight @ (means[name] - linear.input_shift)
+        )  # the float weight: the mean's part has no rounding error
         linear.input_shift.copy_(means[name])
 
 

@@ -1,6 +1,7 @@
-"""Bias correction: quantization errors that do not cancel over tokens are taken out through the biases."""
+"""Bias correction: the mean of the quantization error over tokens is subtracted through the biases."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -8,60 +9,85 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.calibration.cached_activations import device_of
+from vitdfq.common.options import check_counts
 from vitdfq.models import projections
 from vitdfq.models.record import hooked
 from vitdfq.quantization.modules import QuantConv2d, named_weighted_modules
+from vitdfq.runtime.run import Run
 
 Hook = Callable[[nn.Module, Any, Tensor], Tensor | None]
 
 
+@dataclass(frozen=True)
+class CorrectBiasOptions:
+    """Options of `correct_bias`.
+
+    Attributes:
+        num_images: the number of images used, from the first. They pass at once, so that this bounds memory.
+    """
+
+    num_images: int = 64
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_images")
+
+
 @torch.no_grad()
-def correct_bias(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_images: int = 64) -> None:
+def correct_bias(
+    student: nn.Module,
+    teacher: nn.Module,
+    images: Tensor,
+    options: CorrectBiasOptions | None = None,
+    *,
+    run: Run | None = None,
+) -> None:
     """Add to the bias of each Linear and Conv2d the mean of (float output - quantized output), per output feature.
 
-    DFQ (arXiv 1906.04721), measured instead of derived. In order of execution: a layer hands on its corrected output, so the
-    next one is compared on the part corrected before it. The float output is that of the teacher's module of the same name,
-    the mean is over images and tokens.
+    This is the bias correction of DFQ (arXiv 1906.04721), measured instead of derived. Layers are corrected in order of
+    execution: the inputs of a layer contain the corrections of the layers before it. The float output is that of the teacher's
+    module of the same name; the mean is over images and tokens.
 
-    Keys and values are not corrected: `center` and `equalize` may have changed them, so that the teacher's are no measure. A
-    constant error in keys does nothing; one in values passes attention as a constant, which the correction of `proj` takes up.
+    Keys and values are not corrected: `center` and `equalize` may have changed them, so that the teacher's are no reference. A
+    constant error in keys has no effect. One in values passes attention as a constant, which the correction of `proj` includes.
 
     Args:
         student: biases are changed in place; its quantizers must have been fitted.
-        teacher: the float model the student was made from.
+        teacher: the float model that the student was made from.
         images: (N, 3, H, W).
-        num_images: at most so many of the images are used; they pass at once, so that this many bound memory.
+        options: see `CorrectBiasOptions`.
+        run: not used.
 
     Raises:
         ValueError: the student's outputs are not finite, since `observe` has not run.
     """
-    images = images[:num_images].to(device_of(student))
+    options = options or CorrectBiasOptions()
+    images = images[: options.num_images].to(device_of(student))
     names = [name for name, _ in named_weighted_modules(student)]
-    free: dict[str, list[int]] = {}  # linear -> its rows that write keys and values
+    excluded: dict[str, list[int]] = {}  # linear -> its rows that write keys and values
     for projection in projections(student):
         for written in (projection.keys, projection.values):
-            free.setdefault(written.linear, []).extend(written.rows)
+            excluded.setdefault(written.linear, []).extend(written.rows)
     targets: dict[str, Tensor] = {}
-    for model, hook_of in ((teacher, partial(_remember, targets)), (student, partial(_correct, targets, free))):
+    for model, hook_of in ((teacher, partial(_record, targets)), (student, partial(_correct, targets, excluded))):
         with hooked(model.get_submodule(name).register_forward_hook(hook_of(name)) for name in names):
             model(images)
 
 
-def _remember(targets: dict[str, Tensor], name: str) -> Hook:
+def _record(targets: dict[str, Tensor], name: str) -> Hook:
     def hook(module: nn.Module, args: Any, output: Tensor) -> None:
         targets[name] = _feature_mean(module, output)
 
     return hook
 
 
-def _correct(targets: dict[str, Tensor], free: dict[str, list[int]], name: str) -> Hook:
-    """Correct the module and its output, but for its `free` rows."""
+def _correct(targets: dict[str, Tensor], excluded: dict[str, list[int]], name: str) -> Hook:
+    """A hook that corrects the module's bias and its output, except for the `excluded` rows."""
 
-    def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def hook(module: Any, args: Any, output: Tensor) -> Tensor:
         error = targets[name] - _feature_mean(module, output)
         if not error.isfinite().all():
             raise ValueError(f"correct_bias: the output of {name} is not finite; put correct_bias after observe")
-        error[free.get(name, [])] = 0.0
+        error[excluded.get(name, [])] = 0.0
         error = error.to(output.dtype)
         module.bias.add_(error)
         return output + (error[:, None, None] if isinstance(module, QuantConv2d) else error)

@@ -1,148 +1,177 @@
-"""End-to-end distillation: the quantized student learns to end where the float teacher ends, on synthetic images."""
+"""End-to-end distillation: the quantized student is trained to reproduce the float teacher's outputs on synthetic images."""
+
+import logging
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from vitdfq.calibration.augment import augmented
+from vitdfq.calibration.augment import augment
 from vitdfq.calibration.cached_activations import device_of
 from vitdfq.calibration.held_out import HeldOutValidation, hold_out, worst_ratio
 from vitdfq.common.lookup import lookup
+from vitdfq.common.options import check_counts
+from vitdfq.common.precision import PRECISIONS, fastest_precision
 from vitdfq.quantization.fitted import require_fitted
-from vitdfq.runtime import distributed, progress
-from vitdfq.runtime.partial_results import PartialResults
-from vitdfq.runtime.precision import PRECISIONS, fastest_precision
+from vitdfq.runtime.run import Run, Tensors
 from vitdfq.training.activation_memory import bytes_saved_for_backward
+from vitdfq.training.batch_sharding import sum_gradients
 from vitdfq.training.optimizer import AdamWarmupCosine
 from vitdfq.training.output_distance import output_distance, run_to_outputs, sizes
 from vitdfq.training.trainable import TrainableParameters, finite, retry_with_smaller_lr, trainable
 
-CHECKS = 4  # looks at the guard's images during the training
-SHARDS, SHARD_BYTES = 2, 2**31  # of a batch, at least, and what one of them may keep for going back; see `_gradients`
+logger = logging.getLogger(__name__)
+
+NUM_CHECKS = 4  # validations during the training
+MIN_SHARDS, SHARD_BYTES = 2, 2**31  # shards of a batch, bytes that one shard may save for the backward pass; see `_gradients`
 STATE = "state"
 
 
+@dataclass(frozen=True)
+class DistillOptions:
+    """Options of `distill`.
+
+    Attributes:
+        iterations: Adam steps.
+        lr: peak learning rate of weights, in quantization steps; a short warm-up and a half-cosine decay to zero.
+        scale_lr: peak learning rate of activation scales, as a share of each; 0: scales are not trained.
+        batch_size: images in a step.
+        precision: of matrix products, "bfloat16" or "float32"; None: the faster one on this hardware. Weights, scales and
+            rounding are float32 in both.
+        seed: of batches and views, and of the held-out procedural images.
+
+    Raises:
+        ValueError: an unknown precision.
+    """
+
+    iterations: int = 200
+    lr: float = 1e-3
+    scale_lr: float = 1e-4
+    batch_size: int = 32
+    precision: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_counts(self, "iterations", "batch_size")
+        if self.precision is not None:
+            lookup(self.precision, PRECISIONS, "precision")
+
+
 def distill(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Tensor,
-    *,
-    iterations: int = 200,
-    lr: float = 1e-3,
-    scale_lr: float = 1e-4,
-    batch_size: int = 32,
-    precision: str | None = None,
-    seed: int = 0,
-    shelf: PartialResults | None = None,
+    student: nn.Module, teacher: nn.Module, images: Tensor, options: DistillOptions | None = None, *, run: Run | None = None
 ) -> None:
     """Train weights, biases and activation scales of the whole student at once, through the rounding (straight-through).
 
-    Steps block by block cannot make up for errors of later blocks; this one can. Every step sees new views of the images (see
-    `augmented`). Of the states looked at, the one that is best on images not trained on is kept, the first included: on images
-    that teach nothing, nothing changes (see `HeldOutValidation`). Losses and guard are this library's own.
+    Unlike block-by-block reconstruction it can compensate for errors of other blocks. Every iteration uses new views of the
+    images (`augment`). The student is validated four times on held-out images (`HeldOutValidation`), and the best state remains,
+    the initial one included, so that unsuitable images do no harm. The loss is `output_distance`, which is this library's own.
 
     Args:
-        student: changed in place; its quantizers must have been fitted, its weights are best rounded by `gptq` before.
-        teacher: the float model the student was made from.
+        student: changed in place; its quantizers must be fitted. It is best run after `gptq`.
+        teacher: the float model that the student was made from.
         images: (N, 3, H, W).
-        iterations: Adam steps.
-        lr: Adam's rate for weights, in quantization steps of each, with a short warm-up, falling to zero by a half cosine.
-        scale_lr: the same for activation scales, relative to each; 0 leaves them.
-        batch_size: images a step.
-        precision: of the products; "bfloat16" or "float32", by default the faster of the two on this hardware. Weights, scales
-            and rounding are float32 in both.
-        seed: of batches and views, and of the guard's images.
-        shelf: keeps the state at every look at the guard's images.
+        options: see `DistillOptions`.
+        run: keeps the state at every validation; the processes share every batch.
 
     Raises:
-        ValueError: an unknown precision; quantizers that are not fitted; a loss that stopped being finite.
+        ValueError: the quantizers are not fitted; the loss is not finite, at every attempted learning rate.
     """
+    options, run = options or DistillOptions(), run or Run()
     require_fitted(student, "distill")
     device = device_of(student)
-    dtype = lookup(fastest_precision(device) if precision is None else precision, PRECISIONS, "precision")
-    shown, held_out = hold_out(images)
-    guard = HeldOutValidation(teacher, held_out, seed=seed)
-    shelf = shelf or PartialResults()
-    with trainable([student]) as trainables, progress.bar("distill", total=iterations) as bar:
-        kept = Kept(guard, student, trainables)
-        start = trainables.snapshot()
-        at_once = max(1, SHARD_BYTES // bytes_saved_for_backward(lambda: run_to_outputs(student, shown[:1].to(device)), student))
+    dtype = PRECISIONS[options.precision or fastest_precision(device)]
+    training_images, held_out_images = hold_out(images)
+    validation = HeldOutValidation(teacher, held_out_images, seed=options.seed)
+    with trainable([student]) as parameters, run.progress("distill", total=options.iterations) as bar:
+        best = BestState(validation, student, parameters)
+        start = parameters.snapshot()
+        image = training_images[:1].to(device)
+        shard_size = max(1, SHARD_BYTES // bytes_saved_for_backward(lambda: run_to_outputs(student, image), student))
 
-        def train(pace: float) -> None:
-            rng = torch.Generator().manual_seed(seed)
-            descent = AdamWarmupCosine(trainables.groups(pace * lr, pace * scale_lr), iterations, betas=(0.9, 0.99))
-            part = shelf.get(STATE) if pace == 1 else None  # a slower try begins at the start
-            if part is not None:
-                rng.set_state(part["rng"])
-                descent.restore(part)
-                kept.restore(part)
-                bar.skip(descent.done)
-            while descent.done < iterations:
-                batch = torch.randperm(len(shown), generator=rng)[:batch_size]
-                loss = _gradients(student, teacher, augmented(shown[batch].to(device), rng), descent.parameters, dtype, at_once)
-                value = finite(loss, "distill: the loss", descent.done)
-                descent.step()
+        def train(lr_factor: float) -> None:
+            rng = torch.Generator().manual_seed(options.seed)
+            groups = parameters.groups(lr_factor * options.lr, lr_factor * options.scale_lr)
+            optimizer = AdamWarmupCosine(groups, options.iterations, betas=(0.9, 0.99))
+            state = run.resume(STATE) if lr_factor == 1 else None  # an attempt at a smaller rate starts from the beginning
+            if state is not None:
+                rng.set_state(state["rng"])
+                optimizer.restore(state)
+                best.restore(state)
+                bar.skip(optimizer.done)
+            while optimizer.done < options.iterations:
+                batch = torch.randperm(len(training_images), generator=rng)[: options.batch_size]
+                views = augment(training_images[batch].to(device), rng)
+                loss = _gradients(student, teacher, views, optimizer.parameters, dtype, shard_size, run)
+                value = finite(loss, "distill: the loss", optimizer.done)
+                optimizer.step()
                 bar.advance(loss=value)
-                if descent.done % max(1, iterations // CHECKS) == 0 or descent.done == iterations:
-                    trainables.require_finite("distill")
-                    kept.look()
-                    shelf.put(STATE, {"rng": rng.get_state()} | descent.state() | kept.state())
+                if optimizer.done % max(1, options.iterations // NUM_CHECKS) == 0 or optimizer.done == options.iterations:
+                    parameters.require_finite("distill")
+                    best.update()
+                    run.checkpoint(STATE, {"rng": rng.get_state()} | optimizer.state() | best.state())
 
-        retry_with_smaller_lr(train, undo=lambda: trainables.restore(start))
-        trainables.restore(kept.values)
-    best = kept.ratio
-    progress.say(f"distill: {best:.2f} of the error on images not trained on is left" + (" (nothing kept)" if best == 1 else ""))
+        retry_with_smaller_lr(train, undo=lambda: parameters.restore(start))
+        parameters.restore(best.values)
+    unchanged = " (nothing kept)" if best.ratio == 1 else ""
+    logger.info(f"distill: {best.ratio:.2f} of the error on held-out images is left{unchanged}")
 
 
 def _gradients(
-    student: nn.Module, teacher: nn.Module, views: Tensor, parameters: list[Tensor], dtype: torch.dtype | None, at_once: int
+    student: nn.Module,
+    teacher: nn.Module,
+    views: Tensor,
+    parameters: list[Tensor],
+    dtype: torch.dtype | None,
+    shard_size: int,
+    run: Run,
 ) -> Tensor:
-    """Give the parameters the gradients of the distance on views (B, 3, H, W); return it, 0-d.
+    """Set the parameters' gradients of the distance to the teacher on views (B, 3, H, W); return the distance, 0-d.
 
-    The batch is cut into two shards whether or not there are two processes to share them out to, so that one and two processes
-    add up the same numbers; with more there are more shards, and last digits differ. A large model gets more of them too: no
-    shard has more than `at_once` images, so that memory is bounded whatever the batch.
+    A batch is always cut into at least two shards, so that one process and two processes sum the same numbers. With more
+    processes there are more shards, and last digits differ. A shard has at most `shard_size` images, which bounds memory.
     """
-    shards = distributed.share(views.split(min(at_once, -(-len(views) // max(SHARDS, distributed.count())))))
+    size = min(shard_size, -(-len(views) // max(MIN_SHARDS, run.count)))
+    shards = run.share(views.split(size))
     with torch.autocast(views.device.type, dtype, enabled=dtype is not None):
         with torch.no_grad():
             targets = [run_to_outputs(teacher, shard) for shard in shards]
-        whole = distributed.summed(
-            sum((sizes(target) for target in targets), torch.zeros(3, dtype=torch.float64, device=views.device))
-        )
+        zeros = torch.zeros(3, dtype=torch.float64, device=views.device)
+        batch_sizes = run.total(sum((sizes(target) for target in targets), zeros))
         total = torch.zeros((), device=views.device)
         for shard, target in zip(shards, targets, strict=True):
             with torch.enable_grad():
-                loss = output_distance(run_to_outputs(student, shard), target, whole)
+                loss = output_distance(run_to_outputs(student, shard), target, batch_sizes)
             loss.backward()
             total += loss.detach()
-    distributed.sum_gradients(parameters)
-    return distributed.summed(total)
+    sum_gradients(parameters, run)
+    return run.total(total)
 
 
-class Kept:
-    """The best state so far on images not trained on, the first one included."""
+class BestState:
+    """The parameters with the smallest error on held-out images so far, the initial ones included."""
 
-    def __init__(self, guard: HeldOutValidation, student: nn.Module, trainables: TrainableParameters) -> None:
-        self.guard, self.student, self.trainables = guard, student, trainables
-        self.before = guard.errors(student)
-        self.ratio, self.values = 1.0, trainables.snapshot()
+    def __init__(self, validation: HeldOutValidation, student: nn.Module, parameters: TrainableParameters) -> None:
+        self.validation, self.student, self.parameters = validation, student, parameters
+        self.first_errors = validation.errors(student)
+        self.ratio, self.values = 1.0, parameters.snapshot()
 
-    def look(self) -> None:
-        """Keep the student as it is now, if it is better."""
-        left = worst_ratio(self.guard.errors(self.student), self.before)
-        if left < self.ratio:
-            self.ratio, self.values = left, self.trainables.snapshot()
+    def update(self) -> None:
+        """Keep the student's current parameters if their error is smaller."""
+        ratio = worst_ratio(self.validation.errors(self.student), self.first_errors)
+        if ratio < self.ratio:
+            self.ratio, self.values = ratio, self.parameters.snapshot()
 
-    def state(self) -> dict[str, Tensor]:
-        """What is kept, and the student as it is now."""
+    def state(self) -> Tensors:
+        """The best and the current parameters, for `restore`."""
         numbers = {
             "ratio": torch.tensor(self.ratio, dtype=torch.float64),
-            "before": torch.tensor(self.before, dtype=torch.float64),
+            "first_errors": torch.tensor(self.first_errors, dtype=torch.float64),
         }
-        named = {f"kept_{number}": value for number, value in enumerate(self.values)}
-        return numbers | named | {f"now_{number}": value for number, value in enumerate(self.trainables.snapshot())}
+        best = {f"best_{index}": value for index, value in enumerate(self.values)}
+        return numbers | best | {f"current_{index}": value for index, value in enumerate(self.parameters.snapshot())}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        self.ratio, self.before = state["ratio"].item(), state["before"].tolist()
-        self.values = [state[f"kept_{number}"] for number in range(len(self.values))]
-        self.trainables.restore([state[f"now_{number}"] for number in range(len(self.values))])
+    def restore(self, state: Tensors) -> None:
+        """Restore a result of `state`, in the student too."""
+        self.ratio, self.first_errors = state["ratio"].item(), state["first_errors"].tolist()
+        self.values = [state[f"best_{index}"] for index in range(len(self.values))]
+        self.parameters.restore([state[f"current_{index}"] for index in range(len(self.values))])

@@ -1,77 +1,92 @@
-"""GPTQ: round a weight column by column, and let the columns still to come make up for each error."""
+"""GPTQ: round a weight matrix column by column, and adjust the remaining columns to compensate for each error."""
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vitdfq.calibration.cached_activations import device_of
+from vitdfq.common.options import check_counts
 from vitdfq.models import Unit, units
 from vitdfq.models.record import hooked
 from vitdfq.quantization.functional import fake_quantize
 from vitdfq.quantization.modules import QuantLinear, restore_state, state_of
 from vitdfq.quantization.quantizers.base import Quantizer
 from vitdfq.quantization.quantizers.forms import Affine
-from vitdfq.runtime import distributed, progress
-from vitdfq.runtime.partial_results import PartialResults
+from vitdfq.runtime.run import Run
 
 COLUMNS_AT_ONCE = 128
 
 
-@torch.no_grad()
-def gptq(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: Tensor,
-    *,
-    num_images: int = 128,
-    damping: float = 0.01,
-    batch_size: int = 32,
-    shelf: PartialResults | None = None,
-) -> None:
-    """Move the weights of every linear layer so that, once rounded, the layer's output on its quantized inputs changes least.
+@dataclass(frozen=True)
+class GptqOptions:
+    """Options of `gptq`.
 
-    GPTQ (arXiv 2210.17323), in order of execution: a layer sees its inputs as the layers before it leave them, quantized. The
-    weight's scales are fitted first, on the same second moments of the inputs. Needs no labels and no gradients. Weights without
-    an affine grid stay as `observe` fitted them.
-
-    In host memory is one stream (see `streams.py`) of this process's share of the images, on the device one batch.
-
-    Args:
-        student: weights and their scales are changed in place; the other quantizers must have been fitted.
-        teacher: not used.
-        images: (N, 3, H, W).
-        num_images: at most so many of the images are used.
+    Attributes:
+        num_images: the number of images used, from the first.
         damping: added to the diagonal of the second moments, as a share of its mean.
-        batch_size: images in one forward pass, each in one of the processes; bounds memory.
-        shelf: keeps finished units.
+        batch_size: images in one forward pass; bounds memory. Batches are shared over the processes.
 
     Raises:
-        ValueError: damping is not positive, or the inputs of a layer are not finite because `observe` has not run.
+        ValueError: damping is not positive.
     """
-    if not damping > 0:
-        raise ValueError(f"gptq: damping is {damping}; it must be positive")
+
+    num_images: int = 128
+    damping: float = 0.01
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_images", "batch_size")
+        if not self.damping > 0:
+            raise ValueError(f"damping is {self.damping}; it must be positive")
+
+
+@torch.no_grad()
+def gptq(
+    student: nn.Module, teacher: nn.Module, images: Tensor, options: GptqOptions | None = None, *, run: Run | None = None
+) -> None:
+    """Change the weights of every linear layer so that their rounding changes the layer's output least.
+
+    GPTQ (arXiv 2210.17323), in order of execution: the inputs of a layer contain the quantization errors of all layers before
+    it. The scales of the weight are fitted first, on the same second moments of the inputs. It needs no labels and no gradients.
+    Weights without an affine grid stay as `observe` fitted them.
+
+    Host memory holds one copy of the cached activations (`cached_activations.py`) of this process's share of the images; the
+    device holds one batch.
+
+    Args:
+        student: weights and their scales are changed in place; the other quantizers must be fitted.
+        teacher: not used.
+        images: (N, 3, H, W).
+        options: see `GptqOptions`.
+        run: keeps finished units, shares batches over the processes.
+
+    Raises:
+        ValueError: the inputs of a layer are not finite because `observe` has not run.
+    """
+    options, run = options or GptqOptions(), run or Run()
     names = {part: name for name, part in student.named_modules()}
-    streams = list(distributed.share(images[:num_images].split(batch_size)))
-    chain, shelf, device = units(student), shelf or PartialResults(), device_of(student)
-    with progress.bar("gptq", total=len(chain)) as bar:
+    batches = list(run.share(images[: options.num_images].split(options.batch_size)))
+    chain, device = units(student), device_of(student)
+    with run.progress("gptq", total=len(chain)) as bar:
         for unit in chain:
-            part = shelf.get(unit.name)
-            if part is None:
+            state = run.resume(unit.name)
+            if state is None:
                 for linear in _quantized_linears(unit):
-                    moments = _second_moments(unit, linear, streams)
+                    moments = _second_moments(unit, linear, batches, run)
                     if not moments.isfinite().all():
                         raise ValueError(f"gptq: the inputs of {names[linear]} are not finite; put gptq after observe")
-                    fit_and_round(linear, moments, damping)
-                shelf.put(unit.name, state_of(unit.modules))
+                    fit_and_round(linear, moments, options.damping)
+                run.checkpoint(unit.name, state_of(unit.modules))
                 bar.advance()
             else:
-                restore_state(unit.modules, part)
+                restore_state(unit.modules, state)
                 bar.skip(1)
-            for place, stream in enumerate(streams):  # one by one: no second stream beside the first
-                streams[place] = unit.forward(stream.to(device)).cpu()
+            for index, batch in enumerate(batches):  # one by one, so that memory holds one copy
+                batches[index] = unit.forward(batch.to(device)).cpu()
 
 
 def round_columns(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> Tensor:
@@ -85,7 +100,7 @@ def round_columns(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> Tens
     grid = quantizer.affine
     assert grid is not None
     scales, zero_points = (_per_value(state, grid, weight) for state in (grid.scale, grid.zero_point))
-    order = moments.diagonal().argsort(descending=True)  # the columns that matter most are rounded while all others can help
+    order = moments.diagonal().argsort(descending=True)  # important columns first, while all others can still compensate
     factor = _upper_factor_of_inverse(moments[order][:, order])
     remaining, scales, zero_points = weight.double()[:, order], scales[:, order], zero_points[:, order]
     before_rounding = torch.empty_like(remaining)
@@ -106,18 +121,19 @@ def round_columns(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> Tens
 
 
 def output_error(change: Tensor, moments: Tensor) -> Tensor:
-    """Mean squared change of each output (R,) when the weight changes by `change` (R, M)."""
+    """Mean squared change of each output (R,) if the weight changes by `change` (R, M)."""
     return ((change @ moments) * change).sum(1)
 
 
 def round_rows(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> Tensor:
-    """`round_columns`, except for rows that it makes worse than rounding to the nearest: clipped values can add up."""
+    """`round_columns`, except for rows whose error it increases over rounding to nearest, as clipping can make it do."""
     moved = round_columns(weight, moments, quantizer)
     better = output_error(quantizer(moved) - weight, moments) < output_error(quantizer(weight) - weight, moments)
     return torch.where(better[:, None], moved, weight)
 
 
 def fit_and_round(linear: QuantLinear, moments: Tensor, damping: float) -> None:
+    """Fit the weight's quantizer on the second moments of the inputs, then apply `round_rows`; both in place."""
     damped = moments + damping * moments.diagonal().mean().clamp(min=1e-12) * torch.eye(len(moments), device=moments.device)
     quantizer: Any = linear.weight_quantizer
     quantizer.fit(linear.weight, **({"gram": damped} if "gram" in quantizer.measures else {}))
@@ -138,14 +154,14 @@ def _quantized_linears(unit: Unit) -> Iterator[QuantLinear]:
                 yield part
 
 
-class _Seen(Exception):  # noqa: N818 - nothing went wrong
-    """Ends a forward pass: what it was run for has happened."""
+class _Collected(Exception):  # noqa: N818 - not an error
+    """Ends a forward pass once the inputs of the layer in question are collected."""
 
 
-def _second_moments(unit: Unit, linear: QuantLinear, streams: list[Tensor]) -> Tensor:
+def _second_moments(unit: Unit, linear: QuantLinear, batches: list[Tensor], run: Run) -> Tensor:
     """E[x xᵀ] (in, in) of the quantized, shifted inputs of `linear` over all tokens of all processes.
 
-    Batches are summed in float64, where the order, and so who has which, does not show.
+    Batches are summed in float64, so that the result does not depend on their order or on their distribution over processes.
     """
     device = linear.weight.device
     total = torch.zeros(linear.in_features, linear.in_features, dtype=torch.float64, device=device)
@@ -155,13 +171,13 @@ def _second_moments(unit: Unit, linear: QuantLinear, streams: list[Tensor]) -> T
         rows = output.flatten(0, -2)
         total.add_(rows.T @ rows)
         tokens.add_(len(rows))
-        raise _Seen
+        raise _Collected
 
     with hooked([linear.input_quantizer.register_forward_hook(collect)]):
-        for stream in streams:
-            with suppress(_Seen):
-                unit.forward(stream.to(device))
-    return (distributed.summed(total) / distributed.summed(tokens).clamp(min=1)).to(linear.weight.dtype)
+        for batch in batches:
+            with suppress(_Collected):
+                unit.forward(batch.to(device))
+    return (run.total(total) / run.total(tokens).clamp(min=1)).to(linear.weight.dtype)
 
 
 def _upper_factor_of_inverse(moments: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training on poor images can make a student worse while its loss falls. The guard looks at images that were not trained on."""
+"""Early stopping on held-out synthetic images: training can make a student worse while its loss falls."""
 
 import math
 
@@ -9,62 +9,67 @@ from vitdfq.calibration.cached_activations import device_of
 from vitdfq.synthesis import synthesize
 from vitdfq.training.output_distance import ClassifierOutputs, output_distance, run_to_outputs
 
-SEED_OFFSET = 1_000_003  # the guard's images are not those of any run's own seed
-PAINTED = 32
-MOST_HELD_OUT = 16
+SEED_OFFSET = 1_000_003  # so that held-out images differ from those of any run's own seed
+NUM_PROCEDURAL = 32
+MAX_HELD_OUT = 16
 
 
 class HeldOutValidation:
-    """Sets of images to judge a student by: those given, and some of another kind, painted without the model.
+    """Measures a student on sets of images that it is not trained on: the given ones, and procedural images.
 
-    A student that improves on all of them has learned about the network; one that improves on its own images alone has learned
-    about these images. No label is needed: what is measured is the distance to the teacher at the end of the network.
+    A student whose error falls on every set has learned to be like its teacher; one whose error falls only on its training images
+    has overfitted them. The error is the distance to the teacher's outputs (`output_distance`), which needs no label.
 
-    No set has more than 32 images, so each passes at once: that, and the teacher's endings, is what the device holds.
+    No set has more than 32 images, so that each passes at once; the device holds one set and the teacher's outputs.
 
-    This library's own.
+    The method is this library's own.
+
+    Args:
+        teacher: the float model that the student was made from.
+        image_sets: each (N, 3, H, W); empty ones are ignored.
+        seed: of the procedural images.
     """
 
-    def __init__(self, teacher: nn.Module, *given: Tensor, seed: int) -> None:
-        painted = synthesize(teacher, method="dead_leaves", num_images=PAINTED, seed=seed + SEED_OFFSET).to(given[0])
-        self.before: list[float] | None = None
-        self.sets = [images for images in (*given, painted) if len(images)]
-        self.targets = [_ending(teacher, images) for images in self.sets]
+    def __init__(self, teacher: nn.Module, *image_sets: Tensor, seed: int) -> None:
+        procedural = synthesize(teacher, method="dead_leaves", num_images=NUM_PROCEDURAL, seed=seed + SEED_OFFSET)
+        self.accepted_errors: list[float] | None = None
+        self.image_sets = [images for images in (*image_sets, procedural.to(image_sets[0])) if len(images)]
+        self.targets = [_outputs(teacher, images) for images in self.image_sets]
 
     def start(self, student: nn.Module) -> None:
-        """Measure the student that later ones are compared with, unless one was."""
-        if self.before is None:
-            self.before = self.errors(student)
+        """Measure the first student, with which later ones are compared; a second call does nothing."""
+        if self.accepted_errors is None:
+            self.accepted_errors = self.errors(student)
 
     def accepts(self, student: nn.Module) -> bool:
-        """Whether the student is worse on no set than the last one accepted; if so, it is what the next is compared with."""
-        after = self.errors(student)
-        better = worst_ratio(after, self.before or after) <= 1
-        self.before = after if better else self.before
-        return better
+        """Whether the student's error is on no set larger than the last accepted one's. Later ones are then compared with it."""
+        errors = self.errors(student)
+        accepted = worst_ratio(errors, self.accepted_errors or errors) <= 1
+        self.accepted_errors = errors if accepted else self.accepted_errors
+        return accepted
 
     def errors(self, student: nn.Module) -> list[float]:
-        """Distance to the teacher on each set."""
-        pairs = zip(self.sets, self.targets, strict=True)
-        return [output_distance(_ending(student, images), target).item() for images, target in pairs]
+        """The student's distance to the teacher on each set."""
+        pairs = zip(self.image_sets, self.targets, strict=True)
+        return [output_distance(_outputs(student, images), target).item() for images, target in pairs]
 
 
 @torch.no_grad()
-def _ending(model: nn.Module, images: Tensor) -> ClassifierOutputs:
+def _outputs(model: nn.Module, images: Tensor) -> ClassifierOutputs:
     return run_to_outputs(model, images.to(device_of(model)))
 
 
 def worst_ratio(errors: list[float], before: list[float]) -> float:
-    """How much of its error is left on the set where least was gained; above 1: a set on which the student got worse.
+    """The largest ratio of an error to the earlier error on the same set; above 1, some error has grown.
 
-    Infinity where an error, now or before, is not finite: a student that cannot be measured is not better than another.
+    It is infinite if any of the errors is not finite, since such a student cannot be compared.
     """
     if not all(map(math.isfinite, (*errors, *before))):
-        return math.inf  # max would pass over NaN
-    return max(now / max(then, 1e-12) for now, then in zip(errors, before, strict=True))
+        return math.inf  # `max` would ignore NaN
+    return max(error / max(earlier, 1e-12) for error, earlier in zip(errors, before, strict=True))
 
 
 def hold_out(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (images to train on, images to hold out): an eighth, at most 16; none of fewer than 16."""
-    count = min(len(images) // 8, MOST_HELD_OUT) if len(images) >= 16 else 0
+    """Return (training images, held-out images): an eighth is held out, at most 16; none of fewer than 16."""
+    count = min(len(images) // 8, MAX_HELD_OUT) if len(images) >= 16 else 0
     return images[: len(images) - count], images[len(images) - count :]

@@ -1,6 +1,7 @@
-"""FitHook every quantizer: weights on themselves, activations on what reaches them from the part quantized so far."""
+"""Range fitting: weight quantizers on their weights, activation quantizers on activations of the quantized student."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,51 +9,73 @@ from torch import Tensor, nn
 
 from vitdfq.calibration.cached_activations import device_of
 from vitdfq.common.lookup import lookup
+from vitdfq.common.options import check_counts
 from vitdfq.models.record import hooked
 from vitdfq.quantization.clip_search import Cost
 from vitdfq.quantization.modules import QuantMatMul, QuantSite, QuantWeighted, named_sites, weighted_modules
-from vitdfq.runtime import progress
+from vitdfq.runtime.run import Progress, Run
 
-FitHook = Callable[[nn.Module, Any], None]  # a forward pre-hook
+FitHook = Callable[[Any, Any], None]  # a forward pre-hook
 
-MEASURES = {"values": False, "outputs": True}  # name -> whether errors are judged by what reads the value
+MEASURES = {"values": False, "outputs": True}  # name -> whether the error is that of the product which reads the value
+
+
+@dataclass(frozen=True)
+class ObserveOptions:
+    """Options of `observe`.
+
+    Attributes:
+        num_images: the number of images used, from the first, in one pass; fewer need less memory.
+        measure: the error that a range is chosen by. "values": the squared error of the values. "outputs": for softmax the error
+            of its product with the values; for inputs of linear layers the squared error weighted by the energy of the weight
+            column that reads each channel, which is the error of the layer's output if the channels' errors are uncorrelated.
+
+    Raises:
+        ValueError: an unknown measure.
+    """
+
+    num_images: int = 256
+    measure: str = "outputs"
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_images")
+        lookup(self.measure, MEASURES, "measure")
 
 
 @torch.no_grad()
-def observe(student: nn.Module, teacher: nn.Module, images: Tensor, *, num_images: int = 256, measure: str = "outputs") -> None:
-    """Set all scales by error-minimising search, in one forward pass.
+def observe(
+    student: nn.Module, teacher: nn.Module, images: Tensor, options: ObserveOptions | None = None, *, run: Run | None = None
+) -> None:
+    """Set all scales by a search for the smallest error, in one forward pass.
 
-    Every activation quantizer is fitted on its input the moment it arrives and quantizes it at once, so that each site sees
-    the errors of all sites before it ("sequential" calibration).
+    An activation quantizer is fitted when its input is computed, and quantizes this input. The input of each site thus contains
+    the quantization errors of all sites before it ("sequential" calibration).
 
-    A range is searched on one site's input from all images, and they pass at once. What the device holds is a few copies of the
-    widest input of a site for `num_images`; of ViT-B/16 that is attention, images x 12 x 197 x 197 x 4 bytes: 480 MB a copy for
-    256 images.
+    A range is searched on a site's input from all images, which pass at once. The device holds a few copies of the largest input
+    of a site. For ViT-B/16 that is attention, with images x 12 x 197 x 197 x 4 bytes: 480 MB for each copy at 256 images.
 
     Args:
         student: changed in place.
         teacher: not used; ranges need no targets.
         images: (N, 3, H, W).
-        num_images: at most so many of the images are used, in one pass; fewer bound memory.
-        measure: what makes one range better than another. "values": the squared error of the values. "outputs": for softmax the
-            error of its product with the values; for inputs of linear layers the squared error weighted by the energy of the
-            column that reads each channel, which is the error of the layer's output if errors of channels are uncorrelated.
+        options: see `ObserveOptions`.
+        run: receives the progress.
 
     Raises:
-        ValueError: an unknown measure; activations that are NaN or infinite.
+        ValueError: activations that are NaN or infinite.
     """
-    by_outputs = lookup(measure, MEASURES, "measure")
-    with progress.bar("observe", total=count_fits(student)) as bar:
-        fit_all(student, images[:num_images], bar, by_outputs=by_outputs)
+    options, run = options or ObserveOptions(), run or Run()
+    with run.progress("observe", total=count_fits(student)) as bar:
+        fit_all(student, images[: options.num_images], bar, by_outputs=MEASURES[options.measure])
 
 
 def count_fits(student: nn.Module) -> int:
-    """How far the bar of `fit_all` goes."""
+    """The number of progress steps of `fit_all`."""
     return len(weighted_modules(student)) + len(_parts(student))
 
 
-def fit_all(student: nn.Module, images: Tensor, bar: progress.Bar, *, by_outputs: bool = True) -> None:
-    """FitHook weights on themselves, then each part's operands as images (N, 3, H, W) reach it; the bar counts both."""
+def fit_all(student: nn.Module, images: Tensor, bar: Progress, *, by_outputs: bool = True) -> None:
+    """Fit the weight quantizers, then the operand quantizers of each site while images (N, 3, H, W) pass; `bar` counts both."""
     for module in weighted_modules(student):
         if module.weight_quantizer.bits is not None and not module.weight_quantizer.guided:
             module.weight_quantizer.fit(module.weight.flatten(1))
@@ -67,7 +90,7 @@ def _parts(student: nn.Module) -> list[QuantSite]:
     return list(named_sites(student).values())
 
 
-def _counted(fit: FitHook, bar: progress.Bar) -> FitHook:
+def _counted(fit: FitHook, bar: Progress) -> FitHook:
     def fit_and_count(part: nn.Module, operands: Any) -> None:
         fit(part, operands)
         bar.advance()
@@ -96,7 +119,7 @@ def _fit_layer(by_outputs: bool) -> FitHook:
 
 
 def _fit_product(by_outputs: bool) -> FitHook:
-    """Each operand by its values or, where asked, by the error of the product with the other as it is."""
+    """Fit each operand by the error of its values or, if `by_outputs`, of its product with the other operand unquantized."""
 
     def fit(product: Any, operands: tuple[Tensor, Tensor]) -> None:
         left, right = operands

@@ -10,11 +10,11 @@ from vitdfq.quantization.modules import QuantWeighted
 from vitdfq.quantization.quantizers.base import Quantizer
 from vitdfq.quantization.quantizers.forms import Affine
 
-LOW, HIGH = -0.1, 1.1  # the stretched sigmoid's ends: clipping them lets a gate reach 0 and 1
+LOW, HIGH = -0.1, 1.1  # limits of the stretched sigmoid; it is clipped, so that a gate can reach 0 and 1
 
 
 class SoftRounding(nn.Module):
-    """Stands where a weight's quantizer stands while its rounding is learned: the step below plus a gate between 0 and 1."""
+    """Replaces a weight's quantizer while its rounding is learned: the grid value below the weight, plus a gate in [0, 1]."""
 
     affine = None  # the float weight takes no steps: the gates are learned instead
 
@@ -24,20 +24,21 @@ class SoftRounding(nn.Module):
         steps = rows.detach() / grid.scale
         self.below = steps.floor()
         share = ((steps - self.below - LOW) / (HIGH - LOW)).clamp(1e-4, 1 - 1e-4)
-        self.logit = nn.Parameter(torch.log(share / (1 - share)))  # the gate starts where the weight lies between two steps
+        self.logit = nn.Parameter(torch.log(share / (1 - share)))  # the initial gates reproduce the float weight
 
     def gate(self) -> Tensor:
+        """0 to 1 for each weight: rounded down, rounded up, or in between."""
         return (self.logit.sigmoid() * (HIGH - LOW) + LOW).clamp(0, 1)
 
     def forward(self, rows: Tensor) -> Tensor:
         return self._on_grid(self.gate())
 
-    def undecided(self, sharpness: float) -> Tensor:
-        """Mean over weights of 1 - |2 gate - 1|^sharpness: zero when every gate is 0 or 1."""
+    def regularizer(self, sharpness: float) -> Tensor:
+        """Mean over weights of 1 - |2 gate - 1|^sharpness, 0-d: zero if every gate is 0 or 1."""
         return (1 - (2 * self.gate() - 1).abs().pow(sharpness)).mean()
 
-    def decided(self) -> Tensor:
-        """The rows (R, M) on the grid, each gate at the nearer end."""
+    def rounded(self) -> Tensor:
+        """The rows (R, M) on the grid, with each gate rounded to 0 or 1."""
         return self._on_grid((self.gate() >= 0.5).float())
 
     def _on_grid(self, gate: Tensor) -> Tensor:
@@ -48,18 +49,18 @@ class SoftRounding(nn.Module):
 
 @contextmanager
 def learned_rounding(modules: list[QuantWeighted]) -> Iterator[list[SoftRounding]]:
-    """Give each per-channel weight a gate for its rounding inside the block; after it the weights lie on their grids."""
-    found = [
+    """Learn the rounding of each weight with a per-channel grid inside the block; after it these weights are on their grids."""
+    replaced = [
         (module, SoftRounding(module.weight_quantizer, grid, module.weight.flatten(1)))
         for module in modules
         if (grid := module.weight_quantizer.affine) is not None and grid.group_size is None
     ]
-    for module, soft in found:
+    for module, soft in replaced:
         module.weight_quantizer = soft
     try:
-        yield [soft for _, soft in found]
+        yield [soft for _, soft in replaced]
     finally:
         with torch.no_grad():
-            for module, soft in found:
+            for module, soft in replaced:
                 module.weight_quantizer = soft.quantizer
-                module.weight.copy_(soft.decided().view_as(module.weight))
+                module.weight.copy_(soft.rounded().view_as(module.weight))

@@ -1,21 +1,32 @@
-"""Calibration steps by name: `STEPS[name](student, teacher, images, *, ...)` changes the student in place."""
+"""Calibration steps by name. `step.apply(student, teacher, images, options, run=run)` changes the student in place."""
 
-from vitdfq.calibration.center import center
-from vitdfq.calibration.correct_bias import correct_bias
-from vitdfq.calibration.distill import distill
-from vitdfq.calibration.equalize import equalize
-from vitdfq.calibration.gptq import gptq
-from vitdfq.calibration.observe import observe
-from vitdfq.calibration.reconstruct import reconstruct
-from vitdfq.calibration.reparameterize import reparameterize
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-STEPS = {  # in the order in which they make sense
-    "equalize": equalize,  # these three rewrite the float function before ranges are fitted
-    "reparameterize": reparameterize,
-    "center": center,
-    "observe": observe,
-    "gptq": gptq,
-    "reconstruct": reconstruct,
-    "correct_bias": correct_bias,
-    "distill": distill,
+from vitdfq.calibration.center import CenterOptions, center
+from vitdfq.calibration.correct_bias import CorrectBiasOptions, correct_bias
+from vitdfq.calibration.distill import DistillOptions, distill
+from vitdfq.calibration.equalize import EqualizeOptions, equalize
+from vitdfq.calibration.gptq import GptqOptions, gptq
+from vitdfq.calibration.observe import ObserveOptions, observe
+from vitdfq.calibration.reconstruct import ReconstructOptions, reconstruct
+from vitdfq.calibration.reparameterize import ReparameterizeOptions, reparameterize
+
+
+class Step(NamedTuple):
+    """A calibration step and the dataclass of its options."""
+
+    apply: Callable[..., None]
+    options: type[Any]
+
+
+STEPS: dict[str, Step] = {  # in a sensible order
+    "equalize": Step(equalize, EqualizeOptions),  # the first three must come before `observe`
+    "reparameterize": Step(reparameterize, ReparameterizeOptions),
+    "center": Step(center, CenterOptions),
+    "observe": Step(observe, ObserveOptions),
+    "gptq": Step(gptq, GptqOptions),
+    "reconstruct": Step(reconstruct, ReconstructOptions),
+    "correct_bias": Step(correct_bias, CorrectBiasOptions),
+    "distill": Step(distill, DistillOptions),
 }

@@ -15,24 +15,21 @@ from vitdfq.common.renamed import renamed
 from vitdfq.common.version import __version__
 from vitdfq.models.build import known_architecture
 from vitdfq.models.untrusted import check_description, short
-from vitdfq.preparation.transforms import TRANSFORMS
+from vitdfq.preparation import TRANSFORMS
 from vitdfq.quantization.modules import QuantWeighted, named_weighted_modules
 from vitdfq.quantization.options import check_name, unknown_key
 from vitdfq.quantization.policy import check_quantize
 from vitdfq.quantization.quantizers.forms import Affine, TokenAffine
-from vitdfq.runtime import distributed
 
 FORMAT_VERSION = 3
 CONFIG = "config.json"
 
 
 def write_config(student: Any, folder: Path, *, left_out: int) -> None:
-    """Write config.json of a calibrated student, in the main process.
+    """Write config.json of a calibrated student.
 
     `left_out` is the number of shifts that are not in the weights file because they are zero: `load` notices one that got lost.
     """
-    if not distributed.is_main():
-        return
     packed = {"version": FORMAT_VERSION, "left_out": left_out} | quantization_config(student)
     sections = {"quantization_config": packed, "vitdfq": student.vitdfq}
     with written_whole(folder / CONFIG) as temporary:

@@ -12,13 +12,11 @@ How the plain model's function differs from the student's float function, by the
 from typing import Any
 
 import torch
-from timm.models.levit import ConvNorm, LinearNorm
-from timm.models.vision_transformer import LayerScale
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vitdfq.models import build, norm_readers
-from vitdfq.preparation.fold_batch_norm import gain_and_shift
+from vitdfq.models import build, family_of, norm_readers, projections
+from vitdfq.preparation.fold import gain_and_shift
 from vitdfq.preparation.undo import undo
 from vitdfq.quantization.modules import QuantLinear, named_weighted_modules
 
@@ -32,10 +30,14 @@ def plain_model(student: Any, prepared: nn.Module) -> nn.Module:
     undo(prepared, student.vitdfq.get("prepare", {"steps": []})["steps"])
     plain = build(student.vitdfq)
     state = dict(prepared.state_dict())
-    for name, part in plain.named_modules():
-        if isinstance(part, NEUTRAL) and not any(f"{name}.{key}" in state for key in part.state_dict()):
-            state |= {f"{name}.{key}": value for key, value in neutral(part).items()}
     known = plain.state_dict()
+    for name, part in plain.named_modules():
+        if isinstance(part, nn.LayerNorm | _BatchNorm) and not any(f"{name}.{key}" in state for key in part.state_dict()):
+            state |= {f"{name}.{key}": value for key, value in neutral(part).items()}
+    for site in family_of(plain).layer_scales(plain):
+        state |= {
+            key: torch.ones_like(known[key]) for key in (site.scale, f"{site.scale}.gamma") if key in known and key not in state
+        }
     plain.load_state_dict({name: state[name] for name in known})
     for name in [name for name in state if name not in known]:
         _place_bias(plain, state, name)
@@ -53,31 +55,44 @@ def _take_weights(student: Any, prepared: nn.Module) -> None:
     prepared.load_state_dict({name: weights[name] for name in prepared.state_dict()})
 
 
-NEUTRAL = (nn.LayerNorm, _BatchNorm, LayerScale)
-
-
 def neutral(part: Any) -> State:
-    """The state in which a norm only normalizes, and a BatchNorm or LayerScale does nothing."""
+    """Return the state in which a norm has no affine, and a BatchNorm computes the identity."""
     state = {key: torch.zeros_like(value) for key, value in part.state_dict().items()}
-    for key in {"weight", "gamma"} & set(state):
-        state[key] += 1
+    if "weight" in state:
+        state["weight"] += 1
     if isinstance(part, _BatchNorm):
         state["running_var"] += 1 - part.eps
     return state
 
 
 def _place_bias(plain: nn.Module, state: State, name: str) -> None:
-    """Move a bias that timm's layer does not have into a norm, or add it to the layer."""
+    """Move a bias that timm's layer does not have to where timm has one, or else add it to the layer."""
     bias, owner = state.pop(name), name.removesuffix(".bias")
-    layer: Any = plain.get_submodule(owner.rpartition(".")[0])
-    if isinstance(layer, ConvNorm | LinearNorm):  # LeViT's: a `linear`, and a `bn` behind it
-        gain, _ = gain_and_shift(layer.bn)
-        state[f"{owner.removesuffix('linear')}bn.bias"] += (gain * bias.double()).to(bias.dtype)
+    batch_norm = next((site.norm for site in family_of(plain).batch_norms(plain) if site.layer == owner and site.follows), None)
+    if batch_norm is not None:
+        gain, _ = gain_and_shift(plain.get_submodule(batch_norm))
+        state[f"{batch_norm}.bias"] += (gain * bias.double()).to(bias.dtype)
         return
+    bias = _beside(plain, state, owner, bias)
     norm = next((site.norm for site in norm_readers(plain) if site.readers == (owner,) and site.shifts), None)
     if bias.any() and (norm is None or not _into_norm(state, f"{norm}.bias", state[f"{owner}.weight"], bias)):
         plain.get_submodule(owner).bias = nn.Parameter(bias, requires_grad=False)
         state[name] = bias
+
+
+def _beside(plain: nn.Module, state: State, owner: str, bias: Tensor) -> Tensor:
+    """Move a bias of queries, keys and values into the parameters that timm adds beside the layer; return what is left of it."""
+    left = bias.clone()
+    for site in projections(plain):
+        written = [rows for rows in (site.queries, site.keys, site.values) if rows is not None and rows.linear == owner]
+        if not any(rows.bias for rows in written):
+            continue
+        for rows in written:
+            if rows.bias:
+                state[rows.bias] = state[rows.bias] + bias[list(rows.rows)]
+            if rows.bias or (rows is site.keys and site.shifts):  # softmax ignores a bias of the keys
+                left[list(rows.rows)] = 0
+    return left
 
 
 def _into_norm(state: State, shift: str, weight: Tensor, bias: Tensor) -> bool:

@@ -17,6 +17,7 @@ from vitdfq.common import safetensors_io
 from vitdfq.common.errors import InputError
 from vitdfq.common.hub_connection import download_snapshot
 from vitdfq.models.untrusted import short
+from vitdfq.runtime import distributed
 
 __all__ = ["CHECKPOINT_FILES", "CONFIG", "EXPORTED", "FORMAT_VERSION", "describe", "float_bytes", "load", "read_config", "save"]
 
@@ -27,6 +28,8 @@ CHECKPOINT_FILES = [CONFIG, WEIGHTS, "recipe.yaml", "metrics.json", "README.md",
 
 def save(student: Any, folder: str | Path) -> Path:
     """Write `student` (calibrated) to `folder`: config.json and model.safetensors, weights as packed integers.
+
+    Of several processes only the main one writes.
 
     Returns the folder. 4-bit weights take 4 bits on disk. An ONNX file of an earlier student in the folder is removed; other
     files in the folder are not changed.
@@ -43,9 +46,10 @@ def save(student: Any, folder: str | Path) -> Path:
         raise ValueError(f"{error}: calibrate the student before saving it") from error
     tensors = state_dict.to_tensors(student)
     written = state_dict.without_zero_shifts(tensors)
-    (folder / EXPORTED).unlink(missing_ok=True)
-    safetensors_io.write_tensors(folder / WEIGHTS, written)
-    write_config(student, folder, left_out=len(tensors) - len(written))
+    if distributed.is_main():
+        (folder / EXPORTED).unlink(missing_ok=True)
+        safetensors_io.write_tensors(folder / WEIGHTS, written)
+        write_config(student, folder, left_out=len(tensors) - len(written))
     return folder
 
 

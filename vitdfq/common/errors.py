@@ -1,4 +1,4 @@
-"""Errors a user can do something about: each is shown as one line and ends the command with its exit code."""
+"""Errors that a user can act on: the command line prints each as one line and ends with its exit code."""
 
 
 class VitdfqError(ValueError):
@@ -14,13 +14,13 @@ class InputError(VitdfqError):
 
 
 class RecipeError(VitdfqError):
-    """The recipe says something that cannot be."""
+    """A recipe, or a value given in its place, is wrong."""
 
     exit_code = 3
 
 
 class AccessError(VitdfqError):
-    """Weights or data could not be reached: offline, gated or not found."""
+    """Weights or data cannot be reached: offline, gated or not found."""
 
     exit_code = 4
 
@@ -32,26 +32,26 @@ class GateError(VitdfqError):
 
 
 class ExportError(VitdfqError):
-    """A model cannot be written in another format, or what writes it is not installed."""
+    """A model cannot be written in another format, or a package needed for it is not installed."""
 
     exit_code = 2
 
 
 class LaunchError(VitdfqError):
-    """Several processes were started in a way that cannot work."""
+    """The processes of a launch do not fit together."""
 
     exit_code = 2
 
 
 class NotFiniteError(ValueError):
-    """A loss became NaN or infinite; `where` says in which places of the batch, [] if that is not known."""
+    """A loss became NaN or infinite; `where` holds the places in the batch, [] if they are not known."""
 
     def __init__(self, message: str, where: list[int] | None = None) -> None:
         super().__init__(message)
         self.where = where or []
 
 
-def one_line(said: object, most: int | None = 200) -> str:
-    """What somebody else's error says, in one line of at most `most` characters; its type if it says nothing."""
-    text = " ".join(str(said).split()) or type(said).__name__
+def one_line(message: object, most: int | None = 200) -> str:
+    """Return another library's error or message in one line of at most `most` characters; its type if the text is empty."""
+    text = " ".join(str(message).split()) or type(message).__name__
     return text if most is None or len(text) <= most else text[:most] + " ..."

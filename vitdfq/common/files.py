@@ -1,18 +1,20 @@
-"""Files that are never half-written: write beside the final name, then rename; and fingerprints of what shaped them."""
+"""Files that are never half-written, JSON files of unknown origin, and fingerprints.
+
+Nothing here knows of processes: where several run the same line, the caller writes in the main one only.
+"""
 
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from vitdfq.common.errors import InputError, one_line
-from vitdfq.runtime import distributed
 
-LARGEST_JSON = 8 << 20  # the names of 21,000 classes and their descriptions take 3 MB
+LARGEST_JSON = 8 << 20  # bytes; the names of 21,000 classes and their descriptions take 3 MB
 DEEPEST_JSON = 32
 
 
@@ -20,34 +22,34 @@ DEEPEST_JSON = 32
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it over `path` when the block ends without an exception.
 
-    Of several processes only the main one writes: what another puts there is dropped.
+    The temporary file exists already, empty: the system gave it the permissions of a new file, and the result keeps them
+    whatever the block puts in its place.
     """
-    if not distributed.is_main():
-        with TemporaryDirectory() as nowhere:
-            yield Path(nowhere) / path.name
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # of a killed process that had the same id
+    permissions = _create(temporary)
     try:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner may read
+        temporary.chmod(permissions)  # safetensors writes another file, which only its owner may read, and renames it
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _create(path: Path) -> int:
+    """Create an empty file; return the permissions that the process's umask left it. (os.umask would change all threads'.)"""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, in the main process."""
-    if not distributed.is_main():
-        return
+    """Write a text file as UTF-8, whole or not at all."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -59,14 +61,14 @@ def sha256(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the mapping in a JSON file that a stranger may have written.
+    """Return the mapping in a JSON file of unknown origin.
 
     Raises:
         InputError: unreadable, larger than `LARGEST_JSON` bytes, not JSON, nested deeper than `DEEPEST_JSON`, or no mapping.
     """
     try:
         if path.stat().st_size > LARGEST_JSON:
-            raise InputError(f"{path}: larger than {LARGEST_JSON >> 20} MiB; no such file of ours is")
+            raise InputError(f"{path}: larger than {LARGEST_JSON >> 20} MiB")
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -84,7 +86,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _depth(content: Any) -> int:

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files: written whole or not at all, read with a clear word when damaged, never unpickled."""
+"""Tensors in safetensors files: written whole or not at all, a damaged file is named, a pickle is never opened."""
 
 import hashlib
 import os
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from vitdfq.common.errors import InputError, one_line
 from vitdfq.common.files import written_whole
-from vitdfq.runtime import distributed
 
 Header = dict[str, tuple[str, tuple[int, ...]]]
 DTYPES = {
@@ -28,18 +27,16 @@ DTYPES = {
     torch.bool: "BOOL",
 }
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of what torch.save writes, today and before version 1.6
-SYSTEM_ERROR = re.compile(r"os error (\d+)|Os \{ code: (\d+)")  # how versions of safetensors word an OSError
+SYSTEM_ERROR = re.compile(r"os error (\d+)|Os \{ code: (\d+)")  # an OSError in the messages of safetensors
 CONVERT = "a pickle can run code when read, so it is never opened: convert it to safetensors first (safetensors.torch.save_file)"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors (moved to the CPU, made contiguous) and string metadata, in the main process.
+    """Write tensors (moved to the CPU, made contiguous) and string metadata.
 
     Raises:
-        OSError: the system would not: a full disk, say. It names the file.
+        OSError: the system refused, for example on a full disk; it names the file.
     """
-    if not distributed.is_main():
-        return
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as temporary:
         try:
@@ -56,12 +53,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return all tensors of a file.
 
     Raises:
-        InputError: the file is missing, damaged, a pickle, or holds types that torch has not.
+        InputError: the file is missing, damaged, a pickle, or holds a type that torch lacks.
     """
     with _open(path) as file:
         try:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except Exception as error:  # of a third party, about a stranger's file: whatever it is
+        except Exception as error:  # safetensors and torch raise several types for a file of unknown origin
             raise InputError(f"{path}: holds a tensor that cannot be read ({one_line(error)})") from error
 
 
@@ -74,21 +71,21 @@ def read_header(path: Path) -> Header:
 
 def digest(tensors: dict[str, Tensor]) -> str:
     """Return the SHA-256, in hexadecimal, of names, types, shapes and values."""
-    found = hashlib.sha256()
+    checksum = hashlib.sha256()
     for name, value in sorted(tensors.items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+        checksum.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        checksum.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return checksum.hexdigest()
 
 
 def not_finite(model: torch.nn.Module) -> str | None:
-    """The first tensor of a model's state that holds NaN or infinity."""
+    """Return the name of the first tensor in a model's state that holds NaN or infinity, or None."""
     values = model.state_dict().items()
     return next((name for name, value in values if value.is_floating_point() and not value.isfinite().all()), None)
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """What a header calls a torch type; `torch.int32` is "I32"."""
+    """Return the name of a torch type in a header: "I32" for `torch.int32`."""
     return DTYPES.get(dtype, str(dtype))
 
 
@@ -106,7 +103,7 @@ def _open(path: Path):
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
     except SafetensorError as error:
-        with open(path, "rb") as file:  # only now: the length that a good file starts with can look like anything
+        with open(path, "rb") as file:  # after the failure: a valid file starts with a length, which can be any bytes
             start = file.read(4)
         if start == ZIP or start[:1] == PICKLE:
             raise InputError(f"{path}: is a pickle, not safetensors; {CONVERT}") from error

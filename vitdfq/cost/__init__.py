@@ -1,1 +1,1 @@
-"""What a run costs: time and memory, before it is run."""
+"""What a run costs in time and memory, estimated before it starts."""

@@ -1,7 +1,7 @@
-"""--dry-run: what a recipe would load, synthesise, quantize and write, about how long and in how much memory, in one process.
+"""`--dry-run`: what a recipe would load, synthesize, quantize and write, with estimates of time and memory for one process.
 
-It needs no weights and no network: random weights cost the same. Weights that lie here are loaded, for what depends on them:
-whether the teacher is worth painted images (`synthesis/seen.py`). Others are taken to be.
+It needs no weights and no network, since random weights cost the same. Local weights are loaded all the same: whether procedural
+images are noise to the teacher (`synthesis/teacher_filter.py`) depends on them. Without weights they are taken not to be.
 """
 
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from torch import nn
 
-from vitdfq.cost.estimate import forecast
+from vitdfq.cost.estimate import estimate_cost
 from vitdfq.models import image_size, load_teacher
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
@@ -19,7 +19,6 @@ from vitdfq.quantization.modules import QuantSite, QuantWeighted, named_sites, w
 from vitdfq.recipe import Recipe
 from vitdfq.runtime import distributed
 from vitdfq.synthesis import TeacherFacts
-from vitdfq.synthesis.resolve import method_of
 from vitdfq.synthesis.teacher_filter import for_teacher
 
 FILES = ["images.safetensors", "config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md", "reports/"]
@@ -27,7 +26,7 @@ FILES = ["images.safetensors", "config.json", "model.safetensors", "recipe.yaml"
 
 @dataclass(frozen=True)
 class Plan:
-    """What `vitdfq run --dry-run` shows."""
+    """The output of `vitdfq run --dry-run`; the fields are its JSON keys."""
 
     recipe: str
     model: dict[str, Any]
@@ -43,6 +42,7 @@ class Plan:
         return asdict(self)
 
     def render(self) -> Group:
+        """Text and a table of the quantized sites."""
         table = Table(title="sites", title_justify="left")
         for column in ("site", "weight", "weight bits", "input bits"):
             table.add_column(column)
@@ -54,7 +54,7 @@ class Plan:
         lines = [
             f"recipe      {self.recipe}",
             f"load        {self.model['name']}: {self.model['parameters'] / 1e6:.1f} M parameters",
-            "synthesise  {num_images} images {height}x{width}, method {method}, {steps} steps".format(**self.images),
+            "synthesize  {num_images} images {height}x{width}, method {method}, {steps} steps".format(**self.images),
             f"evaluate    {self.images['evaluated_on']}",
             f"write       {self.folder}/: {', '.join(self.files)}",
             *([f"publish     {self.push}"] if self.push else []),
@@ -64,19 +64,23 @@ class Plan:
 
 
 def plan(recipe: Recipe, out: str | None = None) -> Plan:
-    """Work out a recipe's plan from the structure of the model alone."""
-    lies_here = recipe.model.get("pretrained", True) and recipe.model["name"].startswith(("zoo:", "local-dir:"))
-    model = load_teacher(**recipe.model | {"pretrained": lies_here}).to(distributed.start())
+    """Plan a recipe's run: build its models, time them, and write nothing.
+
+    Args:
+        recipe: a checked recipe.
+        out: folder of the run, as given on the command line.
+    """
+    weights_are_local = recipe.model.get("pretrained", True) and recipe.model["name"].startswith(("zoo:", "local-dir:"))
+    model = load_teacher(**recipe.model | {"pretrained": weights_are_local}).to(distributed.start())
     prepared = prepare(model, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
-    options = {"num_images": 32, "method": "sardfq"} | recipe.synthesize
-    method = method_of(options)
-    if lies_here:
-        method = for_teacher(method, model, TeacherFacts.of(model), options.get("seed", 0))
+    synthesis, evaluation = recipe.synthesis, recipe.evaluation
+    method = synthesis.resolved()
+    if weights_are_local:
+        method = for_teacher(method, model, TeacherFacts.of(model), synthesis.seed)
     height, width = image_size(model)
-    dataset = recipe.evaluate.get("dataset", "imagenet-1k")
     sites = [_site(name, site) for name, site in named_sites(student).items()]
-    cost = forecast(recipe, model, prepared, student, method)
+    cost = estimate_cost(recipe, model, prepared, student, method)
     return Plan(
         recipe=recipe.name,
         model={
@@ -85,12 +89,12 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
             "packed_bytes": _packed_bytes(student),
         },
         images={
-            "num_images": options["num_images"],
+            "num_images": synthesis.num_images,
             "height": height,
             "width": width,
-            "method": options["method"],
+            "method": synthesis.method,
             "steps": method.steps,
-            "evaluated_on": f"{recipe.evaluate.get('num_images') or 'all'} images of {dataset}",
+            "evaluated_on": f"{evaluation.num_images or 'all'} images of {evaluation.dataset}",
         },
         sites=sites,
         folder=out or f"runs/{recipe.name}",

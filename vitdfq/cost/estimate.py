@@ -1,6 +1,5 @@
-"""What a recipe will cost here: a probe of its own models, times how often each stage does what was probed."""
+"""An estimate of a recipe's cost on this machine: short timings of its models, times the number of passes of each stage."""
 
-import inspect
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,30 +9,30 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vitdfq.calibration import STEPS
 from vitdfq.calibration.calibrate import check_steps
-from vitdfq.calibration.distill import CHECKS, SHARD_BYTES, SHARDS
-from vitdfq.calibration.held_out import MOST_HELD_OUT, PAINTED
+from vitdfq.calibration.distill import MIN_SHARDS, NUM_CHECKS, SHARD_BYTES
+from vitdfq.calibration.held_out import MAX_HELD_OUT, NUM_PROCEDURAL
 from vitdfq.cost import timing
 from vitdfq.data import transform_of
-from vitdfq.evaluation import evaluate
+from vitdfq.evaluation import EvaluationOptions
 from vitdfq.models import units
 from vitdfq.recipe import Recipe
-from vitdfq.synthesis import METHODS, Method, synthesize
+from vitdfq.synthesis import METHODS, Method
 from vitdfq.synthesis.mix import kinds
 from vitdfq.synthesis.resolve import parts_of
 from vitdfq.training.activation_memory import training_bytes_per_image
 
-IMAGES_OF = {"imagenet-1k": 50_000, "zoo:fashion-mnist": 10_000}
-SIDES = {"zoo:fashion-mnist": (28, 28)}  # of an encoded image; others are like ImageNet's
-LOOKED_AT = MOST_HELD_OUT + PAINTED  # images of one look of the guard
-SEARCHED = 4.0  # passes that the search for a range takes on top of the pass itself, an image
-COPIES = 6  # of the largest activation while its range is searched
+NUM_TEST_IMAGES = {"imagenet-1k": 50_000, "zoo:fashion-mnist": 10_000}
+IMAGE_SIZES = {"zoo:fashion-mnist": (28, 28)}  # (width, height) of an encoded image
+IMAGENET_SIZE = (500, 375)  # typical; taken for every other data set
+VALIDATION_IMAGES = MAX_HELD_OUT + NUM_PROCEDURAL  # images of one validation on held-out images
+SEARCH_PASSES = 4.0  # time of the search for a range, in forward passes of an image, beside the pass itself
+COPIES = 6  # copies of the largest activation while its range is searched
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """Seconds, and the most bytes held, of each stage."""
+class CostEstimate:
+    """Seconds and peak bytes by stage."""
 
     seconds: dict[str, float]
     peak_bytes: dict[str, int]
@@ -41,130 +40,129 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds, an image where it depends on images."""
+    """Measured seconds."""
 
-    teacher: float
-    student: float
-    learning: float
-    observing: float  # whole, on the probe's images
-    rounding: float  # whole
-    shown: int  # the probe's images
+    teacher: float  # of a forward pass, for each image
+    student: float  # of a forward pass, for each image
+    training: float  # of a training step without the optimizer, for each image
+    observe: float  # of the step `observe` on `probe_images` images
+    rounding: float  # of GPTQ's rounding of all layers
+    probe_images: int
 
 
 @dataclass(frozen=True)
 class Options:
-    """What synthesis is asked for, defaults filled in."""
+    """The size of a synthesis and its method, resolved for the teacher."""
 
     num_images: int
     batch_size: int
     method: Method
 
 
-def forecast(recipe: Recipe, teacher: nn.Module, prepared: nn.Module, student: nn.Module, method: Method) -> Forecast:
-    """Probe the models of a recipe (any weights) on their device; the student's quantizers are fitted on noise."""
-    defaults = {key: value.default for key, value in inspect.signature(synthesize).parameters.items()} | recipe.synthesize
-    options = Options(defaults["num_images"], defaults["batch_size"], method)
-    batch_size = inspect.signature(evaluate).parameters["batch_size"].default
-    images = timing.noise(teacher, timing.enough(teacher, options.batch_size))
-    observing = timing.fitted(student, prepared, images)
+def estimate_cost(recipe: Recipe, teacher: nn.Module, prepared: nn.Module, student: nn.Module, method: Method) -> CostEstimate:
+    """Time the models of a recipe on their device, and estimate each stage.
+
+    Args:
+        recipe: a checked recipe.
+        teacher, prepared, student: its models, with any weights; the student's quantizers are fitted on noise.
+        method: of the synthesis, resolved for the teacher.
+    """
+    synthesis, evaluation = recipe.synthesis, recipe.evaluation
+    options = Options(synthesis.num_images, synthesis.batch_size, method)
+    images = timing.noise_images(teacher, timing.probe_size(teacher, options.batch_size))
+    observe = timing.fit_quantizers(student, prepared, images)
     costs = Costs(
         teacher=timing.pass_cost(teacher, images),
         student=timing.pass_cost(student, images),
-        learning=timing.learning_cost(student, prepared, images),
-        observing=observing,
+        training=timing.training_cost(student, prepared, images),
+        observe=observe,
         rounding=timing.rounding_cost(student),
-        shown=len(images),
+        probe_images=len(images),
     )
     students = 1 + len(recipe.baselines)
-    others = [parts_of(METHODS[name]) for name in recipe.baselines]
+    baselines = [parts_of(METHODS[name]) for name in recipe.baselines]
     seconds = {
-        "synthesize": sum(_synthesis(teacher, options, parts, len(images)) for parts in (parts_of(method), *others)),
+        "synthesize": sum(_synthesis(teacher, options, parts, len(images)) for parts in (parts_of(method), *baselines)),
         "calibrate": students * _calibration(recipe, student, costs, options.num_images),
-        "evaluate": _evaluation(recipe, teacher, costs, students),
+        "evaluate": _evaluation(evaluation, teacher, costs, students),
     }
-    base = timing.memory_used(images.device)
-    largest = 4 * timing.widest(student)
+    base = timing.peak_memory(images.device)
+    largest = 4 * timing.largest_output(student)
     peaks = {
         "synthesize": _synthesis_bytes(teacher, options, len(images)),
         "calibrate": _calibration_bytes(
             recipe, student, training_bytes_per_image(student, images[:1]), largest, options.num_images
         ),
-        "evaluate": 2 * largest * recipe.evaluate.get("batch_size", batch_size),
+        "evaluate": 2 * largest * evaluation.batch_size,
     }
-    return Forecast(seconds, {stage: base + more for stage, more in peaks.items()})
+    return CostEstimate(seconds, {stage: base + peak for stage, peak in peaks.items()})
 
 
-def _synthesis(teacher: nn.Module, options: Options, parts: dict[str, Method], shown: int) -> float:
+def _synthesis(teacher: nn.Module, options: Options, parts: dict[str, Method], probe_images: int) -> float:
     order, total = kinds(options.num_images, next(iter(parts.values())).mix), 0.0
     for kind, part in parts.items():
         if part.steps:
-            cost = timing.synthesis_cost(teacher, part, shown)
-            total += cost.start + cost.view * timing.moved(part, order.count(kind)) * part.steps * (1 + _crops(part))
+            cost = timing.synthesis_cost(teacher, part, probe_images)
+            total += cost.start + cost.view * timing.images_per_step(part, order.count(kind)) * part.steps * (1 + _crops(part))
     return total
 
 
 def _crops(method: Method) -> float:
-    """An image is shown whole and, on average, in so many crops."""
+    """The mean number of crops of an image, not counting the whole image."""
     return sum(range(2, method.max_regions + 1)) / method.max_regions
 
 
-def _synthesis_bytes(teacher: nn.Module, options: Options, shown: int) -> int:
-    """Beyond what the probe's images took."""
-    needs = [0]
+def _synthesis_bytes(teacher: nn.Module, options: Options, probe_images: int) -> int:
+    """Bytes that a synthesis needs in addition to those that the timings with `probe_images` images have used."""
+    additional = [0]
     for part in parts_of(options.method).values():
         if part.steps:
             views = min(options.batch_size, round(options.num_images * max(1.0, _crops(part))))  # in one pass
-            more = timing.moved(part, views) - timing.moved(part, shown)
-            needs.append(max(0, more) * timing.synthesis_bytes(teacher, part))
-    return max(needs)
+            images = timing.images_per_step(part, views) - timing.images_per_step(part, probe_images)
+            additional.append(max(0, images) * timing.synthesis_bytes(teacher, part))
+    return max(additional)
 
 
 def _calibration(recipe: Recipe, student: nn.Module, costs: Costs, num_images: int) -> float:
     total = 0.0
-    for name, options in _steps(recipe, student):
-        total += PASSES[name](costs, min(options.get("num_images", num_images), num_images), options, len(units(student)))
+    for name, options in check_steps(student, recipe.calibrate.get("steps")):
+        count = min(getattr(options, "num_images", num_images), num_images)
+        total += PASSES[name](costs, count, options, len(units(student)))
     return total
 
 
-def _steps(recipe: Recipe, student: nn.Module) -> list[tuple[str, dict[str, Any]]]:
-    """The steps of calibration with all their options."""
-    found = check_steps(student, recipe.calibrate.get("steps"))
-    known = {name: inspect.signature(STEPS[name]).parameters for name, _ in found}
-    return [(name, {key: own.default for key, own in known[name].items()} | given) for name, given in found]
-
-
-def _float_passes(costs: Costs, count: int, options: dict[str, Any], num_units: int) -> float:
+def _float_passes(costs: Costs, count: int, options: Any, num_units: int) -> float:
     return costs.teacher * count
 
 
-def _center(costs: Costs, count: int, options: dict[str, Any], num_units: int) -> float:
-    trials = 2 * (_observe(costs, min(count, 32), options, num_units) + LOOKED_AT * costs.student)
-    return 3 * count * costs.teacher + (trials if options["guarded"] else 0.0)
+def _center(costs: Costs, count: int, options: Any, num_units: int) -> float:
+    trials = 2 * (_observe(costs, min(count, 32), options, num_units) + VALIDATION_IMAGES * costs.student)
+    return 3 * count * costs.teacher + (trials if options.guarded else 0.0)
 
 
-def _observe(costs: Costs, count: int, options: dict[str, Any], num_units: int) -> float:
-    return costs.observing + (1 + SEARCHED) * costs.student * max(0, count - costs.shown)
+def _observe(costs: Costs, count: int, options: Any, num_units: int) -> float:
+    return costs.observe + (1 + SEARCH_PASSES) * costs.student * max(0, count - costs.probe_images)
 
 
-def _gptq(costs: Costs, count: int, options: dict[str, Any], num_units: int) -> float:
-    return costs.rounding + 4 * costs.student * count  # up to each of a block's linear layers, and second moments
+def _gptq(costs: Costs, count: int, options: Any, num_units: int) -> float:
+    return costs.rounding + 4 * costs.student * count  # a block is run once for each of its linear layers
 
 
-def _reconstruct(costs: Costs, count: int, options: dict[str, Any], num_units: int) -> float:
-    trained = costs.learning * options["iterations"] * min(options["batch_size"], count)
-    return trained + (1 + num_units) * LOOKED_AT * costs.student
+def _reconstruct(costs: Costs, count: int, options: Any, num_units: int) -> float:
+    trained = costs.training * options.iterations * min(options.batch_size, count)
+    return trained + (1 + num_units) * VALIDATION_IMAGES * costs.student
 
 
-def _correct_bias(costs: Costs, count: int, options: dict[str, Any], num_units: int) -> float:
+def _correct_bias(costs: Costs, count: int, options: Any, num_units: int) -> float:
     return (costs.teacher + costs.student) * count
 
 
-def _distill(costs: Costs, count: int, options: dict[str, Any], num_units: int) -> float:
-    trained = costs.learning * options["iterations"] * min(options["batch_size"], count)
-    return trained + (1 + CHECKS) * LOOKED_AT * costs.student
+def _distill(costs: Costs, count: int, options: Any, num_units: int) -> float:
+    trained = costs.training * options.iterations * min(options.batch_size, count)
+    return trained + (1 + NUM_CHECKS) * VALIDATION_IMAGES * costs.student
 
 
-PASSES: dict[str, Callable[[Costs, int, dict[str, Any], int], float]] = {
+PASSES: dict[str, Callable[[Costs, int, Any, int], float]] = {
     "equalize": _float_passes,
     "reparameterize": _float_passes,
     "center": _center,
@@ -176,26 +174,25 @@ PASSES: dict[str, Callable[[Costs, int, dict[str, Any], int], float]] = {
 }
 
 
-def _calibration_bytes(recipe: Recipe, student: nn.Module, held: int, largest: int, num_images: int) -> int:
+def _calibration_bytes(recipe: Recipe, student: nn.Module, bytes_per_image: int, largest: int, num_images: int) -> int:
     parameters = 4 * sum(parameter.numel() for parameter in student.parameters())
     peak = 0
-    for name, options in _steps(recipe, student):
-        if "iterations" in options:  # gradients, Adam's two moments, the start and the best
-            at_once, share = min(options["batch_size"], num_images), len(units(student))
-            if name == "distill":
-                at_once, share = max(1, min(at_once // SHARDS, SHARD_BYTES // held)), 1
-            peak = max(peak, 5 * parameters // share + at_once * held // share)
+    for name, options in check_steps(student, recipe.calibrate.get("steps")):
+        if hasattr(options, "iterations"):  # 5 x parameters: gradients, Adam's moments, the first and the best values
+            batch, num_parts = min(options.batch_size, num_images), len(units(student))
+            if name == "distill":  # one part: the whole student, a shard of the batch at a time
+                batch, num_parts = max(1, min(batch // MIN_SHARDS, SHARD_BYTES // bytes_per_image)), 1
+            peak = max(peak, 5 * parameters // num_parts + batch * bytes_per_image // num_parts)
         else:
-            peak = max(peak, COPIES * largest * min(options["num_images"], num_images, 32 if name == "gptq" else num_images))
+            peak = max(peak, COPIES * largest * min(options.num_images, num_images, 32 if name == "gptq" else num_images))
     return peak
 
 
-def _evaluation(recipe: Recipe, teacher: nn.Module, costs: Costs, students: int) -> float:
-    dataset = recipe.evaluate.get("dataset", "imagenet-1k")
-    count = recipe.evaluate.get("num_images") or IMAGES_OF.get(dataset, 50_000)
+def _evaluation(options: EvaluationOptions, teacher: nn.Module, costs: Costs, students: int) -> float:
+    count = options.num_images or NUM_TEST_IMAGES.get(options.dataset, NUM_TEST_IMAGES["imagenet-1k"])
     encoded = io.BytesIO()
-    Image.effect_noise(SIDES.get(dataset, (500, 375)), 64).convert("RGB").save(encoded, format="JPEG")
+    Image.effect_noise(IMAGE_SIZES.get(options.dataset, IMAGENET_SIZE), 64).convert("RGB").save(encoded, format="JPEG")
     transform = transform_of(teacher)
-    decoding = timing.typical(lambda: transform(Image.open(io.BytesIO(encoded.getvalue())).convert("RGB")))
-    workers = max(1, torch.get_num_threads())  # beside the model's own work
+    decoding = timing.median_seconds(lambda: transform(Image.open(io.BytesIO(encoded.getvalue())).convert("RGB")))
+    workers = max(1, torch.get_num_threads())  # they decode while the models compute
     return count * (costs.teacher + students * costs.student + (1 + students) * decoding / workers)

@@ -1,12 +1,12 @@
-"""Short runs of the real thing, timed: what `--dry-run` forecasts from and `vitdfq bench` shows. For memory see footprint.py."""
+"""Time and memory of short runs: the basis of the estimate of `--dry-run` and of `vitdfq bench`."""
 
+import gc
 import resource
 import statistics
 import sys
-import time
+import timeit
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from vitdfq.calibration import calibrate
 from vitdfq.calibration.gptq import fit_and_round
 from vitdfq.models import image_size
+from vitdfq.models.record import hooked
 from vitdfq.quantization.modules import QuantLinear, weighted_modules
-from vitdfq.runtime import progress
-from vitdfq.runtime.partial_results import PartialResults
+from vitdfq.runtime.progress import quiet
+from vitdfq.runtime.run import Run
 from vitdfq.synthesis import Method, TeacherFacts, synthesize
 from vitdfq.synthesis.generator.train import GROUP_SIZE
 from vitdfq.synthesis.resolve import ENGINES
@@ -27,82 +28,90 @@ from vitdfq.training.activation_memory import bytes_saved_for_backward
 from vitdfq.training.output_distance import output_distance, run_to_outputs
 from vitdfq.training.trainable import trainable
 
-FEWEST, PASS_SECONDS = 2, 0.3  # images of a probe: as many as one forward pass takes in so many seconds, and not fewer
-PROBE_STEPS = (1, 3)  # of a synthesis; the difference is steps alone
+MIN_IMAGES, PASS_SECONDS = 2, 0.3  # a timing uses as many images as pass in PASS_SECONDS, at least MIN_IMAGES
+REPETITIONS = 3  # of a timed call
+PROBE_STEPS = (1, 3)  # of two short syntheses; their difference in time is that of the steps alone
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """Of a synthesis."""
+    """Seconds of a synthesis."""
 
-    start: float  # seconds before the first step
-    view: float  # seconds a step for one whole image; a generator's: for one sample
+    start: float  # before the first step
+    view: float  # of a step, for one whole image; of a generator's step, for one sample
 
 
 def timed(run: Callable[[], Any]) -> float:
-    """Seconds of one call, to the end of what it started on the device."""
-    start = time.perf_counter()
+    """Seconds of one call, device work included.
+
+    `torch.utils.benchmark` would do the same, but makes a long call at least twice, and its import prints a warning on stderr
+    where a CUDA toolkit is installed without a GPU.
+    """
+
+    def run_and_wait() -> None:
+        run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    return timeit.timeit(run_and_wait, setup=gc.enable, number=1)  # timeit disables garbage collection by itself
+
+
+def median_seconds(run: Callable[[], Any]) -> float:
+    """Median seconds of repeated calls, after one that warms up."""
     run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return statistics.median(timed(run) for _ in range(REPETITIONS))
 
 
-def typical(run: Callable[[], Any], times: int = 3) -> float:
-    """Median seconds of a few calls, after one that warms up."""
-    run()
-    return statistics.median(timed(run) for _ in range(times))
-
-
-def noise(teacher: nn.Module, count: int) -> Tensor:
-    """Images (count, 3, H, W) on the teacher's device."""
+def noise_images(teacher: nn.Module, count: int) -> Tensor:
+    """Images (count, 3, H, W) of the method "noise", on the teacher's device."""
     return synthesize(teacher, method="noise", num_images=count).to(next(teacher.parameters()))
 
 
-def enough(model: nn.Module, batch_size: int) -> int:
-    """How many images a probe shows: few of a large model; of a small one, whose calls cost more than its images, a batch."""
-    images = noise(model, 1)
+def probe_size(model: nn.Module, batch_size: int) -> int:
+    """The number of images of a timing: few for a large model, up to `batch_size` for a small one.
+
+    A small model needs many, since the overhead of a call hides the cost of an image.
+    """
+    images = noise_images(model, 1)
     with torch.no_grad():
-        return min(batch_size, max(FEWEST, int(PASS_SECONDS / typical(lambda: model(images), times=1))))
+        return min(batch_size, max(MIN_IMAGES, int(PASS_SECONDS / median_seconds(lambda: model(images)))))
 
 
 def synthesis_cost(teacher: nn.Module, method: Method, count: int) -> StepCost:
-    """Time a few steps of a method on `count` images; see `run_steps`."""
+    """The cost of a method's steps on `count` images, from two short runs (`run_steps`) after one that warms up."""
     first, last = PROBE_STEPS
     run_steps(teacher, method, first, count)
     short, long = (timed(lambda steps=steps: run_steps(teacher, method, steps, count)) for steps in PROBE_STEPS)
     step = max(long - short, short / 10) / (last - first)
-    return StepCost(max(0.0, short - first * step), step / moved(method, count))
+    return StepCost(max(0.0, short - first * step), step / images_per_step(method, count))
 
 
 def run_steps(teacher: nn.Module, method: Method, steps: int, count: int) -> None:
-    """A few steps of a method on `count` images, without crops and with all patches; nothing is shown."""
+    """Run a few steps of a method on `count` images, without crops and with all patches, silently."""
     short = replace(method, steps=steps, max_regions=1, prune_at=())
-    with hushed(), torch.enable_grad():
-        ENGINES[method.engine](
-            teacher, TeacherFacts.of(teacher), short, num_images=count, batch_size=count, seed=0, shelf=PartialResults()
-        )
+    with quiet(), torch.enable_grad():
+        ENGINES[method.engine](teacher, TeacherFacts.of(teacher), short, num_images=count, batch_size=count, seed=0, run=Run())
 
 
-def moved(method: Method, count: int) -> int:
-    """How many images a step moves, of `count` that are asked for: a generator paints a batch a step, however many."""
+def images_per_step(method: Method, count: int) -> int:
+    """Images that one step updates when `count` are synthesized. A step of a generator makes one batch, whatever the count."""
     return method.group_size or GROUP_SIZE if method.engine == "generator" else count
 
 
 def pass_cost(model: nn.Module, images: Tensor) -> float:
-    """Seconds of a forward pass, an image."""
+    """Seconds of a forward pass, for each image."""
     with torch.no_grad():
-        return typical(lambda: model(images)) / len(images)
+        return median_seconds(lambda: model(images)) / len(images)
 
 
-def fitted(student: nn.Module, prepared: nn.Module, images: Tensor) -> float:
-    """FitHook the student's quantizers; seconds."""
-    with hushed():
+def fit_quantizers(student: nn.Module, prepared: nn.Module, images: Tensor) -> float:
+    """Fit the student's quantizers on these images; return the seconds."""
+    with quiet():
         return timed(lambda: calibrate(student, prepared, images, steps=["observe"]))
 
 
-def learning_cost(student: nn.Module, prepared: nn.Module, images: Tensor) -> float:
-    """Seconds of a training step without the optimiser, an image: both models forward, the student back."""
+def training_cost(student: nn.Module, prepared: nn.Module, images: Tensor) -> float:
+    """Seconds of a training step without the optimizer, for each image: both models forward, the student backward."""
     with trainable([student]):
 
         def step() -> None:
@@ -110,11 +119,11 @@ def learning_cost(student: nn.Module, prepared: nn.Module, images: Tensor) -> fl
                 target = run_to_outputs(prepared, images)
             output_distance(run_to_outputs(student, images), target).backward()
 
-        return typical(step, times=2) / len(images)
+        return median_seconds(step) / len(images)
 
 
 def rounding_cost(student: nn.Module) -> float:
-    """Seconds in which GPTQ rounds all linear layers, whatever the images: each shape is tried once."""
+    """Seconds of GPTQ's rounding of all linear layers. It does not depend on the images; each shape of layer is timed once."""
     layers = [part for part in weighted_modules(student) if isinstance(part, QuantLinear)]
     quantized = [layer for layer in layers if layer.weight_quantizer.affine is not None]
     shapes = Counter(layer.weight.shape for layer in quantized)
@@ -126,42 +135,27 @@ def rounding_cost(student: nn.Module) -> float:
     return total
 
 
-@contextmanager
-def hushed() -> Iterator[None]:
-    """No progress is shown in the block."""
-    before, progress.quiet = progress.quiet, True
-    try:
-        yield
-    finally:
-        progress.quiet = before
-
-
 def synthesis_bytes(teacher: nn.Module, method: Method) -> int:
-    """Bytes that one whole image keeps in one step of a method."""
-    return bytes_saved_for_backward(lambda: run_steps(teacher, method, steps=1, count=1), teacher) // moved(method, 1)
+    """Bytes that one step of a method keeps for its backward pass, for each whole image."""
+    return bytes_saved_for_backward(lambda: run_steps(teacher, method, steps=1, count=1), teacher) // images_per_step(method, 1)
 
 
-def widest(model: nn.Module) -> int:
-    """Values in the largest output of a module for one image."""
+def largest_output(model: nn.Module) -> int:
+    """Number of values in the largest output of a module, for one image."""
     largest = 0
 
-    def look(module: nn.Module, args: Any, output: Any) -> None:
+    def update(module: nn.Module, args: Any, output: Any) -> None:
         nonlocal largest
         if isinstance(output, Tensor):
             largest = max(largest, output.numel())
 
-    hooks = [part.register_forward_hook(look) for part in model.modules()]
-    try:
-        with torch.no_grad():
-            model(torch.zeros(1, 3, *image_size(model), device=next(model.parameters()).device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), hooked(part.register_forward_hook(update) for part in model.modules()):
+        model(torch.zeros(1, 3, *image_size(model), device=next(model.parameters()).device))
     return largest
 
 
-def memory_used(device: torch.device) -> int:
-    """The most bytes that this process has held so far, on the device that does the work."""
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes of this process so far, in the memory of its compute device."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

@@ -3,27 +3,27 @@
 import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from vitdfq.common.errors import InputError, one_line
-from vitdfq.data.labelled import Labelled
+from vitdfq.data.labeled import Labeled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
 def transform_of(model: "nn.Module") -> Callable[[Any], "Tensor"]:
-    """Return the evaluation transform of the model's own timm configuration: PIL image -> (3, H, W), normalised."""
+    """Return the evaluation transform of the model's own timm configuration: PIL image -> (3, H, W), normalized."""
     from timm.data import create_transform, resolve_model_data_config
 
     return create_transform(**resolve_model_data_config(model, use_test_size=True), is_training=False)
 
 
 def batches(
-    labelled: Labelled,
+    labeled: Labeled,
     transform: Callable[[Any], "Tensor"],
     *,
     batch_size: int,
@@ -31,16 +31,16 @@ def batches(
     wanted: Callable[[int], bool] = lambda row: True,
     num_workers: int = 0,
 ) -> Iterator[tuple["Tensor", "Tensor"]]:
-    """Yield (images (B, 3, H, W), labels (B,)), the last batch smaller; the first `num_images` rows, or all.
+    """Yield (images (B, 3, H, W), labels (B,)) of the first `num_images` rows, or all; the last batch may be smaller.
 
     Args:
-        labelled: from `load_labelled`.
+        labeled: from `load_labeled`.
         transform: PIL image -> tensor.
         batch_size: rows in a batch.
         num_images: stop after so many rows.
-        wanted: which rows, by number; others are not decoded.
+        wanted: whether to decode a row, by its number; the other rows are left out.
         num_workers: threads that decode ahead. Threads, not processes: decoding and resizing release the interpreter
-            lock, the order of rows stays that of the set, and a streamed reader is never forked.
+            lock, and a streamed reader must not be forked.
 
     Raises:
         InputError: a row that is not an image.
@@ -49,9 +49,9 @@ def batches(
 
     def load(numbered: tuple[int, dict[str, Any]]) -> tuple["Tensor", int]:
         index, row = numbered
-        return transform(_picture(labelled.name, index, row["image"])), row["label"]
+        return transform(_picture(labeled.name, index, row["image"])), row["label"]
 
-    with closing(iter(labelled)) as rows:  # a reader left in the middle holds threads until the process ends
+    with closing(iter(labeled)) as rows:  # an unfinished reader holds threads until the process ends
         numbered = (pair for pair in enumerate(islice(rows, num_images)) if wanted(pair[0]))
         loaded = _in_order(load, numbered, num_workers, ahead=2 * batch_size)
         with closing(loaded):
@@ -61,13 +61,13 @@ def batches(
 
 
 def _picture(name: str, index: int, image: dict[str, Any] | None) -> Any:
-    """Open as timm's reader does: no turning by EXIF, three channels."""
+    """Decode as timm's reader does: no rotation by EXIF, three channels."""
     import fsspec
     from PIL import Image
 
     try:
         if image is None:
-            raise ValueError("there is none")
+            raise ValueError("it is missing")
         if image["bytes"] is not None:
             return Image.open(io.BytesIO(image["bytes"])).convert("RGB")
         with fsspec.open(image["path"], "rb") as file:  # a path on disk or inside a Hub repository
@@ -79,12 +79,12 @@ def _picture(name: str, index: int, image: dict[str, Any] | None) -> Any:
 
 
 def _in_order(function: Callable, items: Iterable, num_workers: int, ahead: int) -> Iterator:
-    """Map in threads, at most `ahead` items beyond the one asked for; results come in the order of the items."""
+    """Map in threads, at most `ahead` items ahead of the consumer; results keep the order of the items."""
     if num_workers == 0:
         yield from map(function, items)
         return
     pool = ThreadPoolExecutor(num_workers)
-    waiting = deque()
+    waiting: deque[Future] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))

@@ -1,4 +1,4 @@
-"""Readers that are left in the middle are closed while Python still runs."""
+"""Unfinished readers are closed before Python ends."""
 
 import atexit
 import time
@@ -7,15 +7,15 @@ from contextlib import contextmanager
 
 _open: set[Generator] = set()
 _last_closed = -float("inf")  # seconds of the monotonic clock
-ENDING = 0.1  # seconds that reads under way are given; of 300 processes 12 were aborted without, none after a fifth of this
+ENDING = 0.1  # seconds for pending reads; of 300 processes 12 were aborted without a pause, none after a fifth of this
 
 
 @contextmanager
 def closed_at_exit(reader: Generator) -> Iterator[Generator]:
-    """Close `reader` when the block ends, or the process, whichever comes first.
+    """Close `reader` when the block ends, or when the process ends, whichever comes first.
 
-    pyarrow's threads can abort a process that ends while they read a parquet stream: its exit code would be lost. A caller
-    who holds half-read rows to the end never leaves the block, so that `with` alone does not do.
+    pyarrow's threads can abort a process that ends while they read a parquet stream, and its exit code is lost. `with` alone is
+    not enough: a caller that keeps half-read rows until the end never leaves the block.
     """
     _open.add(reader)
     try:
@@ -33,7 +33,7 @@ def _close(reader: Generator) -> None:
 
 @atexit.register
 def _close_all() -> None:
-    """A closed reader may still have reads under way, and pyarrow has no way to wait for them: they are given a moment."""
+    """Close all readers, then pause: a closed reader may have pending reads, and pyarrow offers no way to wait for them."""
     while _open:
         _close(_open.pop())
     time.sleep(max(0.0, _last_closed + ENDING - time.monotonic()))

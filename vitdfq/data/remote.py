@@ -1,20 +1,20 @@
-"""Labelled images from the Hub: read while they arrive, or fetched first and read from its cache."""
+"""Labeled images from the Hub: read while they arrive, or downloaded first and read from its cache."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vitdfq.common.errors import AccessError, RecipeError, VitdfqError, one_line
-from vitdfq.data.local import KINDS, open_files
-from vitdfq.data.source import FROM_DISK, Source
+from vitdfq.data.local import KINDS, Source, open_files
 from vitdfq.data.splits import aliases, files_of_split, no_split, split_named_by
 
-# Of sets that do not say how many rows they have when they are streamed, or whether all are in the cache.
+FROM_DISK = "give a folder of parquet files, of tar shards or of class folders with --set evaluate.dataset=PATH"
+# Of sets without a number of rows in their metadata: a stream has no length, and a cache may be incomplete.
 KNOWN_ROWS = {("ILSVRC/imagenet-1k", "validation"): 50_000, ("timm/imagenet-1k-wds", "validation"): 50_000}
 
 
 def open_stream(name: str, hub_id: str, split: str) -> Source:
-    """Rows as they arrive: nothing is kept.
+    """Open the split as a stream: rows are read while they arrive, and nothing is kept.
 
     Raises:
         RecipeError: no such split.
@@ -22,9 +22,9 @@ def open_stream(name: str, hub_id: str, split: str) -> Source:
     """
     from datasets import load_dataset
 
-    if not _online():
+    if not _online(name, hub_id):
         raise AccessError(f"dataset {name}: offline, {_page(hub_id)} could not be reached; {FROM_DISK}")
-    with _asking(name, hub_id):
+    with _one_line_errors(name, hub_id):
         rows = load_dataset(hub_id, split=split, streaming=True)
     splits = getattr(rows.info, "splits", None) or {}
     num_rows = splits[split].num_examples if split in splits else KNOWN_ROWS.get((hub_id, split))
@@ -32,14 +32,14 @@ def open_stream(name: str, hub_id: str, split: str) -> Source:
 
 
 def open_fetched(name: str, hub_id: str, split: str) -> Source:
-    """The split's files, and no others, in the Hub's cache: fetched once, later read without a network.
+    """Open the split's files, and no others, from the Hub's cache: downloaded once, later read without a network.
 
     Raises:
         RecipeError: no such split.
         AccessError: gated, not found, or offline and not (all) in the cache.
         InputError: damaged files in the cache.
     """
-    if _online():
+    if _online(name, hub_id):
         return open_files(name, _fetch(name, hub_id, split))
     source = open_files(name, _cached(name, hub_id, split))
     expected = KNOWN_ROWS.get((hub_id, split), source.num_rows)
@@ -52,11 +52,11 @@ def _fetch(name: str, hub_id: str, split: str) -> list[Path]:
     from datasets import load_dataset_builder
     from huggingface_hub import snapshot_download
 
-    with _asking(name, hub_id):
-        found = load_dataset_builder(hub_id).config.data_files or {}
-        if split not in found:
-            raise no_split(f"dataset {name}", split, set(found))
-        files = [url.split("/", 5)[5] for url in found[split]]  # hf://datasets/OWNER/NAME@REVISION/FILE
+    with _one_line_errors(name, hub_id):
+        splits = load_dataset_builder(hub_id).config.data_files or {}
+        if split not in splits:
+            raise no_split(f"dataset {name}", split, set(splits))
+        files = [url.split("/", 5)[5] for url in splits[split]]  # hf://datasets/OWNER/NAME@REVISION/FILE
         folder = Path(snapshot_download(hub_id, repo_type="dataset", allow_patterns=files))
     return [folder / file for file in files]
 
@@ -67,7 +67,7 @@ def _cached(name: str, hub_id: str, split: str) -> list[Path]:
 
     missing = AccessError(f"dataset {name}: offline, and split {split!r} of {_page(hub_id)} is not in the cache; {FROM_DISK}")
     try:
-        named = [f"*{alias}*" for alias in aliases(split)]  # of other splits nothing was fetched
+        named = [f"*{alias}*" for alias in aliases(split)]  # other splits are not downloaded
         folder = Path(snapshot_download(hub_id, repo_type="dataset", allow_patterns=named, local_files_only=True))
     except LocalEntryNotFoundError as error:
         raise missing from error
@@ -77,12 +77,13 @@ def _cached(name: str, hub_id: str, split: str) -> list[Path]:
     return files_of_split(folder, files, split)
 
 
-def _online() -> bool:
+def _online(name: str, hub_id: str) -> bool:
     from datasets import config
 
     from vitdfq.common.hub_connection import reachable
 
-    return not config.HF_HUB_OFFLINE and reachable(config.HF_ENDPOINT)
+    with _one_line_errors(name, hub_id):  # an id that the Hub's client refuses
+        return not config.HF_HUB_OFFLINE and reachable(hub_id, "dataset")
 
 
 def _page(hub_id: str) -> str:
@@ -92,8 +93,8 @@ def _page(hub_id: str) -> str:
 
 
 @contextmanager
-def _asking(name: str, hub_id: str) -> Iterator[None]:
-    """Say what is wrong between here and the Hub in one line with a way out."""
+def _one_line_errors(name: str, hub_id: str) -> Iterator[None]:
+    """Turn errors of the Hub, its client and the network into one line with a way out."""
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -110,5 +111,5 @@ def _asking(name: str, hub_id: str) -> Iterator[None]:
         raise AccessError(f"dataset {name}: {why}; or {FROM_DISK}") from error
     except ValueError as error:  # split or configuration
         raise RecipeError(f"dataset {name}: {one_line(error)}") from error
-    except Exception as error:  # whatever else the client, the server or the network comes up with
+    except Exception as error:  # the client and the network raise a dozen other types
         raise AccessError(f"dataset {name}: {page} could not be read ({one_line(error)}); {FROM_DISK}") from error

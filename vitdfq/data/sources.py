@@ -1,13 +1,12 @@
-"""Where a named set of labelled images comes from: opened, not yet checked."""
+"""From the name of a dataset to its opened rows: the zoo, a path, or the Hub."""
 
 import re
 from pathlib import Path
 
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.common.lookup import did_you_mean
-from vitdfq.data.local import KINDS, open_files, open_folder
+from vitdfq.data.local import KINDS, Source, open_files, open_folder
 from vitdfq.data.remote import open_fetched, open_stream
-from vitdfq.data.source import Source
 from vitdfq.data.splits import split_named_by
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -16,7 +15,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def check_dataset(dataset: str) -> None:
-    """Refuse a name that cannot be a dataset, without looking at the disk or the network.
+    """Refuse a name that cannot be a dataset; nothing is opened, and the network is not used.
 
     Raises:
         RecipeError: an unknown zoo set, or neither a path, a Hub id (`owner/name`) nor a short name.
@@ -33,7 +32,7 @@ def check_dataset(dataset: str) -> None:
 
 
 def open_source(dataset: str, split: str, streaming: bool) -> Source:
-    """Open the rows of `split`; those of a Hub set while they arrive (`streaming`), or when all are in its cache.
+    """Open the rows of `split`; of a Hub set as a stream (`streaming`), or from its cache after a download.
 
     Raises:
         RecipeError: an unknown name or split.
@@ -42,7 +41,7 @@ def open_source(dataset: str, split: str, streaming: bool) -> Source:
     """
     check_dataset(dataset)
     path = Path(dataset).expanduser()
-    if dataset.startswith("zoo:"):  # its one split goes by both names, as ImageNet's validation set does
+    if dataset.startswith("zoo:"):  # its only split has both names
         return open_folder(dataset, _zoo(dataset), "test" if split == "validation" else split)
     if path.is_file():
         return open_files(dataset, [path])
@@ -55,13 +54,13 @@ def open_source(dataset: str, split: str, streaming: bool) -> Source:
 
 
 def has_train_split(dataset: str, split: str) -> bool:
-    """Whether `dataset` has a split "train" beside `split`; of a Hub id only opening it can tell, so it may have one."""
+    """Return whether `dataset` may have a split "train" beside `split`; True for a Hub id, whose splits are not known here."""
     path = _zoo(dataset) if dataset.startswith("zoo:") else Path(dataset).expanduser()
     if split == "train" or path.is_file():
         return False
     if not path.is_dir():
         return True
-    files = [file for ending in KINDS for file in path.rglob(f"*{ending}")]
+    files = [file for suffix in KINDS for file in path.rglob(f"*{suffix}")]
     if files:
         return any(split_named_by(file.relative_to(path)) == "train" for file in files)
     return (path / "train").is_dir()

@@ -1,11 +1,11 @@
-"""Real images without labels that no evaluation sees: only to say what calibration on real data would reach."""
+"""Real images without labels that are never evaluated: a reference for calibration on real data."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vitdfq.common.errors import RecipeError
 from vitdfq.data.batches import batches, transform_of
-from vitdfq.data.labelled import Labelled, load_labelled
+from vitdfq.data.labeled import Labeled, load_labeled
 from vitdfq.data.sources import has_train_split
 
 if TYPE_CHECKING:
@@ -13,43 +13,43 @@ if TYPE_CHECKING:
 
 
 def unseen_images(model: Any, *, dataset: str, split: str, evaluated: int | None, count: int, block: int = 0) -> "Tensor":
-    """Return images (count, 3, H, W), normalised for the model, on the CPU.
+    """Return images (count, 3, H, W), normalized for the model, on the CPU.
 
-    They are the first of the split "train" if there is one, else the last of `split`; block 1 are the `count` images beside
-    those of block 0, and so on.
+    They are the first of the split "train" if there is one, else the last of `split`. Block 1 holds the next `count` images
+    after (or before) those of block 0, and so on.
 
     Args:
-        model: a timm model; it says how images are normalised, and how many classes the set must have.
-        dataset: as in `load_labelled`.
+        model: a timm model; it defines the normalization and the number of classes.
+        dataset: as in `load_labeled`.
         split: the split that is evaluated.
-        evaluated: how many of its images, from the first; None: all.
+        evaluated: number of its images that are evaluated, from the first; None: all.
         count: images to return.
-        block: which of the blocks of `count` images.
+        block: number of the block of `count` images.
 
     Raises:
-        RecipeError: there are not so many images that are not evaluated.
-        InputError, AccessError: as `load_labelled`.
+        RecipeError: there are fewer images that are not evaluated.
+        InputError, AccessError: as `load_labeled`.
     """
-    labelled, first = _open(model, dataset, split, evaluated, count, block)
-    rest = replace(labelled, source=replace(labelled.source, rows=labelled.source.rows.skip(first)))
+    labeled, first = _open(model, dataset, split, evaluated, count, block)
+    rest = replace(labeled, source=replace(labeled.source, rows=labeled.source.rows.skip(first)))
     for images, _ in batches(rest, transform_of(model), batch_size=count, num_images=count):
         if len(images) == count:
             return images
     raise _too_few(dataset, count, block)
 
 
-def _open(model: Any, dataset: str, split: str, evaluated: int | None, count: int, block: int) -> tuple[Labelled, int]:
-    """The rows, and the first of them to take."""
+def _open(model: Any, dataset: str, split: str, evaluated: int | None, count: int, block: int) -> tuple[Labeled, int]:
+    """Return the rows, and the number of the first one to take."""
     if has_train_split(dataset, split):
         try:
-            return load_labelled(dataset, "train", model.num_classes), block * count
-        except RecipeError:  # a Hub set without one; what else is wrong with the set comes up again below
+            return load_labeled(dataset, "train", model.num_classes), block * count
+        except RecipeError:  # a Hub set without one; any other error of the set is raised again below
             pass
-    labelled = load_labelled(dataset, split, model.num_classes)
-    num_rows = labelled.num_rows
+    labeled = load_labeled(dataset, split, model.num_classes)
+    num_rows = labeled.num_rows
     if num_rows is None or evaluated is None or (first := num_rows - (block + 1) * count) < evaluated:
         raise _too_few(dataset, count, block)
-    return labelled, first
+    return labeled, first
 
 
 def _too_few(dataset: str, count: int, block: int) -> RecipeError:

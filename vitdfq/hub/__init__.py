@@ -1,1 +1,1 @@
-"""Hugging Face: the model card, publishing, and trying again."""
+"""The Hugging Face Hub: model cards, downloads and uploads of checkpoints."""

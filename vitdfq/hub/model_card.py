@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: a checkpoint's model card."""
+"""The model card of a checkpoint."""
 
 import re
 from dataclasses import dataclass
@@ -8,14 +8,16 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from vitdfq.common.files import write_text
+from vitdfq.evaluation import EvaluationOptions
 from vitdfq.quantization.options import bits_name
+from vitdfq.runtime import distributed
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The images that a card's numbers were measured on. A set that is not on the Hub has no id there."""
+    """The images that a card's numbers were measured on; `hub_id` is None for a set that is not on the Hub."""
 
     hub_id: str | None
     name: str
@@ -23,7 +25,7 @@ class Measured:
     whole: bool
 
 
-KNOWN = {  # recipe's name -> Hub id, name to show, split there (None: as the recipe says), images of the whole split
+KNOWN = {  # name in a recipe -> Hub id, title, split on the Hub (None: the recipe's), images of the whole split
     "imagenet-1k": ("imagenet-1k", "ImageNet-1k", None, 50_000),
     "zoo:fashion-mnist": ("zalando-datasets/fashion_mnist", "Fashion-MNIST", "test", 10_000),
 }
@@ -31,12 +33,22 @@ HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], config: dict[str, Any], yaml: str) -> None:
-    """Write README.md, the model card, from measured results only."""
-    source = config["vitdfq"]["model"]["pretrained_cfg"]  # timm's own copy does not say where the weights came from
+    """Write README.md, the model card, from measured results only; in the main process.
+
+    Args:
+        folder: of the run.
+        metrics: content of metrics.json.
+        recipe: `Recipe.to_dict()`.
+        config: content of config.json.
+        yaml: the recipe as text.
+    """
+    if not distributed.is_main():
+        return
+    source = config["vitdfq"]["model"]["pretrained_cfg"]
     model = recipe["model"]["name"]
     measured = _measured(recipe["evaluate"], metrics["student"]["num_images"])
-    ours = model.startswith(("local-dir:", "zoo:"))  # a folder can hold a changed model
-    base_model = None if ours else source.get("hf_hub_id")
+    changeable = model.startswith(("local-dir:", "zoo:"))  # a folder can hold a changed model under its old Hub id
+    base_model = None if changeable else source.get("hf_hub_id")
     bits = bits_name(metrics["student"]["weight_bits"], metrics["student"]["activation_bits"])
     data = ModelCardData(
         model_name=metrics["recipe"],
@@ -64,18 +76,19 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
 
 
 def _measured(evaluate: dict[str, Any], num_images: int) -> Measured:
-    dataset, split = evaluate.get("dataset", "imagenet-1k"), evaluate.get("split", "validation")
+    options = EvaluationOptions(**evaluate)
+    dataset, split = options.dataset, options.split
     if dataset in KNOWN:
         hub_id, name, only_split, all_images = KNOWN[dataset]
         return Measured(hub_id, name, only_split or split, whole=num_images == all_images)
-    whole = evaluate.get("num_images") is None
+    whole = options.num_images is None
     if HUB_ID.fullmatch(dataset) and not Path(dataset).exists():
         return Measured(dataset, dataset, split, whole)
-    return Measured(None, f"{Path(dataset).name}, a folder of labelled images", split, whole)
+    return Measured(None, f"{Path(dataset).name}, a folder of labeled images", split, whole)
 
 
 def _results(student: dict[str, Any], measured: Measured) -> list[EvalResult]:
-    """Top-1 and top-5 as the Hub lists them; by name and split a part of a set cannot be taken for all of it."""
+    """Return top-1 and top-5 for the Hub's list; name and split tell a part of a set from the whole."""
     num_images = student["num_images"]
     return [
         EvalResult(

@@ -1,36 +1,45 @@
-"""Teachers: timm models with their attention opened, and what the engines need to know of them.
+"""Teachers: timm models with their attention opened, and the facts about them that the rooms above need.
 
-A new family is one file here (see `family.py` for what it states) and two lines in `families.py`.
+A new family is one file here (`family.py` lists the facts that it states) and two lines in `families.py`.
 """
 
-from vitdfq.models.attention import MatMul, Softmax, untouched
-from vitdfq.models.build import build
-from vitdfq.models.families import FAMILIES, attention_sites, family_of, norm_readers, open_model, projections, units
+from vitdfq.models.attention import MatMul, OpenedSite, Softmax, untouched
+from vitdfq.models.build import build, require_float, require_student
+from vitdfq.models.families import (
+    FAMILIES,
+    EndSites,
+    attention_sites,
+    end_sites,
+    family_of,
+    gelu_readers,
+    image_range,
+    image_size,
+    norm_readers,
+    open_model,
+    projections,
+    units,
+)
 from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Rows, Unit
-from vitdfq.models.image_spec import image_range, image_size
-from vitdfq.models.levit import OpenedLevitAttention, OpenedLevitDownsample
 from vitdfq.models.load import load_teacher, structure
 from vitdfq.models.record import record
-from vitdfq.models.swin import OpenedWindowAttention
-from vitdfq.models.vit import OpenedAttention
 
 __all__ = [
     "FAMILIES",
     "AttentionSite",
+    "EndSites",
     "Family",
     "MatMul",
     "NormReaders",
-    "OpenedAttention",
-    "OpenedLevitAttention",
-    "OpenedLevitDownsample",
-    "OpenedWindowAttention",
+    "OpenedSite",
     "Projections",
     "Rows",
     "Softmax",
     "Unit",
     "attention_sites",
     "build",
+    "end_sites",
     "family_of",
+    "gelu_readers",
     "image_range",
     "image_size",
     "load_teacher",
@@ -38,6 +47,8 @@ __all__ = [
     "open_model",
     "projections",
     "record",
+    "require_float",
+    "require_student",
     "structure",
     "units",
     "untouched",

@@ -1,4 +1,4 @@
-"""The two products and the softmax of an attention as submodules: places to listen at, to quantize, to name by glob."""
+"""The two products and the softmax of an attention as submodules: places for hooks, quantizers and globs."""
 
 from collections.abc import Callable
 from typing import Any, final
@@ -25,7 +25,7 @@ class Softmax(nn.Module):
 
 @final
 class ClassRow(nn.Module):
-    """The class token's row of attention, computed beside a fused kernel, and only where somebody listens."""
+    """The class token's row of attention, computed beside a fused kernel, and only while the module has hooks."""
 
     def forward(self, q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
         """Scaled queries and keys (B, heads, N, head_dim) -> (B, heads, N), each row sums to 1."""
@@ -33,36 +33,57 @@ class ClassRow(nn.Module):
         return (scores if bias is None else scores + bias[..., 0, :]).softmax(-1)
 
 
+class OpenedSite(nn.Module):
+    """The base of every opened attention: timm's submodules under timm's names, and these four beside them.
+
+    A subclass takes over timm's submodules and calls `add_places` last, so that sites are listed in timm's order.
+    """
+
+    num_heads: int
+    key_dim: int  # width of the queries and keys of one head
+    scale: float  # of the scores
+    attn_drop: nn.Dropout
+    qk: nn.Module  # (B, heads, queries, key_dim) and (B, heads, key_dim, keys) -> scores
+    softmax: nn.Module
+    av: nn.Module  # (B, heads, queries, keys) and (B, heads, keys, width) -> (B, heads, queries, width)
+    class_row: nn.Module
+
+    def add_places(self) -> None:
+        """Register the submodules that compute attention; they have no parameters."""
+        self.qk = MatMul()
+        self.softmax = Softmax()
+        self.av = MatMul()
+        self.class_row = ClassRow()
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """Return `softmax(q * scale @ k^T + bias) @ v`: by `qk`, `softmax` and `av`, or fused if they are untouched.
+
+        Args:
+            q, k, v: (B, heads, N, head_dim); there may be fewer queries than keys, and the width of values may be another.
+            bias: added to the scores, broadcastable to (B, heads, queries, keys); None for none.
+        """
+        if has_hooks(self.class_row):
+            self.class_row(q * self.scale, k, bias)
+        if untouched(self.qk, self.softmax, self.av):
+            dropout = self.attn_drop.p if self.training else 0.0
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=self.scale)
+        scores = self.qk(q * self.scale, k.transpose(-2, -1))
+        if bias is not None:
+            scores = scores + bias
+        return self.av(self.attn_drop(self.softmax(scores)), v)
+
+
 def untouched(*modules: nn.Module) -> bool:
-    """Return whether these are plain `MatMul` and `Softmax` modules without hooks: a fused kernel does the same."""
-    return all(type(module) in (MatMul, Softmax) and not listened_to(module) for module in modules)
+    """Return whether these are plain `MatMul` and `Softmax` modules without hooks: a fused kernel computes the same."""
+    return all(type(module) in (MatMul, Softmax) and not has_hooks(module) for module in modules)
 
 
-def listened_to(module: nn.Module) -> bool:
-    """Return whether the module has hooks."""
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether the module has forward or backward hooks."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
-def attend(site: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Return `softmax(q * scale @ k^T + bias) @ v`: by the site's `qk`, `softmax`, `av`, fused if they are untouched.
-
-    Args:
-        site: an opened attention; also holds `scale`, `attn_drop` and `class_row`.
-        q, k, v: (B, heads, N, head_dim); there may be fewer queries than keys, and the width of values may be another.
-        bias: added to the scores, broadcastable to (B, heads, queries, keys); None for none.
-    """
-    if listened_to(site.class_row):
-        site.class_row(q * site.scale, k, bias)
-    if untouched(site.qk, site.softmax, site.av):
-        dropout = site.attn_drop.p if site.training else 0.0
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=site.scale)
-    scores = site.qk(q * site.scale, k.transpose(-2, -1))
-    if bias is not None:
-        scores = scores + bias
-    return site.av(site.attn_drop(site.softmax(scores)), v)
-
-
-def swap(model: nn.Module, kind: type[nn.Module], opened: Callable[[nn.Module], nn.Module]) -> None:
+def swap(model: nn.Module, kind: type[nn.Module], opened: Callable[[Any], nn.Module]) -> None:
     """Replace each submodule that is exactly of `kind` (a subclass may compute otherwise) by `opened(submodule)`."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):

@@ -1,4 +1,7 @@
-"""Build a timm model, open it, and describe it by the few JSON values that build it again."""
+"""Build a timm model, open it, and describe it by the few JSON values that build it again.
+
+The description is `model.vitdfq`: `{"model": {...}}` for a teacher; `prepare`, `quantize` and `to_integer` add a key each.
+"""
 
 import copy
 import json
@@ -11,22 +14,23 @@ from torch import nn
 
 from vitdfq.common.errors import InputError, VitdfqError, one_line
 from vitdfq.common.lookup import did_you_mean
-from vitdfq.models.families import open_model
-from vitdfq.models.image_spec import image_size
+from vitdfq.models.families import image_size, open_model
 from vitdfq.models.untrusted import bounded, check_arguments, short
 
-# Keys of a pretrained_cfg that say where weights come from; they are no part of a structure.
-WHERE_FROM = ("file", "url", "source", "state_dict", "hf_hub_filename", "custom_load")
+ORIGIN = ("file", "url", "source", "state_dict", "hf_hub_filename", "custom_load")  # keys of a pretrained_cfg: no structure
 
 
 def build(spec: dict[str, Any], most: int | None = None) -> nn.Module:
     """Return the structure that `spec` (a teacher's `model.vitdfq`) describes, opened, untrained; no network, no files.
 
-    Its `state_dict` has the keys and shapes of the teacher's; its own `vitdfq` holds the key "model" only. `most` is how many
-    numbers its parameters may have, for a `spec` out of a file; None: one of our own.
+    Its `state_dict` has the keys and shapes of the teacher's; its `vitdfq` holds the key "model" only.
+
+    Args:
+        spec: `{"model": {"name", "architecture", "model_args", "num_classes", "pretrained_cfg"}}`; other keys are not read.
+        most: the largest number of parameters, for a `spec` that comes from a file; None: no limit.
 
     Raises:
-        ValueError: this timm does not know the architecture or its arguments.
+        ValueError: this timm does not know the architecture or its arguments, or the model has more than `most` parameters.
     """
     model = spec["model"]
     architecture = known_architecture(model["architecture"])
@@ -36,10 +40,14 @@ def build(spec: dict[str, Any], most: int | None = None) -> nn.Module:
 
 
 def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *, most: int | None = None, **source: Any) -> Any:
-    """Call timm, with weights from this safetensors file or untrained; its complaints come back as one line.
+    """Call `timm.create_model`, with weights from a safetensors file or untrained.
 
-    With `most`, where the arguments may be a stranger's, the model is first built without storage: its parameters may not hold
-    more numbers than that.
+    With `most`, where the arguments come from a file, the model is first built without storage: it may not have more parameters
+    (numbers, not tensors) than that.
+
+    Raises:
+        ValueError: timm's error in one line, or the model is too large.
+        InputError: the weights do not fit.
     """
     check_arguments(model_args)
     try:
@@ -56,12 +64,16 @@ def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *
         raise InputError(f"{weights}: the weights do not fit {name}: {one_line(error)}") from error
     except VitdfqError:
         raise
-    except Exception as error:  # of timm, about arguments that may be anybody's: whatever it is
+    except Exception as error:  # timm raises any type for arguments that do not fit
         raise ValueError(f"timm cannot build {name} with {short(model_args)}: {one_line(error)}") from error
 
 
 def finish(model: Any, name: str, model_args: dict[str, Any]) -> Any:
-    """Open, freeze and describe a freshly built (or copied) timm model."""
+    """Open, freeze and describe a freshly built (or copied) timm model, in place; return it in eval mode and float32.
+
+    Raises:
+        ValueError: no family opens it, it has no classifier, it does not read RGB, or its description is not JSON.
+    """
     open_model(model)
     if not model.num_classes or not model.global_pool:
         raise ValueError(f"{name} has no classification head (num_classes 0); choose weights with a classifier")
@@ -69,8 +81,8 @@ def finish(model: Any, name: str, model_args: dict[str, Any]) -> Any:
     if channels != 3:
         raise ValueError(f"{name} reads images of {channels} channels; only RGB is supported")
     size = [3, *image_size(model)]
-    pretrained_cfg = {key: value for key, value in model.pretrained_cfg.items() if key not in WHERE_FROM}
-    if list(pretrained_cfg["input_size"]) != size:  # built for another size than the weights; transforms ask here
+    pretrained_cfg = {key: value for key, value in model.pretrained_cfg.items() if key not in ORIGIN}
+    if list(pretrained_cfg["input_size"]) != size:  # built for another size than the weights; timm's transforms read this
         pretrained_cfg["input_size"] = size
         pretrained_cfg.pop("test_input_size", None)
     model.pretrained_cfg = as_json(pretrained_cfg, f"the pretrained_cfg of {name}")
@@ -86,24 +98,42 @@ def finish(model: Any, name: str, model_args: dict[str, Any]) -> Any:
 
 
 def without_storage(model: nn.Module) -> Any:
-    """A copy on the meta device: shapes and types, no numbers."""
+    """Return a copy on the meta device: shapes and types, no numbers."""
     memo: dict[int, Any] = {id(part): nn.Parameter(part.to("meta"), requires_grad=False) for part in model.parameters()}
     memo |= {id(part): part.to("meta") for part in model.buffers()}
     return copy.deepcopy(model, memo)
 
 
 def require_runs(model: Any) -> None:
-    """Let shapes run through a model whose arguments are a stranger's; nothing is computed.
+    """Run shapes through a model whose arguments come from a file; nothing is computed.
 
     Raises:
-        ValueError: it does not give one row of logits an image.
+        ValueError: it does not give one row of logits per image.
     """
     try:
         shape = tuple(without_storage(model)(torch.zeros(1, 3, *image_size(model), device="meta")).shape)
-    except Exception as error:  # of timm and torch, about anybody's arguments
+    except Exception as error:  # timm and torch raise any type for arguments that do not fit
         raise ValueError(f"the model that it describes does not run: {one_line(error)}") from error
     if shape != (1, model.num_classes):
         raise ValueError(f"the model that it describes gives {shape} for one image, not its {model.num_classes} classes")
+
+
+def require_float(model: nn.Module, verb: str) -> None:
+    """Raise ValueError when `model` was not loaded by this library, or is a student; `verb` starts the message."""
+    record, kind = getattr(model, "vitdfq", None), type(model).__name__
+    if not isinstance(record, dict):
+        raise ValueError(f"{verb} takes what load_teacher returned; this {kind} is not opened: load_teacher(model) does it")
+    if "quantize" in record or "integer" in record:
+        raise ValueError(f"{verb} takes a float model; this {kind} is quantized already")
+
+
+def require_student(model: nn.Module, verb: str) -> None:
+    """Raise ValueError when `model` is not what `quantize` returned; `verb` starts the message."""
+    record = getattr(model, "vitdfq", None)
+    if isinstance(record, dict) and "integer" in record:
+        raise ValueError(f"{verb} takes what quantize returned; this {type(model).__name__} runs in integers: use its student")
+    if not isinstance(record, dict) or "quantize" not in record:
+        raise ValueError(f"{verb} takes what quantize returned; this {type(model).__name__} is not quantized")
 
 
 def known_architecture(name: str) -> str:
@@ -116,11 +146,13 @@ def known_architecture(name: str) -> str:
 
 
 def full_name(pretrained_cfg: dict[str, Any]) -> str:
+    """Return "architecture.tag", or the architecture alone where there is no tag."""
     tag = pretrained_cfg.get("tag")
     return f"{pretrained_cfg['architecture']}.{tag}" if tag else pretrained_cfg["architecture"]
 
 
 def as_json(values: dict[str, Any], what: str) -> dict[str, Any]:
+    """Return the values as JSON would give them back; ValueError where it cannot hold them."""
     try:
         return json.loads(json.dumps(values))
     except (TypeError, ValueError) as error:

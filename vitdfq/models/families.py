@@ -1,8 +1,10 @@
-"""The opened families, and what is asked of a model through them."""
+"""The opened families, and the facts of a model that its family states."""
 
-from fnmatch import fnmatchcase
+from typing import NamedTuple
 
-from torch import nn
+import torch
+from timm.data.config import resolve_model_data_config
+from torch import Tensor, nn
 
 from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Unit
 from vitdfq.models.levit import LEVIT
@@ -14,6 +16,13 @@ FAMILIES: dict[str, Family] = {
     "swin": SWIN,
     "levit": LEVIT,
 }
+
+
+class EndSites(NamedTuple):
+    """The linear layers and convolutions at both ends of a model, by name, in order of execution."""
+
+    embedding: tuple[str, ...]  # the first one reads the image: "patch_embed.proj", or the convolutions of a stem
+    head: tuple[str, ...]  # "head", "head_dist"
 
 
 def family_of(model: nn.Module) -> Family:
@@ -52,21 +61,50 @@ def attention_sites(model: nn.Module) -> list[AttentionSite]:
 
 
 def projections(model: nn.Module) -> list[Projections]:
-    """Return the linear layers around each attention, in the order of `attention_sites`; a teacher's or a student's names."""
+    """Return the linear layers around each attention, in the order of `attention_sites`; the same for teacher and student."""
     return family_of(model).projections(model)
 
 
 def norm_readers(model: nn.Module) -> list[NormReaders]:
-    """Return every norm that only linear layers read, with these, in order of execution; a teacher's or a student's names."""
-    return family_of(model).norm_readers(model)
+    """Return every norm that only linear layers read, with these, in order of execution; the same for teacher and student."""
+    return list(family_of(model).norm_readers(model))
 
 
 def gelu_readers(model: nn.Module) -> set[str]:
-    """Return the linear layers that read GELU's output, by name; of a float model or a student."""
-    return {name for name, _ in model.named_modules() if fnmatchcase(name, "*.fc2")}
+    """Return the names of the linear layers that read GELU's output, or a gated unit's in its place; teacher or student."""
+    return {site.reader for site in family_of(model).mlp_sites(model)}
+
+
+def end_sites(model: nn.Module) -> EndSites:
+    """Return the layers of the first and of the last unit of a float model: those that read the image, and the classifiers."""
+    names = {id(part): name for name, part in model.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)}
+    chain = units(model)
+
+    def sites(unit: Unit) -> tuple[str, ...]:
+        return tuple(names[id(part)] for top in unit.modules for part in top.modules() if id(part) in names)
+
+    return EndSites(sites(chain[0]), sites(chain[-1]))
+
+
+def image_size(model: nn.Module) -> tuple[int, int]:
+    """Return (height, width) of the images that the model was built for, at whatever size its weights were trained."""
+    return family_of(model).image_size(model)
+
+
+def image_range(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the normalized values of a black and of a white pixel, each (1, 3, 1, 1), on the model's device.
+
+    Mean and standard deviation come from the model's `pretrained_cfg` (ViT's are often 0.5, DeiT's and Swin's are ImageNet's).
+    """
+    config = resolve_model_data_config(model)
+    device = next(model.parameters()).device
+    mean = torch.tensor(config["mean"], dtype=torch.float32, device=device).view(1, -1, 1, 1)
+    std = torch.tensor(config["std"], dtype=torch.float32, device=device).view(1, -1, 1, 1)
+    return (0 - mean) / std, (1 - mean) / std
 
 
 def refusal(model: nn.Module, reason: str) -> str:
+    """Return the one line in which a model is refused: its name, the reason, the supported families, the file to add."""
     name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture", type(model).__name__)
     supported = "; ".join(f"{family.name} ({family.examples})" for family in FAMILIES.values())
     return f"cannot open {name}: {reason}; supported: {supported}; a new family is one file, vitdfq/models/<family>.py"

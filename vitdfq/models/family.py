@@ -1,6 +1,10 @@
-"""What the engines need to know of an architecture: its units, its attention, who reads its norms, how to open it."""
+"""The facts that a family states about its architectures: units, attention, norms, MLPs, what folds and what rotates.
 
-from collections.abc import Callable
+Facts are names of submodules and small numbers, listed for one model. The rooms above do the arithmetic. None of them knows an
+architecture by the name of a module.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +15,8 @@ from torch import Tensor, nn
 class Unit:
     """One link of the chain: `model(x) == units[-1].forward(... units[0].forward(x))`.
 
-    `forward` reads the model's submodules at every call, so it sees a module swapped in later. `modules` is what was
-    there when the units were listed; parameters of the model itself (position embedding, class token) are in no unit.
+    `forward` reads the model's submodules at every call, so it uses a module that was swapped in later. `modules` lists the
+    submodules at the time of the call; parameters of the model itself (position embedding, class token) are in no unit.
     """
 
     name: str  # "embed", "blocks.3", "layers.1.downsample", "head"
@@ -24,8 +28,8 @@ class Unit:
 class AttentionSite:
     """One opened attention and the shape of its maps: `(B * num_windows, num_heads, N, N)`, queries before keys.
 
-    `N = num_prefix_tokens + grid[0] * grid[1]`; the windows of one image follow each other (batch-major). Where fewer queries
-    than keys are asked, their number is that of `query_grid`, and `.av` has so many tokens.
+    `N = num_prefix_tokens + grid[0] * grid[1]`; the windows of one image follow each other (batch-major). Where there are fewer
+    queries than keys, their number is that of `query_grid`, and `.av` has as many tokens.
     """
 
     name: str  # "blocks.3.attn"; its submodules are "blocks.3.attn.qk", ".softmax", ".av"
@@ -35,24 +39,26 @@ class AttentionSite:
     num_prefix_tokens: int  # class, distillation and register tokens in front (0 for Swin)
     num_windows: int  # attention maps per image (1 for ViT)
     class_row: bool  # True: saliency is row 0 (the class token's); False: the mean over all query rows
-    query_grid: tuple[int, int] | None = None  # None: queries are the tokens that keys are, as everywhere but in LeViT
+    query_grid: tuple[int, int] | None = None  # None: queries and keys are the same tokens, as everywhere but in LeViT
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a linear layer's weight that write the keys, or the values, of all heads."""
+    """The rows of a linear layer's weight that write the queries, the keys or the values of all heads."""
 
     linear: str  # "blocks.0.attn.qkv"
-    rows: tuple[int, ...]  # heads in order
+    rows: tuple[int, ...]  # heads in order, each with the same number of rows
+    bias: str | None = None  # a parameter that is added to these rows beside the linear's own bias: "blocks.0.attn.v_bias"
 
 
 @dataclass(frozen=True)
 class Projections:
-    """The linear layers before and behind one attention, so that a change of keys or values can be undone."""
+    """The linear layers before and behind one attention, so that a change of keys, queries or values can be undone."""
 
+    queries: Rows | None  # None: scores are not plain products of what the layers write (QK-norm, BatchNorm, RoPE)
     keys: Rows
     values: Rows
-    shifts: bool  # softmax does not see a constant added to all keys of a head; False: a norm of the keys does
+    shifts: bool  # softmax ignores a constant that is added to all keys of a head; False: a norm of the keys does not
     reader: str | None  # "blocks.0.attn.proj" where it reads the weighted values as they are: no norm, gate, activation
 
 
@@ -69,17 +75,74 @@ class NormReaders:
 
 
 @dataclass(frozen=True)
+class MlpSite:
+    """The hidden layer of an MLP: what GELU (or a gated unit in its place) writes passes `hidden` and is read by `reader`."""
+
+    hidden: str  # "blocks.0.mlp.norm": a submodule between the two, often Identity
+    reader: str  # "blocks.0.mlp.fc2"
+
+
+@dataclass(frozen=True)
+class LayerScaleSite:
+    """A factor per channel between the linear layer that writes a branch and the residual stream (arXiv 2103.17239)."""
+
+    scale: str  # "blocks.0.ls1": a submodule with a parameter `gamma`; or "blocks.0.gamma_1": a parameter of the block
+    writer: str  # "blocks.0.attn.proj"
+
+
+@dataclass(frozen=True)
+class BatchNormSite:
+    """A BatchNorm beside one layer, into which it can be folded."""
+
+    norm: str  # "stem.conv1.bn"
+    layer: str  # "stem.conv1.linear"
+    follows: bool  # True: it reads what the layer writes; False: only the layer reads what it writes
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A residual stream: all that adds to it and all that reads it. A rotation changes both sides and keeps the function."""
+
+    width: int  # channels
+    writers: tuple[str, ...]  # linear layers and convolutions (where not `centered`, norms too) whose output is added to it
+    tokens: tuple[str, ...]  # parameters (..., width) that are added or prepended to it: "pos_embed", "cls_token"
+    readers: tuple[NormReaders, ...]  # a linear layer may read several tokens side by side: in_features is k * width
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """How the streams of a family can be rotated; its heads and MLPs follow from `projections` and `mlp_sites`.
+
+    A `why_not` completes the sentence "rotate_heads ..." with "works on ... only", or returns None.
+    """
+
+    streams: Callable[[Any], list[Stream]]
+    centered: bool  # True: every norm is a LayerNorm of one token, so the stream needs no mean, and RMSNorm takes its place
+    why_not: Callable[[Any], str | None]  # the blocks of this model are of another kind
+    why_not_streams: Callable[[Any], str | None]  # heads and MLPs can be rotated, the stream cannot
+
+
+def absent(model: nn.Module) -> Sequence[Any]:
+    """Return no sites: the family has nothing of the kind."""
+    return ()
+
+
+@dataclass(frozen=True)
 class Family:
     """A group of timm architectures that share their kind of attention and their order of units."""
 
     name: str
-    examples: str  # shown when a model is refused
-    matches: Callable[[nn.Module], bool]
-    open: Callable[[nn.Module], None]  # swaps attention modules in place, keeps weights
-    units: Callable[[nn.Module], list[Unit]]
-    attention_sites: Callable[[nn.Module], list[AttentionSite]]
-    projections: Callable[[nn.Module], list[Projections]]
-    norm_readers: Callable[[nn.Module], list[NormReaders]]
+    examples: str  # listed when a model is refused
+    matches: Callable[[Any], bool]
+    open: Callable[[Any], None]  # swaps attention modules in place, keeps weights
+    units: Callable[[Any], list[Unit]]
+    attention_sites: Callable[[Any], list[AttentionSite]]
+    projections: Callable[[Any], list[Projections]]  # in the order of `attention_sites`
     image_size: Callable[[Any], tuple[int, int]]  # (height, width) that the model was built for
     final_norm: str | None  # between the last block and `forward_head`: "norm"; None where there is none
     token_source: str | None = None  # whose output (B, prefix + patches, D) may lose patches: what follows takes any number
+    norm_readers: Callable[[Any], Sequence[NormReaders]] = absent  # in order of execution
+    mlp_sites: Callable[[Any], Sequence[MlpSite]] = absent
+    layer_scales: Callable[[Any], Sequence[LayerScaleSite]] = absent  # those that are not folded yet
+    batch_norms: Callable[[Any], Sequence[BatchNormSite]] = absent  # those that are not folded yet
+    rotation: Rotation | None = None

@@ -1,55 +1,86 @@
 """LeViT: a stem of convolutions, attention with biases by distance, downsampling by attention, BatchNorm beside every layer."""
 
 from functools import partial
+from itertools import accumulate
 from typing import Any, final
 
 import torch
-from timm.models.levit import Attention, AttentionDownsample, Levit, LevitDistilled, Stem8, Stem16
+from einops import rearrange
+from timm.models.levit import (
+    Attention,
+    AttentionDownsample,
+    ConvNorm,
+    Levit,
+    LevitDistilled,
+    LinearNorm,
+    NormLinear,
+    Stem8,
+    Stem16,
+)
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from vitdfq.models.attention import ClassRow, MatMul, Softmax, attend, swap
-from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Rows, Unit
+from vitdfq.models.attention import OpenedSite, swap
+from vitdfq.models.family import AttentionSite, BatchNormSite, Family, Projections, Rows, Unit
 
 
-@final
-class OpenedLevitAttention(nn.Module):
-    """timm's LeViT `Attention`, with its own submodules and biases, and `qk`, `softmax`, `av` beside them."""
+class OpenedLevitSite(OpenedSite):
+    """The sizes and the biases by distance that both kinds of LeViT's attention have."""
 
     attention_bias_idxs: Tensor
 
     def __init__(self, attention: Any) -> None:
         super().__init__()
-        take_over(self, attention)
+        self.num_heads, self.scale = attention.num_heads, attention.scale
+        self.key_dim, self.val_dim = attention.key_dim, attention.val_dim
+        height, width = attention.resolution
+        self.resolution, self.stride = (height, width), getattr(attention, "stride", 1)
+        self.attention_biases = attention.attention_biases  # (heads, distances)
+        self.register_buffer("attention_bias_idxs", attention.attention_bias_idxs, persistent=False)  # (queries, keys)
+
+    def score_bias(self) -> Tensor:
+        """Return (1, heads, queries, keys). Not cached as in timm: a cache goes stale when weights are loaded after a pass."""
+        return self.attention_biases[:, self.attention_bias_idxs][None]
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, N, heads * width) -> (B, heads, N, width)."""
+        return rearrange(x, "b n (heads width) -> b heads n width", heads=self.num_heads)
+
+
+@final
+class OpenedLevitAttention(OpenedLevitSite):
+    """timm's LeViT `Attention`, opened."""
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__(attention)
         self.qkv = attention.qkv
         self.proj = attention.proj  # an activation comes first
-        add_places(self)
+        self.attn_drop = nn.Dropout(0.0)
+        self.add_places()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
-        widths = [self.key_dim, self.key_dim, self.val_dim]
-        q, k, v = self.qkv(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2).split(widths, dim=-1)  # (B, heads, N, width)
-        return self.proj(attend(self, q, k, v, score_bias(self)).transpose(1, 2).flatten(2))
+        q, k, v = self.split_heads(self.qkv(x)).split([self.key_dim, self.key_dim, self.val_dim], dim=-1)
+        return self.proj(rearrange(self.attend(q, k, v, self.score_bias()), "b heads n width -> b n (heads width)"))
 
 
 @final
-class OpenedLevitDownsample(nn.Module):
-    """timm's LeViT `AttentionDownsample`: every second token of each second row asks all of them."""
-
-    attention_bias_idxs: Tensor
+class OpenedLevitDownsample(OpenedLevitSite):
+    """timm's LeViT `AttentionDownsample`, opened: queries are every second token of each second row."""
 
     def __init__(self, attention: Any) -> None:
-        super().__init__()
-        take_over(self, attention)
+        super().__init__(attention)
         self.kv = attention.kv
         self.q = attention.q  # drops tokens first
         self.proj = attention.proj
-        add_places(self)
+        self.attn_drop = nn.Dropout(0.0)
+        self.add_places()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, queries, C of the next stage)."""
-        k, v = self.kv(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2).split([self.key_dim, self.val_dim], dim=-1)
-        q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, queries, key_dim)
-        return self.proj(attend(self, q, k, v, score_bias(self)).transpose(1, 2).flatten(2))
+        k, v = self.split_heads(self.kv(x)).split([self.key_dim, self.val_dim], dim=-1)
+        q = self.split_heads(self.q(x))
+        return self.proj(rearrange(self.attend(q, k, v, self.score_bias()), "b heads n width -> b n (heads width)"))
 
 
 class _Contiguous(torch.autograd.Function):
@@ -64,10 +95,10 @@ class _Contiguous(torch.autograd.Function):
 
 @final
 class ContiguousGradient(nn.Module):
-    """Identity that lays gradients out as images are.
+    """Identity whose gradient is contiguous.
 
-    Behind a stem, `flatten(2).transpose(1, 2)` hands the gradient of a batch of one back with strides that torch's BatchNorm2d
-    (2.15, CPU) misreads: the gradient of the image is silently wrong.
+    Behind the stem channels come last. The gradient of a batch of one then has strides that torch's BatchNorm2d (2.15, CPU)
+    misreads, and the gradient of the image is silently wrong.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,29 +106,6 @@ class ContiguousGradient(nn.Module):
 
 
 OPENED = {Attention: OpenedLevitAttention, AttentionDownsample: OpenedLevitDownsample}
-
-
-def take_over(opened: Any, attention: Any) -> None:
-    """Give an opened attention the sizes and biases of timm's."""
-    opened.num_heads, opened.scale = attention.num_heads, attention.scale
-    opened.key_dim, opened.val_dim = attention.key_dim, attention.val_dim
-    opened.resolution, opened.stride = tuple(attention.resolution), getattr(attention, "stride", 1)
-    opened.attention_biases = attention.attention_biases  # (heads, distances)
-    opened.register_buffer("attention_bias_idxs", attention.attention_bias_idxs, persistent=False)  # (queries, keys)
-
-
-def add_places(opened: Any) -> None:
-    """Name the places of an opened attention: after timm's own submodules, whose order `state_dict` keeps."""
-    opened.attn_drop = nn.Dropout(0.0)
-    opened.qk = MatMul()
-    opened.softmax = Softmax()
-    opened.av = MatMul()
-    opened.class_row = ClassRow()
-
-
-def score_bias(attention: Any) -> Tensor:
-    """Return (1, heads, queries, keys). Not cached as in timm: a cache goes stale when weights are loaded after a pass."""
-    return attention.attention_biases[:, attention.attention_bias_idxs][None]
 
 
 def matches(model: Any) -> bool:
@@ -116,7 +124,7 @@ def units(model: Any) -> list[Unit]:
     """Return "embed", then of each stage "stages.i.downsample" (if it has one) and "stages.i.blocks.j", then "head"."""
 
     def embed(x: Tensor) -> Tensor:
-        return model.stem(x).flatten(2).transpose(1, 2)
+        return rearrange(model.stem(x), "b channels rows columns -> b (rows columns) channels")
 
     def downsample(stage: int, x: Tensor) -> Tensor:
         return model.stages[stage].downsample(x)
@@ -138,45 +146,63 @@ def units(model: Any) -> list[Unit]:
 
 
 def attention_sites(model: Any) -> list[AttentionSite]:
-    """Return the attentions in order of depth, those that drop tokens among them, each at a depth of its own."""
-    return [
-        AttentionSite(
-            name=name,
-            depth=depth,
-            num_heads=attention.num_heads,
-            grid=attention.resolution,
-            num_prefix_tokens=0,
-            num_windows=1,
-            class_row=False,
-            query_grid=tuple(-(-side // attention.stride) for side in attention.resolution) if attention.stride > 1 else None,
+    """Return the attentions in order of depth, those that drop tokens among them, each at another depth."""
+    sites = []
+    for depth, (name, attention) in enumerate(_attentions(model)):
+        height, width = (-(-side // attention.stride) for side in attention.resolution)
+        sites.append(
+            AttentionSite(
+                name=name,
+                depth=depth,
+                num_heads=attention.num_heads,
+                grid=attention.resolution,
+                num_prefix_tokens=0,
+                num_windows=1,
+                class_row=False,
+                query_grid=(height, width) if attention.stride > 1 else None,
+            )
         )
-        for depth, (name, attention) in enumerate(_attentions(model))
-    ]
+    return sites
 
 
 def projections(model: Any) -> list[Projections]:
-    """Return what writes keys and values, head by head. An activation stands before `proj`, so nothing can be undone there."""
-    found = []
+    """Return what writes queries, keys and values. An activation stands before `proj`, so nothing can be undone there."""
+    sites = []
     for name, attention in _attentions(model):
-        asks_too = isinstance(attention, OpenedLevitAttention)  # queries are written by the same layer, first in each head
-        linear = f"{name}.qkv.linear" if asks_too else f"{name}.kv.linear"
-        first = attention.key_dim if asks_too else 0
-        width = first + attention.key_dim + attention.val_dim
-        starts = [head * width + first for head in range(attention.num_heads)]
-        keys = tuple(start + i for start in starts for i in range(attention.key_dim))
-        values = tuple(start + attention.key_dim + i for start in starts for i in range(attention.val_dim))
-        found.append(Projections(Rows(linear, keys), Rows(linear, values), shifts=True, reader=None))
-    return found
+        heads, key_dim, val_dim = attention.num_heads, attention.key_dim, attention.val_dim
+        if isinstance(attention, OpenedLevitAttention):
+            writer = f"{name}.qkv"
+            queries, keys, values = _rows(f"{writer}.linear", heads, key_dim, key_dim, val_dim)
+        else:
+            writer = f"{name}.q.ln"
+            (queries,) = _rows(f"{writer}.linear", heads, key_dim)
+            keys, values = _rows(f"{name}.kv.linear", heads, key_dim, val_dim)
+        if not isinstance(model.get_submodule(f"{writer}.bn"), nn.Identity):
+            queries = None  # BatchNorm scales each channel before the scores
+        sites.append(Projections(queries, keys, values, shifts=True, reader=None))
+    return sites
 
 
-def _attentions(model: nn.Module) -> list[tuple[str, Any]]:
+def _rows(linear: str, heads: int, *widths: int) -> list[Rows]:
+    """Rows of parts of these widths that follow each other within each head."""
+    return [
+        Rows(linear, tuple(head * sum(widths) + start + i for head in range(heads) for i in range(width)))
+        for start, width in zip(accumulate(widths, initial=0), widths, strict=False)
+    ]
+
+
+def _attentions(model: nn.Module) -> list[tuple[str, OpenedLevitSite]]:
     """(name, attention) in order of execution: a stage registers its downsampling before its blocks."""
-    return [(name, part) for name, part in model.named_modules() if isinstance(part, tuple(OPENED.values()))]
+    return [(name, part) for name, part in model.named_modules() if isinstance(part, OpenedLevitSite)]
 
 
-def norm_readers(model: Any) -> list[NormReaders]:
-    """There are none: BatchNorm is folded by `prepare` instead."""
-    return []
+def batch_norms(model: nn.Module) -> list[BatchNormSite]:
+    """Return every BatchNorm: behind a convolution or a linear layer in the body, before the linear layer in the heads."""
+    return [
+        BatchNormSite(f"{name}.bn", f"{name}.linear", follows=type(part) is not NormLinear)
+        for name, part in model.named_modules()
+        if type(part) in (ConvNorm, LinearNorm, NormLinear) and isinstance(part.bn, _BatchNorm)
+    ]
 
 
 def image_size(model: Any) -> tuple[int, int]:
@@ -194,7 +220,7 @@ LEVIT = Family(
     units=units,
     attention_sites=attention_sites,
     projections=projections,
-    norm_readers=norm_readers,
     image_size=image_size,
     final_norm=None,
+    batch_norms=batch_norms,
 )

@@ -13,12 +13,12 @@ from vitdfq.common.hub_connection import fetch
 from vitdfq.common.lookup import did_you_mean, lookup
 from vitdfq.common.safetensors_io import not_finite
 from vitdfq.models.build import build, create, finish, full_name, known_architecture, require_runs
-from vitdfq.models.families import attention_sites
-from vitdfq.models.image_spec import image_size
+from vitdfq.models.families import attention_sites, image_size
 from vitdfq.models.untrusted import fits_file, fits_memory
 from vitdfq.models.weights import WEIGHTS, check_weights, read_config
 
 ZOO = Path(__file__).parents[1] / "zoo"
+FILES = ["config.json", WEIGHTS]  # of a repository on the hub: nothing else is downloaded
 SOURCES = ("zoo", "local-dir", "hf-hub")
 NOT_TAKEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "features_only", "device", "dtype")
 
@@ -26,19 +26,24 @@ NOT_TAKEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "fea
 def load_teacher(
     name: str | nn.Module, *, pretrained: bool = True, cache_dir: str | None = None, **timm_kwargs: Any
 ) -> nn.Module:
-    """Return a timm model in eval mode, float32, frozen, with its attention opened and `model.vitdfq` describing it.
+    """Load a teacher: a timm classifier, opened, frozen, in eval mode and float32.
 
     Args:
         name: `architecture[.tag]`, `hf-hub:owner/repo[@revision]`, `local-dir:PATH`, `zoo:NAME`, or a model built with
             timm (which is copied and stays as it is).
-        pretrained: False leaves a named model at timm's random initialisation.
+        pretrained: False leaves a named model at timm's random initialization.
         cache_dir: the hub's cache, if not the usual one.
         timm_kwargs: keyword arguments of `timm.create_model` that shape the model, such as `img_size`; for a module
             those it was built with, needed where timm does not remember them (1.0.31 does).
 
+    Returns:
+        timm's model, which maps normalized images (B, 3, H, W) of `image_size(model)` to logits (B, classes). Each attention has
+        the submodules `qk`, `softmax` and `av`; the `state_dict` is timm's. `model.vitdfq` describes the structure in JSON
+        values. A module stays on its device, everything else is loaded on the CPU.
+
     Raises:
-        ValueError: unknown name, a family that is not supported, arguments that do not fit, no classifier.
-        InputError: a folder or file is missing, damaged, or a pickle (never opened).
+        ValueError: unknown name, a family that is not supported, arguments that do not fit, no classifier, no RGB images.
+        InputError: a folder or file is missing, damaged, or a pickle (never opened), or the weights do not fit or are not finite.
         AccessError: the weights cannot be reached and are not in the hub's cache.
     """
     for key in NOT_TAKEN:
@@ -57,55 +62,57 @@ def load_teacher(
     if source == "zoo":
         folder = lookup(place, {path.parent.name: path.parent for path in ZOO.glob("*/config.json")}, "zoo model")
     else:
-        folder = fetch(place, cache_dir) if source == "hf-hub" else Path(place).expanduser()
+        folder = fetch(place, FILES, cache_dir) if source == "hf-hub" else Path(place).expanduser()
     return from_folder(name, folder, pretrained, timm_kwargs)
 
 
 def structure(name: str, *, cache_dir: str | None = None, **timm_kwargs: Any) -> nn.Module:
-    """Return what `load_teacher` returns, at random initialisation: nothing is downloaded for a timm name.
+    """Return what `load_teacher` returns, at random initialization: nothing is downloaded for a timm name.
 
-    Of a hub repository the config.json is needed, so it must be in the cache or reachable. Raises as `load_teacher`.
+    The config.json of a hub repository is needed, so it must be in the cache or reachable. Raises as `load_teacher`.
     """
     return load_teacher(name, cache_dir=cache_dir, **{**timm_kwargs, "pretrained": False})
 
 
 def from_timm(name: str, pretrained: bool, cache_dir: str | None, model_args: dict[str, Any]) -> nn.Module:
+    """Load `architecture[.tag]`, its weights from the hub; a model that cannot be opened is refused before the download."""
     architecture = known_architecture(name)
     tags = timm.list_models(f"{architecture}.*", pretrained=True)
     if "." in name and name not in tags:
         raise ValueError(f"unknown tag in {name!r}{did_you_mean(name, tags)}; timm has: {', '.join(tags) or 'none'}")
     most = fits_memory() if model_args else None
-    teacher = finish(create(name, model_args, most=most), name, model_args)  # what cannot be opened is refused before a download
+    teacher = finish(create(name, model_args, most=most), name, model_args)
     if not pretrained:
         return teacher
     repository = teacher.pretrained_cfg.get("hf_hub_id")
     if not repository:
         raise ValueError(f"timm has no weights for {name!r} on the hub; give a folder with local-dir:PATH")
     require_trained_head(teacher)
-    weights = fetch(repository, cache_dir) / WEIGHTS
+    weights = fetch(repository, FILES, cache_dir) / WEIGHTS
     check_weights(weights)
     return finish(create(name, model_args, weights), name, model_args)
 
 
-def from_folder(name: str, folder: Path, pretrained: bool, given: dict[str, Any]) -> nn.Module:
+def from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, Any]) -> nn.Module:
+    """Load a folder with config.json and model.safetensors, as timm writes them; `overrides` replace its arguments."""
     config = read_config(folder)
     try:
         known_architecture(config["architecture"])
-        return _from_folder(name, folder, pretrained, given, {**config.get("model_args", {}), **given})
+        return _from_folder(name, folder, pretrained, overrides, {**config.get("model_args", {}), **overrides})
     except VitdfqError:
         raise
     except ValueError as error:
-        if given:  # the caller's arguments may be to blame
+        if overrides:  # they may be to blame
             raise
         raise InputError(f"{folder / 'config.json'}: {error}") from error
 
 
-def _from_folder(name: str, folder: Path, pretrained: bool, given: dict[str, Any], model_args: dict[str, Any]) -> nn.Module:
+def _from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, Any], model_args: dict[str, Any]) -> nn.Module:
     weights = folder / WEIGHTS
     if pretrained:
         check_weights(weights)
     most = fits_file(weights.stat().st_size) if pretrained else fits_memory()
-    model = create(f"local-dir:{folder}", given, weights if pretrained else None, most=most)
+    model = create(f"local-dir:{folder}", overrides, weights if pretrained else None, most=most)
     if name.startswith("hf-hub:"):
         model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
     teacher = finish(model, name, model_args)
@@ -116,12 +123,12 @@ def _from_folder(name: str, folder: Path, pretrained: bool, given: dict[str, Any
     return teacher
 
 
-def from_module(module: nn.Module, given: dict[str, Any]) -> nn.Module:
-    """Copy a module, and prove on one image that its structure can be built again from what is known of it."""
+def from_module(module: nn.Module, overrides: dict[str, Any]) -> nn.Module:
+    """Copy a module, and check on one image that its structure can be built again from its description."""
     if not (getattr(module, "pretrained_cfg", None) or {}).get("architecture"):
         raise ValueError(f"{type(module).__name__} was not built with timm.create_model, so it cannot be built again")
-    known = getattr(module, "vitdfq", {}).get("model", {}).get("model_args", getattr(module, "_model_args", {}))
-    model_args = {**known, **given}
+    remembered = getattr(module, "vitdfq", {}).get("model", {}).get("model_args", getattr(module, "_model_args", {}))
+    model_args = {**remembered, **overrides}
     copied: Any = copy.deepcopy(module)
     name = full_name(copied.pretrained_cfg)
     teacher = finish(copied, name, model_args)
@@ -135,20 +142,21 @@ def from_module(module: nn.Module, given: dict[str, Any]) -> nn.Module:
             torch.testing.assert_close(rebuilt(images), teacher(images), rtol=1e-4, atol=1e-6)
     except (ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"{name} with the arguments {model_args} is not the module given; pass the timm keyword arguments it was "
+            f"{name} with the arguments {model_args} is not this module; pass the timm keyword arguments it was "
             f"built with: load_teacher(module, img_size=..., ...) ({one_line(error)})"
         ) from error
     return teacher
 
 
 def require_finite(teacher: nn.Module, weights: Path) -> None:
+    """Raise InputError when a tensor of the model holds infinite values or NaN."""
     if name := not_finite(teacher):
         raise InputError(f"{weights}: {name} is not finite")
 
 
 def require_trained_head(teacher: Any) -> None:
-    trained = teacher.pretrained_cfg.get("num_classes")
-    if teacher.num_classes != trained:
+    """Raise ValueError when the weights have another number of classes than the model."""
+    trained, classes = teacher.pretrained_cfg.get("num_classes"), teacher.num_classes
+    if classes != trained:
         name = teacher.vitdfq["model"]["name"]
-        asked = teacher.num_classes
-        raise ValueError(f"{name} has weights for {trained} classes; for num_classes={asked} it has no trained head")
+        raise ValueError(f"{name} has weights for {trained} classes; for num_classes={classes} it has no trained head")

@@ -1,6 +1,6 @@
-"""Listen to named submodules during forward passes."""
+"""Hooks that are removed when a block ends: record what named submodules give out during forward passes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ def record(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Yield a dict that holds, after each forward pass within the block, the output of every named submodule.
 
     A name with `:input` behind it ("blocks.3.norm1:input") stands for the submodule's first input. Outputs keep their
-    gradient history. The hooks are gone when the block ends, however it ends. An attention listened to inside (`.qk`,
+    gradient history. The hooks are removed when the block ends, however it ends. An attention with hooks inside (`.qk`,
     `.softmax`: (B * num_windows, heads, N, N); `.av`: (..., N, head_dim)) is not fused meanwhile; `.class_row`, (B, heads,
     N), is computed beside the fused kernel.
 
@@ -31,8 +31,8 @@ def record(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Any]]:
             raise ValueError(f"the model has no submodule {name!r}{did_you_mean(name, modules)}")
     outputs: dict[str, Any] = {}
 
-    def keep(name: str):
-        def hook(module: nn.Module, args: tuple, output: Any) -> None:
+    def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             outputs[name] = args[0] if name.endswith(INPUT) else output
 
         return hook
@@ -43,8 +43,8 @@ def record(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Within the block the hooks of `handles`, registered as they are listed, are there; after it, however it ends, none."""
-    registered = []
+    """Keep hooks for the length of a block: `handles` registers them one by one; all are removed, however the block ends."""
+    registered: list[RemovableHandle] = []
     try:
         registered.extend(handles)
         yield

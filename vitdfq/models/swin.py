@@ -4,17 +4,18 @@ import math
 from functools import partial
 from typing import Any, final
 
-from timm.models.swin_transformer import SwinTransformer, WindowAttention
+from einops import rearrange, repeat
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention
 from torch import Tensor, nn
 
-from vitdfq.models.attention import ClassRow, MatMul, Softmax, attend, swap
-from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Unit
-from vitdfq.models.vit import embedded_size, thirds
+from vitdfq.models.attention import OpenedSite, swap
+from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Rotation, Stream, Unit
+from vitdfq.models.vit import embedded_size, mlp_sites, thirds
 
 
 @final
-class OpenedWindowAttention(nn.Module):
-    """timm's `WindowAttention`, with its own submodules and bias table, and `qk`, `softmax`, `av` beside them."""
+class OpenedWindowAttention(OpenedSite):
+    """timm's `WindowAttention`, opened, with its table of biases."""
 
     relative_position_index: Tensor
 
@@ -29,24 +30,22 @@ class OpenedWindowAttention(nn.Module):
         self.attn_drop = attention.attn_drop
         self.proj = attention.proj
         self.proj_drop = attention.proj_drop
-        self.qk = MatMul()
-        self.softmax = Softmax()
-        self.av = MatMul()
-        self.class_row = ClassRow()
+        self.add_places()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B * windows, N, C) -> the same; mask (windows, N, N) keeps apart what the cyclic shift brought together."""
-        heads = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B * windows, N, 3, heads, head_dim)
-        q, k, v = heads.permute(2, 0, 3, 1, 4).unbind()
-        x = attend(self, q, k, v, self.score_bias(x.shape[0], mask))
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+        q, k, v = rearrange(self.qkv(x), "b n (three heads dim) -> three b heads n dim", three=3, heads=self.num_heads)
+        mixed = self.attend(q, k, v, self.score_bias(x.shape[0], mask))
+        return self.proj_drop(self.proj(rearrange(mixed, "b heads n dim -> b n (heads dim)")))
 
     def score_bias(self, num_maps: int, mask: Tensor | None) -> Tensor:
         """Return (1, heads, N, N), or with a mask (num_maps, heads, N, N): an image's windows follow each other."""
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)[None]
+        table = self.relative_position_bias_table[self.relative_position_index]
+        bias = rearrange(table, "queries keys heads -> 1 heads queries keys")
         if mask is None:
             return bias
-        return (bias + mask[:, None]).repeat(num_maps // mask.shape[0], 1, 1, 1)
+        images = num_maps // mask.shape[0]
+        return repeat(bias + mask[:, None], "windows heads queries keys -> (images windows) heads queries keys", images=images)
 
 
 def matches(model: nn.Module) -> bool:
@@ -78,55 +77,82 @@ def units(model: Any) -> list[Unit]:
 
 
 def attention_sites(model: Any) -> list[AttentionSite]:
-    """Return the attentions in order of depth; windows are counted for the model's own image size."""
-    return [
-        AttentionSite(
-            name=name,
-            depth=depth,
-            num_heads=block.attn.num_heads,
-            grid=tuple(block.window_size),
-            num_prefix_tokens=0,
-            num_windows=math.prod(
-                math.ceil(tokens / window)  # timm pads a grid that the windows do not divide
-                for tokens, window in zip(block.input_resolution, block.window_size, strict=True)
-            ),
-            class_row=False,
+    """Return the attentions in order of depth; windows are counted for the image size that the model was built for."""
+    sites = []
+    for depth, (name, block) in enumerate(_blocks(model)):
+        (height, width), sides = block.window_size, zip(block.input_resolution, block.window_size, strict=True)
+        sites.append(
+            AttentionSite(
+                name=f"{name}.attn",
+                depth=depth,
+                num_heads=block.attn.num_heads,
+                grid=(height, width),
+                num_prefix_tokens=0,
+                num_windows=math.prod(math.ceil(tokens / window) for tokens, window in sides),  # timm pads an uneven grid
+                class_row=False,
+            )
         )
-        for depth, (name, block) in enumerate(_attentions(model))
-    ]
+    return sites
 
 
 def projections(model: Any) -> list[Projections]:
-    """Return what writes keys and values: the second and the last third of `qkv`."""
-    return [
-        Projections(*thirds(f"{name}.qkv", block.attn.num_heads * block.attn.key_dim), shifts=True, reader=f"{name}.proj")
-        for name, block in _attentions(model)
-    ]
+    """Return what writes queries, keys and values: the thirds of `qkv`."""
+    sites = []
+    for name, block in _blocks(model):
+        queries, keys, values = thirds(f"{name}.attn.qkv", block.attn.num_heads * block.attn.key_dim)
+        sites.append(Projections(queries, keys, values, shifts=True, reader=f"{name}.attn.proj"))
+    return sites
 
 
-def _attentions(model: Any) -> list[tuple[str, Any]]:
-    """(name of an attention, its block), in order of depth."""
-    return [
-        (f"layers.{i}.blocks.{j}.attn", block) for i, stage in enumerate(model.layers) for j, block in enumerate(stage.blocks)
-    ]
+def _blocks(model: Any) -> list[tuple[str, Any]]:
+    """(name, block), in order of depth."""
+    return [(f"layers.{i}.blocks.{j}", block) for i, stage in enumerate(model.layers) for j, block in enumerate(stage.blocks)]
 
 
 def norm_readers(model: Any) -> list[NormReaders]:
     """Return the norms before attention, MLP and patch merging, and the last one; that of the patches feeds the residual."""
-    found = []
+    readers = [norm for stream in streams(model) for norm in stream.readers]
+    pools_once = model.head.global_pool.feat_mult() == 1  # catavgmax feeds each channel twice
+    return readers if hasattr(model.head.fc, "weight") and pools_once else readers[:-1]
+
+
+def streams(model: Any) -> list[Stream]:
+    """Return the stream of each stage: a patch merging reads four tokens of one side by side and writes the next."""
+    writers = ["patch_embed.proj" if isinstance(model.patch_embed.norm, nn.Identity) else "patch_embed.norm"]
+    width, readers, stages = len(model.patch_embed.proj.weight), [], []
     for i, stage in enumerate(model.layers):
-        if hasattr(stage.downsample, "reduction"):
-            name = f"layers.{i}.downsample"
-            found.append(NormReaders(f"{name}.norm", (f"{name}.reduction",), shifts=True))
+        merge = f"layers.{i}.downsample"
+        if not isinstance(stage.downsample, nn.Identity):
+            readers.append(NormReaders(f"{merge}.norm", (f"{merge}.reduction",), shifts=True))
+            stages.append(Stream(width, tuple(writers), (), tuple(readers)))
+            width, writers, readers = len(stage.downsample.reduction.weight), [f"{merge}.reduction"], []
         for j, block in enumerate(stage.blocks):
             name = f"layers.{i}.blocks.{j}"
-            # timm pads a grid that the windows do not divide, between norm1 and qkv
-            divides = all(tokens % window == 0 for tokens, window in zip(block.input_resolution, block.window_size, strict=True))
-            found.append(NormReaders(f"{name}.norm1", (f"{name}.attn.qkv",), shifts=divides))
-            found.append(NormReaders(f"{name}.norm2", (f"{name}.mlp.fc1",), shifts=True))
-    if hasattr(model.head.fc, "weight") and model.head.global_pool.feat_mult() == 1:  # catavgmax feeds each channel twice
-        found.append(NormReaders("norm", ("head.fc",), shifts=True))
-    return found
+            writers += [f"{name}.attn.proj", f"{name}.mlp.fc2"]
+            readers.append(NormReaders(f"{name}.norm1", (f"{name}.attn.qkv",), shifts=not _pads(block)))
+            readers.append(NormReaders(f"{name}.norm2", (f"{name}.mlp.fc1",), shifts=True))
+    return [*stages, Stream(width, tuple(writers), (), (*readers, NormReaders("norm", ("head.fc",), shifts=True)))]
+
+
+def _pads(block: Any) -> bool:
+    """Return whether timm fills this block's grid up to whole windows, behind norm1; at free image sizes it might."""
+    uneven = any(tokens % window for tokens, window in zip(block.input_resolution, block.window_size, strict=True))
+    return uneven or block.dynamic_mask
+
+
+def why_not(model: Any) -> str | None:
+    """Return what prevents every rotation."""
+    if any(type(block) is not SwinTransformerBlock for _, block in _blocks(model)):
+        return f"works on the blocks of Swin (version 1) only, not on this {type(model).__name__}"
+    return None
+
+
+def why_not_streams(model: Any) -> str | None:
+    """Return what prevents a rotation of the stream, though heads and MLPs may be rotated."""
+    pooling = model.head.global_pool.pool_type
+    if pooling not in ("avg", "fast", "fastavg"):
+        return f"works on heads that read the mean only: {pooling!r} pooling depends on the basis"
+    return None
 
 
 SWIN = Family(
@@ -137,7 +163,9 @@ SWIN = Family(
     units=units,
     attention_sites=attention_sites,
     projections=projections,
-    norm_readers=norm_readers,
     image_size=embedded_size,
     final_norm="norm",
+    norm_readers=norm_readers,
+    mlp_sites=mlp_sites,
+    rotation=Rotation(streams=streams, centered=False, why_not=why_not, why_not_streams=why_not_streams),
 )

@@ -1,4 +1,4 @@
-"""What a folder of weights must be before anything reads it: a config.json and a whole, real safetensors file."""
+"""Checks of a folder of weights before anything reads it: a config.json and a whole safetensors file of real numbers."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return the parsed config.json of a timm local-dir folder.
 
     Raises:
-        InputError: no folder, no config, not JSON, or nothing in it that names an architecture.
+        InputError: no folder, no config, not JSON, no name of an architecture in it, or a value that no model has.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
@@ -38,10 +38,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_weights(file: Path) -> None:
-    """Look at the header of a safetensors file; the tensors stay on disk.
+    """Check the header of a safetensors file; the tensors stay on disk.
 
     Raises:
-        InputError: the file is missing, truncated, damaged, a pickle (which is recognised, not opened), or holds complex numbers.
+        InputError: the file is missing, truncated, damaged, a pickle (which is recognized, not opened), or holds complex numbers.
     """
     if file.is_file():
         for name, (dtype, _) in read_header(file).items():

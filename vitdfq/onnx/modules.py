@@ -55,6 +55,8 @@ def _exportable(site: QuantSite) -> nn.Module:
 class Linear(nn.Module):
     """(..., in) -> (..., out) as a product with the transposed weight, which runtimes recognize."""
 
+    input_shift: Tensor | None
+
     def __init__(self, module: QuantLinear) -> None:
         super().__init__()
         self.register_buffer("input_shift", module.input_shift if module.input_shift.any() else None)
@@ -94,7 +96,7 @@ class Convolution(nn.Module):
     def __init__(self, module: QuantConv2d) -> None:
         super().__init__()
         self.shape = tuple(module.weight.shape)
-        self.options = (module.stride, module.padding, module.dilation, module.groups)
+        self.options: Any = (module.stride, module.padding, module.dilation, module.groups)
         self.input, self.weight = exportable(module.input_quantizer), exportable_weight(module, transposed=False)
         self.bias = module.bias
 

@@ -1,6 +1,5 @@
 """Float to float: the same function, easier to quantize."""
 
-from vitdfq.preparation.prepare import prepare
-from vitdfq.preparation.transforms import TRANSFORMS
+from vitdfq.preparation.prepare import TRANSFORMS, prepare
 
 __all__ = ["TRANSFORMS", "prepare"]

@@ -1,4 +1,4 @@
-"""Orthogonal matrices that spread outliers: randomised Hadamard where one of that size is known, random otherwise."""
+"""Orthogonal matrices that spread outliers: randomized Hadamard where a construction fits the size, random otherwise."""
 
 import math
 
@@ -85,7 +85,7 @@ def orthogonal_factors(size: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return orthogonal float64 (a, a) and (b, b), a · b = size, as equal as they come.
 
     Both are Hadamard matrices where the size allows it. Elsewhere (4304 = 16 · 269, the MLP of SigLIP So400M) the most equal
-    factors stand, a random orthogonal matrix in the place of one that is not known; a prime size gets one dense matrix.
+    factors are taken, a random orthogonal matrix where no Hadamard matrix fits; a prime size gets one dense matrix.
     """
     splits = sorted((n for n in range(1, size + 1) if size % n == 0), key=lambda n: n + size // n)
     for left in splits:

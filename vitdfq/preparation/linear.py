@@ -1,7 +1,12 @@
-"""In place, in float64: matrices and a LayerNorm's affine move into the linear layers beside them."""
+"""In place, in float64: matrices and a LayerNorm's affine move into the layers beside them."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+Layer = nn.Linear | nn.Conv2d
+Norm = type[nn.LayerNorm] | type[nn.RMSNorm]
 
 
 class Affine(nn.Module):
@@ -16,22 +21,29 @@ class Affine(nn.Module):
         return nn.functional.linear(x, self.weight, self.bias)
 
 
-def rotate_output(linear: nn.Module, matrix: Tensor) -> None:
-    """Make a Linear or Conv2d write matrix @ y where it wrote y (out,)."""
-    matrix = matrix.to(linear.weight.device)
-    rotated = matrix @ linear.weight.double().flatten(1)
-    linear.weight.copy_(rotated.view_as(linear.weight))
-    if linear.bias is not None:
-        linear.bias.copy_(matrix @ linear.bias.double())
+def layer_at(model: nn.Module, name: str) -> Layer:
+    """Return the linear layer or convolution of that name; a family that names another module is wrong: AssertionError."""
+    layer = model.get_submodule(name)
+    assert isinstance(layer, Layer), f"{name} is a {type(layer).__name__}"
+    return layer
 
 
-def rotate_input(linear: nn.Linear, q: Tensor) -> None:
-    """Make a Linear read q @ x where it read x (in,); q is orthogonal."""
+def rotate_output(layer: Layer, matrix: Tensor) -> None:
+    """Make a layer write matrix @ y where it wrote y (out,)."""
+    matrix = matrix.to(layer.weight.device)
+    rotated = matrix @ layer.weight.double().flatten(1)
+    layer.weight.copy_(rotated.view_as(layer.weight))
+    if layer.bias is not None:
+        layer.bias.copy_(matrix @ layer.bias.double())
+
+
+def rotate_input(linear: Layer, q: Tensor) -> None:
+    """Make a linear layer read q @ x where it read x (in,); q is orthogonal."""
     linear.weight.copy_(linear.weight.double() @ q.T.to(linear.weight.device))
 
 
-def absorb_norm(norm: nn.LayerNorm, readers: list[nn.Linear], q: Tensor, kind: type[nn.Module] = nn.LayerNorm) -> nn.Module:
-    """Move a norm's affine into the linears that read it, which read q @ x from now on; return the `kind` in its place."""
+def absorb_norm(norm: nn.LayerNorm, readers: Sequence[Layer], q: Tensor, kind: Norm) -> nn.Module:
+    """Move a norm's affine into the linear layers that read it; these read q @ x from now on. Return the bare norm, a `kind`."""
     gain, shift = affine_of(norm)
     for reader in readers:
         weight = reader.weight.double()
@@ -41,7 +53,33 @@ def absorb_norm(norm: nn.LayerNorm, readers: list[nn.Linear], q: Tensor, kind: t
         else:
             reader.bias.add_(bias)
         reader.weight.copy_((weight * gain) @ q.T.to(weight.device))
-    return kind(norm.normalized_shape, eps=norm.eps, elementwise_affine=False)
+    return kind(list(norm.normalized_shape), eps=norm.eps, elementwise_affine=False)
+
+
+def norm_then(norm: nn.LayerNorm, matrix: Tensor, kind: Norm, undo: Tensor | None = None) -> nn.Sequential:
+    """Return x -> matrix (gain · n(undoᵀ x) + shift) as a bare norm and one `Affine` (D, D), which stays in float at run time."""
+    gain, shift = affine_of(norm)
+    matrix = matrix.to(gain.device)
+    weight = matrix * gain
+    if undo is not None:
+        weight = weight @ undo.T.to(gain.device)
+    affine = Affine(weight.to(norm.weight.dtype), (matrix @ shift).to(norm.weight.dtype))
+    return nn.Sequential(absorb_norm(norm, [], matrix, kind), affine)
+
+
+def norm_alone(pair: nn.Sequential, q: Tensor, undo: Tensor | None = None) -> nn.LayerNorm:
+    """Return one LayerNorm with affine for what `norm_then` returned; q is orthogonal."""
+    bare, affine = pair
+    assert isinstance(bare, nn.LayerNorm | nn.RMSNorm) and isinstance(affine, Affine)
+    q = q.to(affine.weight.device)
+    gain = q.T @ affine.weight.double()
+    if undo is not None:
+        gain = gain @ undo.to(gain.device)
+    assert bare.eps is not None
+    norm = nn.LayerNorm(list(bare.normalized_shape), eps=bare.eps).to(affine.weight).requires_grad_(False)
+    norm.weight.copy_(gain.diagonal())
+    norm.bias.copy_(q.T @ affine.bias.double())
+    return norm
 
 
 def affine_of(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from vitdfq.models import require_float
 from vitdfq.models.attention import MatMul
-from vitdfq.models.type_checks import require_float
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite
 from vitdfq.quantization.options import Grid, Roles
 from vitdfq.quantization.policy import DEFAULT_BITS, DEFAULT_POLICY, Places, matches, resolve
@@ -59,7 +59,7 @@ def quantize(
     for glob in choice.overrides:
         if not any(matches(name, glob) for name in modules):
             raise ValueError(f"overrides: {glob!r} matches no site; sites look like {', '.join(_examples(modules))}")
-    places = Places.of(student, modules)
+    places = Places.of(student)
     for name, module in modules.items():
         roles = choice.at(name, places)
         with _naming(name):

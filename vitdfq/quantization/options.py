@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from vitdfq.common.lookup import did_you_mean
+from vitdfq.common.options import LONGEST_PATH, OptionError
 from vitdfq.models.untrusted import short
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers import QUANTIZERS, quantizer_class
@@ -22,22 +23,7 @@ OPTIONS = {  # role -> its options
 BITS = ("w8a8", "w6a6", "w4a8", "w4a4", "w3a3", "w4a16")  # the usual ones
 FLOAT_NAMES = (16, 32)  # "a16" and "a32" mean the same: activations stay in the model's float type
 ACTIVATION_NAMES = (*range(2, 9), *FLOAT_NAMES)
-LONGEST_PATH = 200  # characters of a path in a message: globs may come out of a stranger's file
 SPELLINGS = tuple(f"w{weight}a{activation}" for weight in range(2, 9) for activation in ACTIVATION_NAMES)
-
-
-class OptionError(ValueError):
-    """An argument of `quantize` that cannot be used.
-
-    Attributes:
-        keys: the path to it, ("overrides", "head*", "weight", "bits").
-        reason: the value, and the choices.
-    """
-
-    def __init__(self, keys: tuple[str, ...], reason: str) -> None:
-        path = ".".join(map(str, keys))
-        super().__init__(f"{path if len(path) <= LONGEST_PATH else f'{path[:LONGEST_PATH]} ...'}: {reason}")
-        self.keys, self.reason = keys, reason
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """Which quantizer stands where: policies by name, and what a policy, roles and overrides add up to at each site."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
-from vitdfq.models.families import gelu_readers, units
+from vitdfq.common.options import OptionError
+from vitdfq.models import end_sites, gelu_readers
 from vitdfq.models.untrusted import short
 from vitdfq.quantization.options import (
     BITS,
@@ -15,7 +16,6 @@ from vitdfq.quantization.options import (
     ROLES,
     Change,
     Grid,
-    OptionError,
     Roles,
     check_bits,
     check_change,
@@ -136,15 +136,11 @@ class Places:
     gelu: frozenset[str]  # the layers that read GELU's output
 
     @classmethod
-    def of(cls, model: nn.Module, sites: Sequence[str]) -> "Places":
+    def of(cls, model: nn.Module) -> "Places":
         """Look them up in a float model's family."""
-        names = {id(module): name for name, module in model.named_modules()}
-        chain = units(model)
-        first, last = (
-            [name for owner in unit.modules for part in owner.modules() if (name := names[id(part)]) in sites]
-            for unit in (chain[0], chain[-1])
-        )
-        return cls(image=frozenset(first[:1]), ends=frozenset(first + last), gelu=frozenset(gelu_readers(model)))
+        ends = end_sites(model)
+        image, both = frozenset(ends.embedding[:1]), frozenset((*ends.embedding, *ends.head))
+        return cls(image=image, ends=both, gelu=frozenset(gelu_readers(model)))
 
 
 @dataclass(frozen=True)

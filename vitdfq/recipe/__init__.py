@@ -1,12 +1,13 @@
-"""Recipes: YAML read, checked against the signatures it will call, before any work.
+"""Recipes: YAML that is read and checked against the functions it calls, before any work.
 
     load_recipe   file, packaged name or dict, with `section.key=value` overrides -> Recipe     load.py
     Recipe        the checked sections, each the keyword arguments of one function              load.py
-    Comparison    the section `compare`                                                       compare_section.py
-    rows_of       the rows of one table, of recipes that fit in one                            comparison.py
+    Comparison    the section `compare`                                                         sections.py
+    rows_of       the rows of one table, from recipes that differ in their images only          comparison.py
 
-A document (document.py) remembers the line of every key (reader.py). Keys and types are checked against signatures
-(signature.py), names and ranges against the library's dict literals (sections.py).
+find.py finds the file, reader.py parses it to a Document (document.py), which knows the line of every key; extends.py puts it on
+top of its base, old_names.py reads keys that were renamed. Keys and types are checked against signatures (signature.py), values
+by the functions themselves (sections.py, blame.py). packaged/ holds the recipes that come with the package.
 """
 
 from vitdfq.recipe.find import packaged_recipes

@@ -8,24 +8,26 @@ from vitdfq.preparation import TRANSFORMS
 from vitdfq.quantization import POLICIES, QUANTIZERS
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.policy import BITS
-from vitdfq.recipe import packaged_recipes
+from vitdfq.recipe.find import packaged_recipes
 from vitdfq.synthesis import LOSSES, METHODS
 from vitdfq.synthesis.inversion.parametrization import PARAMETRIZATIONS
 from vitdfq.synthesis.procedural import PROCEDURAL
 
+OLD_KINDS = {"starts": "procedural", "canvases": "parametrizations"}
+
 
 def names(kind: str | None = None) -> dict[str, list[str]]:
-    """Return kind -> names, as `vitdfq list` shows them; of one kind only, if it is given.
+    """Return kind -> names for `vitdfq list`; of one kind only, if it is given.
 
     Raises:
         InputError: no such kind.
     """
-    found = {
+    catalog = {
         "recipes": sorted(packaged_recipes()),
         "zoo": sorted(f"zoo:{path.parent.name}" for path in ZOO.glob("*/config.json")),
         "methods": sorted(METHODS),
         "losses": sorted(LOSSES),
-        "starts": list(PROCEDURAL),
+        "procedural": list(PROCEDURAL),
         "parametrizations": list(PARAMETRIZATIONS),
         "transforms": sorted(TRANSFORMS),
         "bits": list(BITS),
@@ -35,8 +37,10 @@ def names(kind: str | None = None) -> dict[str, list[str]]:
         "steps": list(STEPS),
     }
     if kind is None:
-        return found
+        return catalog
+    if kind in OLD_KINDS:
+        raise InputError(f"unknown kind of name {kind!r}, did you mean {OLD_KINDS[kind]!r}?")
     try:
-        return {kind: lookup(kind, found, "kind of name")}
+        return {kind: lookup(kind, catalog, "kind of name")}
     except ValueError as error:
         raise InputError(str(error)) from None

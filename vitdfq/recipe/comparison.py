@@ -1,18 +1,17 @@
-"""What recipes have to share before they can stand in one table, and the rows it gets."""
+"""The conditions under which recipes fit in one table, and its rows."""
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vitdfq.common.errors import RecipeError
-from vitdfq.recipe.compare_section import Comparison
 from vitdfq.recipe.load import Recipe
-from vitdfq.recipe.sections import CALLS
+from vitdfq.recipe.sections import SECTIONS, Comparison
+from vitdfq.recipe.signature import defaults
 from vitdfq.synthesis import METHODS
 
 SHARED = ("model", "prepare", "quantize", "calibrate", "evaluate")
-KEPT = ("num_images", "batch_size", "precision", "seed")  # of the recipe's synthesis, when another method takes its place
+KEPT = ("num_images", "batch_size", "precision", "seed")  # of the recipe's synthesis, for a row with another method
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ def check_agreement(recipes: Sequence[Recipe]) -> None:
     """Check that recipes differ in their images only.
 
     Raises:
-        RecipeError: naming the first key that differs, or a name that two recipes share.
+        RecipeError: with the first key that differs, or a name that two recipes share.
     """
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
@@ -37,25 +36,25 @@ def check_agreement(recipes: Sequence[Recipe]) -> None:
     for other in recipes[1:]:
         for section in SHARED:
             _agree(section, (first.name, _complete(first, section)), (other.name, _complete(other, section)))
-    said = [recipe for recipe in recipes if recipe.compare]
-    for other in said[1:]:
-        _agree("compare", (said[0].name, _shared_options(said[0])), (other.name, _shared_options(other)))
+    comparing = [recipe for recipe in recipes if recipe.compare]
+    for other in comparing[1:]:
+        _agree("compare", (comparing[0].name, _shared_options(comparing[0])), (other.name, _shared_options(other)))
 
 
 def comparison_of(recipes: Sequence[Recipe]) -> Comparison:
-    """Seeds and real images that hold for all recipes: those of the first that has a section `compare`."""
-    said = next((recipe.compare for recipe in recipes if recipe.compare), {})
-    return Comparison(**{"seeds": [recipes[0].seed]} | {key: value for key, value in said.items() if value is not None})
+    """Return the seeds and real images of the whole table: those of the first recipe with a section `compare`."""
+    section = next((recipe.compare for recipe in recipes if recipe.compare), {})
+    return Comparison(**{"seeds": [recipes[0].seed]} | {key: value for key, value in section.items() if value is not None})
 
 
 def rows_of(recipes: Sequence[Recipe]) -> list[Row]:
-    """The table's rows in the order of the recipes and their methods; the same images never twice.
+    """Return the table's rows in the order of the recipes and their methods; equal images make one row.
 
-    A recipe's own images are called by the method if there is one recipe, else by the recipe.
+    The row of a recipe's own method is called by the method if there is one recipe, else by the recipe.
     """
     rows: list[Row] = []
     for recipe in recipes:
-        own = recipe.synthesize.get("method", "sardfq")
+        own = recipe.synthesis.method
         for method in recipe.compare.get("methods") or list(dict.fromkeys([own, *recipe.baselines])):
             section = recipe.synthesize | {"method": own} if method == own else _section(recipe, method)
             title = recipe.name if method == own and len(recipes) > 1 else method
@@ -76,15 +75,13 @@ def _shared_options(recipe: Recipe) -> dict[str, Any]:
 
 
 def _complete(recipe: Recipe, section: str) -> dict[str, Any]:
-    """A section with the defaults it leaves out, without the seed: every row gets the comparison's."""
-    parameters = inspect.signature(CALLS[section]).parameters.values()
-    defaults = {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
-    return {key: value for key, value in (defaults | getattr(recipe, section)).items() if key != "seed"}
+    """Return a section with its defaults, without the seed: every row gets the comparison's."""
+    return {key: value for key, value in (defaults(SECTIONS[section].call) | getattr(recipe, section)).items() if key != "seed"}
 
 
-def _agree(path: str, ours: tuple[str, Any], theirs: tuple[str, Any]) -> None:
+def _agree(path: str, first: tuple[str, Any], second: tuple[str, Any]) -> None:
     """Raise RecipeError at the deepest key that differs."""
-    (name, value), (other_name, other) = ours, theirs
+    (name, value), (other_name, other) = first, second
     if isinstance(value, dict) and isinstance(other, dict):
         for key in [*value, *(key for key in other if key not in value)]:
             _agree(f"{path}.{key}", (name, value.get(key)), (other_name, other.get(key)))

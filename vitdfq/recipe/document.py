@@ -1,4 +1,4 @@
-"""A recipe's content with the place of every key, so that an error can say where to look."""
+"""A recipe's content with the place of every key, so that an error can point to it."""
 
 import re
 from collections.abc import Iterator
@@ -9,50 +9,80 @@ from typing import Any, NoReturn
 import yaml
 
 from vitdfq.common.errors import RecipeError, VitdfqError
+from vitdfq.common.options import OptionError
+from vitdfq.recipe.blame import named_keys, without_locator
 
 Keys = tuple[Any, ...]  # ("calibrate", "steps", 1, "reconstruct", "lr")
-LONGEST = 2000  # characters of a message: it may quote what the recipe says, and every choice
+LONGEST = 2000  # characters of a message: it may quote the recipe and list all choices
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+class LocatedError(RecipeError):
+    """A RecipeError whose message begins with the file and line, or the flag, that it is about."""
 
 
 @dataclass
 class Document:
-    """Content of a recipe, and for error messages: its name, the line and the literal text of every key, the flags."""
+    """The content of a recipe, and what error messages need.
+
+    Attributes:
+        name: the file, or "recipe" for a dict.
+        content: mappings, lists and scalars.
+        places: "file:line" of each key; with a base recipe keys come from several files.
+        texts: how a scalar is spelled in the file, before YAML gives it a type.
+        flags: the `--set` argument that set a key.
+    """
 
     name: str
     content: dict[str, Any]
-    lines: dict[Keys, int] = field(default_factory=dict)
+    places: dict[Keys, str] = field(default_factory=dict)
     texts: dict[Keys, str] = field(default_factory=dict)
     flags: dict[Keys, str] = field(default_factory=dict)
 
     def value(self, keys: Keys) -> Any:
-        """What stands under `keys`, or None."""
-        found: Any = self.content
+        """Return the value under `keys`, or None."""
+        value: Any = self.content
         for key in keys:
             try:
-                found = found[key]
+                value = value[key]
             except (KeyError, IndexError, TypeError):
                 return None
-        return found
+        return value
 
     def where(self, keys: Keys) -> str:
-        """The flag or the line that set `keys`, or the nearest key above them."""
+        """Return the flag or the line that set `keys`, or the nearest key above them."""
         for length in range(len(keys), 0, -1):
             prefix = keys[:length]
-            if prefix in self.lines:  # a flag removes the lines of what it sets
-                return f"{self.name}:{self.lines[prefix]}"
+            if prefix in self.places:  # a flag removes the places of the keys it sets
+                return self.places[prefix]
             flag = next((flag for path, flag in self.flags.items() if path[:length] == prefix), None)
             if flag:
                 return flag
         return self.name
 
+    def forget(self, keys: Keys) -> None:
+        """Remove place and text of `keys` and of all keys below, which are about to be replaced."""
+        for known in (self.places, self.texts):
+            for path in [path for path in known if path[: len(keys)] == keys]:
+                del known[path]
+
+    def rename(self, keys: Keys, name: str) -> None:
+        """Give the last of `keys` another name; its position, value and place stay."""
+        holder, length = self.value(keys[:-1]), len(keys)
+        items = [(name if key == keys[-1] else key, value) for key, value in holder.items()]
+        holder.clear()
+        holder.update(items)
+        for known in (self.places, self.texts, self.flags):
+            for path in [path for path in known if path[:length] == keys]:
+                known[(*keys[:-1], name, *path[length:])] = known.pop(path)
+
     def fail(self, keys: Keys, message: str) -> NoReturn:
-        """Raise RecipeError as one line: where, the dotted key, and what is wrong with it."""
+        """Raise LocatedError as one line: the place, the dotted key, and the reason."""
         dotted = f"{_cut('.'.join(map(str, keys)), 200)}: " if keys else ""
-        raise RecipeError(f"{_cut(self.where(keys), 500)}: {dotted}{_cut(' '.join(message.split()), LONGEST)}")
+        raise LocatedError(f"{_cut(self.where(keys), 500)}: {dotted}{_cut(' '.join(message.split()), LONGEST)}")
 
     def yaml_trap(self, keys: Keys, expected: str) -> str | None:
-        """If the value has the wrong type only because of how YAML reads it, say what to write."""
+        """If the value has a wrong type only because of how YAML reads it, return how to write it."""
         value, text = self.value(keys), self.texts.get(keys)
         if isinstance(value, str) and "number" in expected and len(value) < 50 and NUMBER.fullmatch(value):
             return f"{value!r} is text to YAML; write {_as_yaml_number(value)}"
@@ -62,13 +92,18 @@ class Document:
 
     @contextmanager
     def blaming(self, *keys: Any) -> Iterator[None]:
-        """Turn a ValueError of the library inside the block into a RecipeError at `keys`."""
+        """Turn a ValueError of the library inside the block into a LocatedError at the deepest key that it names below `keys`."""
         try:
             yield
+        except LocatedError:
+            raise
         except ValueError as error:
             if isinstance(error, VitdfqError) and not isinstance(error, RecipeError):
                 raise
-            self.fail(keys, str(error))
+            if isinstance(error, OptionError):
+                self.fail((*keys, *error.keys), error.reason)
+            below = named_keys(str(error), self.value(keys))
+            self.fail((*keys, *below), without_locator(str(error), (*keys, *below)))
 
 
 def _cut(text: str, longest: int) -> str:
@@ -85,7 +120,7 @@ def _as_yaml_number(text: str) -> str:
 
 
 def kind(value: Any) -> str:
-    """What a YAML value is, in a reader's words."""
+    """Return the kind of a YAML value in plain words."""
     return KINDS.get(type(value), f"a {type(value).__name__}")
 
 

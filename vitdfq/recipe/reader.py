@@ -1,17 +1,38 @@
-"""YAML to a Document, and `section.key=value` into it."""
+"""From a YAML file to a Document, and `section.key=value` into it."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from vitdfq.common.errors import InputError, RecipeError, one_line
 from vitdfq.recipe.document import Document, Keys, kind
+from vitdfq.recipe.old_names import current_key
 
 DEEPEST = 32
+LARGEST = 256 << 10  # bytes
+
+
+def read_file(path: Path) -> Document:
+    """Read a recipe file.
+
+    Raises:
+        InputError: it cannot be read.
+        RecipeError: too large, not a text file, or as `read_document`.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise RecipeError(f"{path}: larger than {LARGEST >> 10} KiB; a recipe is a page of text")
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not a YAML text file ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    return read_document(str(path), text)
 
 
 def read_document(name: str, text: str) -> Document:
-    """Parse YAML, remembering where each key stands.
+    """Parse YAML and note the line of each key.
 
     Raises:
         RecipeError: not YAML, not a mapping, a key given twice, an alias or a tag.
@@ -52,7 +73,7 @@ def _load(text: str) -> tuple[Any, Any]:
 
 
 def _walk(node: Any, keys: Keys, document: Document) -> None:
-    document.lines.setdefault(keys, node.start_mark.line + 1)
+    document.places.setdefault(keys, f"{document.name}:{node.start_mark.line + 1}")
     if isinstance(node, yaml.ScalarNode):
         if node.style is None:
             document.texts[keys] = node.value
@@ -62,9 +83,10 @@ def _walk(node: Any, keys: Keys, document: Document) -> None:
     else:
         for key_node, child in node.value:
             path = (*keys, yaml.safe_load(yaml.serialize(key_node)))
-            if path in document.lines:
-                document.fail(path, f"given twice, here and in line {key_node.start_mark.line + 1}")
-            document.lines[path] = key_node.start_mark.line + 1
+            line = key_node.start_mark.line + 1
+            if path in document.places:
+                document.fail(path, f"given twice, here and in line {line}")
+            document.places[path] = f"{document.name}:{line}"
             _walk(child, path, document)
 
 
@@ -73,7 +95,7 @@ def set_value(document: Document, assignment: str) -> None:
 
     Raises:
         InputError: there is no "=".
-        RecipeError: the value is not YAML, or the path leads through something that is not a mapping or a list.
+        RecipeError: the value is not YAML; the path leads through a scalar; the key is set under its old name and today's.
     """
     flag = f"--set {assignment}"
     path, equals, text = assignment.partition("=")
@@ -87,21 +109,22 @@ def set_value(document: Document, assignment: str) -> None:
         raise RecipeError(f"{flag}: the value is not YAML ({problem})") from None
     holder, keys = document.content, ()
     for name in names[:-1]:
-        key = _key_in(holder, name, keys, flag)
+        key = current_key(document, (*keys, _key_in(holder, name, keys, flag)), flag)
         if isinstance(holder, dict) and holder.get(key) is None:
             holder[key] = {}
         holder, keys = holder[key], (*keys, key)
-    key = _key_in(holder, names[-1], keys, flag)
+    key = current_key(document, (*keys, _key_in(holder, names[-1], keys, flag)), flag)
     holder[key], keys = value, (*keys, key)
-    for known in (document.lines, document.texts):
-        for old in [old for old in known if old[: len(keys)] == keys]:
-            del known[old]
+    earlier = document.flags.get(keys, flag)
+    if earlier.partition("=")[0] != flag.partition("=")[0]:
+        raise RecipeError(f"{flag}: sets the same key as {earlier}, under another name")
+    document.forget(keys)
     document.flags[keys] = flag
     document.texts[keys] = text.strip()
 
 
 def _key_in(holder: Any, name: str, keys: Keys, flag: str) -> str | int:
-    """The key that `name` is in a mapping, or the index that it is in a list."""
+    """Return `name` as the key of a mapping, or as the index of a list."""
     dotted = ".".join(map(str, keys))
     if isinstance(holder, dict):
         return name

@@ -1,8 +1,9 @@
-"""Check keyword arguments against the signature that will receive them: unknown, missing, of the wrong type."""
+"""Check keyword arguments against the function or dataclass that receives them: unknown keys, wrong types."""
 
 import inspect
 import types
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -26,22 +27,30 @@ EXPECTED = {
 }
 
 
-def keywords(function: Callable, *positional: str) -> dict[str, Any]:
-    """Return name -> annotation of what a recipe may say: keyword-only parameters that YAML can express.
+def keywords(target: Callable[..., Any], *positional: str) -> dict[str, Any]:
+    """Return name -> annotation of the arguments that a recipe may give, as far as YAML can express them.
 
-    `positional` names further parameters to take; a `**rest` parameter stands under the name "**".
+    Args:
+        target: a function, whose keyword-only parameters count, or a dataclass, whose fields count.
+        positional: further parameters of the function. A `**rest` parameter is returned under the name "**".
     """
-    hints = get_type_hints(function)
-    found = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        annotation = hints.get(name, Any)
+    hints = get_type_hints(target)
+    known: dict[str, Any] = {}
+    for name, parameter in inspect.signature(target).parameters.items():
+        annotation = hints.get(name) or (Any if parameter.annotation is parameter.empty else parameter.annotation)
         if parameter.kind is parameter.VAR_KEYWORD:
-            found["**"] = annotation
-        elif parameter.kind is parameter.KEYWORD_ONLY or name in positional:
+            known["**"] = annotation
+        elif is_dataclass(target) or parameter.kind is parameter.KEYWORD_ONLY or name in positional:
             expressible = _in_yaml(annotation)
             if expressible is not None:
-                found[name] = expressible
-    return found
+                known[name] = expressible
+    return known
+
+
+def defaults(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return name -> default of the parameters of a function, or the fields of a dataclass, that have one."""
+    parameters = inspect.signature(target).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
 def check_keywords(document: Document, keys: Keys, known: Mapping[str, Any]) -> None:
@@ -60,6 +69,7 @@ def check_keywords(document: Document, keys: Keys, known: Mapping[str, Any]) -> 
 
 
 def unknown_key(key: Any, choices: Collection[str] = ()) -> str:
+    """Return the message for a key that is not one of the choices, or that YAML does not read as text."""
     if not isinstance(key, str):
         trap = " (as it does on, off, yes and no)" if isinstance(key, bool) else ""
         return f"unknown key: YAML reads it as {kind(key)}{trap}; put it in quotes if you mean text"
@@ -70,7 +80,7 @@ def check_value(document: Document, keys: Keys, annotation: Any) -> None:
     """Check the value at `keys` against a type, strictly; an int may stand for a float.
 
     Raises:
-        RecipeError: it does not fit; the message gives the value and what was expected.
+        RecipeError: it does not fit; with the value and the expected type.
     """
     value = document.value(keys)
     try:
@@ -88,10 +98,10 @@ def check_value(document: Document, keys: Keys, annotation: Any) -> None:
 
 
 def check_plain(document: Document, keys: Keys = ()) -> None:
-    """Only what YAML and JSON both hold: no dates, no sets, no objects, no endless numbers; mappings with text keys.
+    """Check that the content is what YAML and JSON both can hold: no dates, sets, objects or huge numbers; keys are text.
 
     Raises:
-        RecipeError: naming the first value that is something else.
+        RecipeError: at the first other value.
     """
     value = document.value(keys)
     if isinstance(value, dict):
@@ -109,7 +119,7 @@ def check_plain(document: Document, keys: Keys = ()) -> None:
 
 
 def _in_yaml(annotation: Any) -> Any:
-    """The part of a union that YAML can express; None if that is nothing, or only null."""
+    """Return the members of a union that YAML can express; None if there are none but null."""
     if get_origin(annotation) in (Union, types.UnionType):
         members = [member for member in map(_in_yaml, get_args(annotation)) if member is not None]
         if all(member is type(None) for member in members):
@@ -121,7 +131,7 @@ def _in_yaml(annotation: Any) -> Any:
 
 
 def _inside(value: Any, location: tuple[int | str, ...]) -> Keys:
-    """The part of pydantic's location that leads into the value (it also names members of unions)."""
+    """Return the part of pydantic's location that leads into the value (it also names members of unions)."""
     place: list[Any] = []
     for step in location:
         if isinstance(value, (dict, list)):

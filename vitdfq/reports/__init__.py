@@ -1,1 +1,1 @@
-"""What people look at: tables, plots, image grids, and the gates of a run."""
+"""Reports for people: tables, plots, image grids, errors by unit, and the accuracy gate of a run."""

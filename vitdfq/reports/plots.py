@@ -1,5 +1,6 @@
-"""Plots for people; they need matplotlib, the extra `[report]`, and are left out without it."""
+"""Plots. They need matplotlib, of the extra `[report]`; without it no plot is written."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from vitdfq.common.files import written_whole
-from vitdfq.runtime.progress import say
 
-MOST_HEADS = 3
+logger = logging.getLogger(__name__)
+
+MAX_HEADS = 3
 
 
 def plot_unit_sqnr(sqnr: dict[str, float], path: Path) -> None:
-    """Write a chart of `report.unit_sqnr`: how much of the teacher's signal is left after each unit."""
+    """Write a chart of `sqnr.unit_sqnr`: the ratio of the teacher's signal to the quantization noise after each unit."""
     with _figure(path, (8, 3.2)) as figure:
         if figure is None:
             return
@@ -27,13 +29,13 @@ def plot_unit_sqnr(sqnr: dict[str, float], path: Path) -> None:
 
 
 def plot_comparison(rows: list[dict[str, Any]], columns: dict[str, str], title: str, teacher: dict[str, Any], path: Path) -> None:
-    """Write one bar chart a column, a bar a row with its standard deviation; rows that use real data are hatched.
+    """Write a bar chart for each column: a bar for each row, with its standard deviation. Rows of real images are hatched.
 
     Args:
         rows: entries of compare.json's "rows".
-        columns: key of a number -> title of its chart.
-        title: of the whole.
-        teacher: its numbers under the same keys are drawn as a line.
+        columns: key of a score -> title of its chart.
+        title: of the figure.
+        teacher: scores of the teacher by the same keys; a dotted line marks each.
         path: of the PNG.
     """
     across = 3
@@ -46,7 +48,7 @@ def plot_comparison(rows: list[dict[str, Any]], columns: dict[str, str], title: 
         for axes in list(grid.flat)[len(columns) :]:
             axes.set_axis_off()
         places = range(len(rows))
-        for axes, (key, head) in zip(grid.flat, columns.items(), strict=False):
+        for axes, (key, heading) in zip(grid.flat, columns.items(), strict=False):
             values, spreads = ([row[kind][key] or 0 for row in rows] for kind in ("mean", "sd"))
             hatches = ["//" if row["uses_data"] else "" for row in rows]
             axes.barh(places, values, xerr=spreads, hatch=hatches, color="#7a9cc6", edgecolor="#33506e", capsize=3)
@@ -54,17 +56,17 @@ def plot_comparison(rows: list[dict[str, Any]], columns: dict[str, str], title: 
             if teacher.get(key) is not None:
                 axes.axvline(teacher[key], color="black", linestyle=":")
                 ends.append(teacher[key])
-            if min(ends) > 0.7 * max(ends):  # all alike: look closer
-                head = f"{head} (axis cut)"
+            if min(ends) > 0.7 * max(ends):  # similar values: an axis from zero would hide their differences
+                heading = f"{heading} (axis cut)"
                 axes.set_xlim(min(ends) - 0.5 * (max(ends) - min(ends)) - 0.01, max(ends) + 0.1 * (max(ends) - min(ends)) + 0.01)
-            axes.set_title(head, fontsize=9)
+            axes.set_title(heading, fontsize=9)
             axes.set_yticks(places, [row["title"] for row in rows], fontsize=8)
             axes.tick_params(axis="x", labelsize=8)
         grid[0, 0].invert_yaxis()
 
 
 def plot_attention(pixels: Tensor, maps: Tensor, priors: Tensor | None, path: Path) -> None:
-    """Write a row for each image: the image, then for a few heads the attention on its patches and the head's prior beside it.
+    """Write a row for each image: the image, then the attention of a few heads on its patches, each beside its prior.
 
     Args:
         pixels: (B, H, W, 3) bytes.
@@ -72,7 +74,7 @@ def plot_attention(pixels: Tensor, maps: Tensor, priors: Tensor | None, path: Pa
         priors: (B, num_heads, h, w), or None if the method has none.
         path: of the PNG.
     """
-    heads = min(maps.shape[1], MOST_HEADS)
+    heads = min(maps.shape[1], MAX_HEADS)
     columns = [("image", pixels)]
     for head in range(heads):
         columns.append((f"head {head}", maps[:, head]))
@@ -82,9 +84,9 @@ def plot_attention(pixels: Tensor, maps: Tensor, priors: Tensor | None, path: Pa
         if figure is None:
             return
         grid = figure.subplots(len(pixels), len(columns), squeeze=False)
-        for row, line in enumerate(grid):
-            for axes, (name, pictures) in zip(line, columns, strict=True):
-                axes.imshow(pictures[row].numpy(), cmap="magma")
+        for row, row_axes in enumerate(grid):
+            for axes, (name, values) in zip(row_axes, columns, strict=True):
+                axes.imshow(values[row].numpy(), cmap="magma")
                 axes.set_axis_off()
                 if row == 0:
                     axes.set_title(name, fontsize=9)
@@ -96,7 +98,7 @@ def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        say(f"{path.name} left out: pip install 'vitdfq[report]' brings matplotlib")
+        logger.info(f"{path.name} left out: pip install 'vitdfq[report]' brings matplotlib")
         yield None
         return
     figure = Figure(figsize=size, layout="constrained")

@@ -1,4 +1,4 @@
-"""The arithmetic and the words of a table of comparison: means over seeds, how they spread, and markdown."""
+"""The tables of `vitdfq run` and `vitdfq compare`: means and standard deviations over seeds, as rich tables and as markdown."""
 
 from collections.abc import Iterable
 from statistics import mean, stdev
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from vitdfq.quantization.options import bits_name
 
-COLUMNS = {  # key in compare.json -> (head of the column, digits)
+COLUMNS = {  # key in compare.json -> (heading of the column, digits)
     "num_images": ("images", 0),
     "top1": ("top-1 %", 2),
     "agreement": ("agreement %", 2),
@@ -25,47 +25,49 @@ TEACHER = "(teacher, float32)"
 
 
 def summarize(cells: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Sum up the cells of one row, one a seed: {"n": cells without an error, "mean": {...}, "sd": {...}, "error": first or None}.
+    """Summarize the cells of one row, one for each seed.
 
-    `sd` is the sample's, with n - 1; None where there are not two values. A value that is None is left out of mean and sd.
+    Returns:
+        "n": the number of cells without an error. "mean" and "sd": by column, over the values that are not None; "sd" is the
+        sample standard deviation (n - 1), None for fewer than two values. "error": the first error, or None.
     """
     cells = list(cells)
-    good = [cell for cell in cells if "error" not in cell]
-    values = {key: [cell[key] for cell in good if cell[key] is not None] for key in COLUMNS}
+    complete = [cell for cell in cells if "error" not in cell]
+    values = {key: [cell[key] for cell in complete if cell[key] is not None] for key in COLUMNS}
     return {
-        "n": len(good),
-        "mean": {key: mean(found) if found else None for key, found in values.items()},
-        "sd": {key: stdev(found) if len(found) > 1 else None for key, found in values.items()},
+        "n": len(complete),
+        "mean": {key: mean(numbers) if numbers else None for key, numbers in values.items()},
+        "sd": {key: stdev(numbers) if len(numbers) > 1 else None for key, numbers in values.items()},
         "error": next((cell["error"] for cell in cells if "error" in cell), None),
     }
 
 
-def cells(content: dict[str, Any]) -> list[list[str]]:
-    """The table as text: heads, the teacher's row, then a row for each entry of `content["rows"]`."""
-    lines = [["calibrated on", "n", *(head for head, _ in COLUMNS.values())]]
-    lines.append([TEACHER, "", "", f"{content['teacher']['top1']:.2f}", *[""] * (len(COLUMNS) - 2)])
+def text_rows(content: dict[str, Any]) -> list[list[str]]:
+    """The cells as text: headings, the teacher's row, then a row for each entry of `content["rows"]`."""
+    rows = [["calibrated on", "n", *(heading for heading, _ in COLUMNS.values())]]
+    rows.append([TEACHER, "", "", f"{content['teacher']['top1']:.2f}", *[""] * (len(COLUMNS) - 2)])
     for row in content["rows"]:
-        numbers = [number(row["mean"][key], row["sd"][key], digits) for key, (_, digits) in COLUMNS.items()]
-        lines.append([row["title"], str(row["n"]), *numbers])
-    return lines
+        numbers = [format_number(row["mean"][key], row["sd"][key], digits) for key, (_, digits) in COLUMNS.items()]
+        rows.append([row["title"], str(row["n"]), *numbers])
+    return rows
 
 
-def number(value: float | None, spread: float | None, digits: int) -> str:
-    """ "90.57 ± 0.12"; without the spread where there is none, or none to speak of."""
+def format_number(value: float | None, sd: float | None, digits: int) -> str:
+    """Return "90.57 ± 0.12"; without a standard deviation, or for a whole number, "90.57"."""
     if value is None:
         return ""
-    return f"{value:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None and digits else "")
+    return f"{value:.{digits}f}" + (f" ± {sd:.{digits}f}" if sd is not None and digits else "")
 
 
 def title(content: dict[str, Any]) -> str:
-    """What the table is about, in one line."""
+    """The table's title, in one line: model, bits, number of test images, seeds."""
     bits = content["bits"].upper()
     seeds = f"seed{'s' * (len(content['seeds']) > 1)} {', '.join(map(str, content['seeds']))}"
     return f"{content['teacher']['name']}: {bits} on {content['teacher']['num_images']:,} images, {seeds}"
 
 
 def notes(content: dict[str, Any]) -> str:
-    """What a reader of the table has to know."""
+    """Notes below the table: the meaning of ±, the row of real images, and the rows that failed."""
     lines = ["mean ± standard deviation over n seeds" if len(content["seeds"]) > 1 else "one seed: no spread is known"]
     if any(row["uses_data"] for row in content["rows"]):
         lines.append("the row of real images uses data (without labels, never evaluated): a reference, not a data-free result")
@@ -74,46 +76,51 @@ def notes(content: dict[str, Any]) -> str:
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """The page compare.md: the table, its notes, and the pictures beside it."""
-    heads, *lines = cells(content)
-    marks = ["-", *["-:"] * (len(heads) - 1)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in (heads, marks, *lines))
-    listed = "\n".join(f"- {line}" for line in notes(content).splitlines())
+    """The page compare.md: the table, its notes and links to the pictures."""
+    headings, *rows = text_rows(content)
+    alignment = ["-", *["-:"] * (len(headings) - 1)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in (headings, alignment, *rows))
+    bullets = "\n".join(f"- {line}" for line in notes(content).splitlines())
     pictures = "\n\n".join(
         f"### {row['title']}\n\n" + "\n".join(f"![{path}]({path})" for path in row["pictures"])
         for row in content["rows"]
         if row["pictures"]
     )
-    return f"# {title(content)}\n\n{table}\n\n{listed}\n\n{pictures}".rstrip() + "\n"
+    return f"# {title(content)}\n\n{table}\n\n{bullets}\n\n{pictures}".rstrip() + "\n"
 
 
 def summary_table(metrics: dict[str, Any]) -> Table:
-    """The table that ends a run: teacher, student, and a student of each baseline."""
+    """The table at the end of a run: the teacher, the student, and a student of each baseline, at each number of bits."""
     student, size = metrics["student"], metrics["size"]
-    bits = bits_name(student["weight_bits"], student["activation_bits"]).upper()
-    images = f"{metrics['teacher']['num_images']:,} images"
-    table = Table(title=f"{metrics['teacher']['name']}: {bits} on {images}, seed {metrics['seed']}")
+    bits = bits_name(student["weight_bits"], student["activation_bits"])
+    method, also = metrics["synthesis"]["method"], metrics.get("also_bits", {})
+    heading = f"{metrics['teacher']['name']} on {metrics['teacher']['num_images']:,} images, seed {metrics['seed']}"
+    table = Table(title=heading)
+    table.add_column("bits")
     table.add_column("calibrated on")
     for column in ("top-1 %", "top-5 %", "agreement %", "logits SQNR dB", "MB"):
         table.add_column(column, justify="right")
 
-    def add(title: str, row: dict[str, Any], num_bytes: int) -> None:
-        numbers = (row.get(key) for key in ("top1", "top5", "agreement", "logits_sqnr_db"))
-        cells = ("" if number is None else f"{number:.2f}" for number in numbers)
-        table.add_row(title, *cells, f"{num_bytes / 1e6:.2f}")
+    def add(bits: str, title: str, row: dict[str, Any], num_bytes: int | None) -> None:
+        numbers = [row.get(key) for key in ("top1", "top5", "agreement", "logits_sqnr_db")]
+        numbers.append(None if num_bytes is None else num_bytes / 1e6)
+        table.add_row(bits, title, *("" if number is None else f"{number:.2f}" for number in numbers))
 
-    add("(teacher, float32)", metrics["teacher"], size["float_bytes"])
-    for name, row in [(metrics["synthesis"]["method"], student), *metrics["baselines"].items()]:
-        add(f"{name} images", row, size["packed_bytes"])
+    add("float32", "(teacher)", metrics["teacher"], size["float_bytes"])
+    by_bits = {bits: {"student": student, "baselines": metrics["baselines"]}} | also
+    for name, rows in by_bits.items():
+        packed = size["packed_bytes"] if name == bits else None  # students at other bits are not saved
+        for title, row in [(method, rows["student"]), *rows["baselines"].items()]:
+            add(name.upper(), f"{title} images", row, packed)
     return table
 
 
 def comparison_table(content: dict[str, Any]) -> Table:
-    """The table of `vitdfq compare`, from what compare.json holds."""
-    heads, *lines = cells(content)
-    table = Table(title=title(content), caption=Text(notes(content)))  # an error's brackets are no markup
-    for index, head in enumerate(heads):
-        table.add_column(head, justify="right" if index else "left")
-    for line in lines:
-        table.add_row(*line)
+    """The table of `vitdfq compare`, from the content of compare.json."""
+    headings, *rows = text_rows(content)
+    table = Table(title=title(content), caption=Text(notes(content)))  # as Text: brackets in an error are no markup
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
     return table

@@ -1,13 +1,12 @@
-"""Several processes that do one run together: which of them this is, what its share is, what all of them found (accelerate).
+"""Several processes that do one run together (accelerate, torch.distributed): rank, shares of work, collective operations.
 
-Nothing here needs a launcher: a process by itself has every share, and hears only from itself. Work is cut into parts in a way
-that does not depend on how many processes there are, and what the parts give is put together in their order, so that two
-processes find what one does.
+No launcher is needed: a single process has every share. Work is cut into parts in a way that does not depend on the number of
+processes, and results are put together in the order of the parts, so that two processes compute what one does.
 """
 
 import atexit
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,15 +17,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
-PATIENCE = timedelta(minutes=10)  # with a process that may be failing as this one did
-_started = False  # a process group of the caller's own is none of ours
-_failed: Any = None  # where those that failed meet: what they say there is never taken for what others wait for elsewhere
+FAILURE_TIMEOUT = timedelta(minutes=10)  # for the other processes to fail as this one did
+_started = False  # a process group that the caller opened is not ours
+_failed: Any = None  # a group of its own for failures, so that its barrier cannot be confused with other collectives
 
 
 def start() -> "torch.device":
-    """Meet the other processes of this launch, if there are any; return the device of this one.
+    """Join the other processes of this launch, if there are any; return the device of this one.
 
-    Until this is called a process works by itself, also under a launcher.
+    Before this call a process works by itself, also under a launcher.
 
     Raises:
         LaunchError: the launcher started several processes that do not see each other; each would write the same files.
@@ -43,11 +42,11 @@ def start() -> "torch.device":
             "files; on CPUs set ACCELERATE_USE_CPU=true and launch with --multi_gpu, or use torchrun"
         )
     if not _started:
-        atexit.register(accelerator.end_training)  # NCCL wants to be told
+        atexit.register(accelerator.end_training)  # NCCL needs an orderly end
         if launched > 1:
             from torch import distributed
 
-            _failed = distributed.new_group(backend="gloo", timeout=PATIENCE)
+            _failed = distributed.new_group(backend="gloo", timeout=FAILURE_TIMEOUT)
     _started = True
     return accelerator.device
 
@@ -67,37 +66,37 @@ def is_main() -> bool:
     return index() == 0
 
 
-def speaks() -> bool:
-    """Whether this process speaks: the main one, which before `start` only the launcher knows."""
+def is_reporting() -> bool:
+    """Whether this process reports to the user: the main one, which before `start` only the launcher knows."""
     return is_main() if _started else int(os.environ.get("RANK", 0)) == 0
 
 
 def gathered(mine: T) -> list[T]:
-    """What each process has, in the order of the processes; every process gets all of it. Tensors must be on the CPU."""
+    """Each process's object, in the order of the processes, in every process. Tensors must be on the CPU."""
     group = _group()
     if group is None:
         return [mine]
-    found: list[Any] = [None] * count()
-    group.all_gather_object(found, mine)
-    return found
+    gathered_objects: list[Any] = [None] * count()
+    group.all_gather_object(gathered_objects, mine)
+    return gathered_objects
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """What `make` returns, or raises, in the main process; it is called in no other."""
+    """The result, or the exception, of `make` in the main process, which alone calls it."""
     group = _group()
     if group is None:
         return make()
-    said: list[Any] = [(None, None)]
+    outcome: list[Any] = [(None, None)]
     if is_main():
         try:
-            said = [(make(), None)]
+            outcome = [(make(), None)]
         except Exception as error:
-            said = [(None, error)]
-    group.broadcast_object_list(said, src=0)
-    found, failure = said[0]
+            outcome = [(None, error)]
+    group.broadcast_object_list(outcome, src=0)
+    result, failure = outcome[0]
     if failure is not None:
         raise failure
-    return found
+    return result
 
 
 def agreed(tensors: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
@@ -106,23 +105,23 @@ def agreed(tensors: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
 
 
 def failed_in_all() -> bool:
-    """Whether every process has failed; asked by one that has. The others may wait for it elsewhere: then it must not go on."""
+    """Whether every process has failed; called by one that has. Otherwise the others wait elsewhere."""
     group = _group()
     if group is None:
         return True
     try:
         group.barrier(_failed)
-    except RuntimeError:  # somebody did not come
+    except RuntimeError:  # some process did not arrive
         return False
     return True
 
 
 def share(parts: Sequence[T]) -> Sequence[T]:
-    """The parts that this process does."""
+    """The parts that this process works on."""
     return parts[index() :: count()]
 
 
-def shared_out(parts: Sequence[T], do: Callable[[T], R], done: Callable[[T, R], None]) -> list[R]:
+def shared_out(parts: Sequence[T], do: Callable[[T], R], done: Callable[[T, R], None] = lambda part, result: None) -> list[R]:
     """Do all parts, each in one process; return the results in the order of the parts, to every process.
 
     In a round, every process does one part; when it is over, `done(part, result)` is called for each of them in every process.
@@ -130,21 +129,22 @@ def shared_out(parts: Sequence[T], do: Callable[[T], R], done: Callable[[T, R], 
     Raises:
         Exception: of the first part that failed, in every process, when its round is over.
     """
-    results = []
+    results: list[R] = []
     for first in range(0, len(parts), count()):
         turn = parts[first : first + count()]
-        result, failure = None, None
+        result: Any = None
+        failure: Exception | None = None
         if index() < len(turn):
             try:
                 result = do(turn[index()])
             except Exception as error:
                 failure = error
-        said = list(zip(turn, gathered((result, failure)), strict=False))
-        for part, (found, failed) in said:
+        outcomes = list(zip(turn, gathered((result, failure)), strict=False))
+        for part, (value, failed) in outcomes:
             if failed is None:
-                done(part, found)
-                results.append(found)
-        for _, (_, failed) in said:
+                done(part, value)
+                results.append(value)
+        for _, (_, failed) in outcomes:
             if failed is not None:
                 raise failed
     return results
@@ -155,19 +155,6 @@ def summed(value: "torch.Tensor") -> "torch.Tensor":
     if group := _group():
         group.all_reduce(value)
     return value
-
-
-def sum_gradients(parameters: "Iterable[torch.Tensor]") -> None:
-    """Replace each parameter's gradient by the sum over the processes; one without a gradient counts as zero."""
-    if count() == 1:
-        return
-    import torch
-
-    parameters = list(parameters)
-    flat = [torch.zeros_like(own).flatten() if own.grad is None else own.grad.flatten() for own in parameters]
-    sums = summed(torch.cat(flat)).split([own.numel() for own in parameters])  # one message instead of hundreds
-    for own, total in zip(parameters, sums, strict=True):
-        own.grad = total.view_as(own).clone()
 
 
 def _group() -> Any:

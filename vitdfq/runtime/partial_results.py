@@ -1,24 +1,23 @@
-"""What is finished of a stage that is not: parts on disk, so that the same command goes on where it was killed."""
+"""Finished parts of an unfinished stage, on disk, so that the same command goes on where it was killed."""
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from torch import Tensor
-
 from vitdfq.common.errors import InputError
 from vitdfq.common.files import read_json, write_text
 from vitdfq.common.safetensors_io import digest, read_metadata, read_tensors, write_tensors
 from vitdfq.runtime import distributed
-from vitdfq.runtime.progress import say
+from vitdfq.runtime.run import Tensors
 
-Tensors = dict[str, Tensor]
+logger = logging.getLogger(__name__)
 
 
 class Clock:
-    """Seconds that a stage has taken so far, those before it was interrupted included, up to its last part then."""
+    """Seconds of a stage so far; those of an interrupted start count up to its last part."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.start = path, time.monotonic()
@@ -36,49 +35,49 @@ class Clock:
 
 
 class PartialResults:
-    """Parts by name. Without a folder nothing is kept, and nothing is found: calls from Python need no folder.
+    """Parts by name. Without a folder nothing is kept: calls from Python need no folder.
 
-    A shelf belongs to one call: its folder is named by all that shapes the result (`ArtifactStore.shelf`), and a part is believed to be
-    of this call. Only the main process writes and reads; what it finds, all processes get.
+    The parts belong to one computation: their folder is named by all that shapes its result (`ArtifactStore.run`). Only the main
+    process writes and reads; all processes receive what it read.
     """
 
     def __init__(self, folder: Path | None = None, clock: Clock | None = None) -> None:
         self.folder, self.clock = folder, clock
 
     def part(self, name: str) -> "PartialResults":
-        """A shelf of its own in this one."""
+        """A name space of its own inside this one."""
         return self if self.folder is None or not name else PartialResults(self.folder / name, self.clock)
 
     def seconds(self) -> float:
-        """What the call has taken since its shelf was made, and before it was interrupted, up to the last part then."""
+        """Seconds of the computation so far, an interrupted start included up to its last part."""
         return 0.0 if self.clock is None else self.clock.seconds()
 
     def get(self, name: str) -> Tensors | None:
-        """The part, or None if it is not there; one that was changed since it was written is removed."""
+        """The part, or None if there is none; a damaged part is removed."""
         return None if self.folder is None else distributed.from_main(lambda: self._read(name))
 
     def put(self, name: str, part: Tensors) -> None:
-        """Keep a part; every process that calls it has the same one."""
+        """Keep a part; every process calls this with the same tensors."""
         if self.folder is not None and distributed.is_main():
             write_tensors(self._path(name), part, {"sha256": digest(part)})
             if self.clock is not None:
                 self.clock.note()
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Those of the parts that `get` would not find: exactly what `all` makes."""
+        """Those of the parts that `compute_missing` would compute."""
         if self.folder is None:
             return list(names)
         return distributed.from_main(lambda: [name for name in names if self._read(name) is None])
 
-    def all(self, names: Iterable[str], make: Callable[[str], Tensors]) -> list[Tensors]:
-        """The parts of these names, in their order, in every process; those missing are shared out over the processes."""
-        found = {name: self.get(name) for name in names}
-        missing = [name for name, part in found.items() if part is None]
-        found |= dict(zip(missing, distributed.shared_out(missing, make, done=self.put), strict=True))
-        return [part for part in found.values() if part is not None]
+    def compute_missing(self, names: Iterable[str], compute: Callable[[str], Tensors]) -> list[Tensors]:
+        """The parts of these names, in their order, in every process; the processes share the missing ones."""
+        parts = {name: self.get(name) for name in names}
+        missing = [name for name, part in parts.items() if part is None]
+        parts |= dict(zip(missing, distributed.shared_out(missing, compute, done=self.put), strict=True))
+        return [part for part in parts.values() if part is not None]
 
     def clear(self) -> None:
-        """Forget all parts: the stage they belong to is finished, or was begun otherwise."""
+        """Remove all parts: the computation is finished, or has other inputs now."""
         if self.folder is not None and distributed.is_main():
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -96,16 +95,6 @@ class PartialResults:
                 return part
         except InputError:  # damaged
             pass
-        say(f"{path}: changed since it was written; made again")
+        logger.info(f"{path}: changed since it was written; computed again")
         path.unlink()
         return None
-
-
-def joined(**owners: Tensors) -> Tensors:
-    """The tensors of several owners as one part."""
-    return {f"{owner}/{name}": value for owner, held in owners.items() for name, value in held.items()}
-
-
-def under(part: Tensors, owner: str) -> Tensors:
-    """What `joined` took from one owner."""
-    return {name.removeprefix(f"{owner}/"): value for name, value in part.items() if name.startswith(f"{owner}/")}

@@ -1,70 +1,110 @@
 """Progress on stderr: a live bar with rate and time left on a terminal, plain lines now and then elsewhere."""
 
+import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as LiveDisplay
 
-from vitdfq.runtime import distributed, trackers
+from vitdfq.runtime import distributed
+from vitdfq.runtime.run import Progress
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
+logger = logging.getLogger("vitdfq")
 SECONDS_BETWEEN_LINES = 10.0
-quiet = False  # set by the command line's --quiet
+
+Listener = Callable[[dict[str, float], int], None]
+"""Called with a bar's numbers, {"distill/loss": 0.5}, and the step; a tracker (`trackers.py`), for example."""
 
 
-def say(message: str, own: bool = False) -> None:
-    """Print one line about what happens. Of several processes the main one speaks, and each of its `own` share of the work."""
-    if quiet or not (own or distributed.speaks()):
-        return
-    who = f"process {distributed.index()}: " if own and distributed.count() > 1 else ""
-    console.print(who + message, markup=False)
+class ConsoleHandler(logging.Handler):
+    """Prints the library's messages on stderr, a line each: those of the main process, and those marked `every_process`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        every_process = getattr(record, "every_process", False)
+        if not (every_process or distributed.is_reporting()):
+            return
+        prefix = f"process {distributed.index()}: " if every_process and distributed.count() > 1 else ""
+        console.print(prefix + record.getMessage(), markup=False)
+
+
+def show_messages(level: int = logging.INFO) -> None:
+    """Let the library's messages from `level` on appear on stderr; without this call only warnings do."""
+    if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
+        logger.addHandler(ConsoleHandler())
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def is_quiet() -> bool:
+    """Whether messages and bars are switched off, as by the command line's --quiet."""
+    return not logger.isEnabledFor(logging.INFO)
 
 
 @contextmanager
-def bar(title: str, total: int) -> Iterator["Bar"]:
-    """Show the progress of `total` steps; call the yielded bar's `advance(amount, **numbers)` after each."""
-    if quiet or not sys.stderr.isatty() or not distributed.speaks():
-        yield Bar(title, total, live=None)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[numbers]}"),
-    )
-    with Progress(*columns, console=console, transient=False) as live:
-        yield Bar(title, total, live)
+def quiet() -> Iterator[None]:
+    """Show neither messages nor bars inside the block."""
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
-class Bar:
+class ProgressBar(Progress):
     """Counts steps; draws them through rich, or prints a line every few seconds where there is no terminal."""
 
-    def __init__(self, title: str, total: int, live: Progress | None) -> None:
-        self.title, self.total, self.live = title, total, live
-        self.done, self.skipped, self.start = 0, 0, time.monotonic()
+    def __init__(self, title: str, total: int, listeners: Sequence[Listener] = ()) -> None:
+        super().__init__(total)
+        self.listeners = listeners
+        self.title, self.skipped, self.start = title, 0, time.monotonic()
         self.last_line = self.start
-        self.task = live.add_task(title, total=total, rate="", numbers="") if live else None
+        self.live: LiveDisplay | None = None
+        if not is_quiet() and sys.stderr.isatty() and distributed.is_reporting():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[numbers]}"),
+            )
+            self.live = LiveDisplay(*columns, console=console, transient=False)
+            self.task = self.live.add_task(title, total=total, rate="", numbers="")
 
-    def skip(self, amount: int) -> None:
-        """Count steps that an earlier start did: they say nothing of the rate."""
-        self.done, self.skipped = self.done + amount, self.skipped + amount
-        if self.live is not None and self.task is not None:
+    def __enter__(self) -> "ProgressBar":
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def skip(self, steps: int) -> None:
+        super().skip(steps)
+        self.skipped += steps
+        if self.live is not None:
             self.live.update(self.task, completed=self.done)
 
-    def advance(self, amount: int = 1, **numbers: float) -> None:
-        before, self.done = self.done, self.done + amount
-        trackers.log({f"{self.title}/{name}": value for name, value in numbers.items()}, self.done)
+    def advance(self, steps: int = 1, /, **numbers: float) -> None:
+        before = self.done
+        super().advance(steps)
+        if numbers:
+            named = {f"{self.title}/{name}": value for name, value in numbers.items()}
+            for listen in self.listeners:
+                listen(named, self.done)
         now = time.monotonic()
         rate = (self.done - self.skipped) / max(now - self.start, 1e-9)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        if self.live is not None and self.task is not None:
-            self.live.update(self.task, completed=self.done, rate=f"{rate:.1f}/s", numbers=shown)
+        values = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        if self.live is not None:
+            self.live.update(self.task, completed=self.done, rate=f"{rate:.1f}/s", numbers=values)
         elif now - self.last_line >= SECONDS_BETWEEN_LINES or before < self.total <= self.done:
-            left = max(0, self.total - self.done) / rate  # what is begun again goes beyond the total
-            say(f"{self.title}: {self.done}/{self.total}  {rate:.1f}/s  {left:.0f} s left  {shown}".rstrip())
+            left = max(0, self.total - self.done) / rate  # work that begins again goes beyond the total
+            logger.info(f"{self.title}: {self.done}/{self.total}  {rate:.1f}/s  {left:.0f} s left  {values}".rstrip())
             self.last_line = now

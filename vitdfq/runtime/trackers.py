@@ -1,17 +1,14 @@
-"""Losses and rates of long work, written where the user looks at those of other runs: tensorboard and others (accelerate)."""
+"""Losses and rates of long work in the trackers where a user looks at other runs: tensorboard and others (accelerate)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vitdfq.common.errors import RecipeError
 from vitdfq.common.lookup import lookup
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-_current: "Accelerator | None" = None
+from vitdfq.runtime import distributed
+from vitdfq.runtime.progress import Listener
 
 
 def check_tracker(name: str) -> None:
@@ -22,40 +19,37 @@ def check_tracker(name: str) -> None:
 
 
 @contextmanager
-def tracked(names: Sequence[Any], run: str, folder: Path, config: dict[str, str]) -> Iterator[None]:
-    """Open trackers for as long as the block lasts; what `log` is told goes to them, from the main process.
+def tracked(names: Sequence[Any], run_name: str, folder: Path, config: dict[str, str]) -> Iterator[tuple[Listener, ...]]:
+    """Open trackers inside the block, in the main process; yield what writes the numbers of a progress bar to them.
 
     Args:
         names: of trackers, or `accelerate.tracking.GeneralTracker` objects.
-        run: what the run is called there.
-        folder: for those that write files; they get a folder `trackers` in it.
-        config: what else to note down about the run.
+        run_name: the name of the run there.
+        folder: trackers that write files get the folder `trackers` in it.
+        config: further text about the run.
 
     Raises:
         RecipeError: a tracker's package is not installed.
     """
-    global _current
-    if not names:
-        yield
+    if not names or not distributed.is_main():
+        yield ()
         return
-    from accelerate import Accelerator
-    from accelerate.tracking import get_available_trackers
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-    there = [str(name) for name in get_available_trackers()]
+    installed = [str(name) for name in get_available_trackers()]
+    trackers = []
     for name in names:
-        if isinstance(name, str) and name not in there:
-            raise RecipeError(f"trackers: {name} is not installed; found: {', '.join(there) or 'none'}")
-    _current = Accelerator(log_with=list(names), project_dir=folder / "trackers")
-    try:
-        _current.init_trackers(run, config=config)
-        yield
-        for tracker in _current.trackers:
-            tracker.finish()
-    finally:
-        _current = None
-
-
-def log(values: dict[str, float], step: int) -> None:
-    """Note numbers down, if a run is tracked."""
-    if _current is not None and values:
-        _current.log(values, step=step)
+        if not isinstance(name, str):
+            trackers.append(name)
+            continue
+        if name not in installed:
+            raise RecipeError(f"trackers: {name} is not installed; installed: {', '.join(installed) or 'none'}")
+        kind = LOGGER_TYPE_TO_CLASS[name]
+        trackers.append(kind(run_name, folder / "trackers") if kind.requires_logging_directory else kind(run_name))
+    for tracker in trackers:
+        if hasattr(tracker, "start"):  # accelerate from 1.9 opens a tracker in a step of its own
+            tracker.start()
+        tracker.store_init_configuration(config)
+    yield tuple(tracker.log for tracker in trackers)
+    for tracker in trackers:
+        tracker.finish()

@@ -1,9 +1,10 @@
-"""Images out of a teacher alone.
+"""Calibration images synthesized from a teacher alone, without any real image.
 
-`synthesize` (engine.py) names a preset of `METHODS`; invert.py optimises pixels against the preset's `LOSSES`,
-generate.py a conditional generator, and a student in turn with it where one is asked for (lessons.py). Every
-image has random streams of its own (seeds.py), from which come its classes (labels.py), regions (regions.py) and
-attention priors (priors.py), collected as views (views.py).
+`synthesize` (synthesize.py) resolves a preset of `METHODS` (presets.py, resolve.py) and runs one of two engines:
+`inversion/` optimizes pixels, `generator/` trains a conditional generator, optionally in turn with a quantized student.
+Both minimize the preset's `LOSSES` (losses/) on views of the images (targets/); objective/ provides what a loss reads.
+Procedural images (procedural.py) need no optimization. image_selection/ measures images and selects diverse ones.
+Every random number comes from a stream named by its purpose (seeds.py).
 """
 
 from vitdfq.synthesis.generator.train import Trained, train_generator

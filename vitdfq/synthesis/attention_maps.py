@@ -1,6 +1,7 @@
-"""Attention as pictures: where the last block looks, and where its prior asked it to."""
+"""Attention on the patch grid: what the last block attends to, and the priors that synthesis drew for it."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from vitdfq.models import attention_sites, record
 from vitdfq.models.family import AttentionSite
 from vitdfq.synthesis.objective.attention_rows import attention_rows, rows_name
 from vitdfq.synthesis.objective.context import TeacherFacts
-from vitdfq.synthesis.objective.terms import resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import resolve_losses
 from vitdfq.synthesis.resolve import method_of
 from vitdfq.synthesis.targets.views import draw_views
 
@@ -19,21 +20,21 @@ PRIOR = "attention_prior"
 
 @torch.no_grad()
 def attention_maps(teacher: nn.Module, images: Tensor) -> Tensor:
-    """Return (B, num_heads, h, w): how the last block's attention lies on the patches of images (B, 3, H, W), on the CPU."""
+    """Return (B, num_heads, h, w), on the CPU: the last block's attention to the patches of images (B, 3, H, W)."""
     site = attention_sites(teacher)[-1]
     with record(teacher, [rows_name(site)]) as recorded:
         teacher(images.to(next(teacher.parameters()).device))
     return _on_patches(attention_rows(recorded, site).cpu(), site)
 
 
-def attention_priors(teacher: nn.Module, count: int, section: dict[str, Any]) -> Tensor | None:
-    """Return (count, num_heads, h, w): the priors that images 0 to count - 1 of `synthesize(teacher, **section)` followed.
+def attention_priors(teacher: nn.Module, count: int, section: Mapping[str, Any]) -> Tensor | None:
+    """Return (count, num_heads, h, w): the priors of images 0 to count - 1 of `synthesize(teacher, **section)`.
 
-    None if the method has no attention priors, takes no step, or mixes other images in.
+    None if the method has no attention priors, takes no step, or mixes in images of other presets.
     """
     method = method_of(section)
     terms = resolve_losses(method.losses)
-    if method.steps == 0 or method.among or PRIOR not in [term.name for term in terms]:
+    if method.steps == 0 or method.mix or PRIOR not in [term.name for term in terms]:
         return None
     facts = TeacherFacts.of(teacher)
     site = facts.sites[-1]
@@ -42,7 +43,7 @@ def attention_priors(teacher: nn.Module, count: int, section: dict[str, Any]) ->
 
 
 def _on_patches(rows: Tensor, site: AttentionSite) -> Tensor:
-    """(B, num_windows, H, N) to (B, H, h, w); windows lie in a square, as they do in a square image."""
+    """(B, num_windows, H, N) -> (B, H, h, w). Windows form a square, as they do in a square image."""
     patches = rows[..., site.num_prefix_tokens :].unflatten(-1, site.grid)  # (B, windows, H, h, w)
     side = math.isqrt(site.num_windows)
     across = side if side**2 == site.num_windows else site.num_windows

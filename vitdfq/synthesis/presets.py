@@ -1,61 +1,82 @@
-"""The presets by name: what costs nothing, and published methods; "X-style" where a paper's equations were not available."""
+"""Synthesis presets by name: procedural images and published methods.
+
+"X-style" in a summary: the paper's equations were not available, and the preset is our reading of its abstract.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vitdfq.synthesis.generator.student_training import StudentTrainingConfig
 from vitdfq.synthesis.schedule import Schedule
 
 
 @dataclass(frozen=True)
+class StudentTrainingConfig:
+    """How a student is trained; `Method.student_training`.
+
+    Rates are relative to each layer's quantization step (see `training.trainable`): .001 of a 4-bit step of a ViT's weights is
+    about 2e-5, the size of the rates that papers give.
+    """
+
+    after: float = 0.1  # share of the run before the first step: a generator's first images carry no information
+    lr: float = 1e-3  # of weights, in quantization steps
+    scale_lr: float = 1e-4  # of activation scales, relative to each
+    temperature: float = 1.0  # GDFQ takes 20 and weighs the divergence by its square, as here
+    interpolate: float = 0.0  # share of the training images that are mixtures of two (AGM-style: .5)
+    refresh_every: int = 20  # steps between two fits of the ranges in the first half of the run; later they are only trained
+
+
+@dataclass(frozen=True)
 class Method:
-    """What `synthesize(method=...)` names. Each field but the first can be changed by a keyword of `synthesize`."""
+    """A preset: which losses, targets, schedule and engine make the images.
+
+    Every field is a keyword of `synthesize` that changes it, except seven that only a preset sets: `summary`,
+    `generator_losses`, `schedule`, `candidates`, `pairs`, `student_training` and `skip_if_noise_to_teacher`.
+    """
 
     summary: str
     losses: Mapping[str, Mapping[str, Any]]  # name -> {"weight": ..., option: ...}
     steps: int = 1000
-    lr: float | None = None  # None: schedule.default_lr of the teacher
-    labels: str = "soft"
+    lr: float | None = None  # None: schedule.default_lr of the teacher, or the generator engine's default
+    labels: str = "soft"  # a key of targets.labels.LABELS
     label_range: list[float] | None = None  # None: labels.default_label_range of the number of classes
-    max_regions: int = 1  # 1: whole images only
+    max_regions: int = 1  # regions with a class of their own per image; 1: whole images only
+    start: str = "noise"  # a key of PROCEDURAL: the image before the first step
+    parametrization: str = "pixels"  # a key of PARAMETRIZATIONS: the variables that the steps change
+    precision: str = "float32"  # a key of PRECISIONS: data type of the networks' matrix products
+    prune_at: Sequence[float] = ()  # shares of the run at which the 30 % least attended of the remaining patches are pruned
+    engine: str = "images"  # "images": optimize each image; "generator": train a generator that renders any number of them
+    student: str | None = None  # bits of a student trained in turn with the generator; None: no student
+    group_size: int | None = None  # images per group where images depend on each other, or per generator step; None: the engine's
+    mix: Mapping[str, float] = field(default_factory=dict)  # other preset -> share of the images that it makes
+    # From here on: set by presets only.
+    generator_losses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # changes to `losses` with a generator
     schedule: Schedule = field(default_factory=Schedule)
-    start: str = "noise"  # what images are before the first step
-    candidates: int = 1  # painted for each image that is kept, where there is no step; see `selection`
-    parametrization: str = "pixels"  # what the steps move
-    pairs: bool = False  # images 2i and 2i + 1 get the same classes and draws
-    precision: str = "float32"  # of the networks' products
-    prune_at: Sequence[float] = ()  # shares of the run at which 30 % of the patches leave it, those looked at least
-    of_generator: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # changes to the losses where a generator learns
-    engine: str = "images"  # what learns: each image by itself, or a generator that paints any number of them
-    student: str | None = None  # bits of a student that learns from the teacher in turn with the generator; None: none does
-    lessons: StudentTrainingConfig = field(default_factory=StudentTrainingConfig)  # how it learns
-    group_size: int | None = None  # images that depend on each other, where they do, or a generator's step; None: the engine's
-    mix: Mapping[str, float] = field(default_factory=dict)  # preset -> share of the images that it makes instead
-    skip_if_noise_to_teacher: bool = (
-        False  # painted presets of `mix` only for a teacher that sees more in them than in noise; see `teacher_filter`
-    )
+    candidates: int = 1  # without steps: images rendered per image returned, see image_selection.farthest_point
+    pairs: bool = False  # images 2i and 2i + 1 have the same classes and draws
+    student_training: StudentTrainingConfig = field(default_factory=StudentTrainingConfig)
+    skip_if_noise_to_teacher: bool = False  # applies to procedural presets of `mix`, see teacher_filter
 
 
-CLASSES = {"class_confidence": {"weight": 1.0}, "total_variation": {"weight": 0.05}}  # what nearly all of them share
+CLASSES = {"class_confidence": {"weight": 1.0}, "total_variation": {"weight": 0.05}}  # shared by most presets
 
 METHODS: dict[str, Method] = {
-    "noise": Method("Gaussian noise, the baseline that costs nothing", losses={}, steps=0),
+    "noise": Method("Gaussian noise; the baseline without optimization", losses={}, steps=0),
     "dead_leaves": Method(
-        "Overlapping coloured shapes (occlusion model of natural images), painted without the model; the best that costs nothing",
+        "Dead leaves: overlapping colored shapes (arXiv 2106.05963); the best images without optimization",
         losses={},
         steps=0,
         start="dead_leaves",
     ),
     "far_leaves": Method(
-        "Dead leaves that are far apart to the teacher: sixteen are painted for each one kept; no step is taken",
+        "Dead leaves selected for diverse teacher features, one of sixteen; without optimization",
         losses={},
         steps=0,
         start="dead_leaves",
         candidates=16,
     ),
     "vitdfq": Method(
-        "Ours: AGM-style, PSAQ-ViT and SMI-style images in turn; half dead leaves if the teacher sees more in them than in noise",
+        "Ours: AGM-style, PSAQ-ViT and SMI-style images in turn; half dead leaves unless they are noise to the teacher",
         losses={
             **CLASSES,
             "margin_discrepancy": {"weight": 0.5, "after": 0.3},
@@ -65,7 +86,7 @@ METHODS: dict[str, Method] = {
         skip_if_noise_to_teacher=True,
     ),
     "psaq": Method(
-        "PSAQ-ViT (arXiv 2203.02250): diverse patches, one-hot classes",
+        "PSAQ-ViT (arXiv 2203.02250): dissimilar patches, one-hot classes",
         losses={
             "patch_similarity": {"weight": 1.0},
             **CLASSES,
@@ -73,14 +94,14 @@ METHODS: dict[str, Method] = {
         labels="hard",
     ),
     "psaq_v2": Method(
-        "PSAQ-ViT V2-style (arXiv 2209.05687, our reading of the abstract, low confidence): diverse patches, against a student",
+        "PSAQ-ViT V2-style (arXiv 2209.05687, our reading of the abstract, low confidence): dissimilar patches, a student",
         losses={
             "patch_similarity": {"weight": 1.0},
             "total_variation": {"weight": 0.05},
             "discrepancy": {"weight": 1.0},
         },
     ),
-    # α1 = 100 is a third-party derivative's; the paper searches 1 to 1e5 for each model.
+    # The attention_prior weight α1 = 100 is a third-party derivative's; the paper searches 1 to 1e5 for each model.
     "sardfq": Method(
         "SARDFQ (arXiv 2412.16553): attention priors, regions with classes of their own, soft labels",
         losses={
@@ -89,10 +110,10 @@ METHODS: dict[str, Method] = {
         },
         max_regions=4,
     ),
-    # Both: Adam in two rounds that end at 0 and a flip, where the papers take AdamW in one cosine, shifts of both axes apart, and
-    # noise and contrast that fade.
+    # mimiq and maskaq use our schedule: Adam in two rounds that end at rate 0, one cyclic shift for both axes, a flip. The papers
+    # use AdamW with one cosine, separate shifts per axis, and fading noise and contrast augmentation.
     "mimiq": Method(
-        "MimiQ's losses (arXiv 2407.20021) on our schedule: heads of an attention that agree, one-hot classes",
+        "MimiQ's losses (arXiv 2407.20021) on our schedule: similar attention heads, one-hot classes",
         losses={
             "head_similarity": {"weight": 1.0},
             "class_confidence": {"weight": 1.0},
@@ -104,7 +125,7 @@ METHODS: dict[str, Method] = {
         schedule=Schedule(rolls=(8, 16), warmup=0.0),
     ),
     "maskaq": Method(
-        "MaskAQ's losses (arXiv 2606.04373) without its student, on our schedule: as MimiQ, and patches that attend differently",
+        "MaskAQ's losses (arXiv 2606.04373) without its student, on our schedule: MimiQ's, and dissimilar attention rows",
         losses={
             "head_similarity": {"weight": 1.0},
             "attention_entropy": {"weight": 1.0},
@@ -117,7 +138,7 @@ METHODS: dict[str, Method] = {
         schedule=Schedule(rolls=(8, 16), warmup=0.0),
     ),
     "fdd": Method(
-        "FDD (code ngrxmu/FDD-DFQ-ViT): diverse patches, classes seen in low frequencies first, then in higher ones",
+        "FDD (10.1007/978-981-99-8543-2_17): dissimilar patches, classes in low frequencies first, then in higher ones",
         losses={
             "patch_similarity": {"weight": 1.0},
             "total_variation": {"weight": 0.05},
@@ -126,16 +147,16 @@ METHODS: dict[str, Method] = {
         labels="hard",
         schedule=Schedule(rolls=(0, 6, 13, 20, 26)),
     ),
-    # Patches leave at shares of the run, where the paper's code takes steps 50 to 300 of 4,000; it also has TV at 1e-4.
+    # Patches are pruned at shares of the run; the paper's code prunes at steps 50 to 300 of 4,000. Its TV weight is 1e-4.
     "smi": Method(
-        "SMI-style (ICML 2024): class and smoothness, sparse: patches that are hardly looked at leave the run",
+        "SMI-style (arXiv 2510.27186): class and smoothness; the least attended patches are pruned during the run",
         losses=CLASSES,
         labels="hard",
         prune_at=(0.1, 0.2, 0.3, 0.4),
     ),
-    # Without a prior on statistics: the paper's is of BatchNorms, and what LayerNorms offer is a guess.
+    # Without the paper's prior on BatchNorm statistics: LayerNorms store none, and a substitute would be a guess.
     "ris": Method(
-        "RIS-style (our reading of the abstract of arXiv 2310.03661): what survives small changes, unlike labels",
+        "RIS-style (our reading of the abstract of arXiv 2310.03661): robust to small perturbations, low label correlation",
         losses={
             **CLASSES,
             "perturbation_robustness": {"weight": 1.0, "after": 0.2, "every": 2},
@@ -144,7 +165,7 @@ METHODS: dict[str, Method] = {
         labels="low_correlation",
     ),
     "acq": Method(
-        "ACQ-style (our reading of the abstract of arXiv 2301.07266): attention centers, pairs that differ, the same in training",
+        "ACQ-style (our reading of the abstract of arXiv 2301.07266): attention centers, dissimilar pairs, mode consistency",
         losses={
             **CLASSES,
             "attention_center": {"weight": 1.0},
@@ -152,18 +173,18 @@ METHODS: dict[str, Method] = {
             "mode_consistency": {"weight": 10.0, "after": 0.1},
         },
         pairs=True,
-        of_generator={"pair_distance": {"form": "ratio", "weight": 0.01}},  # a generator's codes say how far apart is enough
+        generator_losses={"pair_distance": {"form": "ratio", "weight": 0.01}},  # relative to the distance of the codes
     ),
     "agm": Method(
-        "AGM-style (10.1109/TCSVT.2024.3399311, our reading of the abstract): student and teacher differ by a random margin",
+        "AGM-style (10.1109/TCSVT.2024.3399311, our reading of the abstract): teacher and student differ by a random margin",
         losses={
             **CLASSES,
             "margin_discrepancy": {"weight": 0.5, "after": 0.3},
         },
-        lessons=StudentTrainingConfig(interpolate=0.5),  # with engine "generator" and a student
+        student_training=StudentTrainingConfig(interpolate=0.5),  # with engine "generator" and a student
     ),
     "gznq": Method(
-        "GZNQ-style (arXiv 2101.08430, our reading of the abstract): a decoder's images that match the statistics of norms",
+        "GZNQ-style (arXiv 2101.08430, our reading of the abstract): decoder images that match normalization statistics",
         losses={
             "class_confidence": {"weight": 1.0},
             "input_statistics": {"weight": 1.0},
@@ -172,7 +193,7 @@ METHODS: dict[str, Method] = {
         labels="hard",
         parametrization="decoder",
     ),
-    # GDFQ's other term matches the statistics in a teacher's BatchNorms; LayerNorms keep none.
+    # Without GDFQ's second loss, which matches the statistics stored in BatchNorms: LayerNorms store none.
     "gdfq": Method(
         "GDFQ's form (arXiv 2003.03603): a generator conditioned on the class, one-hot classes",
         losses=CLASSES,

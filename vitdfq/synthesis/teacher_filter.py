@@ -1,4 +1,4 @@
-"""Painted images are worth showing to a teacher that sees more in them than in noise."""
+"""Leaves procedural images out of a mix where the teacher represents them no better than noise."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,32 +6,36 @@ from typing import Any
 from vitdfq.synthesis.image_selection.farthest_point import procedural_images
 from vitdfq.synthesis.image_selection.quality import quality
 from vitdfq.synthesis.objective.context import TeacherFacts
-from vitdfq.synthesis.presets import Method
-from vitdfq.synthesis.resolve import METHODS
+from vitdfq.synthesis.presets import METHODS, Method
 
-NUM_IMAGES = 32  # of each kind that the teacher is shown
-# Share of noise's distance at which a kind counts as seen. Dead leaves: .37 on DINOv2, .93 to .99 on models of small grey images.
-SEEN = 0.75
+NUM_IMAGES = 32  # rendered of each kind for the measurement
+# A kind stays if its LayerNorm distance is below this share of noise's. Dead leaves: .37 on DINOv2, .93 to .99 on models of small
+# gray images.
+MAX_NOISE_RATIO = 0.75
 
 
 def for_teacher(method: Method, teacher: Any, facts: TeacherFacts, seed: int) -> Method:
-    """Return `method`, without the painted presets of its `mix` that are noise to the teacher; the others share their part.
+    """Return `method` without the procedural presets of its `mix` that are noise to the teacher; the other shares grow.
 
-    What the teacher sees is measured by what it makes of the statistics of its LayerNorms, `layer_norm_distance` of `quality`:
-    images of the kind that it learned from are nearer than noise. A teacher without LayerNorms takes all.
+    The measure is `layer_norm_distance` of `quality`: images that resemble the teacher's training data have a smaller distance
+    than noise. A teacher without LayerNorms has no such distance and keeps all presets, and so does a method that does not set
+    `skip_if_noise_to_teacher`.
     """
     if not method.skip_if_noise_to_teacher:
         return method
-    seen = {name: share for name, share in method.mix.items() if _sees(teacher, facts, METHODS[name], seed)}
-    left = 1 - sum(method.mix.values()) + sum(seen.values())
-    return replace(method, mix={name: share / left for name, share in seen.items()})
+    remaining = {name: share for name, share in method.mix.items() if not _is_noise(teacher, facts, METHODS[name], seed)}
+    total = 1 - sum(method.mix.values()) + sum(remaining.values())
+    return replace(method, mix={name: share / total for name, share in remaining.items()})
 
 
-def _sees(teacher: Any, facts: TeacherFacts, preset: Method, seed: int) -> bool:
+def _is_noise(teacher: Any, facts: TeacherFacts, preset: Method, seed: int) -> bool:
+    """Whether a procedural preset is as far from normalized statistics as noise; False for presets that are optimized."""
     if preset.steps:
-        return True
-    own, noise = (
+        return False
+    distance, noise_distance = (
         quality(teacher, procedural_images(teacher, facts, kind, NUM_IMAGES, seed))["layer_norm_distance"]
         for kind in (preset, METHODS["noise"])
     )
-    return own is None or noise is None or own < SEEN * noise
+    if distance is None or noise_distance is None:
+        return False
+    return not distance < MAX_NOISE_RATIO * noise_distance

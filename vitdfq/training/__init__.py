@@ -1,1 +1,1 @@
-"""Training a student: what is trainable, the optimizer, the distance to the teacher."""
+"""Training of a student: trainable parameters, the optimizer, the distance to the teacher, shared batches, memory."""

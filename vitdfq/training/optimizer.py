@@ -1,4 +1,4 @@
-"""Adam as all training of students uses it: rates rise shortly and fall by a half cosine, and its state can be kept."""
+"""Adam with a short warm-up and a half-cosine decay, for all training of students; its state is a flat dict of tensors."""
 
 import math
 from collections.abc import Iterable
@@ -6,70 +6,81 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
-WARMUP_STEPS = 20  # steps in which the rate rises: Adam's first moments are noise
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what Adam remembers of a parameter
+from vitdfq.runtime.run import Tensors
+
+WARMUP_STEPS = 20  # Adam's first estimates of the moments are noise
+PREFIX = "adam/"  # of the optimizer's tensors in a dict with other tensors
 
 
 class AdamWarmupCosine:
-    """`steps` steps of Adam over parameter groups (see `TrainableParameters.groups`), each at its own rate."""
+    """Adam over parameter groups, each with its own peak rate.
+
+    Args:
+        groups: see `TrainableParameters.groups`; "lr" is the peak rate.
+        steps: length of the schedule.
+        betas: of Adam.
+    """
 
     def __init__(self, groups: Iterable[dict[str, Any]], steps: int, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         self.optimizer = torch.optim.Adam(groups, betas=betas)
-        self.optimizer.zero_grad()  # a descent that broke may have left NaN
-        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
-        self.steps, self.done = steps, 0
+        self.optimizer.zero_grad()  # a training that failed before may have left NaN
+        self.scheduler = LambdaLR(self.optimizer, lambda step: warmup_cosine(step, steps))
 
     @property
     def parameters(self) -> list[Tensor]:
-        return _parameters(self.optimizer)
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    @property
+    def done(self) -> int:
+        """Number of steps taken."""
+        return self.scheduler.last_epoch
 
     def step(self) -> None:
-        """Move the parameters along the gradients that they have, and forget these."""
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * rate(self.done, self.steps)
+        """Update the parameters with their gradients, then clear the gradients."""
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.done += 1
+        self.scheduler.step()
 
-    def state(self) -> dict[str, Tensor]:
-        """What is needed to go on from here, beside the parameters."""
-        return moments(self.optimizer) | {
-            "done": torch.tensor(self.done),
-            "peaks": torch.tensor(self.peaks, dtype=torch.float64),
-        }
+    def halve_rates(self) -> None:
+        """Continue at half the peak rates."""
+        self._set_rates([float(peak) / 2 for peak in self.scheduler.base_lrs], self.done)
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on where `state` was taken, at its rates."""
-        self.done, self.peaks = int(state["done"]), state["peaks"].tolist()
-        restore_moments(self.optimizer, state)
+    def state(self) -> Tensors:
+        """All that is needed to continue from here, except the parameters."""
+        peaks = torch.tensor(self.scheduler.base_lrs, dtype=torch.float64)
+        return optimizer_state(self.optimizer) | {"done": torch.tensor(self.done), "peaks": peaks}
 
+    def restore(self, state: Tensors) -> None:
+        """Continue from a result of `state`, at its peak rates."""
+        restore_optimizer(self.optimizer, state)
+        self._set_rates(state["peaks"].tolist(), int(state["done"]))
 
-def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Copies of what Adam remembers of each parameter that it has moved."""
-    return {
-        f"{name}_{number}": optimizer.state[parameter][name].clone()
-        for number, parameter in enumerate(_parameters(optimizer))
-        if parameter in optimizer.state
-        for name in MOMENTS
-    }
+    def _set_rates(self, peaks: list[float], done: int) -> None:
+        self.scheduler.base_lrs = list(peaks)
+        self.scheduler.last_epoch = done
+        for group, peak, factor in zip(self.optimizer.param_groups, peaks, self.scheduler.lr_lambdas, strict=True):
+            group["lr"] = peak * factor(done)
 
 
-def restore_moments(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
-    """Put what `moments` copied back; other keys are left alone."""
-    for number, parameter in enumerate(_parameters(optimizer)):
-        if f"step_{number}" in state:
-            found = {name: state[f"{name}_{number}"] for name in MOMENTS}
-            optimizer.state[parameter] = {
-                name: value.clone() if name == "step" else value.clone().to(parameter) for name, value in found.items()
-            }
+def optimizer_state(optimizer: torch.optim.Optimizer) -> Tensors:
+    """Copies of an optimizer's state of every parameter, as one flat dict: {"adam/0/exp_avg": ..., "adam/0/step": ...}."""
+    state = optimizer.state_dict()["state"]
+    return {f"{PREFIX}{index}/{name}": value.clone() for index, entry in state.items() for name, value in entry.items()}
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: Tensors) -> None:
+    """Restore a result of `optimizer_state`. Other keys are ignored; a parameter without an entry starts without state."""
+    entries: dict[int, Tensors] = {}
+    for key, value in state.items():
+        if key.startswith(PREFIX):
+            index, _, name = key.removeprefix(PREFIX).partition("/")
+            entries.setdefault(int(index), {})[name] = value.clone()
+    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def rate(step: int, steps: int) -> float:
-    """Share of the peak rate: a short rise, then a half cosine to zero."""
-    rise = min(1.0, (step + 1) / min(WARMUP_STEPS, max(1, steps // 5)))
-    return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
+def warmup_cosine(step: int, steps: int) -> float:
+    """The rate at a step as a share of the peak rate: a linear warm-up times a half cosine from 1 to 0."""
+    warmup = min(1.0, (step + 1) / min(WARMUP_STEPS, max(1, steps // 5)))
+    return warmup * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -1,5 +1,6 @@
-"""What learns in a student: weights, biases and steps of activations, how they are put back, and what distillation minimises."""
+"""The trainable parameters of a student, retries at a smaller learning rate, and the KL divergence."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,26 +12,28 @@ from torch.nn import functional as F
 
 from vitdfq.common.errors import NotFiniteError
 from vitdfq.quantization.modules import QuantWeighted, activation_quantizers, take_weight_off_grid, weighted_modules
-from vitdfq.quantization.quantizers.base import Quantizer
-from vitdfq.runtime.progress import say
 
-TRIES = 4  # of a training, or of an image, each at half the rate of the one before
+logger = logging.getLogger(__name__)
+
+TRIES = 4  # attempts at a training, or at an image, each at half the learning rate of the previous one
 
 
 class TrainableParameters:
-    """Parameters in groups for an optimiser, and a way back."""
+    """Weights, biases and activation scales: parameter groups for an optimizer, snapshots and their restoration."""
 
-    def __init__(self, modules: list[QuantWeighted], quantizers: list[Quantizer]) -> None:
-        self.modules, self.quantizers = modules, quantizers
+    def __init__(self, modules: list[QuantWeighted], quantizers: list[Any]) -> None:
+        self.modules, self.quantizers = modules, quantizers  # quantizers with a 0-d buffer or parameter `scale`
         self.weights = [parameter for module in modules for parameter in (module.weight, module.bias) if parameter is not None]
 
     def groups(self, lr: float, scale_lr: float) -> list[dict[str, Any]]:
-        """Optimiser groups. Adam moves every value by about its rate a step, whatever the gradient, and quantization steps
-        differ by a factor of 40 between layers of one network: each rate is relative.
+        """Parameter groups whose learning rates follow the quantization steps.
+
+        A step of Adam changes a value by about the learning rate, whatever the size of the gradient, while quantization steps
+        differ by a factor of 40 between layers of one network.
 
         Args:
-            lr: in quantization steps of each weight; a bias moves as far as all of its row's weights together.
-            scale_lr: in shares of each activation scale; 0 leaves them.
+            lr: in quantization steps of each weight; times the square root of a row's length for its bias.
+            scale_lr: as a share of each activation scale; 0: scales are not trained.
         """
         groups: list[dict[str, Any]] = []
         for module in self.modules:
@@ -43,17 +46,19 @@ class TrainableParameters:
         return groups + (scales if scale_lr else [])
 
     def snapshot(self) -> list[Tensor]:
+        """Copies of the weights, biases and scales."""
         return [value.detach().clone() for value in self._values()]
 
     def require_finite(self, what: str) -> None:
-        """Raise NotFiniteError if a step has made a weight or a scale NaN or infinite, though its loss was not."""
+        """Raise NotFiniteError if a weight, bias or scale is NaN or infinite; the loss may still have been finite."""
         if not all(value.isfinite().all() for value in self._values()):
             raise NotFiniteError(f"{what}: weights are no longer finite; try a smaller lr")
 
     @torch.no_grad()
     def restore(self, snapshot: list[Tensor]) -> None:
-        for value, kept in zip(self._values(), snapshot, strict=True):
-            value.copy_(kept)
+        """Copy a snapshot back."""
+        for value, earlier in zip(self._values(), snapshot, strict=True):
+            value.copy_(earlier)
 
     def _values(self) -> list[Tensor]:
         return [*self.weights, *(quantizer.scale for quantizer in self.quantizers)]
@@ -61,26 +66,28 @@ class TrainableParameters:
 
 @contextmanager
 def trainable(owners: Sequence[nn.Module]) -> Iterator[TrainableParameters]:
-    """Let weights, biases and per-tensor activation scales inside `owners` take gradients in the block; frozen again after it.
+    """Let weights, biases and per-tensor activation scales of `owners` receive gradients inside the block.
 
-    Weights are rounded at every pass, also those of a student that was calibrated before, and after the block until
+    Every forward pass rounds the weights, also of a student that was calibrated before. This lasts beyond the block, until
     `put_weight_on_grid`.
     """
     modules = [module for owner in owners for module in weighted_modules(owner)]
-    quantizers = [quantizer for owner in owners for quantizer in activation_quantizers(owner) if quantizer.trainable_scale]
-    trainables = TrainableParameters(modules, quantizers)
+    quantizers: list[Any] = [
+        quantizer for owner in owners for quantizer in activation_quantizers(owner) if quantizer.trainable_scale
+    ]
+    parameters = TrainableParameters(modules, quantizers)
     for module in modules:
         take_weight_off_grid(module)
-    for parameter in trainables.weights:
+    for parameter in parameters.weights:
         parameter.requires_grad_(True)
-    for quantizer in quantizers:  # a buffer by nature, a parameter for now: state_dict has it under one name
+    for quantizer in quantizers:  # a buffer becomes a parameter inside the block, with the same name in the state_dict
         scale = quantizer.scale
         del quantizer.scale
         quantizer.scale = nn.Parameter(scale)
     try:
-        yield trainables
+        yield parameters
     finally:
-        for parameter in trainables.weights:
+        for parameter in parameters.weights:
             parameter.requires_grad_(False)
             parameter.grad = None
         for quantizer in quantizers:
@@ -90,10 +97,10 @@ def trainable(owners: Sequence[nn.Module]) -> Iterator[TrainableParameters]:
 
 
 def finite(loss: Tensor, what: str, step: int) -> float:
-    """Return a loss, 0-d, as a number; waits for the device.
+    """Return a 0-d loss as a number, which waits for the device.
 
     Raises:
-        NotFiniteError: it is NaN or infinite, with `what` and the step.
+        NotFiniteError: the loss is NaN or infinite; the message starts with `what` and names the step.
     """
     value = loss.item()
     if not math.isfinite(value):
@@ -102,25 +109,30 @@ def finite(loss: Tensor, what: str, step: int) -> float:
 
 
 def retry_with_smaller_lr(train: Callable[[float], None], undo: Callable[[], None]) -> None:
-    """Call `train(pace)` with 1, and where a loss stops being finite `undo()`, then with half the pace, up to TRIES times.
+    """Call `train(lr_factor)` with factor 1, and after a NotFiniteError with half the factor, at most TRIES times in all.
+
+    `undo()` is called after every failed attempt.
 
     Raises:
-        NotFiniteError: of the last try.
+        NotFiniteError: of the last attempt.
     """
-    for number in range(TRIES):
+    for attempt in range(TRIES):
         try:
-            return train(0.5**number)
+            return train(0.5**attempt)
         except NotFiniteError as error:
             undo()
-            if number + 1 == TRIES:
+            if attempt + 1 == TRIES:
                 raise
-            say(f"{error}; again at {0.5 ** (number + 1):g} of the rate")
+            logger.info(f"{error}; again at {0.5 ** (attempt + 1):g} of the rate")
 
 
 def divergence(logits: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL divergence from the teacher's to the student's class probabilities; logits (B, C), mean over the batch.
+    """KL divergence from the teacher's to the student's class probabilities, 0-d, mean over the batch.
 
-    Logits are divided by the temperature and the result is multiplied by its square, so that gradients keep their size.
+    Args:
+        logits: the student's, (B, C).
+        target: the teacher's logits, (B, C).
+        temperature: divides all logits. The result is multiplied by its square, so that gradients keep their size.
     """
     logits, target = (x.float().div(temperature).log_softmax(-1) for x in (logits, target))
     return F.kl_div(logits, target, log_target=True, reduction="batchmean") * temperature**2

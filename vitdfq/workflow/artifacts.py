@@ -1,7 +1,8 @@
-"""What a run leaves in its folder, and how a later run knows that it can be used again."""
+"""The artifacts of a run folder: which of them a later run can use again, and why others are computed anew."""
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,110 +10,119 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from torch import Tensor
 
-from vitdfq.common import safetensors_io
 from vitdfq.common.errors import InputError
 from vitdfq.common.files import fingerprint, read_json, sha256, write_text
+from vitdfq.common.safetensors_io import read_tensors, write_tensors
 from vitdfq.runtime import distributed
 from vitdfq.runtime.partial_results import Clock, PartialResults
-from vitdfq.runtime.progress import say
+from vitdfq.runtime.progress import Listener
+from vitdfq.runtime.run import Tensors
+from vitdfq.runtime.shared_run import SharedRun
 
-Inputs = dict[str, Any]  # what shapes an artefact: recipe sections, hashes of weights and images
-LONGEST = 200  # characters of a value that is kept as it is; of a longer one its hash is kept
-SHOWN = 60  # characters of a value in a message
-MOST = 3  # changes in a message
+logger = logging.getLogger(__name__)
+
+Inputs = dict[str, Any]  # everything that an artifact depends on: recipe sections, hashes of weights and images
+MAX_RECORDED = 200  # characters of an input that is recorded as it is; of a longer one its hash is recorded
+MAX_SHOWN = 60  # characters of a value in a message
+MAX_CHANGES = 3  # in a message
+UNKNOWN_CHANGE = "its inputs have changed"
 HASH = "sha256:"
 RECORD, PARTS, LOCK = "stages/finished.json", "stages/parts", ".vitdfq.lock"
 ENTRY = {"shaped_by", "sha256", "seconds"}
-RUN = ("metrics.json", "README.md", "config.json", "model.safetensors", "images.safetensors", RECORD)
-OURS = (*RUN, "compare.json", "compare.md", "compare.png")
-FIRST = re.compile(r"\.recipe\.yaml\.\d+\.tmp")  # recipe.yaml, which is written before all else, if we were killed right then
-LEFT_BEHIND = re.compile(r"\..+\.\d+\.tmp|\.tmp\w{6}")  # by a writer that was killed: `written_whole`, safetensors
+RUN_FILES = ("metrics.json", "README.md", "config.json", "model.safetensors", "images.safetensors", RECORD)
+RESULT_FILES = (*RUN_FILES, "compare.json", "compare.md", "compare.png")
+FIRST_TEMPORARY_FILE = re.compile(r"\.recipe\.yaml\.\d+\.tmp")  # recipe.yaml is written first; a killed write leaves this file
+TEMPORARY_FILE = re.compile(r"\..+\.\d+\.tmp|\.tmp\w{6}")  # of a writer that was killed: `written_whole`, safetensors
 
 
 class ArtifactStore:
-    """Artefacts of one run folder; `finished.json` says what shaped each of them and how long it took."""
+    """Artifacts of one run folder; `finished.json` records the inputs of each, its checksum and how long it took.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: of the run.
+        listeners: receive the numbers of progress bars, see `SharedRun`.
+    """
 
-    def get_or_make(
-        self, name: str, inputs: Inputs, make: Callable[[PartialResults], dict[str, Tensor]]
-    ) -> tuple[dict[str, Tensor], float]:
-        """Return (tensors, seconds) of artefact `name`: read when `inputs` are as they were, else made and written.
+    def __init__(self, folder: Path, listeners: Sequence[Listener] = ()) -> None:
+        self.folder, self.listeners = folder, listeners
 
-        `make(shelf)` is called in every process, and finds on the shelf what it put there before it was interrupted.
+    def get_or_make(self, name: str, inputs: Inputs, make: Callable[[SharedRun], Tensors]) -> tuple[Tensors, float]:
+        """Return (tensors, seconds) of artifact `name`: read if its `inputs` are unchanged, else made and written.
+
+        `make(run)` is called in every process; the run has the parts that an interrupted start finished.
         """
-        seconds = self.seconds(name, inputs)
-        shelf = self.shelf(name, inputs)
+        seconds = self.finished_seconds(name, inputs)
+        run = self.run_of(name, inputs)
         if seconds is not None:
-            shelf.clear()  # it may have been killed right after it was finished
-            return distributed.from_main(lambda: safetensors_io.read_tensors(self.folder / name)), seconds
-        made = distributed.agreed(make(shelf))
-        seconds = shelf.seconds()
-        safetensors_io.write_tensors(self.folder / name, made)
+            run.forget()  # an earlier process may have been killed right after it finished
+            return distributed.from_main(lambda: read_tensors(self.folder / name)), seconds
+        tensors = distributed.agreed(make(run))
+        seconds = run.parts.seconds()
+        if distributed.is_main():
+            write_tensors(self.folder / name, tensors)
         self.finish(name, inputs, seconds)
-        shelf.clear()
-        return made, seconds
+        run.forget()
+        return tensors, seconds
 
-    def shelf(self, name: str, inputs: Inputs) -> PartialResults:
-        """Where parts of artefact `name` wait for the others. Parts of one that was shaped by other things are forgotten."""
-        folder, shaped_by = self.folder / PARTS / fingerprint(name), fingerprint(inputs)
+    def run_of(self, name: str, inputs: Inputs) -> SharedRun:
+        """The run that makes artifact `name`. Finished parts that belong to other inputs are removed."""
+        folder, key = self.folder / PARTS / fingerprint(name), fingerprint(inputs)
         if distributed.is_main() and folder.is_dir():
             for other in folder.iterdir():
-                if other.name != shaped_by:
+                if other.name != key:
                     PartialResults(other).clear()
-        return PartialResults(folder / shaped_by, Clock(folder / shaped_by / "seconds.json"))
+        parts = PartialResults(folder / key, Clock(folder / key / "seconds.json"))
+        return SharedRun(parts, self.listeners)
 
-    def seconds(self, name: str, inputs: Inputs) -> float | None:
-        """How long the artefact took, if it is there, whole, and shaped by the same inputs; else None, and why is said."""
-        return distributed.from_main(lambda: self._seconds(name, inputs))
+    def finished_seconds(self, name: str, inputs: Inputs) -> float | None:
+        """How long the artifact took, if it exists, undamaged, with the same inputs; else None, with a message."""
+        return distributed.from_main(lambda: self._finished_seconds(name, inputs))
 
-    def _seconds(self, name: str, inputs: Inputs) -> float | None:
-        entry = self._record().get(name)
+    def _finished_seconds(self, name: str, inputs: Inputs) -> float | None:
+        entry = self._read_record().get(name)
         if not isinstance(entry, dict) or not entry.keys() >= ENTRY or not (self.folder / name).is_file():
             return None
         if entry["shaped_by"] != fingerprint(inputs):
-            say(f"{name}: made again, {what_changed(entry.get('inputs'), flat(inputs))}")
+            logger.info(f"{name}: made again, {describe_changes(entry.get('inputs'), flatten(inputs))}")
             return None
         beside = entry["beside"] if isinstance(entry.get("beside"), dict) else {}
         for file, digest in (beside | {name: entry["sha256"]}).items():
             path = self.folder / file
             if not path.is_file() or sha256(path) != digest:
-                say(f"{path}: changed since it was written; made again")
+                logger.info(f"{path}: changed since it was written; made again")
                 return None
-        say(f"{name}: used again")
+        logger.info(f"{name}: used again")
         return entry["seconds"]
 
     def finish(self, name: str, inputs: Inputs, seconds: float, beside: Sequence[str] = ()) -> None:
-        """Record that the artefact is complete; without the files `beside` it, as they are now, it is of no use."""
+        """Record that the artifact is complete. It is used again only while it and the files `beside` it are unchanged."""
         if not distributed.is_main():
             return
         hashes = {"sha256": sha256(self.folder / name), "beside": {file: sha256(self.folder / file) for file in beside}}
-        entry = {"shaped_by": fingerprint(inputs), "inputs": flat(inputs), **hashes, "seconds": seconds}
-        record = self._record() | {name: entry}
+        entry = {"shaped_by": fingerprint(inputs), "inputs": flatten(inputs), **hashes, "seconds": seconds}
+        record = self._read_record() | {name: entry}
         write_text(self.folder / RECORD, json.dumps(record, indent=2) + "\n")
 
-    def _record(self) -> dict[str, Any]:
+    def _read_record(self) -> dict[str, Any]:
         path = self.folder / RECORD
         try:
             return read_json(path) if path.is_file() else {}
         except InputError as error:
-            say(f"{error}; every stage is made again")
+            logger.info(f"{error}; every stage is made again")
             return {}
 
 
 @contextmanager
 def lock_run_folder(folder: Path, name: str, recipe_yaml: str, fresh: bool) -> Iterator[None]:
-    """Make `folder` the place of this run, and of no other while the block lasts; write recipe.yaml into it.
+    """Reserve `folder` for this run inside the block; write recipe.yaml into it.
 
     Raises:
-        InputError: it is not a folder, holds another run or somebody's files, or a run is writing there now.
+        InputError: it is not a folder, holds another run or other files, or a run is writing there now.
     """
     lock = FileLock(folder / LOCK, timeout=0)
 
-    def claim() -> None:
+    def acquire() -> None:
         _check_owner(folder, name, fresh)
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -120,19 +130,19 @@ def lock_run_folder(folder: Path, name: str, recipe_yaml: str, fresh: bool) -> I
         except Timeout as error:
             raise InputError(f"{folder}: another run is writing there; wait for it, or choose another --out") from error
         for path in folder.rglob(".*tmp*"):
-            if LEFT_BEHIND.fullmatch(path.name) and path.is_file():
+            if TEMPORARY_FILE.fullmatch(path.name) and path.is_file():
                 path.unlink()
         if fresh:
-            for ours in OURS:  # not recipe.yaml: without it the folder would be nobody's if we were killed now
-                (folder / ours).unlink(missing_ok=True)
+            for file in RESULT_FILES:  # not recipe.yaml: it marks the folder as a run's, should this process be killed now
+                (folder / file).unlink(missing_ok=True)
             PartialResults(folder / PARTS).clear()
         write_text(folder / "recipe.yaml", recipe_yaml)
 
     try:
-        distributed.from_main(claim)
+        distributed.from_main(acquire)
         yield
     finally:
-        lock.release()  # the system does it where a process is killed
+        lock.release()  # the operating system releases it if the process is killed
 
 
 def _check_owner(folder: Path, name: str, fresh: bool) -> None:
@@ -143,39 +153,45 @@ def _check_owner(folder: Path, name: str, fresh: bool) -> None:
         owner = marker.read_text(encoding="utf-8", errors="replace").partition("\n")[0].removeprefix("name: ").strip()
         if owner != name and not fresh:
             raise InputError(f"{folder}: holds another run ({owner}); choose another --out, or --fresh to replace it")
-    elif folder.is_dir() and any(path.name != LOCK and not FIRST.fullmatch(path.name) for path in folder.iterdir()):
+    elif folder.is_dir() and any(not _is_from_killed_start(path.name) for path in folder.iterdir()):
         raise InputError(f"{folder}: not empty and not a vitdfq run; choose another --out")
 
 
-def hashed(digest: str) -> str:
-    """Mark a hash among inputs: that it changed is said, its digits are not."""
+def _is_from_killed_start(name: str) -> bool:
+    """Whether a start that was killed before it wrote recipe.yaml may have left this file."""
+    return name == LOCK or FIRST_TEMPORARY_FILE.fullmatch(name) is not None
+
+
+def mark_hash(digest: str) -> str:
+    """Mark a hash among inputs, so that a message names the input that changed and leaves out the digits."""
     return HASH + digest
 
 
-def flat(inputs: Inputs) -> dict[str, Any]:
-    """The inputs as JSON gives them back, by dotted key: {"synthesize.steps": 100}."""
+def flatten(inputs: Inputs) -> dict[str, Any]:
+    """The inputs after a round trip through JSON, by dotted key: {"synthesize.steps": 100}."""
     return dict(_leaves(json.loads(json.dumps(inputs, default=str)), ""))
 
 
-def what_changed(before: object, now: dict[str, Any]) -> str:
-    """What differs between two flat inputs, in words; `before` may be anything that was read from a file."""
+def describe_changes(before: object, now: dict[str, Any]) -> str:
+    """The difference between two results of `flatten`; `before` may be anything that was read from a file."""
     if not isinstance(before, dict):
-        return "what shapes it has changed"
+        return UNKNOWN_CHANGE
     keys = [key for key in now if key not in before or before[key] != now[key]] + [key for key in before if key not in now]
-    said = [_change(key, before, now) for key in keys[:MOST]] + ([f"{len(keys) - MOST} more"] if len(keys) > MOST else [])
-    return "; ".join(said) or "what shapes it has changed"
+    changes = [_describe_change(key, before, now) for key in keys[:MAX_CHANGES]]
+    changes += [f"{len(keys) - MAX_CHANGES} more"] if len(keys) > MAX_CHANGES else []
+    return "; ".join(changes) or UNKNOWN_CHANGE
 
 
-def _change(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
-    if any(str(held.get(key)).startswith(HASH) for held in (before, now)):
+def _describe_change(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
+    if any(str(values.get(key)).startswith(HASH) for values in (before, now)):
         return f"{key} changed"
-    was, is_now = ((_short(held[key]) if key in held else "not set") for held in (before, now))
+    was, is_now = ((_shorten(values[key]) if key in values else "not set") for values in (before, now))
     return f"{key} was {was}, is {is_now}"
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= SHOWN else text[:SHOWN] + " ..."
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + " ..."
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -184,4 +200,4 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(inner, f"{key}.{name}" if key else name)
         return
     text = json.dumps(value)
-    yield key, value if len(text) <= LONGEST else hashed(hashlib.sha256(text.encode()).hexdigest())
+    yield key, value if len(text) <= MAX_RECORDED else mark_hash(hashlib.sha256(text.encode()).hexdigest())

@@ -1,4 +1,4 @@
-"""The generator's network by itself."""
+"""The network of the conditional generator."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def some(count, conditions=0):
 
 
 @pytest.mark.parametrize("size", [(28, 28), (30, 46), (224, 224), (96, 70)])
-def test_any_size(size):
+def test_images_have_the_requested_size_and_range(size):
     images = make(size, num_conditions=2)(*some(2, conditions=2))
     assert images.shape == (2, 3, *size)
     assert (images.amin((0, 2, 3)) >= -1).all()
@@ -31,22 +31,22 @@ def test_linear_stays_small_for_large_images():
     assert make((224, 224)).linear.weight.numel() < 3e6
 
 
-def test_code_and_class_both_matter_from_the_start():
-    painter = make().eval()
+def test_untrained_images_depend_on_code_and_class():
+    generator = make().eval()
     codes, classes = some(4)
-    estimate_norm_statistics(painter.train(), [some(32)])
-    images = painter(codes, classes)
-    assert (images - painter(codes.flip(0), classes)).abs().mean() > 0.1
-    assert (images - painter(codes, classes + 1)).abs().mean() > 0.1
+    estimate_norm_statistics(generator.train(), [some(32)])
+    images = generator(codes, classes)
+    assert (images - generator(codes.flip(0), classes)).abs().mean() > 0.1
+    assert (images - generator(codes, classes + 1)).abs().mean() > 0.1
 
 
-def test_settled_statistics_are_plain_means():
-    painter = make()
+def test_estimated_norm_statistics_are_plain_means():
+    generator = make()
     codes, classes = some(32)
-    painter(codes + 5, classes)  # an earlier generator's
-    estimate_norm_statistics(painter, [(codes[:16], classes[:16]), (codes[16:], classes[16:])])
-    assert not painter.training
-    assert not any(parameter.requires_grad for parameter in painter.parameters())
-    inner = painter.linear(codes).view(-1, *painter.start)
-    torch.testing.assert_close(painter.first_norm.norm.running_mean, inner.mean((0, 2, 3)), rtol=0, atol=1e-5)
-    assert all(norm.num_batches_tracked == 2 for norm in painter.modules() if isinstance(norm, nn.BatchNorm2d))
+    generator(codes + 5, classes)  # other statistics, to be replaced
+    estimate_norm_statistics(generator, [(codes[:16], classes[:16]), (codes[16:], classes[16:])])
+    assert not generator.training
+    assert not any(parameter.requires_grad for parameter in generator.parameters())
+    inner = generator.linear(codes).view(-1, *generator.start)
+    torch.testing.assert_close(generator.first_norm.norm.running_mean, inner.mean((0, 2, 3)), rtol=0, atol=1e-5)
+    assert all(norm.num_batches_tracked == 2 for norm in generator.modules() if isinstance(norm, nn.BatchNorm2d))

@@ -10,9 +10,9 @@ import vitdfq
 from vitdfq.models import image_range, image_size, load_teacher
 from vitdfq.synthesis import METHODS, Loss, TeacherFacts, resolve_method, synthesize, train_generator
 from vitdfq.synthesis.generator import network
-from vitdfq.synthesis.generator.train import Source
+from vitdfq.synthesis.generator.train import Sampler
 from vitdfq.synthesis.objective.students import make_learner, refresh
-from vitdfq.synthesis.objective.terms import resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import resolve_losses
 from vitdfq.training.trainable import divergence
 
 KINDS = ("vit", "deit", "swin")
@@ -30,7 +30,7 @@ def train(teacher, steps, batch_size=16, seed=0, own=None, **changes):
 
 
 def asked_for(trained, count):
-    return torch.cat([classes for _, classes in trained.source.batches(0, count, count)])
+    return torch.cat([classes for _, classes in trained.sampler.batches(0, count, count)])
 
 
 def following(teacher, trained, count=100):
@@ -87,6 +87,7 @@ def test_the_objective_falls(kind):
     assert after < before - 0.3
 
 
+@pytest.mark.integration
 def test_images_show_the_class_asked_for():
     teacher = load_teacher("zoo:vit")  # a tiny one of random weights hardly tells images apart
     untrained, trained = train(teacher, 1), train(teacher, 50)
@@ -177,7 +178,7 @@ def brightness(told):
 def test_a_generator_does_what_a_loss_tells_it(told):
     off = {name: {"weight": 0} for name in METHODS["gdfq"].losses}
     trained = train(make_tiny("vit"), 60, losses=off | {"brightness": brightness(told)})
-    goals = torch.stack([trained.source.samples(range(i, i + 1)).views.drawn["brightness"]["goal"][0] for i in range(80)])
+    goals = torch.stack([trained.sampler.samples(range(i, i + 1)).views.drawn["brightness"]["goal"][0] for i in range(80)])
     correlation = torch.corrcoef(torch.stack([goals, trained.draw(80).mean((1, 2, 3))]))[0, 1]
     assert (correlation > 0.5) == told
 
@@ -189,7 +190,7 @@ def test_a_loss_that_is_not_finite_is_named():
 
 
 @pytest.mark.parametrize("student", [None, "w4a4"])
-def test_a_training_that_broke_goes_on_from_its_last_sound_state_at_half_the_rate(student, capsys):
+def test_a_training_that_broke_goes_on_from_its_last_sound_state_at_half_the_rate(student, caplog):
     """Two steps of forty are broken once each: both are done again."""
     broken, rates = {11, 21}, []
 
@@ -203,9 +204,9 @@ def test_a_training_that_broke_goes_on_from_its_last_sound_state_at_half_the_rat
     trained = train(make_tiny("vit"), 40, losses={"mine": mine}, student=student)
     assert rates == [*range(12), *range(10, 22), *range(20, 40)]
     assert trained.draw(4).isfinite().all()
-    said = [line for line in capsys.readouterr().err.splitlines() if "again" in line]
-    assert said[0].startswith("synthesize: from step 10 on again at 0.5 of the rate: loss 'mine' is nan at step 11")
-    assert "from step 20 on again at 0.25" in said[1]
+    messages = [message for message in caplog.messages if "again" in message]
+    assert messages[0].startswith("synthesize: from step 10 on again at 0.5 of the rate: loss 'mine' is nan at step 11")
+    assert "from step 20 on again at 0.25" in messages[1]
 
 
 @pytest.mark.gpu
@@ -220,7 +221,7 @@ def test_acq_tells_the_generator_the_class_and_where_to_look():
     """Pairs share class and center, never the code: what the ratio form of the pair loss is about."""
     facts = TeacherFacts.of(make_tiny("vit"))
     method = resolve_method("acq", engine="generator")
-    samples = Source(facts, method, resolve_losses(method.losses), 0).samples(range(4))
+    samples = Sampler(facts, method, resolve_losses(method.losses), 0).samples(range(4))
     assert samples.inputs.shape == (4, 102)
     assert samples.classes[0] == samples.classes[1] and samples.inputs[0, 100:].equal(samples.inputs[1, 100:])
     assert not samples.inputs[0, 100:].equal(samples.inputs[2, 100:])
@@ -236,10 +237,10 @@ def test_a_killed_training_ends_as_one_that_was_not(method, changes, tmp_path):
     teacher = make_tiny("vit")
     steps = {"steps": 0 if METHODS[method].steps == 0 else 6}
 
-    def run(shelf=None):
-        return synthesize(teacher, method=method, engine="generator", num_images=3, group_size=4, shelf=shelf, **steps, **changes)
+    def work(run=None):
+        return synthesize(teacher, method=method, engine="generator", num_images=3, group_size=4, run=run, **steps, **changes)
 
-    wanted = run()
-    ended, kills = run_to_the_end(run, tmp_path)
+    wanted = work()
+    ended, kills = run_to_the_end(work, tmp_path)
     assert kills >= steps["steps"]
     assert torch.equal(ended, wanted)

@@ -32,8 +32,8 @@ def test_copies_of_one_image_have_no_diversity():
     assert quality(teacher, image)["diversity"] == 0
 
 
-def test_distance_of_norm_statistics_by_hand():
-    # Normalised, the tokens are (-√2, √2, 0, 0) and (0, 0, -√2, √2): every channel has μ² = 1/2 and σ² = 1/2, and
+def test_distance_of_norm_moments_by_hand():
+    # Normalized, the tokens are (-√2, √2, 0, 0) and (0, 0, -√2, √2): every channel has μ² = 1/2 and σ² = 1/2, and
     # (σ² + μ² - 1 - ln σ²) / 2 = ln 2 / 2.
     moments = NormMoments()
     moments.add(torch.tensor([[[0.0, 2.0, 1.0, 1.0]]]))
@@ -50,25 +50,25 @@ def test_distance_of_normal_tokens_is_small_and_of_identical_ones_large():
 
 
 @pytest.mark.parametrize("kind", ["vit", "deit", "swin"])
-def test_distance_is_that_of_the_patches_under_every_norm(kind):
+def test_layer_norm_distance_against_a_slow_reference(kind):
     teacher = make_tiny(kind)
     images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    seen = {}
+    inputs = {}
     norms = {name: part for name, part in teacher.named_modules() if isinstance(part, torch.nn.LayerNorm)}
     handles = [
-        part.register_forward_hook(lambda _, args, __, name=name: seen.update({name: args[0]})) for name, part in norms.items()
+        part.register_forward_hook(lambda _, args, __, name=name: inputs.update({name: args[0]})) for name, part in norms.items()
     ]
     teacher(images)
     for handle in handles:
         handle.remove()
     prefix = {"vit": 1, "deit": 2, "swin": 0}[kind]
     distances = []
-    for tokens in seen.values():
+    for tokens in inputs.values():
         tokens = tokens.flatten(1, -2)[:, prefix:].flatten(0, 1)
         unit = torch.stack([(token - token.mean()) / token.std(correction=0) for token in tokens])
         normals = [torch.distributions.Normal(unit[:, c].mean(), unit[:, c].std(correction=0)) for c in range(unit.shape[1])]
         standard = torch.distributions.Normal(0.0, 1.0)
-        distances.append(sum(torch.distributions.kl_divergence(own, standard).item() for own in normals) / len(normals))
+        distances.append(sum(torch.distributions.kl_divergence(normal, standard).item() for normal in normals) / len(normals))
     measured = quality(teacher, images, batch_size=2)["layer_norm_distance"]
     assert measured == pytest.approx(sum(distances) / len(distances), rel=1e-3)
     assert not any(part._forward_hooks for part in teacher.modules())

@@ -1,4 +1,4 @@
-"""What the image engine moves: its images stay in range, follow the seed, and learn."""
+"""Image parametrizations: their images stay in range, depend on the seed, and can be optimized."""
 
 import pytest
 import torch
@@ -11,15 +11,15 @@ from vitdfq.synthesis.procedural import PROCEDURAL
 FACTS = TeacherFacts((28, 40), 10, [], torch.tensor([-2.0, -1.5, -1.0]).view(1, 3, 1, 1), torch.full((1, 3, 1, 1), 2.5))
 
 
-def make_canvas(name, batch=range(3), seed=0, facts=FACTS):
+def make_parametrization(name, batch=range(3), seed=0, facts=FACTS):
     return PARAMETRIZATIONS[name]([PROCEDURAL["noise"](index, seed, facts) for index in batch], batch, seed, facts)
 
 
 def images_of(*args, **kwargs):
-    return torch.stack(make_canvas(*args, **kwargs).images()).detach()
+    return torch.stack(make_parametrization(*args, **kwargs).images()).detach()
 
 
-def learn(parametrization, loss, steps, lr=0.2):
+def optimize(parametrization, loss, steps, lr=0.2):
     """Take steps of Adam on loss(images); return its values."""
     optimizer = torch.optim.Adam(parametrization.groups(lr), betas=(0.5, 0.9))
     values = []
@@ -34,15 +34,15 @@ def learn(parametrization, loss, steps, lr=0.2):
 
 
 @pytest.mark.parametrize("name", PARAMETRIZATIONS)
-class TestEveryCanvas:
-    def test_images_have_the_size_and_range_of_the_teacher_before_and_after_steps(self, name):
-        parametrization = make_canvas(name)
-        learn(parametrization, lambda images: -images.square().sum(), 5, lr=5.0)  # as far out as it goes
+class TestEveryParametrization:
+    def test_images_have_the_teachers_size_and_range_before_and_after_steps(self, name):
+        parametrization = make_parametrization(name)
+        optimize(parametrization, lambda images: -images.square().sum(), 5, lr=5.0)  # towards the limits of the range
         for images in (images_of(name), torch.stack(parametrization.images())):
             assert images.shape == (3, 3, 28, 40)
             assert (images >= FACTS.low - 1e-5).all() and (images <= FACTS.high + 1e-5).all()
 
-    def test_the_seed_and_the_images_decide(self, name):
+    def test_images_depend_on_seed_and_indices_only(self, name):
         state = torch.get_rng_state()
         images = images_of(name)
         assert torch.equal(torch.get_rng_state(), state)
@@ -54,49 +54,49 @@ class TestEveryCanvas:
         images = images_of(name)
         assert min((images[i] - images[j]).abs().mean().item() for i in range(3) for j in range(i)) > 0.1
 
-    def test_its_loss_falls(self, name):
+    def test_a_loss_falls(self, name):
         rows, columns = torch.linspace(-1, 1, 28)[:, None], torch.linspace(-1, 1, 40)
         goal = torch.stack([rows * columns, rows + 0 * columns, columns + 0 * rows])[:, None].expand(3, 3, 28, 40)
-        parametrization = make_canvas(name)
-        values = learn(parametrization, lambda images: (images - goal).square().mean(), 60)
+        parametrization = make_parametrization(name)
+        values = optimize(parametrization, lambda images: (images - goal).square().mean(), 60)
         assert values[-1] < 0.2 * values[0]
         images = torch.stack(parametrization.images())
-        assert (images[0] - images[1]).abs().mean() > 0.3  # each has its own goal
+        assert (images[0] - images[1]).abs().mean() > 0.3  # each approaches its goal
 
 
-def test_pixels_start_from_the_start_and_the_decoder_does_not():
+def test_pixels_use_the_given_start_and_the_decoder_does_not():
     starts = torch.stack([PROCEDURAL["noise"](index, 0, FACTS) for index in range(3)])
     assert torch.equal(images_of("pixels"), starts)
     assert (images_of("decoder") - starts).abs().mean() > 0.1
 
 
-def test_only_pixels_without_gradient_stay_as_they_were():
+def test_images_without_gradient_stay_with_pixels_and_move_with_a_decoder():
     """An image without crops takes no part in their step; the decoder's images move together."""
     for name, alone in (("pixels", True), ("decoder", False)):
-        parametrization = make_canvas(name)
+        parametrization = make_parametrization(name)
         before = torch.stack(parametrization.images()).detach().clone()
-        learn(parametrization, lambda images: images[1].square().sum(), 2)
+        optimize(parametrization, lambda images: images[1].square().sum(), 2)
         moved = (torch.stack(parametrization.images()) - before).abs().flatten(1).amax(1) > 1e-6
         assert moved.tolist() == ([False, True, False] if alone else [True, True, True])
 
 
-def test_rates_are_shares_of_that_of_pixels():
-    assert [group["lr"] for group in make_canvas("pixels").groups(0.2)] == [0.2]
-    assert [group["lr"] for group in make_canvas("decoder").groups(0.2)] == pytest.approx([0.001])
-    assert isinstance(make_canvas("pixels"), Pixels) and isinstance(make_canvas("decoder"), Decoder)
+def test_learning_rates_are_relative_to_that_of_pixels():
+    assert [group["lr"] for group in make_parametrization("pixels").groups(0.2)] == [0.2]
+    assert [group["lr"] for group in make_parametrization("decoder").groups(0.2)] == pytest.approx([0.001])
+    assert isinstance(make_parametrization("pixels"), Pixels) and isinstance(make_parametrization("decoder"), Decoder)
 
 
 @pytest.mark.parametrize("kind", ["vit", "swin"])
-def test_a_method_may_paint_with_a_decoder(kind):
+def test_decoder_images_are_smoother_than_pixels(kind):
     teacher = make_tiny(kind)
-    painted, again, pixels = (
+    decoded, again, pixels = (
         synthesize(teacher, method="psaq", num_images=2, steps=4, parametrization=parametrization)
         for parametrization in ("decoder", "decoder", "pixels")
     )
-    assert torch.equal(painted, again)
+    assert torch.equal(decoded, again)
 
     def roughness(images):
         return (images[..., 1:] - images[..., :-1]).abs().mean() / images.std()
 
-    assert roughness(painted) < 0.7 * roughness(pixels)  # what it paints first is smooth
+    assert roughness(decoded) < 0.7 * roughness(pixels)  # the deep image prior
     assert METHODS["gznq"].parametrization == "decoder"

@@ -1,8 +1,9 @@
-"""Terms that need a student, and the interpolation that goes with them."""
+"""Losses that compare teacher and student, and mixup."""
 
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from contexts import make_context
@@ -41,14 +42,14 @@ def test_distance_is_zero_for_equal_logits_and_symmetric(name):
     assert (distance(teacher, student) > 1e-3).all()
 
 
-def test_distances_of_predictions_that_exclude_each_other():
+def test_distances_of_disjoint_predictions():
     one, other = torch.tensor([[50.0, 0, 0]]), torch.tensor([[0.0, 50, 0]])
     assert total_variation_distance(one, other).item() == pytest.approx(1)
     assert jensen_shannon(one, other).item() == pytest.approx(0.693147)
     assert DISTANCES["l1"](one, other).item() == pytest.approx(100 / 3)
 
 
-def test_only_the_total_variation_has_a_slope_near_equality():
+def test_only_total_variation_has_a_gradient_near_equality():
     """The reason for the default: the divergence is quadratic there, and would start nothing."""
 
     def slope(distance):
@@ -59,52 +60,52 @@ def test_only_the_total_variation_has_a_slope_near_equality():
     assert slope(total_variation_distance) > 100 * slope(jensen_shannon)
 
 
-def test_the_loss_is_the_margin_where_they_agree():
+def test_is_the_margin_where_teacher_and_student_agree():
     logits = randn(3, 10)
     assert margin_discrepancy(disagreeing(logits, logits), **FIXED).tolist() == pytest.approx([0.3] * 3)
     relative = margin_discrepancy(disagreeing(logits, logits))
     assert relative.tolist() == [0, 0, 0]  # a share of nothing
 
 
-def test_without_deviation_it_is_a_plain_hinge():
+def test_is_a_plain_hinge_without_deviation():
     teacher, student = randn(8, 10), randn(8, 10) + randn(8, 10, seed=2)
-    found = total_variation_distance(teacher, student)
-    expected = [max(0.3 - value, 0.0) for value in found.tolist()]
+    distances = total_variation_distance(teacher, student)
+    expected = [max(0.3 - value, 0.0) for value in distances.tolist()]
     assert 0.0 in expected and max(expected) > 0  # both sides of the hinge
     assert margin_discrepancy(disagreeing(teacher, student), **FIXED).tolist() == pytest.approx(expected)
 
 
-def test_the_slope_is_minus_one_inside_and_zero_outside():
+def test_gradient_is_minus_that_of_the_distance_inside_the_margin_and_0_outside():
     teacher, student = randn(8, 10), (randn(8, 10) + randn(8, 10, seed=2)).requires_grad_()
-    found = total_variation_distance(teacher, student)
-    wanted = torch.autograd.grad(found[found < 0.3].sum(), student, retain_graph=True)[0]
-    [got] = torch.autograd.grad(margin_discrepancy(disagreeing(teacher, student), **FIXED).sum(), student)
-    torch.testing.assert_close(got, -wanted)
-    assert wanted.abs().sum() > 0
+    distances = total_variation_distance(teacher, student)
+    expected = torch.autograd.grad(distances[distances < 0.3].sum(), student, retain_graph=True)[0]
+    [gradient] = torch.autograd.grad(margin_discrepancy(disagreeing(teacher, student), **FIXED).sum(), student)
+    torch.testing.assert_close(gradient, -expected)
+    assert expected.abs().sum() > 0
 
 
 @pytest.mark.parametrize("mean", [0.1, 0.01, 0.001])
-def test_the_loss_vanishes_with_the_margin(mean):
+def test_vanishes_with_the_margin(mean):
     logits = randn(3, 10)
     values = margin_discrepancy(disagreeing(logits, logits), margin="fixed", mean=mean, deviation=mean / 3)
     assert values.max() < 3 * mean
 
 
-def test_the_relative_margin_is_a_share_of_the_batch_and_carries_no_gradient():
+def test_relative_margin_is_proportional_to_the_batch_mean_without_gradient():
     teacher, student = randn(4, 10), (randn(4, 10) + 0.3 * randn(4, 10, seed=2)).requires_grad_()
-    found = total_variation_distance(teacher, student)
+    distances = total_variation_distance(teacher, student)
     ctx = disagreeing(teacher, student)
     noise = torch.stack([torch.randn((), generator=rng) for rng in ctx.generators("margin_discrepancy")])
-    margin = (1.5 * found.mean() * (1 + noise / 3)).clamp(0, 0.9)
+    margin = (1.5 * distances.mean() * (1 + noise / 3)).clamp(0, 0.9)
     values = margin_discrepancy(ctx)
-    torch.testing.assert_close(values, (margin - found).relu())
+    torch.testing.assert_close(values, (margin - distances).relu())
     assert (values > 0).any()
-    [got] = torch.autograd.grad(values.sum(), student)
-    [wanted] = torch.autograd.grad((margin.detach() - found).relu().sum(), student)
-    torch.testing.assert_close(got, wanted)
+    [gradient] = torch.autograd.grad(values.sum(), student)
+    [expected] = torch.autograd.grad((margin.detach() - distances).relu().sum(), student)
+    torch.testing.assert_close(gradient, expected)
 
 
-def test_margins_are_fresh_at_every_view_and_step_and_held_within_their_limits():
+def test_margins_are_drawn_per_view_and_step_and_clamped():
     logits = randn(64, 10)
     first, again, later = (
         margin_discrepancy(disagreeing(logits, logits, step), margin="fixed", mean=0.5, deviation=0.5) for step in (0, 0, 1)
@@ -120,7 +121,8 @@ def test_discrepancy_by_hand():
     assert discrepancy(disagreeing(teacher, student)).tolist() == [-1.5, -0.5]
 
 
-def test_a_real_teacher_and_its_student_are_driven_apart():
+@pytest.mark.integration
+def test_discrepancy_separates_a_trained_teacher_and_its_student():
     """One student whose ranges stay: with fresh ones, as the engine has them, a few images say little."""
     teacher = load_teacher("zoo:vit")
     images = synthesize(teacher, method="noise", num_images=8).requires_grad_()
@@ -160,12 +162,12 @@ def test_wrong_options_are_named(spec, message):
         synthesize(make_tiny("vit"), method="agm", num_images=1, steps=1, losses={"margin_discrepancy": {"after": 0.0, **spec}})
 
 
-def test_the_student_pass_asks_for_what_the_options_say():
-    asked = []
-    networks = SimpleNamespace(student=lambda *args: asked.append(args), run=lambda images, student: images)
+def test_the_student_pass_uses_its_options():
+    calls = []
+    networks = SimpleNamespace(student=lambda *args: calls.append(args), run=lambda images, student: images)
     ctx = disagreeing(randn(2, 10), randn(2, 10), step=7)
     assert student_pass(ctx, networks, bits="w3a3", refresh_every=5)[0] is ctx.images
-    [(bits, images, step, refresh_every)] = asked
+    [(bits, images, step, refresh_every)] = calls
     assert (bits, step, refresh_every) == ("w3a3", 7, 5) and not images.requires_grad
 
 
@@ -178,17 +180,17 @@ def test_interpolated_images_lie_between_images_of_the_batch(alpha, probability,
     assert torch.equal(mixed, interpolate(images, torch.Generator().manual_seed(seed), alpha=alpha, probability=probability))
 
 
-def test_each_mixed_image_lies_on_the_line_between_itself_and_one_other():
-    images = torch.eye(64).view(64, 1, 8, 8)  # what is mixed of whom can be read off
+def test_each_mixed_image_combines_itself_and_one_other_with_beta_weights():
+    images = torch.eye(64).view(64, 1, 8, 8)  # the combination can be read from the pixels
     mixed = interpolate(images, torch.Generator().manual_seed(0), probability=1.0).flatten(1)
-    own = mixed.diagonal()
+    weights = mixed.diagonal()
     torch.testing.assert_close(mixed.sum(1), torch.ones(64))
     assert ((mixed > 0).sum(1) <= 2).all()
-    assert 0.3 < own.mean() < 0.7 and len(set(own.tolist())) > 50
-    assert ((own < 0.1) | (own > 0.9)).float().mean() > 0.4  # Beta(.4, .4): most are mostly one of the two; uniform: 0.2
+    assert 0.3 < weights.mean() < 0.7 and len(set(weights.tolist())) > 50
+    assert ((weights < 0.1) | (weights > 0.9)).float().mean() > 0.4  # Beta(.4, .4) is U-shaped; uniform weights would give 0.2
 
 
-def test_an_image_is_left_alone_with_the_rest_of_the_probability():
+def test_images_are_mixed_with_the_given_probability():
     images = torch.eye(256).view(256, 1, 16, 16)
     untouched = [
         (interpolate(images, torch.Generator().manual_seed(0), probability=share) == images)
@@ -202,6 +204,24 @@ def test_an_image_is_left_alone_with_the_rest_of_the_probability():
     assert untouched[0] == 1
     assert 0.4 < untouched[1] < 0.6
     assert untouched[2] < 0.05
+
+
+@pytest.mark.parametrize("alpha", [0.4, 1.0, 3.0])
+def test_mixing_weights_have_the_moments_of_the_beta_distribution(alpha):
+    images = torch.eye(1024).view(1024, 1, 32, 32)
+    mixed = interpolate(images, torch.Generator().manual_seed(0), alpha=alpha, probability=1.0).flatten(1)
+    weights = mixed.diagonal()
+    variance = 1 / (4 * (2 * alpha + 1))
+    assert weights.mean().item() == pytest.approx(0.5, abs=4 * (variance / 1024) ** 0.5)  # four standard errors
+    assert weights.var().item() == pytest.approx(variance, rel=0.15)
+
+
+def test_mixing_does_not_touch_global_random_states():
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    mixed = interpolate(randn(5, 3, 4, 4), torch.Generator().manual_seed(0), alpha=1e-3)
+    assert mixed.isfinite().all()  # both gamma variates of so small an alpha underflow
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (np.random.get_state()[1] == numpy_state).all()
 
 
 @pytest.mark.parametrize(("options", "message"), [({"alpha": 0.0}, "alpha"), ({"probability": 1.5}, "probability")])

@@ -1,4 +1,4 @@
-"""Heads that agree, patches that attend differently, smooth images: against slow references and known answers."""
+"""Losses on attention scores and smoothness, against slow references and known values."""
 
 import dataclasses
 import math
@@ -59,7 +59,7 @@ def test_head_similarity_against_a_slow_reference(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_heads_that_agree_have_no_loss(kind):
+def test_head_similarity_is_0_for_heads_of_equal_structure(kind):
     ctx, (term,) = context(kind, "head_similarity")
     assert (term.value(ctx) > 0.05).all()
     for name, scores in ctx.recorded.items():
@@ -70,7 +70,7 @@ def test_heads_that_agree_have_no_loss(kind):
 
 @pytest.mark.parametrize(("kind", "prefix"), [("vit", 1), ("deit", 2)])
 @pytest.mark.parametrize("name", ["head_similarity", "attention_entropy"])
-def test_scores_of_prefix_tokens_do_not_count(name, kind, prefix):
+def test_scores_of_prefix_tokens_are_ignored(name, kind, prefix):
     ctx, (term,) = context(kind, name)
     before = term.value(ctx)
     for scores in ctx.recorded.values():
@@ -81,7 +81,7 @@ def test_scores_of_prefix_tokens_do_not_count(name, kind, prefix):
     assert not torch.equal(term.value(ctx), before)
 
 
-def test_one_head_everywhere_is_refused():
+def test_a_model_with_single_heads_is_refused():
     ctx, (term,) = context("vit", "head_similarity")
     single = [dataclasses.replace(site, num_heads=1) for site in ctx.sites]
     with pytest.raises(ValueError, match="one head everywhere"):
@@ -111,15 +111,15 @@ def test_attention_entropy_against_a_slow_reference(kind):
         values = []
         for window, heads in enumerate(maps_of(ctx, site, image)):
             scores, chosen = heads.mean(0), ctx.drawn["attention_entropy"][site.name][image, window, :5]
-            found = torch.stack([torch.cosine_similarity(scores[i], scores[j], dim=0) for i in chosen for j in chosen])
-            values.append(-0.5 * math.log(2 * math.pi * math.e * found.var(correction=0).item()))
+            similarity = torch.stack([torch.cosine_similarity(scores[i], scores[j], dim=0) for i in chosen for j in chosen])
+            values.append(-0.5 * math.log(2 * math.pi * math.e * similarity.var(correction=0).item()))
         return mean(values)
 
     expected = [mean([layer(site, image) for site in ctx.sites]) for image in range(2)]
     assert term.value(ctx).tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_rows_that_are_all_alike_have_the_greatest_entropy_loss():
+def test_identical_rows_have_the_greatest_entropy_loss():
     ctx, (term,) = context("vit", "attention_entropy")
     before = term.value(ctx)
     for name, scores in ctx.recorded.items():
@@ -129,7 +129,7 @@ def test_rows_that_are_all_alike_have_the_greatest_entropy_loss():
 
 
 @pytest.mark.parametrize(("kind", "patches"), [("vit", 16), ("swin", 16)])
-def test_patches_are_drawn_once_each(kind, patches):
+def test_the_order_of_patches_is_a_permutation(kind, patches):
     facts = context(kind, "attention_entropy")[0].facts
     orders = draw_patches(generator(0), facts)
     for site in facts.sites:
@@ -137,7 +137,7 @@ def test_patches_are_drawn_once_each(kind, patches):
         assert (orders[site.name].sort(1).values == torch.arange(patches)).all()
 
 
-def test_each_image_draws_patches_of_its_own():
+def test_each_image_has_its_own_order_of_patches():
     losses = {"attention_entropy": {"num_patches": 4}}
     ctx, _ = make_context(make_tiny("vit"), randn(3, 3, 32, 32), losses)
     drawn = ctx.drawn["attention_entropy"]["blocks.0.attn"]

@@ -1,4 +1,4 @@
-"""Values of the losses worked out by hand or by a slow straightforward reference."""
+"""Values of losses by hand or against a slow, straightforward reference."""
 
 import dataclasses
 import math
@@ -100,14 +100,14 @@ def slow_attention_prior(ctx, image, query):
 )
 def test_attention_prior_against_a_slow_reference(kind, query, options):
     maps = Loss(class_confidence, listens=lambda facts: [f"{site.name}.softmax" for site in facts.sites])
-    # The loss itself looks at one row beside fused attention.
+    # The loss itself records a single row beside fused attention.
     losses = {"attention_prior": options, "maps": {"function": maps}}
     ctx, (term, _) = make_context(make_tiny(kind), randn(2, 3, 32, 32), losses)
     expected = [slow_attention_prior(ctx, image, query) for image in range(2)]
     assert term.value(ctx).tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_attention_prior_vanishes_where_attention_follows_it():
+def test_attention_prior_is_0_where_attention_equals_it():
     ctx, (term,) = make_context(make_tiny("deit"), randn(2, 3, 32, 32), {"attention_prior": {}})
     for site in deeper_half(ctx.sites):
         ctx.recorded[f"{site.name}.class_row"] = ctx.drawn["attention_prior"][site.name][:, 0]  # (B, H, N)
@@ -126,7 +126,7 @@ def test_attention_prior_without_cls_ignores_the_mass_on_prefix_tokens():
     torch.testing.assert_close(term.value(ctx), torch.zeros(2), rtol=0, atol=1e-12)
 
 
-def test_attention_prior_looks_at_the_deeper_half():
+def test_attention_prior_reads_the_deeper_half():
     teacher = make_tiny("vit")  # three blocks
     assert [site.depth for site in deeper_half(TeacherFacts.of(teacher).sites)] == [1, 2]
     ctx, _ = make_context(teacher, randn(1, 3, *image_size(teacher)), {"attention_prior": {}})

@@ -1,4 +1,4 @@
-"""Statistics of pixels and norms against values worked out by hand, by autograd, or by what they must not change with."""
+"""Losses on statistics of pixels and norms: values by hand, by autograd, and invariances."""
 
 import pytest
 import timm
@@ -47,12 +47,12 @@ def hybrid():
 
 
 def facts_of(model, norms=(nn.LayerNorm, *BATCH_NORMS), sites=()):
-    found = {name: part for name, part in model.named_modules() if isinstance(part, norms)}
-    return TeacherFacts((32, 32), 5, list(sites), -torch.ones(1, 3, 1, 1), torch.ones(1, 3, 1, 1), found)
+    selected = {name: part for name, part in model.named_modules() if isinstance(part, norms)}
+    return TeacherFacts((32, 32), 5, list(sites), -torch.ones(1, 3, 1, 1), torch.ones(1, 3, 1, 1), selected)
 
 
 def context_of(model, images, name, facts=None):
-    """As the engine makes it, for a model that no family opens."""
+    """The context as an engine makes it, for a model of no family."""
     facts = facts or facts_of(model)
     with Networks(model, LOSSES[name].listens(facts)) as networks:
         return given_context(facts, **vars(networks.run(images)))
@@ -70,31 +70,31 @@ positive = st.floats(0.1, 5)
 class TestForms:
     @pytest.mark.parametrize("form", FORMS)
     def test_zero_at_equal_moments_and_positive_elsewhere(self, form):
-        found = Moments(randn(6), randn(6).exp())
-        assert FORMS[form](found, found).item() == pytest.approx(0, abs=1e-6)
-        assert FORMS[form](Moments(found.mean + 1, found.variance), found) > 0.01
-        assert FORMS[form](Moments(found.mean, found.variance * 2), found) > 0.01
+        measured = Moments(randn(6), randn(6).exp())
+        assert FORMS[form](measured, measured).item() == pytest.approx(0, abs=1e-6)
+        assert FORMS[form](Moments(measured.mean + 1, measured.variance), measured) > 0.01
+        assert FORMS[form](Moments(measured.mean, measured.variance * 2), measured) > 0.01
 
     def test_by_hand(self):
-        found, wanted = Moments(torch.tensor([1.0, 0]), torch.tensor([4.0, 1])), Moments(torch.zeros(2), torch.ones(2))
-        assert FORMS["mse"](found, wanted).item() == pytest.approx((1 + 9) / 2)
-        assert FORMS["l2"](found, wanted).item() == pytest.approx(1 + 3)
-        assert FORMS["kl"](found, wanted).item() == pytest.approx(0.5 * (-1.386294 + 4 + 1 - 1) / 2, abs=1e-4)
+        measured, target = Moments(torch.tensor([1.0, 0]), torch.tensor([4.0, 1])), Moments(torch.zeros(2), torch.ones(2))
+        assert FORMS["mse"](measured, target).item() == pytest.approx((1 + 9) / 2)
+        assert FORMS["l2"](measured, target).item() == pytest.approx(1 + 3)
+        assert FORMS["kl"](measured, target).item() == pytest.approx(0.5 * (-1.386294 + 4 + 1 - 1) / 2, abs=1e-4)
 
-    @given(mean=st.floats(-3, 3), variance=positive, wanted_mean=st.floats(-3, 3), wanted_variance=positive)
-    def test_slope_of_kl_in_the_mean(self, mean, variance, wanted_mean, wanted_variance):
-        found = torch.tensor([mean, 0.0]).requires_grad_()
-        wanted = Moments(torch.tensor([wanted_mean, 0.0]), torch.tensor([wanted_variance, 1.0]))
-        kl(Moments(found, torch.tensor([variance, 1.0])), wanted).backward()
-        assert found.grad[0].item() == pytest.approx((mean - wanted_mean) / wanted_variance / 2, rel=1e-3, abs=1e-3)
+    @given(mean=st.floats(-3, 3), variance=positive, target_mean=st.floats(-3, 3), target_variance=positive)
+    def test_gradient_of_kl_in_the_mean(self, mean, variance, target_mean, target_variance):
+        measured = torch.tensor([mean, 0.0]).requires_grad_()
+        target = Moments(torch.tensor([target_mean, 0.0]), torch.tensor([target_variance, 1.0]))
+        kl(Moments(measured, torch.tensor([variance, 1.0])), target).backward()
+        assert measured.grad[0].item() == pytest.approx((mean - target_mean) / target_variance / 2, rel=1e-3, abs=1e-3)
 
     @given(scale=st.floats(0.5, 20))
-    def test_kl_does_not_change_with_the_scale_of_a_channel_but_mse_does(self, scale):
-        found, wanted = Moments(randn(4), randn(4).exp()), Moments(randn(4, seed=2), randn(4, seed=2).exp())
-        scaled = [Moments(pair.mean * scale, pair.variance * scale**2) for pair in (found, wanted)]
-        assert kl(*scaled).item() == pytest.approx(kl(found, wanted).item(), rel=1e-3)
+    def test_kl_is_invariant_to_the_scale_of_a_channel_and_mse_is_not(self, scale):
+        measured, target = Moments(randn(4), randn(4).exp()), Moments(randn(4, seed=2), randn(4, seed=2).exp())
+        scaled = [Moments(pair.mean * scale, pair.variance * scale**2) for pair in (measured, target)]
+        assert kl(*scaled).item() == pytest.approx(kl(measured, target).item(), rel=1e-3)
         if not 0.9 < scale < 1.1:
-            assert mse(*scaled).item() != pytest.approx(mse(found, wanted).item(), rel=0.05)
+            assert mse(*scaled).item() != pytest.approx(mse(measured, target).item(), rel=0.05)
 
     @pytest.mark.parametrize(("shape", "channel"), [((4, 3, 5, 5), 1), ((20, 3), 1), ((4, 6, 3), -1), ((4, 2, 6, 3), -1)])
     def test_moments_are_those_of_each_channel(self, shape, channel):
@@ -107,16 +107,16 @@ class TestForms:
 class TestInputStatistics:
     def test_by_hand(self):
         images = torch.zeros(2, 3, 2, 2)
-        images[0, 0], images[1, 0] = 3.0, 1.0  # mean 2, deviation 1; the other channels 0 and 0
+        images[0, 0], images[1, 0] = 3.0, 1.0  # mean 2, standard deviation 1; the other channels 0 and 0
         assert input_statistics(given_context(facts_of(hybrid()), images)).tolist() == pytest.approx([6.0, 6.0], abs=0.02)
 
-    def test_a_single_image_need_not_be_so(self):
+    def test_the_batch_is_measured_not_the_single_image(self):
         images = torch.stack([torch.full((3, 8, 8), 1.0), torch.full((3, 8, 8), -1.0)])
         facts = facts_of(hybrid())
         assert input_statistics(given_context(facts, images)).max() < 1e-6
         assert input_statistics(given_context(facts, images[:1])).min() > 1
 
-    def test_it_is_lowered(self):
+    def test_optimization_lowers_it(self):
         losses = {name: {"weight": 0} for name in LOSSES} | {"input_statistics": {"weight": 1.0}}
         images = synthesize(make_tiny("vit"), num_images=4, steps=40, max_regions=1, start="dead_leaves", losses=losses)
         assert moments(images, 1).mean.abs().max() < 0.05
@@ -129,28 +129,28 @@ class TestNormStatistics:
         facts = facts_of(nn.Sequential(nn.LayerNorm(tokens.shape[-1])))
         return norm_statistics(given_context(facts, randn(len(tokens), 3, 4, 4), recorded={"0:input": tokens}), **options)
 
-    def test_unit_normal_tokens_are_what_is_asked_for(self):
+    def test_is_near_0_for_standard_normal_tokens(self):
         assert self.value(randn(16, 64, 32), hinge=0.0).max() < 0.01
 
     @pytest.mark.parametrize("form", FORMS)
-    def test_tokens_that_are_all_alike_are_far_from_it(self, form):
+    def test_similar_tokens_have_a_large_distance(self, form):
         alike = randn(1, 1, 32).expand(16, 64, 32)
         nearly = alike + 0.1 * randn(16, 64, 32, seed=2)
         far, less, normal = (self.value(x, form=form, hinge=0.0)[0] for x in (alike, nearly, randn(16, 64, 32)))
         assert far > less > 3 * normal
         assert far > 0.5
 
-    def test_the_hinge_forgives(self):
+    def test_distances_below_the_hinge_cost_nothing(self):
         tokens = randn(1, 1, 32) + randn(16, 64, 32, seed=2)
         plain = self.value(tokens, hinge=0.0)[0].item()
         assert self.value(tokens, hinge=plain / 2)[0].item() == pytest.approx(plain / 2, rel=1e-4)
         assert self.value(tokens, hinge=2 * plain).tolist() == [0] * 16
 
-    def test_a_doubled_batch_changes_nothing(self):
+    def test_repeating_the_batch_changes_nothing(self):
         tokens = randn(4, 16, 8)
         torch.testing.assert_close(self.value(tokens.repeat(2, 1, 1), hinge=0.0)[:4], self.value(tokens, hinge=0.0))
 
-    def test_scale_and_shift_of_a_token_do_not_matter(self):
+    def test_is_invariant_to_scale_and_shift_of_a_token(self):
         tokens = randn(4, 16, 8)
         moved = 5 * randn(4, 16, 1, seed=2).exp() * tokens + randn(4, 16, 1, seed=3)
         torch.testing.assert_close(self.value(moved, hinge=0.0), self.value(tokens, hinge=0.0), rtol=1e-3, atol=1e-5)
@@ -180,18 +180,18 @@ class TestNormStatistics:
 
 class TestBatchNormStatistics:
     @pytest.mark.parametrize("form", FORMS)
-    def test_vanishes_where_the_statistics_are_those_of_the_images(self, form):
+    def test_is_0_where_the_running_statistics_are_those_of_the_images(self, form):
         model, images = hybrid(), randn(4, 3, 32, 32)
         before = batch_norm_statistics(context_of(model, images, "batch_norm_statistics"), form=form)
         for name in ("norm2d", "norm1d"):  # in the order of the forward pass: the second reads what the first writes
-            found = moments(context_of(model, images, "batch_norm_statistics").recorded[f"{name}:input"], 1)
+            measured = moments(context_of(model, images, "batch_norm_statistics").recorded[f"{name}:input"], 1)
             norm = getattr(model, name)
-            norm.running_mean, norm.running_var = found.mean, found.variance
+            norm.running_mean, norm.running_var = measured.mean, measured.variance
         after = batch_norm_statistics(context_of(model, images, "batch_norm_statistics"), form=form)
         assert before.min() > 0.05
         assert after.shape == (4,) and after.max() < 1e-4
 
-    def test_gradient_reaches_every_image_and_a_doubled_batch_changes_nothing(self):
+    def test_gradient_reaches_every_image_and_repeating_the_batch_changes_nothing(self):
         model, images = hybrid(), randn(4, 3, 32, 32).requires_grad_()
         value = batch_norm_statistics(context_of(model, images, "batch_norm_statistics"))
         value.sum().backward()
@@ -204,14 +204,14 @@ class TestBatchNormStatistics:
         batch_norm_statistics(context_of(hybrid(), images, "batch_norm_statistics"), form="l2").sum().backward()
         assert images.grad.isfinite().all()
 
-    def test_the_first_may_weigh_more(self):
+    def test_first_weight_scales_the_first_norm(self):
         ctx = context_of(hybrid(), randn(4, 3, 32, 32), "batch_norm_statistics")
         one, ten, none = (batch_norm_statistics(ctx, first_weight=weight)[0].item() for weight in (1, 10, 0))
         assert ten - one == pytest.approx(9 * (one - none), rel=1e-4)
         first = kl(moments(ctx.recorded["norm2d:input"], 1), standard(moments(ctx.recorded["norm2d:input"], 1)))
         assert one - none == pytest.approx(first.item() / 2, rel=1e-4)  # running statistics are still 0 and 1
 
-    def test_every_batch_norm_of_a_levit_is_found(self):
+    def test_every_batch_norm_of_a_levit_is_recorded(self):
         with torch.random.fork_rng():
             model = timm.create_model("levit_128s", num_classes=5).eval().requires_grad_(False)
         count = sum(isinstance(part, BATCH_NORMS) for part in model.modules())
@@ -230,7 +230,7 @@ class TestBatchNormStatistics:
             synthesize(make_tiny(kind), num_images=1, steps=1, losses=losses)
 
 
-def test_the_prior_takes_the_norms_that_keep_statistics():
+def test_the_prior_uses_batch_norms_where_there_are_any():
     model, images = hybrid(), randn(4, 3, 32, 32)
     both = context_of(model, images, "statistics_prior")
     assert sorted(both.recorded) == ["norm1d:input", "norm2d:input"]

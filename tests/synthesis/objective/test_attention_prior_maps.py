@@ -31,7 +31,7 @@ def test_maps_are_distributions(mixture, flatten, grid):
 
 
 def test_maps_are_as_flat_as_those_of_the_derivative():
-    """4000 draws of it were measured: highest 2.26 times uniform, lowest .84 times, normalised entropy .995."""
+    """Measured over 4000 draws of the derivative: highest 2.26 times uniform, lowest .84 times, normalized entropy .995."""
     maps = draw_maps(2000)
     assert (maps.amax(1) * 196).mean().item() == pytest.approx(2.26, abs=0.06)
     assert (maps.amin(1) * 196).mean().item() == pytest.approx(0.84, abs=0.02)
@@ -40,7 +40,7 @@ def test_maps_are_as_flat_as_those_of_the_derivative():
 
 
 def test_window_maps_are_as_flat_as_those_of_the_derivative():
-    """4000 draws of it were measured: highest 1.90 times uniform, lowest .78 times."""
+    """Measured over 4000 draws of the derivative: highest 1.90 times uniform, lowest .78 times."""
     maps = draw_maps(4000, (7, 7), max_components=1, half_widths=(1, 2))
     assert (maps.amax(1) * 49).mean().item() == pytest.approx(1.90, abs=0.06)
     assert (maps.amin(1) * 49).mean().item() == pytest.approx(0.78, abs=0.02)
@@ -80,7 +80,7 @@ def test_unknown_mixture_names_the_nearest():
 
 
 @pytest.mark.parametrize("kind", ["vit", "deit", "swin", "layer_scale"])
-def test_targets_sum_to_one(kind):
+def test_priors_sum_to_one(kind):
     teacher = make_tiny(kind)
     sites = {site.name: site for site in TeacherFacts.of(teacher).sites}
     for name, prior in draw_priors(kind).items():
@@ -90,7 +90,7 @@ def test_targets_sum_to_one(kind):
         torch.testing.assert_close(prior.sum(-1), torch.ones(prior.shape[:2]))
 
 
-def test_prefix_tokens_share_a_mass_between_0_and_1():
+def test_prefix_tokens_have_a_uniform_share_of_the_mass():
     facts = TeacherFacts.of(make_tiny("deit"))
     priors = [LOSSES["attention_prior"].draw(generator(seed), facts)["blocks.2.attn"] for seed in range(100)]
     mass = torch.stack(priors)[..., :2].sum(-1)
@@ -102,7 +102,7 @@ def test_prefix_tokens_share_a_mass_between_0_and_1():
 def test_priors_differ_by_block_head_and_window(kind):
     priors = draw_priors(kind)
     maps = torch.cat([prior.flatten(0, 1) for prior in priors.values()])
-    uneven = maps[maps.amax(1) > 1.01 * maps.amin(1)]  # a component far off a small map leaves it uniform
+    uneven = maps[maps.amax(1) > 1.01 * maps.amin(1)]  # a component far off a small map makes it uniform
     assert len(priors) == 2
     assert len(uneven) > 0.7 * len(maps)
     assert len(uneven.unique(dim=0)) == len(uneven)

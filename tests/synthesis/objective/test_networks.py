@@ -1,4 +1,4 @@
-"""The networks that losses run: what is recorded, when the student's ranges are fitted, and that nothing stays behind."""
+"""The networks of a loss: recorded values, when ranges are fitted, and that no hook or change is left."""
 
 from itertools import pairwise
 
@@ -36,29 +36,29 @@ def site_of(teacher, part):
     return next(name for name, _ in teacher.named_modules() if name.endswith(f"0.attn.{part}"))
 
 
-def test_a_pass_is_that_of_the_model_with_what_was_listened_to(kind):
+def test_a_pass_equals_the_model_and_records_the_named_submodules(kind):
     teacher = make_tiny(kind)
     images, name = some_images(teacher).requires_grad_(), site_of(teacher, "qk")
     with Networks(teacher, [name, name]) as networks:
-        done = networks.run(images)
-    torch.testing.assert_close(done.logits, teacher(images))
-    torch.testing.assert_close(done.features, teacher.forward_head(teacher.forward_features(images), pre_logits=True))
-    assert list(done.recorded) == [name] and done.images is images
-    done.recorded[name].sum().backward()
+        result = networks.run(images)
+    torch.testing.assert_close(result.logits, teacher(images))
+    torch.testing.assert_close(result.features, teacher.forward_head(teacher.forward_features(images), pre_logits=True))
+    assert list(result.recorded) == [name] and result.images is images
+    result.recorded[name].sum().backward()
     assert images.grad.norm() > 0
 
 
-def test_a_later_pass_leaves_an_earlier_ones_record(kind):
+def test_a_later_pass_does_not_change_an_earlier_record(kind):
     teacher = make_tiny(kind)
     with Networks(teacher, [site_of(teacher, "av")]) as networks:
         first = networks.run(some_images(teacher))
         [value] = first.recorded.values()
-        kept = value.clone()
+        before = value.clone()
         networks.run(some_images(teacher, seed=1))
-        assert torch.equal(next(iter(first.recorded.values())), kept)
+        assert torch.equal(next(iter(first.recorded.values())), before)
 
 
-def test_the_student_is_near_the_teacher_and_nearer_with_more_bits(kind):
+def test_more_bits_bring_the_student_nearer_to_the_teacher(kind):
     teacher = make_tiny(kind)
     images = some_images(teacher)
     with Networks(teacher, []) as networks:
@@ -69,19 +69,19 @@ def test_the_student_is_near_the_teacher_and_nearer_with_more_bits(kind):
     assert 0 < 4 * errors[1] < errors[0] < wanted.norm()
 
 
-def test_the_student_listens_too_and_passes_gradients_to_the_images_only(kind):
+def test_the_student_is_recorded_and_gradients_reach_the_images_only(kind):
     teacher = make_tiny(kind)
     images, name = some_images(teacher).requires_grad_(), site_of(teacher, "qk")
     with Networks(teacher, [name]) as networks:
-        done = networks.run(images, networks.student("w4a4", images.detach(), 0, 10))
-        assert not torch.equal(done.recorded[name], networks.run(images).recorded[name])
-        done.logits.square().sum().backward()
+        result = networks.run(images, networks.student("w4a4", images.detach(), 0, 10))
+        assert not torch.equal(result.recorded[name], networks.run(images).recorded[name])
+        result.logits.square().sum().backward()
         student = networks.student("w4a4", images.detach(), 1, 10)
     assert images.grad.norm() > 0
     assert all(parameter.grad is None for model in (student, teacher) for parameter in model.parameters())
 
 
-def test_ranges_follow_the_images_every_so_many_steps_and_with_every_new_batch():
+def test_ranges_are_fitted_every_refresh_every_steps_and_for_every_new_batch():
     teacher = make_tiny("vit")
     fitted = []
     with Networks(teacher, []) as networks:
@@ -95,7 +95,7 @@ def test_ranges_follow_the_images_every_so_many_steps_and_with_every_new_batch()
 
 
 def test_the_student_does_not_write_into_the_teachers_record():
-    """It is a copy of a teacher that is listened to, hooks and all."""
+    """It is a copy of a recorded teacher, whose hooks are copied too."""
     teacher, images = make_tiny("vit"), some_images(make_tiny("vit"))
     with Networks(teacher, ["blocks.0.attn.softmax"]) as networks:
         networks.run(images)
@@ -103,7 +103,7 @@ def test_the_student_does_not_write_into_the_teachers_record():
         assert len(hooks_of(student)) == len(hooks_of(teacher)) == 1
 
 
-def test_each_bits_has_a_student_of_its_own():
+def test_there_is_one_student_for_each_bits():
     teacher = make_tiny("vit")
     images = some_images(teacher)
     with Networks(teacher, []) as networks:
@@ -112,7 +112,7 @@ def test_each_bits_has_a_student_of_its_own():
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_teacher_and_random_state_are_untouched_and_hooks_gone(kind, fails):
+def test_teacher_and_random_state_are_unchanged_and_hooks_removed(kind, fails):
     teacher = make_tiny(kind)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     state, images = torch.get_rng_state(), some_images(teacher)
@@ -130,28 +130,28 @@ def test_teacher_and_random_state_are_untouched_and_hooks_gone(kind, fails):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_precision_is_of_the_products_not_of_what_losses_see():
+def test_precision_is_that_of_products_not_of_the_losses_inputs():
     teacher = make_tiny("vit")
     images = some_images(teacher)
     with Networks(teacher, ["blocks.0.attn.qk"], "bfloat16") as networks:
-        done = networks.run(images)
-    assert {done.logits.dtype, done.features.dtype, done.recorded["blocks.0.attn.qk"].dtype} == {torch.float32}
-    error = (done.logits - teacher(images)).norm() / teacher(images).norm()
+        result = networks.run(images)
+    assert {result.logits.dtype, result.features.dtype, result.recorded["blocks.0.attn.qk"].dtype} == {torch.float32}
+    error = (result.logits - teacher(images)).norm() / teacher(images).norm()
     assert 1e-5 < error < 0.1
 
 
 class TestStudents:
-    def test_refresh_leaves_no_hook_and_fits_what_it_sees(self, kind):
+    def test_refresh_fits_to_the_images_and_removes_its_hooks(self, kind):
         teacher = make_tiny(kind)
         student = make_student(teacher, "w8a8")
         errors = []
-        for scale in (10.0, 1.0):  # ranges of other images, then its own
+        for scale in (10.0, 1.0):  # ranges of other images, then of these
             refresh(student, some_images(teacher, scale=scale))
             errors.append((student(some_images(teacher)) - teacher(some_images(teacher))).norm())
         assert errors[1] < errors[0]
         assert not hooks_of(student)
 
-    def test_refresh_cleans_up_after_a_failure(self):
+    def test_refresh_removes_its_hooks_after_an_error(self):
         student = make_student(make_tiny("vit"), "w4a4")
         with pytest.raises(AssertionError, match="height"):
             refresh(student, torch.zeros(2, 3, 7, 7))

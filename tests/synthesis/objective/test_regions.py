@@ -12,14 +12,14 @@ from vitdfq.synthesis.seeds import generator
 SIDES = st.integers(MIN_SIDE, 300)
 
 
-def procedural_images(boxes, size):
-    """How many boxes cover each pixel; fails where a box is empty or leaves the image."""
-    parametrization = torch.zeros(size, dtype=torch.long)
+def coverage(boxes, size):
+    """Return the number of boxes over each pixel; fails if a box is empty or leaves the image."""
+    counts = torch.zeros(size, dtype=torch.long)
     for top, left, height, width in boxes.tolist():
         assert height >= 1 and width >= 1 and top >= 0 and left >= 0
         assert top + height <= size[0] and left + width <= size[1]
-        parametrization[top : top + height, left : left + width] += 1
-    return parametrization
+        counts[top : top + height, left : left + width] += 1
+    return counts
 
 
 @settings(max_examples=150, deadline=None)
@@ -27,7 +27,7 @@ def procedural_images(boxes, size):
 def test_regions_do_not_overlap(count, height, width, seed):
     regions = draw_regions(generator(seed), count, (height, width))
     assert regions.shape == (count, 4)
-    assert procedural_images(regions, (height, width)).max() == 1
+    assert coverage(regions, (height, width)).max() == 1
 
 
 @settings(max_examples=150, deadline=None)
@@ -37,7 +37,7 @@ def test_sub_crops_lie_in_their_regions(count, height, width, seed):
     regions = draw_regions(rng, count, size)
     boxes = sub_crops(regions, torch.rand(count, 4, generator=rng), size)
     for region, box in zip(regions, boxes, strict=True):
-        covered = procedural_images(region[None], size) + procedural_images(box[None], size)
+        covered = coverage(region[None], size) + coverage(box[None], size)
         assert (covered == 2).sum() == box[2] * box[3]
 
 
@@ -58,11 +58,11 @@ def test_sub_crops_at_224_are_the_published_ones():
     assert boxes[:, 0].min() == 10 and boxes[:, 1].min() == 20
 
 
-def test_a_lone_region_is_the_whole_image():
+def test_a_single_region_is_the_whole_image():
     assert draw_regions(generator(0), 1, (224, 224)).shape == (0, 4)
 
 
-def test_too_narrow_for_regions():
+def test_too_small_images_are_refused():
     with pytest.raises(ValueError, match="max_regions to 1"):
         draw_regions(generator(0), 3, (2, 224))
 
@@ -74,10 +74,10 @@ BOXES = torch.tensor([[0, 0, 12, 13], [5, 7, 10, 9], [18, 1, 10, 22], [27, 22, 1
 def test_crop_and_resize_equals_interpolate(scale):
     boxes, size = BOXES * scale, (28 * scale, 23 * scale)
     images = torch.randn(len(boxes), 3, *size, generator=generator(0))
-    for image, (top, left, height, width), found in zip(images, boxes.tolist(), crop_and_resize(images, boxes), strict=True):
+    for image, (top, left, height, width), enlarged in zip(images, boxes.tolist(), crop_and_resize(images, boxes), strict=True):
         crop = image[None, :, top : top + height, left : left + width]
         expected = interpolate(crop, size, mode="bilinear", align_corners=False)[0]
-        torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
+        torch.testing.assert_close(enlarged, expected, rtol=0, atol=2e-4)
 
 
 def test_gradient_is_exactly_zero_outside_the_box():
@@ -86,6 +86,6 @@ def test_gradient_is_exactly_zero_outside_the_box():
     images = torch.randn(20, 3, 224, 224, generator=generator(0)).requires_grad_()
     crop_and_resize(images, boxes).square().sum().backward()
     for grad, box in zip(images.grad, boxes, strict=True):
-        inside = procedural_images(box[None], (224, 224)).bool()
+        inside = coverage(box[None], (224, 224)).bool()
         assert (grad[:, ~inside] == 0).all()
         assert (grad[:, inside] != 0).all()

@@ -1,4 +1,4 @@
-"""Classes and the targets that ask for them."""
+"""Classes and their target distributions."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def test_hard_target():
 
 
 @pytest.mark.parametrize("kind", LABELS)
-def test_repeated_classes_are_one_class(kind):
+def test_repeated_classes_count_once(kind):
     target = LABELS[kind](generator(0), [1, 0, 1], 3)
     assert target.sum().item() == pytest.approx(1)
     assert target[2] < target[:2].min()
@@ -90,7 +90,7 @@ def mean_correlation(targets):
 
 class TestLowCorrelationLabels:
     @given(st.integers(2, 40), st.integers(1, 4), st.integers(0, 1000))
-    def test_peak_on_the_classes_asked_for(self, num_classes, count, seed):
+    def test_peak_on_the_given_classes(self, num_classes, count, seed):
         classes = list(range(min(count, num_classes)))
         earlier = [low_correlation_target(generator(seed + 1), [0], num_classes)]
         target = low_correlation_target(generator(seed), classes, num_classes, earlier=earlier)
@@ -100,14 +100,14 @@ class TestLowCorrelationLabels:
             assert target[len(classes) :].max() < 0.1001
         assert target.argmax().item() in classes
 
-    def test_are_less_correlated_than_without_a_choice(self):
+    def test_are_less_correlated_than_unselected_labels(self):
         chosen, plain = [], []
         for index in range(30):
             chosen.append(low_correlation_target(generator(0, index), [index % 5], 10, earlier=chosen))
             plain.append(low_correlation_target(generator(0, index), [index % 5], 10))
         assert mean_correlation(chosen) < mean_correlation(plain)
 
-    def test_an_image_depends_on_the_seed_and_the_images_before_it(self):
+    def test_an_image_depends_on_seed_and_index_only(self):
         facts, method = TeacherFacts.of(make_tiny("vit")), METHODS["ris"]
         history.cache_clear()
         in_order = [draw_views(index, 0, method, [], facts)[0].target for index in range(70)]
@@ -116,7 +116,7 @@ class TestLowCorrelationLabels:
         assert torch.equal(draw_views(3, 0, method, [], facts)[0].target, in_order[3])
         assert not torch.equal(draw_views(3, 1, method, [], facts)[0].target, in_order[3])
 
-    def test_the_bank_holds_the_last_ones(self):
+    def test_the_bank_has_the_last_64_targets(self):
         facts, method = TeacherFacts.of(make_tiny("vit")), METHODS["ris"]
         targets = [draw_views(index, 0, method, [], facts)[0].target for index in range(70)]
         labels = Labels(0, "low_correlation", (), 1, facts.num_classes, facts.image_size)

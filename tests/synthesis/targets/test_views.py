@@ -1,11 +1,11 @@
-"""What is fixed of each view through the run."""
+"""Views: the parts of an image that are optimized, with their targets and draws."""
 
 import pytest
 import torch
 from tiny import make_tiny
 
 from vitdfq.synthesis import METHODS, TeacherFacts
-from vitdfq.synthesis.objective.terms import resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import resolve_losses
 from vitdfq.synthesis.targets.views import Views, draw_views
 
 
@@ -18,20 +18,20 @@ def views():
 
 
 def test_images_have_one_to_four_regions(views):
-    assert {len(own) for own in views} == {1, 3, 4, 5}  # the whole image alone, or with 2 to 4 regions
+    assert {len(image_views) for image_views in views} == {1, 3, 4, 5}  # the whole image alone, or with 2 to 4 regions
 
 
-def test_the_image_asks_for_the_classes_of_all_its_regions(views):
-    for own in views:
-        count = max(1, len(own) - 1)
-        wanted = set(own[0].target.topk(count).indices.tolist())
-        if own[1:]:
-            assert {view.target.argmax().item() for view in own[1:]} == wanted
-            assert len(wanted) == count
+def test_the_whole_image_has_the_classes_of_all_its_regions(views):
+    for image_views in views:
+        count = max(1, len(image_views) - 1)
+        classes = set(image_views[0].target.topk(count).indices.tolist())
+        if image_views[1:]:
+            assert {view.target.argmax().item() for view in image_views[1:]} == classes
+            assert len(classes) == count
 
 
-def test_every_view_has_draws_of_its_own(views):
-    flat = [view for own in views for view in own]
+def test_every_view_has_its_own_draws(views):
+    flat = [view for image_views in views for view in image_views]
     for key in ("blocks.1.attn", "blocks.2.attn"):
         assert len({tuple(view.drawn["attention_prior"][key].flatten().tolist()) for view in flat}) == len(flat)
     assert len({view.drawn["total_variation"]["target"].item() for view in flat}) == len(flat)
@@ -42,7 +42,7 @@ def test_chunks_are_the_stack_in_order(views):
     chunks = list(stacked.chunks(5))
     assert max(len(chunk.owners) for chunk in chunks) == 5
     assert [owner for chunk in chunks for owner in chunk.owners] == stacked.owners
-    assert stacked.owners == [owner for owner, own in enumerate(views) for _ in own]
-    joined = torch.cat([chunk.drawn["attention_prior"]["blocks.1.attn"] for chunk in chunks])
-    assert torch.equal(joined, stacked.drawn["attention_prior"]["blocks.1.attn"])
+    assert stacked.owners == [owner for owner, image_views in enumerate(views) for _ in image_views]
+    draws = torch.cat([chunk.drawn["attention_prior"]["blocks.1.attn"] for chunk in chunks])
+    assert torch.equal(draws, stacked.drawn["attention_prior"]["blocks.1.attn"])
     assert torch.equal(torch.cat([chunk.targets for chunk in chunks]), stacked.targets)

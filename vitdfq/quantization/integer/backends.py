@@ -1,12 +1,12 @@
 """Kernels that multiply matrices of int8 on a device. Whether a kernel takes the operands, is exact and fast is tried once."""
 
+import timeit
 from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.benchmark import Timer
 
 ALIGNED = 8  # CUDA's kernel takes multiples of it, and more than sixteen rows
 FEWEST_ROWS = 17
@@ -83,6 +83,11 @@ def _works(product: Callable[[Tensor, Tensor], Tensor], zero: int, device: str =
 
 
 def _seconds(function: Callable[[], object]) -> float:
-    """The least of five times; the timer waits for a CUDA device."""
-    timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads())
-    return min(timer.timeit(1).mean for _ in range(5))
+    """The least of five times. By `timeit`: importing torch's timer prints a warning where a CUDA toolkit lies without a GPU."""
+
+    def run_and_wait() -> None:
+        function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    return min(timeit.repeat(run_and_wait, number=1, repeat=5))

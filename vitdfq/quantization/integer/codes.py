@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,8 @@ class AffineCodes(Codes):
             self.numbers = low.item(), high.item(), self.zero.item(), self.scale.item()
 
     def forward(self, x: Tensor) -> list[Plane]:
+        low: Any
+        high: Any
         low, high, zero, factor = self.numbers if self.per_tensor else (self.low, self.high, self.zero, self.scale)
         values = torch.empty_like(x, dtype=torch.int8)
         for part, to in parts(x, values):

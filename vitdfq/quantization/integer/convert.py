@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vitdfq.models.type_checks import require_student
+from vitdfq.models import require_student
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.integer.codes import AffineCodes, Codes, TokenCodes
 from vitdfq.quantization.integer.layers import IntegerConv2d, IntegerLinear, IntegerMatMul, IntegerStudent
 from vitdfq.quantization.integer.tables import LogCodes, TableCodes
-from vitdfq.quantization.modules import QuantConv2d, QuantMatMul, QuantSite, QuantWeighted, named_sites
+from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite, named_sites
 from vitdfq.quantization.quantizers.base import Quantizer
 from vitdfq.quantization.quantizers.forms import Affine, IntegerForm, Octaves, TokenAffine
 
@@ -78,11 +78,11 @@ def integer_form(site: QuantSite) -> IntegerLinear | IntegerMatMul | str:
             return f"right_quantizer takes {right.num_planes} planes"
         left_codes = _codes(site.left_quantizer, left, site.left_shift)
         return IntegerMatMul(site, left_codes, _codes(site.right_quantizer, right))
-    assert isinstance(site, QuantWeighted)
     if isinstance(site, QuantConv2d):
         if site.groups > 1:
             return f"a convolution in {site.groups} groups"
         return IntegerConv2d(site, _codes(site.input_quantizer, forms["input_quantizer"]))
+    assert isinstance(site, QuantLinear)
     return IntegerLinear(site, _codes(site.input_quantizer, forms["input_quantizer"], site.input_shift))
 
 

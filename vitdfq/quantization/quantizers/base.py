@@ -6,6 +6,7 @@ in an integer student, and becomes a table of levels in ONNX. A class overrides 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ class Quantizer(nn.Module, ABC):
     # What one set of settings may stand for, by its shape: "tensor" (), "head" (H, 1, 1), "channel" (C, 1), "group" (C, groups).
     # Without "channel" a weight has one set.
     granularities: ClassVar[frozenset[str]] = frozenset({"tensor"})
-    by_token: ClassVar["type[Quantizer] | None"] = None  # the class that fits each token's range as it arrives
+    by_token: ClassVar["Callable[..., Quantizer] | None"] = None  # the class that fits each token's range as it arrives
 
     # Properties of an instance; a subclass sets its own where they differ.
     bits: int | None  # None: the values stay in float

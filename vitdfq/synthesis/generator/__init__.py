@@ -1,1 +1,1 @@
-"""The generator engine: the weights of a conditional generator are the variable."""
+"""The generator engine: a conditional generator is trained against the teacher and then renders the images."""

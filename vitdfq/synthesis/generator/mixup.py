@@ -1,20 +1,26 @@
-"""Straight lines between images: more images for a step that distils a student (not for those that are being optimised)."""
+"""Mixup: convex combinations of images, as additional images for a student's training (not for images being optimized)."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
 def interpolate(images: Tensor, rng: torch.Generator, *, alpha: float = 0.4, probability: float = 0.5) -> Tensor:
-    """Return (B, 3, H, W): each image, with this probability, mixed with another one of the batch drawn at random.
+    """Return λ·x + (1 - λ)·x' with a random other image x' of the batch, for each image x with this probability, else x.
 
-    λ·x + (1 - λ)·x', λ ~ Beta(alpha, alpha) of each image's own; alpha 1 draws it uniformly. The targets of mixed images
-    are the teacher's on the mixed images, never mixed logits. Averaging shrinks the extremes that set ranges, so `observe`
-    should see unmixed images. AGM-style (10.1109/TCSVT.2024.3399311): the paper's equations were not available to us; this
-    is our reading of the abstract.
+    λ ~ Beta(alpha, alpha), drawn for each image; alpha 1 is the uniform distribution. The targets of mixed images are the
+    teacher's outputs for the mixed images, never mixed outputs. Averaging shrinks the extremes that determine ranges, so
+    `observe` should get unmixed images. AGM-style (10.1109/TCSVT.2024.3399311): the paper's equations were not available to us;
+    this is our reading of the abstract. Mixup is that of arXiv 1710.09412.
 
     Args:
         images: (B, 3, H, W).
         rng: a generator on the CPU.
+        alpha: parameter of the Beta distribution.
+        probability: of each image to be mixed.
+
+    Returns:
+        (B, 3, H, W).
 
     Raises:
         ValueError: `alpha` not positive, or `probability` outside [0, 1].
@@ -24,9 +30,9 @@ def interpolate(images: Tensor, rng: torch.Generator, *, alpha: float = 0.4, pro
     if not 0 <= probability <= 1:
         raise ValueError(f"probability must be from 0 to 1, got {probability}")
     count = len(images)
-    # In double precision: for a small alpha both gammas are nearly always very small numbers.
-    one, other = torch._standard_gamma(torch.full((2, count), alpha, dtype=torch.float64), generator=rng)
-    own = one / (one + other).clamp(min=torch.finfo(torch.float64).tiny)  # (B,)
-    own = torch.where(torch.rand(count, generator=rng) < probability, own, 1.0)
+    # torch has no public Beta sampler that takes a generator; NumPy's is seeded from `rng`.
+    beta = np.random.default_rng(int(torch.randint(2**32, (), generator=rng)))
+    weight = torch.from_numpy(beta.beta(alpha, alpha, count))  # (B,) of x, float64
+    weight = torch.where(torch.rand(count, generator=rng) < probability, weight, 1.0)
     partners = images[torch.randperm(count, generator=rng).to(images.device)]
-    return torch.lerp(partners, images, own.to(images).view(-1, 1, 1, 1))
+    return torch.lerp(partners, images, weight.to(images).view(-1, 1, 1, 1))

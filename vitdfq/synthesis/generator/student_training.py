@@ -1,95 +1,81 @@
-"""A quantized student that learns from the teacher in turn with the generator (GDFQ's loop, arXiv 2003.03603)."""
+"""A quantized student that is trained towards the teacher in turn with the generator (GDFQ's loop, arXiv 2003.03603)."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from vitdfq.common.tensor_dicts import merge_prefixed, take_prefixed
 from vitdfq.quantization.modules import restore_state, state_of
-from vitdfq.runtime.partial_results import joined, under
+from vitdfq.runtime.run import Tensors
 from vitdfq.synthesis.generator.mixup import interpolate
 from vitdfq.synthesis.objective.networks import Networks
 from vitdfq.synthesis.objective.students import refresh
+from vitdfq.synthesis.presets import StudentTrainingConfig
 from vitdfq.synthesis.seeds import generator
 from vitdfq.training.optimizer import AdamWarmupCosine
 from vitdfq.training.trainable import TrainableParameters, divergence, finite
 
 
-@dataclass(frozen=True)
-class StudentTrainingConfig:
-    """How a student learns; `Method.lessons`.
-
-    Rates are relative to each layer's quantization step (see `quantization.learning`): .001 of a 4-bit step of a ViT's weights
-    is about 2e-5, the size of the rates that papers give.
-    """
-
-    after: float = 0.1  # share of the run before the first: a generator's first images teach nothing
-    lr: float = 1e-3  # of weights, in quantization steps
-    scale_lr: float = 1e-4  # of activation scales, relative to each
-    temperature: float = 1.0  # GDFQ takes 20 and weighs the divergence by its square, as here
-    interpolate: float = 0.0  # share of the images shown that are mixtures of two (AGM-style: .5)
-    refresh_every: int = 20  # steps between two fits of the ranges in the first half of the run; later they only learn
-
-
 class StudentTrainer:
-    """A student in its lessons. Its parameters take gradients for as long as `trainable` is open around it."""
+    """Trains a student. Its parameters receive gradients for as long as `trainable` is open around it."""
 
     def __init__(
         self,
         student: nn.Module,
-        trainables: TrainableParameters,
-        lessons: StudentTrainingConfig,
+        parameters: TrainableParameters,
+        config: StudentTrainingConfig,
         steps: int,
         seed: int,
         fitted: bool,
     ) -> None:
-        self.student, self.lessons, self.steps, self.seed, self.fitted = student, lessons, steps, seed, fitted
-        self.first = math.ceil(lessons.after * steps)
-        self.trainables, self.descent, self.pace = trainables, None, 1.0
+        self.student, self.config, self.steps, self.seed, self.fitted = student, config, steps, seed, fitted
+        self.first = math.ceil(config.after * steps)
+        self.parameters, self.lr_factor = parameters, 1.0
+        self.optimizer: AdamWarmupCosine | None = None  # rates are relative to scales, which the first fit sets
 
-    def look(self, images: Tensor, step: int) -> None:
-        """FitHook the ranges to images (B, 3, H, W) where it is time; a student that came with ranges keeps them."""
-        due = step == 0 or (step < self.steps / 2 and step % self.lessons.refresh_every == 0)
+    def fit_ranges(self, images: Tensor, step: int) -> None:
+        """Fit the ranges to images (B, 3, H, W) at the steps that do so; a student that came with ranges keeps them."""
+        due = step == 0 or (step < self.steps / 2 and step % self.config.refresh_every == 0)
         if due and not self.fitted:
             refresh(self.student, images.detach())
 
-    def learn(self, networks: Networks, images: Tensor, logits: Tensor, step: int) -> dict[str, float]:
-        """Take one step towards the teacher's logits (B, C) on images (B, 3, H, W)."""
+    def train_step(self, networks: Networks, images: Tensor, logits: Tensor, step: int) -> dict[str, float]:
+        """Take one step towards the teacher's logits (B, C) on images (B, 3, H, W); returns the loss by name."""
         if step < self.first:
             return {}
-        if self.descent is None:  # rates are relative to scales, which the first look has set
-            self.descent = self._descent()
+        if self.optimizer is None:
+            self.optimizer = self._new_optimizer()
         images, logits = images.detach(), logits.detach()
-        if self.lessons.interpolate:
-            images = interpolate(images, generator(self.seed, "interpolate", step), probability=self.lessons.interpolate)
+        if self.config.interpolate:
+            images = interpolate(images, generator(self.seed, "interpolate", step), probability=self.config.interpolate)
             with torch.no_grad():
-                logits = networks.run(images).logits  # the teacher's answer to the mixture, never a mixture of answers
-        loss = divergence(networks.run(images, self.student).logits, logits, self.lessons.temperature)
-        value = finite(loss, "lessons: the student's divergence", step)
+                logits = networks.run(images).logits  # the teacher's logits of the mixture, not a mixture of its logits
+        loss = divergence(networks.run(images, self.student).logits, logits, self.config.temperature)
+        value = finite(loss, "the student's divergence", step)
         loss.backward()
-        self.descent.step()
+        self.optimizer.step()
         return {"student": value}
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> Tensors:
         """What is needed to go on from here."""
-        lessons = {} if self.descent is None else self.descent.state()
-        return joined(student=state_of([self.student])) | lessons
+        optimizer = {} if self.optimizer is None else self.optimizer.state()
+        return merge_prefixed(student=state_of([self.student])) | optimizer
 
-    def restore(self, state: dict[str, Tensor], pace: float) -> None:
+    def restore(self, state: Tensors, lr_factor: float) -> None:
         """Go on where `state` was taken, at this share of the rates."""
-        restore_state([self.student], under(state, "student"))
-        self.descent, self.pace = None, pace
+        restore_state([self.student], take_prefixed(state, "student"))
+        self.optimizer, self.lr_factor = None, lr_factor
         if "done" in state:
-            self.descent = self._descent()
-            self.descent.restore(state)
+            self.optimizer = self._new_optimizer()
+            self.optimizer.restore(state)
 
-    def slower(self) -> None:
+    def halve_rates(self) -> None:
         """Go on at half the rates."""
-        self.pace /= 2
-        if self.descent is not None:
-            self.descent.peaks = [peak / 2 for peak in self.descent.peaks]
+        self.lr_factor /= 2
+        if self.optimizer is not None:
+            self.optimizer.halve_rates()
 
-    def _descent(self) -> AdamWarmupCosine:
-        groups = self.trainables.groups(self.pace * self.lessons.lr, self.pace * self.lessons.scale_lr)
+    def _new_optimizer(self) -> AdamWarmupCosine:
+        groups = self.parameters.groups(self.lr_factor * self.config.lr, self.lr_factor * self.config.scale_lr)
         return AdamWarmupCosine(groups, self.steps - self.first, betas=(0.9, 0.99))

@@ -1,50 +1,50 @@
-"""What a generator's training remembers, so that it goes on where it was killed."""
+"""The state of a generator's training, so that an interrupted training goes on."""
 
 from dataclasses import dataclass
 
 import torch
 
+from vitdfq.common.tensor_dicts import merge_prefixed, take_prefixed
 from vitdfq.quantization.modules import restore_state, state_of
-from vitdfq.runtime.partial_results import Tensors, joined, under
+from vitdfq.runtime.run import Tensors
 from vitdfq.synthesis.generator.network import ConditionalGenerator
 from vitdfq.synthesis.generator.student_training import StudentTrainer
 from vitdfq.synthesis.objective.networks import Networks
-from vitdfq.training.optimizer import moments, restore_moments
+from vitdfq.training.optimizer import optimizer_state, restore_optimizer
 
 
 @dataclass
 class TrainingState:
-    """Everything that a step of training changes. Draws are not among it: every step has streams of its own."""
+    """Everything that a step of training changes. Random draws are no part of it: every step has streams of its own."""
 
-    painter: ConditionalGenerator
+    generator: ConditionalGenerator
     optimizer: torch.optim.Optimizer
     networks: Networks
-    pupil: StudentTrainer | None
-    pace: float = 1.0  # share of the rates
+    student_trainer: StudentTrainer | None
+    lr_factor: float = 1.0  # share of the rates
 
     def state(self, done: int) -> Tensors:
         """What is needed to go on after `done` steps."""
-        return {"done": torch.tensor(done), "pace": torch.tensor(self.pace)} | joined(
-            painter=state_of([self.painter]),
-            optimizer=moments(self.optimizer),
+        return {"done": torch.tensor(done), "lr_factor": torch.tensor(self.lr_factor)} | merge_prefixed(
+            generator=state_of([self.generator]),
+            optimizer=optimizer_state(self.optimizer),
             networks=self.networks.state(),
-            pupil={} if self.pupil is None else self.pupil.state(),
+            student_trainer={} if self.student_trainer is None else self.student_trainer.state(),
         )
 
     def restore(self, state: Tensors) -> int:
         """Put everything back; returns how many steps are done."""
-        restore_state([self.painter], under(state, "painter"))
-        self.optimizer.state.clear()
-        restore_moments(self.optimizer, under(state, "optimizer"))
+        restore_state([self.generator], take_prefixed(state, "generator"))
+        restore_optimizer(self.optimizer, take_prefixed(state, "optimizer"))
         self.networks.begin()
-        self.networks.restore(under(state, "networks"))
-        self.pace = state["pace"].item()
-        if self.pupil is not None:
-            self.pupil.restore(under(state, "pupil"), self.pace)
+        self.networks.restore(take_prefixed(state, "networks"))
+        self.lr_factor = state["lr_factor"].item()
+        if self.student_trainer is not None:
+            self.student_trainer.restore(take_prefixed(state, "student_trainer"), self.lr_factor)
         return int(state["done"])
 
-    def slower(self) -> None:
+    def halve_rates(self) -> None:
         """Go on at half the rates."""
-        self.pace /= 2
-        if self.pupil is not None:
-            self.pupil.slower()
+        self.lr_factor /= 2
+        if self.student_trainer is not None:
+            self.student_trainer.halve_rates()

@@ -1,1 +1,1 @@
-"""Choosing and rating images without labels."""
+"""Label-free measures of images, and the selection of diverse procedural images."""

@@ -1,4 +1,4 @@
-"""Painted images that the teacher tells apart: many are painted, those far from each other are kept."""
+"""Procedural images, with an optional selection of those whose teacher features are far apart."""
 
 from typing import Any
 
@@ -10,24 +10,25 @@ from vitdfq.synthesis.objective.context import TeacherFacts
 from vitdfq.synthesis.presets import Method
 from vitdfq.synthesis.procedural import PROCEDURAL
 
-BLOCK = 32  # images that are chosen to be far from each other, from a pool of their own
+BLOCK = 32  # images that are selected together, from a pool of `Method.candidates` times as many
 
 
 @torch.no_grad()
 def procedural_images(teacher: Any, facts: TeacherFacts, method: Method, count: int, seed: int) -> Tensor:
-    """Return (count, 3, H, W) images as `method.start` paints them, on the CPU; of `method.candidates` for each one is kept.
+    """Return (count, 3, H, W) images of the procedure `method.start`, on the CPU.
 
-    A block of 32 images has a pool of its own and takes from it in a fixed order, so image i does not depend on `count`.
+    With `method.candidates` above 1, so many times the images are rendered and `farthest_point_sampling` selects among them.
+    Every block of 32 images has its own pool and takes from it in a fixed order, so that image i does not depend on `count`.
     """
 
-    def paint(indices: range) -> Tensor:
+    def render(indices: range) -> Tensor:
         return torch.stack([PROCEDURAL[method.start](index, seed, facts) for index in indices])
 
     if method.candidates == 1:
-        return paint(range(count))
-    blocks = []
+        return render(range(count))
+    blocks: list[Tensor] = []
     for first in range(0, count, BLOCK):
-        pool = paint(range(first * method.candidates, (first + BLOCK) * method.candidates))
+        pool = render(range(first * method.candidates, (first + BLOCK) * method.candidates))
         features = [
             teacher.forward_head(teacher.forward_features(part.to(facts.low.device)), pre_logits=True)
             for part in pool.split(BLOCK)
@@ -37,9 +38,10 @@ def procedural_images(teacher: Any, facts: TeacherFacts, method: Method, count: 
 
 
 def farthest_point_sampling(features: Tensor, count: int) -> list[int]:
-    """Choose `count` of the rows (N, D), each as far as can be from the nearest chosen before; distance is 1 - cosine.
+    """Return the indices of `count` rows of features (N, D), each as far as possible from the nearest row chosen before.
 
-    The first is farthest from all on average (Gonzalez' greedy choice of centers).
+    The distance is 1 - cosine. The first row has the greatest mean distance to all rows. This is the greedy algorithm of
+    Gonzalez (10.1016/0304-3975(85)90224-5) for k centers.
     """
     directions = normalize(features.double(), dim=1)
     distance = 1 - directions @ directions.T

@@ -1,4 +1,4 @@
-"""How good images are, measured without labels and without real images."""
+"""Measures of image quality that need neither labels nor real images."""
 
 from typing import Any
 
@@ -9,20 +9,20 @@ from torch.nn.functional import normalize
 from vitdfq.models import attention_sites, record
 from vitdfq.models.record import INPUT
 
-FLAT = 1e-6  # a channel's variance is taken for at least this: that of tokens which are all alike is 0
+FLAT = 1e-6  # least variance: that of identical tokens is 0
 
 
 @torch.no_grad()
 def quality(teacher: Any, images: Tensor, *, batch_size: int = 32) -> dict[str, float | None]:
-    """Measure images (N, 3, H, W) with the teacher.
+    """Measure images (N, 3, H, W) with the teacher, `batch_size` at a time.
 
     Returns:
         class_confidence: mean probability of the predicted class, from 1/C to 1.
-        diversity: mean of 1 - cosine between the pre-logits features of two different images; 0 when all look alike to
-            the teacher (or there is only one).
-        num_classes_seen: how many different classes are predicted.
-        layer_norm_distance: how far what the LayerNorms see is from the standard normal, see `NormMoments`; the nearer to 0
-            the better, as a rule. None for a teacher without a LayerNorm on tokens.
+        diversity: mean of 1 - cosine between the pre-logits features of two different images; 0 for a single image or
+            identical features.
+        num_classes_seen: number of different predicted classes.
+        layer_norm_distance: distance of the LayerNorms' normalized inputs from the standard normal, see `NormMoments`; as a
+            rule the smaller the better. None for a teacher without a LayerNorm on tokens.
     """
     device = next(teacher.parameters()).device
     features, probabilities = [], []
@@ -30,16 +30,16 @@ def quality(teacher: Any, images: Tensor, *, batch_size: int = 32) -> dict[str, 
     prefix = _prefix(teacher)
     with record(teacher, [name + INPUT for name in norms]) as recorded:
         for batch in images.split(batch_size):
-            tokens = teacher.forward_features(batch.to(device))
-            features.append(teacher.forward_head(tokens, pre_logits=True).float())
-            probabilities.append(teacher.forward_head(tokens).float().softmax(-1))
+            output = teacher.forward_features(batch.to(device))
+            features.append(teacher.forward_head(output, pre_logits=True).float())
+            probabilities.append(teacher.forward_head(output).float().softmax(-1))
             for name, moments in norms.items():
-                seen = recorded[name + INPUT]
-                if seen.ndim > 2:  # not pooled
-                    moments.add(seen[:, prefix[1] :] if seen.shape[1] == prefix[0] else seen)
+                tokens = recorded[name + INPUT]
+                if tokens.ndim > 2:  # not pooled
+                    moments.add(tokens[:, prefix[1] :] if tokens.shape[1] == prefix[0] else tokens)
     directions, prediction = normalize(torch.cat(features), dim=-1), torch.cat(probabilities).max(-1)
     count = len(images)
-    # Σ over pairs of the cosine, from the length of the sum of the unit vectors: no N x N matrix.
+    # The sum of cosines over pairs is |Σ unit vectors|² - N: no N x N matrix.
     cosines = directions.sum(0).square().sum().item() - count
     distances = [moments.distance() for moments in norms.values() if moments.count]
     return {
@@ -51,11 +51,11 @@ def quality(teacher: Any, images: Tensor, *, batch_size: int = 32) -> dict[str, 
 
 
 class NormMoments:
-    """Moments of each channel of a LayerNorm's input, every token normalised first: x̂ = (t - mean(t)) / std(t).
+    """Moments over images and tokens of each channel of x̂ = (t - mean(t)) / std(t), the normalized input of a LayerNorm.
 
-    A LayerNorm stores no statistics of the data. Of each channel of x̂ over images and tokens it fixes nothing, but the
-    channels together have mean 0 and variance 1; the normal distribution N(0, 1) is the guess that assumes least. It is a
-    heuristic: natural images are at a distance too, yet as a rule at a smaller one than noise or flat images.
+    A LayerNorm stores no statistics of the training data, and the moments of a single channel of x̂ are unknown. Over all
+    channels x̂ has mean 0 and variance 1, so N(0, 1) is the assumption with the least information. This is a heuristic of this
+    library: natural images have a distance too, as a rule a smaller one than noise or flat images.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class NormMoments:
         self.total, self.squares = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
 
     def add(self, tokens: Tensor) -> None:
-        """Take in tokens (..., D)."""
+        """Add tokens (..., D)."""
         tokens = tokens.flatten(0, -2).float()
         unit = (tokens - tokens.mean(-1, keepdim=True)) / tokens.var(-1, correction=0, keepdim=True).clamp(min=FLAT).sqrt()
         self.count += len(unit)
@@ -71,19 +71,19 @@ class NormMoments:
         self.squares = self.squares + unit.square().sum(0).cpu()
 
     def distance(self) -> float:
-        """KL(N(μ, σ²) ‖ N(0, 1)) = (σ² + μ² - 1 - ln σ²) / 2 of each channel's moments, mean over the channels."""
+        """Return KL(N(μ, σ²) ‖ N(0, 1)) = (σ² + μ² - 1 - ln σ²) / 2, mean over channels."""
         mean = self.total / self.count
         variance = (self.squares / self.count - mean.square()).clamp(min=FLAT)
         return ((variance + mean.square() - 1 - variance.log()) / 2).mean().item()
 
 
 def _token_norms(teacher: Any) -> list[str]:
-    """LayerNorms on whole tokens: not those inside an attention, which normalise queries and keys a head."""
+    """Return the LayerNorms on whole tokens: not those inside an attention, which normalize queries and keys per head."""
     inside = tuple(f"{site.name}." for site in attention_sites(teacher))
     return [name for name, part in teacher.named_modules() if isinstance(part, nn.LayerNorm) and not name.startswith(inside)]
 
 
 def _prefix(teacher: Any) -> tuple[int, int]:
-    """(tokens of an image with the prefix, tokens of the prefix); the statistics are those of patches only."""
+    """Return (tokens per image, prefix tokens among them), to measure patches only."""
     site = attention_sites(teacher)[0]
     return site.num_prefix_tokens + site.grid[0] * site.grid[1], site.num_prefix_tokens

@@ -1,1 +1,1 @@
-"""The image engine: pixels, or the weights of a small decoder, are the variable."""
+"""The image engine: each batch of images is optimized against the teacher."""

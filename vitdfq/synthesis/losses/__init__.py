@@ -1,7 +1,7 @@
-"""The synthesis losses: one pure function of the context a file, one value an image.
+"""The synthesis losses: each file has one pure function of the context that returns one value per view.
 
-To add one, write `my_loss.py` beside these files and list it here; `tests/synthesis/test_loss_contracts.py` enrols it
-by itself.
+To add a loss, write `my_loss.py` beside these files and list it in `LOSSES`; the contract tests of
+`tests/synthesis/losses/test_loss_contracts.py` then include it.
 """
 
 from vitdfq.synthesis.losses.attention_center import attention_center, draw_center, last_block
@@ -15,7 +15,7 @@ from vitdfq.synthesis.losses.head_similarity import attention_scores, head_simil
 from vitdfq.synthesis.losses.input_statistics import input_statistics
 from vitdfq.synthesis.losses.label_correlation import label_correlation
 from vitdfq.synthesis.losses.margin_discrepancy import margin_discrepancy
-from vitdfq.synthesis.losses.mode_consistency import by_the_batch, consistent_blocks, mode_consistency, stochastic_passes
+from vitdfq.synthesis.losses.mode_consistency import consistent_blocks, has_batch_norms, mode_consistency, stochastic_passes
 from vitdfq.synthesis.losses.norm_statistics import norm_statistics, token_norms
 from vitdfq.synthesis.losses.pair_distance import pair_distance
 from vitdfq.synthesis.losses.patch_similarity import attention_outputs, patch_similarity
@@ -34,13 +34,13 @@ LOSSES: dict[str, Loss] = {
     "attention_prior": Loss(attention_prior, listens=deep_attention, draw=draw_priors),
     "batch_norm_statistics": Loss(batch_norm_statistics, listens=batch_norm_inputs, compares=always),
     "class_confidence": Loss(class_confidence),
-    "discrepancy": Loss(discrepancy, passes=student_pass, compares=always),  # the student's ranges are the batch's
+    "discrepancy": Loss(discrepancy, passes=student_pass, compares=always),  # the batch determines the student's ranges
     "frequency_consistency": Loss(frequency_consistency, passes=filtered_passes),
     "head_similarity": Loss(head_similarity, listens=attention_scores),
     "input_statistics": Loss(input_statistics, compares=always),
     "label_correlation": Loss(label_correlation, compares=always),
     "margin_discrepancy": Loss(margin_discrepancy, passes=student_pass, compares=always),
-    "mode_consistency": Loss(mode_consistency, listens=consistent_blocks, passes=stochastic_passes, compares=by_the_batch),
+    "mode_consistency": Loss(mode_consistency, listens=consistent_blocks, passes=stochastic_passes, compares=has_batch_norms),
     "norm_statistics": Loss(norm_statistics, listens=token_norms, compares=always),
     "pair_distance": Loss(pair_distance, listens=last_block, compares=always),
     "patch_similarity": Loss(patch_similarity, listens=attention_outputs),

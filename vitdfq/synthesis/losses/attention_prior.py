@@ -1,20 +1,22 @@
-"""Attention shall look somewhere: each head follows a random prior of its own (SARDFQ's APA)."""
+"""Each attention head follows a random prior: SARDFQ's attention priors alignment (APA)."""
 
 import torch
 from torch import Tensor
 
 from vitdfq.models.family import AttentionSite
 from vitdfq.synthesis.objective.attention_prior_maps import gaussian_mixture_maps
-from vitdfq.synthesis.objective.attention_rows import attention_rows, of_kept, rows_name, spread_of_rows
+from vitdfq.synthesis.objective.attention_rows import attention_rows, restrict_to_kept, rows_name, spread_of_rows
 from vitdfq.synthesis.objective.context import Draws, SynthContext, TeacherFacts
 
 
 def deeper_half(sites: list[AttentionSite]) -> list[AttentionSite]:
+    """Return the sites of the deeper half of the blocks."""
     num_blocks = 1 + max(site.depth for site in sites)
     return [site for site in sites if site.depth >= num_blocks // 2]
 
 
 def deep_attention(facts: TeacherFacts) -> list[str]:
+    """`Loss.listens`: rows of attention of the deeper half."""
     return [rows_name(site) for site in deeper_half(facts.sites)]
 
 
@@ -26,11 +28,16 @@ def draw_priors(
     mixture: str = "max",
     flatten: str = "softmax",
 ) -> Draws:
-    """Draw a prior for each head (and window) of the deeper half: site name -> (num_windows, H, N), each sums to 1.
+    """`Loss.draw`: a prior for each head and window of the deeper half: site name -> (num_windows, H, N), rows sum to 1.
 
-    `max_components` defaults to 5 where the class token's row is used and to 1 otherwise.
+    Args:
+        rng: the random stream.
+        facts: of the teacher.
+        max_components: Gaussians per map; None: 5 where the class token's row is used, else 1.
+        mixture: a key of `attention_prior_maps.MIXTURES`.
+        flatten: a key of `attention_prior_maps.FLATTENINGS`.
     """
-    priors = {}
+    priors: Draws = {}
     for site in deeper_half(facts.sites):
         count = site.num_windows * site.num_heads
         patches = gaussian_mixture_maps(
@@ -48,7 +55,7 @@ def draw_priors(
 
 
 def _with_prefix(rng: torch.Generator, patches: Tensor, num_prefix_tokens: int) -> Tensor:
-    """Give the prefix tokens a share ~ U(0, 1) of the mass; several (distillation, registers) split it at random."""
+    """Prepend prefix tokens with a share ~ U(0, 1) of the mass, split at random among several (distillation, registers)."""
     if num_prefix_tokens == 0:
         return patches
     share = torch.rand(len(patches), 1, generator=rng)
@@ -57,31 +64,32 @@ def _with_prefix(rng: torch.Generator, patches: Tensor, num_prefix_tokens: int) 
 
 
 def attention_prior(ctx: SynthContext, *, include_cls: bool = True, every_query: bool = False) -> Tensor:
-    """Mean squared distance of each head's attention to its prior, summed over the deeper half of the L blocks.
+    """Return Σ_i (i + 1) / L · mean (A_i - P_i)², over the deeper half of L blocks, i from 0.
 
-    The attention is the class token's row, or the mean over query rows where no class token reads the image (Swin,
-    average pooling). Block i (0-based) weighs (i+1)/L. The mean is over heads, windows and tokens. As described in
-    arXiv 2412.16553, whose code is not public; normalisation and priors are from a third-party derivative where the
-    paper is silent.
+    A_i is the attention of a block and P_i its prior; the mean is over heads, windows and tokens. The attention is the class
+    token's row, or the mean over queries where no class token reads the image (Swin, average pooling). Implemented from the
+    description in arXiv 2412.16553; normalization and priors, where the paper does not define them, are those of a
+    third-party derivative.
 
     Args:
-        include_cls: compare the prefix tokens too, as the derivative does; False compares patches only, as the paper
-            says, with the prior scaled to the attention that patches get.
-        every_query: where no class token reads the image, compare the attention of each query, as the derivative does on Swin;
-            False compares its mean, as the paper says.
+        ctx: recorded `attention_rows` of the deeper half.
+        include_cls: compare the prefix tokens too, as the derivative does. False compares patches only, as the paper does,
+            with the prior scaled to the attention that patches get.
+        every_query: without a class token, compare the attention of each query, as the derivative does on Swin. False
+            compares the mean over queries, as the paper does.
 
     Returns:
         (B,)
     """
-    losses = []
+    losses: list[Tensor] = []
     for site in deeper_half(ctx.sites):
         first = 0 if include_cls else site.num_prefix_tokens
         attention = attention_rows(ctx.recorded, site)[..., first:]  # (B, windows, H, N), as all below
-        prior = of_kept(ctx.drawn["attention_prior"][site.name], ctx.kept, site)[..., first:]
+        prior = restrict_to_kept(ctx.drawn["attention_prior"][site.name], ctx.kept_tokens, site)[..., first:]
         if first:
             prior = prior * (attention.sum(-1, keepdim=True) / prior.sum(-1, keepdim=True).clamp(min=1e-6)).detach()
         distance = (attention - prior).square()
-        if every_query and not site.class_row:  # rows are near a prior if their mean is near it and they are near their mean
+        if every_query and not site.class_row:  # E(a - p)² = (E a - p)² + var a
             distance = distance + spread_of_rows(ctx.recorded, site)[..., first:]
         distance = distance.mean((1, 2, 3))
         losses.append(distance * (site.depth + 1) / ctx.num_blocks)

@@ -1,4 +1,4 @@
-"""Images on which teacher and student disagree: PSAQ-ViT V2's adversarial term."""
+"""Teacher and student disagree: PSAQ-ViT V2's adversarial loss."""
 
 from torch import Tensor
 
@@ -6,11 +6,11 @@ from vitdfq.synthesis.objective.context import SynthContext
 
 
 def discrepancy(ctx: SynthContext) -> Tensor:
-    """Minus the mean absolute difference of the logits of teacher and fake-quantized student; has no lower bound.
+    """Return -mean_c |z_c - s_c| of the logits of teacher z and fake-quantized student s; without a lower bound. (B,)
 
-    PSAQ V2-style (arXiv 2209.05687): the paper's equations were not available to us; this is our reading of the abstract,
-    of low confidence. There the student learns in turn; here its ranges follow the images and its weights stay. Returns
-    (B,).
+    PSAQ-ViT V2-style (arXiv 2209.05687): the paper's equations were not available to us; this is our reading of the abstract,
+    of low confidence. In the paper the student learns in turn. Here, with engine "images", the student's ranges follow the
+    images and its weights are constant.
     """
     [student] = ctx.passes["discrepancy"]
     return -(ctx.logits - student.logits).abs().mean(-1)

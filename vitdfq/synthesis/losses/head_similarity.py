@@ -1,4 +1,4 @@
-"""The heads of an attention shall see the same structure: MimiQ's inter-head coherence."""
+"""The heads of an attention have the same structure: MimiQ's inter-head coherence."""
 
 import torch
 from torch import Tensor
@@ -9,16 +9,17 @@ C1, C2 = 0.01**2, 0.03**2  # of SSIM, for values in [0, 1]
 
 
 def attention_scores(facts: TeacherFacts) -> list[str]:
+    """`Loss.listens`: the scores before the softmax of all sites."""
     return [f"{site.name}.qk" for site in facts.sites]
 
 
 def head_similarity(ctx: SynthContext) -> Tensor:
-    """1 - SSIM² of two heads' scores, mean over pairs of heads, queries (windows) and layers.
+    """Return 1 - SSIM² of the scores of two heads, mean over pairs of heads, queries, windows and layers.
 
-    From MimiQ (arXiv 2407.20021) as its successor MaskAQ's published code has it. Scores are before the softmax (and without
-    Swin's position bias), without prefix tokens, each query's row brought to [0, 1]; SSIM is that of the whole row, not of
-    local windows. Squared, so that opposite structure counts as alike. The published mean includes each head with itself;
-    ours does not, which makes it H/(H-1) times as large.
+    From MimiQ (arXiv 2407.20021), after the published code of its successor MaskAQ (arXiv 2606.04373). Scores are before the
+    softmax, without Swin's position bias and without prefix tokens; each query's row is scaled to [0, 1]. SSIM is that of the
+    whole row, without local windows. Its square treats opposite structure as equal structure. The published mean includes each
+    head with itself; this one does not, which makes it H/(H-1) times as large.
 
     Returns:
         (B,)
@@ -26,7 +27,7 @@ def head_similarity(ctx: SynthContext) -> Tensor:
     Raises:
         ValueError: every attention of the model has a single head.
     """
-    layers = []
+    layers: list[Tensor] = []
     for site in ctx.sites:
         if site.num_heads < 2:
             continue
@@ -41,13 +42,13 @@ def head_similarity(ctx: SynthContext) -> Tensor:
 
 
 def unit_range(rows: Tensor) -> Tensor:
-    """Shift and scale each row (..., n) to reach from 0 to 1; a constant row becomes 0."""
+    """Shift and scale each row of (..., n) to the range 0 to 1; a constant row becomes 0."""
     rows = rows - rows.amin(-1, keepdim=True)
     return rows / (rows.amax(-1, keepdim=True) + 1e-6)
 
 
 def ssim(rows: Tensor) -> Tensor:
-    """Structural similarity of each row with each: (..., H, n) -> (..., H, H), without local windows."""
+    """Return the structural similarity of all pairs of rows, without local windows: (..., H, n) -> (..., H, H)."""
     mean = rows.mean(-1, keepdim=True)  # (..., H, 1)
     covariance = (rows - mean) @ (rows - mean).mT / rows.shape[-1]  # (..., H, H)
     power, variance = mean.square(), covariance.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""The pixels of a batch shall have the mean and deviation that normalised images have."""
+"""The pixels of a batch have mean 0 and standard deviation 1, as normalized images have."""
 
 from torch import Tensor
 
@@ -7,12 +7,11 @@ from vitdfq.synthesis.objective.context import SynthContext
 
 
 def input_statistics(ctx: SynthContext) -> Tensor:
-    """Squared distance of each channel's mean to 0 and deviation to 1, over batch and pixels, summed over channels.
+    """Return Σ_c μ_c² + (σ_c - 1)², of each channel's mean and standard deviation over batch and pixels. (B,)
 
-    The teacher's normalisation made real images so; ZeroQ (arXiv 2001.00281) asks for it as well. An image alone need not be
-    so: every image of the batch carries the value of the whole, so that a weight means what it does for other losses.
-    Returns (B,).
+    The teacher's normalization gives the training images these statistics. ZeroQ (arXiv 2001.00281) has this loss too. A single
+    image may differ, so every image gets the value of the whole batch; a weight has the same scale as for other losses.
     """
-    found = moments(ctx.images, channel=1)
-    value = found.mean.square().sum() + ((found.variance + EPSILON).sqrt() - 1).square().sum()
+    measured = moments(ctx.images, channel=1)
+    value = measured.mean.square().sum() + ((measured.variance + EPSILON).sqrt() - 1).square().sum()
     return value.expand(len(ctx.images))

@@ -1,4 +1,4 @@
-"""Tokens shall differ from each other: the channels of what LayerNorms read, over a batch, as wide as a unit normal."""
+"""Tokens differ from each other: over a batch, the channels of LayerNorm inputs have the moments of N(0, 1)."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from vitdfq.synthesis.objective.context import SynthContext, TeacherFacts
 
 
 def token_norms(facts: TeacherFacts) -> list[str]:
-    """Inputs of LayerNorms, without those inside attention and the first quarter, where junk and photographs are alike.
+    """`Loss.listens`: LayerNorm inputs outside attention, without the first quarter, where noise resembles photographs.
 
     Raises:
         ValueError: the model has no LayerNorm.
@@ -23,28 +23,30 @@ def token_norms(facts: TeacherFacts) -> list[str]:
 
 
 def norm_statistics(ctx: SynthContext, *, form: str = "kl", hinge: float = 0.25) -> Tensor:
-    """How far the channels of tokens normalised one by one are from N(0, 1) over batch and patches: relu(distance - hinge).
+    """Return relu(D(M, N(0, 1)) - hinge), mean over norms, of the moments M of each channel of normalized tokens.
 
-    Mean over norms. GZNQ-style (arXiv 2101.08430): the paper's equations were not available to us; this is our reading of
-    the abstract. It matches BatchNorm's statistics; LayerNorm stores none, it only fixes each token's own mean and deviation.
-    N(0, 1) for each channel is our stand-in: false in detail, but batches of which all tokens are alike are far from it. Use
-    it with batches of 16 images or more. Every image of the batch carries the value of the whole, so that a weight means what
-    it does for other losses.
+    The moments are those over batch and patches. Every image gets the value of the whole batch, so that a weight has the same
+    scale as for other losses. Use the loss with batches of 16 images or more.
+
+    GZNQ-style (arXiv 2101.08430): the paper's equations were not available to us; this is our reading of the abstract. The
+    paper matches the statistics that BatchNorm stores. LayerNorm stores none; it fixes only the mean and standard deviation of
+    each token. N(0, 1) for each channel is our substitute: inexact, but batches of similar tokens are far from it.
 
     Args:
-        form: "kl", "mse" or "l2", see `synthesis/moments.py`.
-        hinge: photographs are about this far away as well.
+        ctx: recorded inputs of `token_norms`.
+        form: D, "kl", "mse" or "l2", see `channel_moments.FORMS`.
+        hinge: distance without cost; about that of photographs.
 
     Returns:
         (B,)
     """
     prefix, distance = ctx.sites[0].num_prefix_tokens if ctx.sites else 0, lookup(form, FORMS, "form")
-    values = []
+    values: list[Tensor] = []
     for name in token_norms(ctx.facts):
         tokens = ctx.recorded[name]  # (B, N, D), (B, h, w, D), or (B, D) where pooled
         tokens = tokens[:, prefix:] if tokens.ndim == 3 else tokens
         if tokens.ndim < 3 or tokens.shape[1] < 2:
-            continue  # pooled: one token an image has no spread within the image
-        found = moments(layer_norm(tokens, tokens.shape[-1:]), channel=-1)
-        values.append((distance(found, standard(found)) - hinge).relu())
+            continue  # pooled: a single token per image has no variance within the image
+        measured = moments(layer_norm(tokens, tokens.shape[-1:]), channel=-1)
+        values.append((distance(measured, standard(measured)) - hinge).relu())
     return torch.stack(values).mean().expand(len(ctx.images))

@@ -1,4 +1,4 @@
-"""Patches shall differ from each other: PSAQ-ViT's patch similarity entropy (PSE)."""
+"""Patches differ from each other: PSAQ-ViT's patch similarity entropy (PSE)."""
 
 import math
 
@@ -10,22 +10,28 @@ from vitdfq.synthesis.objective.context import SynthContext, TeacherFacts
 
 
 def attention_outputs(facts: TeacherFacts) -> list[str]:
+    """`Loss.listens`: the outputs of attention, before the projection, of all sites."""
     return [f"{site.name}.av" for site in facts.sites]
 
 
 def patch_similarity(ctx: SynthContext, *, bandwidth: float = 0.01, num_points: int = 10) -> Tensor:
-    """Negative differential entropy of the cosine similarities between patches, summed over all blocks.
+    """Return ∫ f log f, the negative differential entropy of the cosine similarities of patches, summed over blocks.
 
-    From PSAQ-ViT, arXiv 2203.02250. Similarities are between the head-mean outputs of attention; for windowed attention
-    those within each window, pooled over the image. Differs from the published code in two places: the density is
-    evaluated between the least and greatest similarity of each image rather than of the batch, so that an image does
-    not depend on its batch; and the model's true prefix tokens are dropped, where that code drops one token whatever
-    the model (and so one patch of every Swin window).
+    From PSAQ-ViT (arXiv 2203.02250). f is a Gaussian kernel density estimate of the similarities between the head-averaged
+    outputs of attention; with windows, of the similarities within each window, pooled over the image. There are two
+    differences from the published code. The density is evaluated between the extreme similarities of each image, not of the
+    batch, so that an image does not depend on its batch. And the model's prefix tokens are left out; the published code
+    leaves out one token whatever the model, hence one patch of every Swin window.
+
+    Args:
+        ctx: recorded `.av` of all sites.
+        bandwidth: standard deviation of the kernel.
+        num_points: points at which the integrand is evaluated (trapezoidal rule).
 
     Returns:
         (B,)
     """
-    entropies = []
+    entropies: list[Tensor] = []
     for site in ctx.sites:
         tokens = ctx.recorded[f"{site.name}.av"].mean(1)[:, site.num_prefix_tokens :]  # (B·windows, n, d)
         tokens = normalize(tokens, dim=-1)
@@ -35,7 +41,7 @@ def patch_similarity(ctx: SynthContext, *, bandwidth: float = 0.01, num_points: 
 
 
 def _entropy(samples: Tensor, bandwidth: float, num_points: int) -> Tensor:
-    """Differential entropy of a Gaussian kernel density estimate: (B, M) samples -> (B,)."""
+    """Return the differential entropy of a Gaussian kernel density estimate of samples (B, M). (B,)"""
     least, greatest = samples.detach().aminmax(dim=1, keepdim=True)
     grid = torch.linspace(0, 1, num_points, device=samples.device, dtype=samples.dtype)
     points = least + (greatest - least) * grid  # (B, points)

@@ -1,1 +1,1 @@
-"""What a loss sees, and how losses are weighted and summed."""
+"""The objective of synthesis: weighted losses, the context they read, and the networks they run."""

@@ -1,27 +1,28 @@
 """Random attention maps: Gaussian mixtures on the patch grid (SARDFQ's attention priors).
 
-As described in arXiv 2412.16553, whose code is not public; constants are from a third-party derivative where the paper
-is silent.
+Implemented from the description in arXiv 2412.16553; constants that the paper does not give are those of a third-party
+derivative.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from vitdfq.common.lookup import lookup
 
-MEAN_RANGE = 5.0  # component means lie in (-5, 5)² whatever the grid spans, so some lie off the map
+MEAN_RANGE = 5.0  # component means are in (-5, 5)² whatever the grid spans, so some are off the map
 MAX_VARIANCE = 5.0
-# The derivative clips at 0, which leaves singular covariances; a deviation of .2 is below the spacing of the grid.
+# The derivative clips at 0, which allows singular covariances; a standard deviation of .22 is below the grid's spacing.
 MIN_VARIANCE = 0.05
 
-MIXTURES = {
-    "max": lambda density: density.amax(1),  # the derivative's: the highest component at every point
+MIXTURES: dict[str, Callable[[Tensor], Tensor]] = {
+    "max": lambda density: density.amax(1),  # the derivative's: the highest component at each point
     "sum": lambda density: density.sum(1),
 }
-FLATTENINGS = {
-    "softmax": lambda mixture: mixture.softmax(-1),  # the derivative's: nearly uniform, at most e times the lowest
+FLATTENINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda mixture: mixture.softmax(-1),  # the derivative's: nearly uniform, within a factor of e
     "raw": lambda mixture: mixture / mixture.sum(-1, keepdim=True),
 }
 
@@ -36,12 +37,24 @@ def gaussian_mixture_maps(
     mixture: str = "max",
     flatten: str = "softmax",
 ) -> Tensor:
-    """Draw `count` attention maps of 1 to `max_components` Gaussians each on a grid over ±w, w from `half_widths`.
+    """Draw attention maps, each a mixture of Gaussians on a patch grid.
+
+    Args:
+        rng: the random stream.
+        count: number of maps.
+        grid: (height, width) in patches.
+        max_components: each map has 1 to this many Gaussians.
+        half_widths: each map's grid spans ±w on both axes, w drawn from these.
+        mixture: a key of `MIXTURES`, how the components are combined.
+        flatten: a key of `FLATTENINGS`, how the mixture becomes a distribution.
 
     Returns:
         (count, grid height · grid width), each row sums to 1.
+
+    Raises:
+        ValueError: an unknown mixture or flattening, or `max_components` below 1.
     """
-    combine, normalise = lookup(mixture, MIXTURES, "mixture"), lookup(flatten, FLATTENINGS, "flattening")
+    combine, normalize = lookup(mixture, MIXTURES, "mixture"), lookup(flatten, FLATTENINGS, "flattening")
     if max_components < 1:
         raise ValueError(f"max_components must be at least 1, got {max_components}")
     shape = (count, max_components)
@@ -58,11 +71,11 @@ def gaussian_mixture_maps(
     density = torch.exp(-distance / 2) / (2 * math.pi * variances.prod(-1, keepdim=True).sqrt())
     density = density * (torch.arange(max_components) < num_components)[:, :, None]
 
-    values = combine(density) + 1e-9  # a mixture far off the map leaves a uniform one
-    return normalise(values / values.amax(-1, keepdim=True))
+    values = combine(density) + 1e-9  # a mixture far off the map becomes uniform
+    return normalize(values / values.amax(-1, keepdim=True))
 
 
 def _grid_points(grid: tuple[int, int]) -> Tensor:
-    """The grid's points in [-1, 1]², (grid height · grid width, 2), row by row."""
+    """Return the grid's points in [-1, 1]², (grid height · grid width, 2), row by row."""
     rows, columns = (torch.linspace(-1, 1, side) for side in grid)
     return torch.cartesian_prod(rows, columns)

@@ -1,4 +1,4 @@
-"""Mean and variance of channels over a batch, and how far two such pairs lie apart."""
+"""Mean and variance of channels over a batch, and distances between two such pairs."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-EPSILON = 1e-5  # added to variances before they divide or enter a logarithm; what BatchNorm adds
+EPSILON = 1e-5  # added to variances before a division or logarithm, as in BatchNorm
 
 
 class Moments(NamedTuple):
-    """Of each channel, (D,) each; the variance is the biased one."""
+    """Mean and biased variance of each channel, (D,) each."""
 
     mean: Tensor
     variance: Tensor
@@ -24,25 +24,25 @@ def moments(values: Tensor, channel: int) -> Moments:
 
 
 def standard(like: Moments) -> Moments:
-    """Mean 0, variance 1 for as many channels."""
+    """Return mean 0 and variance 1 for as many channels as `like` has."""
     return Moments(torch.zeros_like(like.mean), torch.ones_like(like.variance))
 
 
-def kl(found: Moments, wanted: Moments) -> Tensor:
-    """KL(N(found) ‖ N(wanted)), mean over channels; does not change where both are scaled alike."""
-    found_variance, wanted_variance = found.variance + EPSILON, wanted.variance + EPSILON
-    spread = (found_variance + (found.mean - wanted.mean).square()) / wanted_variance
-    return 0.5 * (wanted_variance.log() - found_variance.log() + spread - 1).mean()
+def kl(measured: Moments, target: Moments) -> Tensor:
+    """Return KL(N(measured) ‖ N(target)), mean over channels, 0-d. It is invariant to a common scale of both."""
+    measured_variance, target_variance = measured.variance + EPSILON, target.variance + EPSILON
+    spread = (measured_variance + (measured.mean - target.mean).square()) / target_variance
+    return 0.5 * (target_variance.log() - measured_variance.log() + spread - 1).mean()
 
 
-def mse(found: Moments, wanted: Moments) -> Tensor:
-    """Mean squared distance of means plus that of variances: GDFQ's, arXiv 2003.03603."""
-    return (found.mean - wanted.mean).square().mean() + (found.variance - wanted.variance).square().mean()
+def mse(measured: Moments, target: Moments) -> Tensor:
+    """Return the mean squared distance of means plus that of variances, 0-d. GDFQ's (arXiv 2003.03603)."""
+    return (measured.mean - target.mean).square().mean() + (measured.variance - target.variance).square().mean()
 
 
-def l2(found: Moments, wanted: Moments) -> Tensor:
-    """Euclidean distance of means plus that of variances: DeepInversion's, arXiv 1912.08795."""
-    distances = torch.stack([found.mean - wanted.mean, found.variance - wanted.variance])
+def l2(measured: Moments, target: Moments) -> Tensor:
+    """Return the Euclidean distance of means plus that of variances, 0-d. DeepInversion's (arXiv 1912.08795)."""
+    distances = torch.stack([measured.mean - target.mean, measured.variance - target.variance])
     return torch.linalg.vector_norm(distances, dim=1).sum()
 
 
@@ -50,6 +50,6 @@ FORMS: dict[str, Callable[[Moments, Moments], Tensor]] = {"kl": kl, "mse": mse, 
 
 
 def pearson(a: Tensor, b: Tensor) -> Tensor:
-    """(A, C) and (B, C) -> (A, B); 0 where a row is constant."""
+    """Return the Pearson correlations of the rows of (A, C) with those of (B, C), (A, B); 0 where a row is constant."""
     a, b = (normalize(rows - rows.mean(1, keepdim=True), dim=1) for rows in (a, b))
     return a @ b.mT

@@ -1,4 +1,4 @@
-"""What a loss is, and what it sees."""
+"""What a loss is, and the context that it reads."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,59 +12,66 @@ from vitdfq.models.family import AttentionSite
 from vitdfq.synthesis.objective.jitter import STILL, Jitter
 from vitdfq.synthesis.seeds import generator
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 Draws = dict[str, Tensor]
-"""What a loss drew before the first step: of one view, or stacked over the views of a batch, view first."""
+"""The random draws of a loss, made before the first step: of one view, or stacked over the views of a batch, views first."""
 
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """What synthesis needs to know of a teacher before it runs it."""
+    """Facts of a teacher that synthesis needs before it runs the teacher."""
 
     image_size: tuple[int, int]  # (height, width)
     num_classes: int
     sites: list[AttentionSite]
-    low: Tensor  # (1, 3, 1, 1): the normalised value of black in each channel
-    high: Tensor  # (1, 3, 1, 1): the normalised value of white
+    low: Tensor  # (1, 3, 1, 1): the normalized value of black per channel
+    high: Tensor  # (1, 3, 1, 1): the normalized value of white per channel
     norms: dict[str, nn.Module] = field(default_factory=dict)  # LayerNorms and BatchNorms by name, in the model's order
 
     @staticmethod
     def of(teacher: nn.Module) -> "TeacherFacts":
+        """Read the facts of a teacher.
+
+        Raises:
+            ValueError: the teacher is no classifier of at least two classes.
+        """
         low, high = image_range(teacher)
         num_classes = int(getattr(teacher, "num_classes", 0))
         if num_classes < 2:
             raise ValueError(f"synthesis needs a teacher that tells classes apart, this one has {num_classes}")
-        kinds = (nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
-        norms = {name: part for name, part in teacher.named_modules() if isinstance(part, kinds)}
+        kinds = (nn.LayerNorm, *BATCH_NORMS)
+        norms: dict[str, nn.Module] = {name: part for name, part in teacher.named_modules() if isinstance(part, kinds)}
         return TeacherFacts(image_size(teacher), num_classes, attention_sites(teacher), low, high, norms)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What one run of a network on B views gave."""
+    """The result of one forward pass of a network over B views."""
 
-    images: Tensor  # (B, 3, H, W), normalised, as fed
+    images: Tensor  # (B, 3, H, W), normalized, the input of the pass
     logits: Tensor  # (B, C)
-    features: Tensor  # (B, D), what the head reads
-    recorded: dict[str, Tensor]  # outputs and inputs of submodules that the losses listen to, by name
+    features: Tensor  # (B, D), the input of the classifier head
+    recorded: dict[str, Tensor]  # outputs and inputs of the submodules that the losses listen to, by name
 
 
 @dataclass(frozen=True)
 class SynthContext(Pass):
-    """What every loss sees: the teacher's pass over B views (whole images, or crops of their regions), and what belongs to it."""
+    """The input of every loss: the teacher's pass over B views (whole images, or crops of their regions), and their targets."""
 
     targets: Tensor  # (B, C), soft targets; each row sums to 1
     facts: TeacherFacts
-    drawn: dict[str, Draws]  # loss name -> what its `draw` returned, stacked: (B, ...)
-    indices: list[int]  # (B,) number of the image that each view shows
+    drawn: dict[str, Draws]  # loss name -> result of its `draw`, stacked: (B, ...)
+    indices: list[int]  # (B,) index of each view's image
     places: list[int]  # (B,) 0: the whole image, k: a crop of its k-th region
     step: int
     steps: int
     seed: int = 0
-    jitter: Jitter = STILL  # what was done to the image (or crop) before it was fed
-    kept: Tensor | None = None  # (B, k) numbers of the patches that were shown, ascending; None: all
-    boxes: Tensor | None = None  # (B, 4) top, left, height, width of the crop that was enlarged to the whole size
-    passes: dict[str, list[Pass]] = field(default_factory=dict)  # loss name -> the further passes it asked for
-    codes: Tensor | None = None  # (B, 100) the random codes that a generator painted the images from; None: it is no generator
+    jitter: Jitter = STILL  # applied to the image (or crop) before the pass
+    kept_tokens: Tensor | None = None  # (B, k) indices of the patches in the pass, ascending; None: all
+    boxes: Tensor | None = None  # (B, 4) top, left, height, width of each enlarged crop; None: whole images
+    passes: dict[str, list[Pass]] = field(default_factory=dict)  # loss name -> result of its `passes`
+    codes: Tensor | None = None  # (B, 100) the generator's random codes; None: the images have no generator
 
     @property
     def sites(self) -> list[AttentionSite]:
@@ -73,39 +80,45 @@ class SynthContext(Pass):
 
     @property
     def num_blocks(self) -> int:
+        """The number of the teacher's blocks."""
         return 1 + max(site.depth for site in self.sites)
 
     def generators(self, purpose: str) -> list[torch.Generator]:
-        """A random stream of its own for each view at this step, so that no image depends on its batch."""
+        """Return a random stream for each view at this step: no view's numbers depend on its batch."""
         views = zip(self.indices, self.places, strict=True)
         return [generator(self.seed, purpose, index, place, self.step) for index, place in views]
 
 
 def nothing(facts: TeacherFacts) -> list[str]:
+    """The default of `Loss.listens`."""
     return []
 
 
 def never(facts: TeacherFacts) -> bool:
+    """The default of `Loss.compares`."""
     return False
 
 
 def always(facts: TeacherFacts) -> bool:
+    """`Loss.compares` of a loss that compares images whatever the teacher."""
     return True
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A synthesis loss.
+    """A synthesis loss: a pure function of the context, and what the engine prepares for it.
 
-    `function(ctx, **options) -> (B,)` gives one value a view. An image shall not depend on its batch; a loss that compares
-    images says so, of all teachers or of some: `compares(facts) -> bool`.
-    `listens(facts) -> names` names submodules whose outputs (with ":input" behind the name: inputs) it needs of every pass,
-    see `vitdfq.models.record`; all other attention runs fused.
-    `draw(rng, facts, **options) -> dict of tensors` draws what stays fixed for one view through the run.
-    `passes(ctx, networks, **options) -> list of Pass` runs the networks again; the loss finds the result in `ctx.passes`.
-    `stream` names the random stream of its draws, by default the loss's own name; a renamed loss keeps its stream here, so that
+    `function(ctx, **options) -> (B,)` returns one value per view. A view's value must not depend on the other images of the
+    batch, except where `compares(facts) -> bool` is true for the teacher; such images are made in groups of a fixed size.
+    `listens(facts) -> names` names submodules whose outputs every pass records (with ":input" appended: inputs), see
+    `vitdfq.models.record`. All other attention stays fused.
+    `draw(rng, facts, **options) -> dict of tensors` makes the draws that stay fixed for one view during the run.
+    `passes(ctx, networks, **options) -> list of Pass` runs the networks again; the result is in `ctx.passes`.
+    `stream` names the random stream of `draw`, by default the loss's own name. A renamed loss keeps its old stream, so that
     its images keep their bytes.
-    `condition` names one of its draws that a generator is told beside the class, so that it can do as the loss asks.
+    `condition` names a draw that a generator gets as additional input beside code and class.
+
+    The functions share one set of options; each gets those that its signature names.
     """
 
     function: Callable[..., Tensor]
@@ -117,5 +130,6 @@ class Loss:
     stream: str | None = None
 
     def needs(self) -> list[tuple[Callable[..., Any], int]]:
-        """The functions that share the loss's options, each with the number of arguments that the engine gives."""
-        return [(self.function, 1)] + [(part, 2) for part in (self.draw, self.passes) if part is not None]
+        """Return the functions that share the loss's options, each with the number of inputs that the engine passes."""
+        functions: list[tuple[Callable[..., Any], int]] = [(self.function, 1)]
+        return functions + [(function, 2) for function in (self.draw, self.passes) if function is not None]

@@ -1,4 +1,4 @@
-"""Jitter: a cyclic shift and a flip, new at every step."""
+"""Jitter: a cyclic shift and a flip of all images, new at every step."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,14 @@ from vitdfq.synthesis.seeds import generator
 
 @dataclass(frozen=True)
 class Jitter:
-    offset: int  # pixels down and to the right; PSAQ-ViT shifts both axes alike
+    """A cyclic shift, then a horizontal flip."""
+
+    offset: int  # pixels down and to the right; PSAQ-ViT (arXiv 2203.02250) shifts both axes by the same amount
     flip: bool
 
     @staticmethod
     def draw(seed: int, step: int, limit: int) -> "Jitter":
-        """Draw a step's jitter. It depends on seed and step only: all images share it, in whichever batch they are."""
+        """Draw a step's jitter, with an offset from -limit to limit. All images share it, whatever their batch."""
         rng = generator(seed, "jitter", step)
         offset = int(torch.randint(-limit, limit + 1, (), generator=rng))
         return Jitter(offset, bool(torch.rand((), generator=rng) < 0.5))

@@ -1,4 +1,4 @@
-"""The networks a loss may run: the teacher, the teacher with something changed for one pass, and a fake-quantized student."""
+"""The networks that a loss may run: the teacher, the teacher with other weights for one pass, and fake-quantized students."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -8,43 +8,48 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from vitdfq.common.precision import PRECISIONS
+from vitdfq.common.tensor_dicts import merge_prefixed, take_prefixed
 from vitdfq.models import record
 from vitdfq.quantization.modules import activation_quantizers, restore_state, state_of
-from vitdfq.runtime.partial_results import joined, under
-from vitdfq.runtime.precision import PRECISIONS
 from vitdfq.synthesis.objective.context import Pass, SynthContext
 from vitdfq.synthesis.objective.students import make_student, refresh
-from vitdfq.synthesis.objective.token_pruning import only_patches
+from vitdfq.synthesis.objective.token_pruning import only_kept_tokens
 
 DEFAULT_BITS = "w4a4"
 
 
 class FeaturesAndLogits(nn.Module):
-    """What a pass keeps of a timm model, as a module: `functional_call` takes nothing else."""
+    """The outputs of a timm model that a pass returns, as a module, because `functional_call` takes modules only."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) -> (B, D) and (B, C)"""
+        """(B, 3, H, W) -> features (B, D) and logits (B, C)"""
         tokens = self.model.forward_features(images)
         return self.model.forward_head(tokens, pre_logits=True), self.model.forward_head(tokens)
 
 
 class Networks:
-    """Runs a frozen teacher, and students of it, and listens to the submodules that the losses named.
+    """Runs a frozen teacher and its students, and records the submodules that the losses listen to.
 
-    A context manager: the hooks are gone when the block ends.
+    A context manager: the recording hooks are removed when the block ends.
+
+    Args:
+        teacher: the model; its parameters are not changed.
+        names: submodules to record in every pass, see `vitdfq.models.record`.
+        precision: a key of `PRECISIONS`, the data type of matrix products.
     """
 
     def __init__(self, teacher: nn.Module, names: Iterable[str], precision: str = "float32") -> None:
         self.teacher = teacher
         self.names = list(dict.fromkeys(names))
         self.dtype = PRECISIONS[precision]
-        self.kept: Tensor | None = None  # (B, k) the patches to show, see sparsity.py; None: all
+        self.kept_tokens: Tensor | None = None  # (B, k) indices of the patches in a pass, see token_pruning.py; None: all
         self._students: dict[str, nn.Module] = {}
-        self._asked: dict[str, int] = {}  # the step at which each student was last asked for
+        self._last_step: dict[str, int] = {}  # bits -> step at which a loss last used the student
         self._adopted: Any = None
         self._recorded: dict[nn.Module, dict[str, Tensor]] = {}
         self._open = ExitStack()
@@ -57,72 +62,83 @@ class Networks:
         self._open.close()
 
     def run(self, images: Tensor, network: nn.Module | None = None, parameters: Mapping[str, Tensor] | None = None) -> Pass:
-        """One pass over (B, 3, H, W), by default of the teacher, with gradients as they stand.
+        """Run one pass over images (B, 3, H, W) in the current gradient mode.
 
-        `parameters` stand in for the network's own parameters and buffers of these names, which stay as they are.
+        Args:
+            images: the views.
+            network: the teacher (default) or a student of this object.
+            parameters: used for this pass in place of the network's parameters and buffers of these names.
         """
         model = self.teacher if network is None else network
-        stand_ins = {f"model.{name}": value for name, value in (parameters or {}).items()}
+        replaced = {f"model.{name}": value for name, value in (parameters or {}).items()}
         autocast = torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None)
-        with autocast, only_patches(model, self.kept):
-            features, logits = functional_call(FeaturesAndLogits(model), stand_ins, (images,))
-        recorded = {name: value.to(images.dtype) for name, value in self._recorded[model].items()}  # not autocast's
+        with autocast, only_kept_tokens(model, self.kept_tokens):
+            features, logits = functional_call(FeaturesAndLogits(model), replaced, (images,))
+        recorded = {name: value.to(images.dtype) for name, value in self._recorded[model].items()}  # not in autocast's type
         return Pass(images, logits.to(images.dtype), features.to(images.dtype), recorded)
 
     @contextmanager
     def all_patches(self) -> Iterator[None]:
-        """Within the block, runs show every patch: for images that are not the ones `kept` is about."""
-        kept, self.kept = self.kept, None
+        """Within the block, passes take all patches: for images other than those that `kept_tokens` belongs to."""
+        kept_tokens, self.kept_tokens = self.kept_tokens, None
         try:
             yield
         finally:
-            self.kept = kept
+            self.kept_tokens = kept_tokens
 
     def student(self, bits: str | None, images: Tensor, step: int, refresh_every: int) -> nn.Module:
-        """A fake-quantized copy of the teacher whose ranges were fitted on `images` at most `refresh_every` steps ago.
+        """Return a fake-quantized copy of the teacher whose ranges were fitted at most `refresh_every` steps ago.
 
-        Where a student was adopted, it is that one, as it is. `bits` None takes its bits, or "w4a4" where none was adopted.
+        If a student was adopted, it is returned as it is.
+
+        Args:
+            bits: such as "w4a4"; None: those of the adopted student, or `DEFAULT_BITS`.
+            images: (B, 3, H, W), to which the ranges are fitted when they are due.
+            step: of the run.
+            refresh_every: steps between two fits.
 
         Raises:
             ValueError: the adopted student has other bits.
         """
         if self._adopted is not None:
-            own = self._adopted.vitdfq["quantize"]["bits"]
-            if bits not in (None, own):
-                raise ValueError(f"a loss compares with a student of bits {bits!r}, but the one that learns here has {own!r}")
+            adopted_bits = self._adopted.vitdfq["quantize"]["bits"]
+            if bits not in (None, adopted_bits):
+                raise ValueError(
+                    f"a loss compares with a student of bits {bits!r}, but the one that learns here has {adopted_bits!r}"
+                )
             return self._adopted
         bits = bits or DEFAULT_BITS
         if bits not in self._students:
             self._make_student(bits)
-        student, last = self._students[bits], self._asked.get(bits)
-        self._asked[bits] = step
+        student, last = self._students[bits], self._last_step.get(bits)
+        self._last_step[bits] = step
         if last is None or step // refresh_every != last // refresh_every:
             refresh(student, images)
         return student
 
     def begin(self) -> None:
-        """Forget for which images students were fitted: others are coming."""
-        self._asked.clear()
+        """Start a new batch of images: the next use of a student fits its ranges anew."""
+        self._last_step.clear()
 
     def state(self) -> dict[str, Tensor]:
-        """The ranges of students that losses asked for, and when they did."""
-        return joined(
+        """Return the ranges of the students that losses use, and the steps of their last use."""
+        return merge_prefixed(
             **{
-                bits: {"asked": torch.tensor(step)} | state_of(activation_quantizers(self._students[bits]))
-                for bits, step in self._asked.items()
+                bits: {"last_step": torch.tensor(step)} | state_of(activation_quantizers(self._students[bits]))
+                for bits, step in self._last_step.items()
             }
         )
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` returned."""
-        for bits in [name.removesuffix("/asked") for name in state if name.endswith("/asked")]:
+        """Restore what `state` returned."""
+        for bits in [name.removesuffix("/last_step") for name in state if name.endswith("/last_step")]:
             self._make_student(bits)
-            own = under(state, bits)
-            self._asked[bits] = int(own.pop("asked"))
-            restore_state(activation_quantizers(self._students[bits]), own)
+            ranges = take_prefixed(state, bits)
+            self._last_step[bits] = int(ranges.pop("last_step"))
+            restore_state(activation_quantizers(self._students[bits]), ranges)
 
     def adopt(self, student: nn.Module) -> None:
-        """Let every loss that asks for a student see this one: whoever hands it in fits its ranges and may teach it."""
+        """Make every loss use this student. The caller fits its ranges and may train it."""
         self._listen(student)
         self._adopted = student
 
@@ -135,12 +151,17 @@ class Networks:
 
 
 def student_pass(ctx: SynthContext, networks: Networks, *, bits: str | None = None, refresh_every: int = 100) -> list[Pass]:
-    """Run a student on the images that the teacher saw, with gradients to them (straight through the rounding).
+    """Run a student on the teacher's images, with straight-through gradients to them: `Loss.passes` of student losses.
 
-    Its ranges are fitted to these images every `refresh_every` steps, so what it says of an image depends on the batch. A run of
-    100 steps fits them once: every 10 steps did not help there (zoo:deit, W3A3, 32 images, KL to the teacher of three seeds: AGM
-    .0534 once, .0572 every 10; V2-style .0608 and .0609).
-    `bits` are by default those of the student that learns in turn with a generator, "w4a4" where none does.
+    The student's ranges are fitted to these images every `refresh_every` steps, so its output for an image depends on the
+    batch. A run of 100 steps fits them once. Fitting every 10 steps did not help there (zoo:deit, W3A3, 32 images, KL to the
+    teacher, three seeds: AGM .0534 once, .0572 every 10; V2-style .0608 and .0609).
+
+    Args:
+        ctx: the teacher's pass.
+        networks: runs the student.
+        bits: by default those of the student trained in turn with a generator, or "w4a4" without one.
+        refresh_every: steps between two fits of the ranges.
 
     Raises:
         ValueError: unknown bits, or `refresh_every` below 1.

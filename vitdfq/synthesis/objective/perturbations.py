@@ -1,4 +1,4 @@
-"""Small changes of images and of weights that a semantic image should survive (RIS-style)."""
+"""Small perturbations of images and weights to which semantic images should be robust (RIS-style)."""
 
 from typing import Any
 
@@ -8,20 +8,21 @@ from torch.nn.functional import pad
 
 from vitdfq.synthesis.objective.regions import crop_and_resize
 
-NOISE = 0.2  # deviation, in normalised units
+NOISE = 0.2  # standard deviation, in normalized units
 LARGEST_ROLL = 1 / 16  # of the side
 SMALLEST_CROP = 0.8  # of the side
-LARGEST_TONE = 0.2  # of contrast and brightness
+LARGEST_TONE = 0.2  # relative change of contrast, and change of brightness in normalized units
 KERNELS = ((0.0, 0.25, 0.5, 0.25, 0.0), (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16))  # binomial, 3 and 5 pixels wide
-POOL = 1_000_003  # normal numbers; a prime, so that no two rows of a weight get the same ones
+POOL = 1_000_003  # normal numbers; a prime, so that no two rows of a weight get the same numbers
 
 
 def flip(images: Tensor, uniform: Tensor) -> Tensor:
+    """Flip horizontally."""
     return images.flip(3)
 
 
 def roll(images: Tensor, uniform: Tensor) -> Tensor:
-    """Shift both axes cyclically, each by up to a sixteenth of the side."""
+    """Shift both axes cyclically, each by at most a sixteenth of the side."""
     for axis in (2, 3):
         side = images.shape[axis]
         limit = max(1, int(LARGEST_ROLL * side))
@@ -46,27 +47,28 @@ def blur(images: Tensor, uniform: Tensor) -> Tensor:
     taps = kernels[(uniform[:, 0] * len(KERNELS)).long()].view(-1, 5, 1, 1, 1)
     height, width = images.shape[2:]
     padded = pad(images, (2, 2, 2, 2), mode="reflect")
-    rows = sum(taps[:, i] * padded[:, :, i : i + height] for i in range(5))
-    return sum(taps[:, i] * rows[:, :, :, i : i + width] for i in range(5))
+    zero = torch.zeros(())
+    rows = sum((taps[:, i] * padded[:, :, i : i + height] for i in range(5)), zero)
+    return sum((taps[:, i] * rows[:, :, :, i : i + width] for i in range(5)), zero)
 
 
 def tone(images: Tensor, uniform: Tensor) -> Tensor:
-    """Change contrast and brightness by up to a fifth."""
+    """Change contrast by at most a fifth, and brightness by at most .2 in normalized units."""
     contrast, brightness = ((2 * uniform[:, i].view(-1, 1, 1, 1) - 1) * LARGEST_TONE for i in range(2))
     return images * (1 + contrast.to(images.dtype)) + brightness.to(images.dtype)
 
 
-AUGMENTATIONS = (flip, roll, crop, blur, tone)  # of images (V, 3, H, W) by uniform numbers (V, 4), a row each
+AUGMENTATIONS = (flip, roll, crop, blur, tone)  # f(images (V, 3, H, W), uniform (V, 4)) -> (V, 3, H, W)
 
 
 def add_noise(images: Tensor, rngs: list[torch.Generator]) -> Tensor:
-    """Add white noise to images (V, 3, H, W), each from its own stream."""
+    """Add white noise to images (V, 3, H, W), each from its own stream of `rngs`."""
     noise = torch.stack([torch.randn(images.shape[1:], generator=rng) for rng in rngs])
     return images + NOISE * noise.to(images)
 
 
 def augment(images: Tensor, rngs: list[torch.Generator]) -> Tensor:
-    """Do one of `AUGMENTATIONS` to each image, chosen and drawn from its own stream."""
+    """Apply one of `AUGMENTATIONS` to each image (V, 3, H, W), chosen and drawn from its own stream of `rngs`."""
     uniform = torch.stack([torch.rand(5, generator=rng) for rng in rngs])
     chosen = (uniform[:, 0] * len(AUGMENTATIONS)).long()
     groups = [torch.nonzero(chosen == number)[:, 0] for number in range(len(AUGMENTATIONS))]
@@ -80,11 +82,11 @@ def augment(images: Tensor, rngs: list[torch.Generator]) -> Tensor:
 
 
 def perturbed_weights(model: Any, rng: torch.Generator, rel: float) -> dict[str, Tensor]:
-    """Return the weights of linear and convolutional layers, all but the classifier's, with noise on them: name -> weight.
+    """Return noisy copies of the weights of all linear and convolutional layers but the classifier: name -> weight.
 
-    The noise of a weight has `rel` times its standard deviation. Norms, biases, tokens, position embeddings and tables stay,
-    and so does the model. All weights share one pool of normal numbers, each from a place of its own: on the CPU, where streams
-    are drawn, a number for every weight of a ViT-B would cost more than the pass.
+    The model is not changed. The noise of a weight tensor has `rel` times its standard deviation. Norms, biases, tokens,
+    position embeddings and tables are left out. All weights take their noise from one pool of normal numbers, each from another
+    offset: streams are drawn on the CPU, where a number for every weight of a ViT-B would cost more than the pass.
     """
     ends = model.get_classifier()
     heads = [part for end in (ends if isinstance(ends, tuple) else (ends,)) for part in end.modules()]
@@ -94,10 +96,10 @@ def perturbed_weights(model: Any, rng: torch.Generator, rel: float) -> dict[str,
         if isinstance(part, nn.Linear | nn.Conv2d) and not any(part is head for head in heads)
     }
     pool = torch.randn(POOL, generator=rng)
-    places = torch.randint(POOL, (len(layers),), generator=rng).tolist()
+    offsets = torch.randint(POOL, (len(layers),), generator=rng).tolist()
     weights = {}
-    for place, (name, layer) in zip(places, layers.items(), strict=True):
+    for offset, (name, layer) in zip(offsets, layers.items(), strict=True):
         weight = layer.weight
-        noise = pool.to(weight).roll(place).repeat(-(-weight.numel() // POOL))[: weight.numel()]
+        noise = pool.to(weight).roll(offset).repeat(-(-weight.numel() // POOL))[: weight.numel()]
         weights[f"{name}.weight"] = weight + rel * weight.std() * noise.view_as(weight)
     return weights

@@ -1,7 +1,6 @@
-"""Regions of an image that shall each show a class of its own (SARDFQ's multi-semantic reinforcement, MSR).
+"""Regions of an image, each optimized for a class of its own (SARDFQ's multi-semantic reinforcement, MSR).
 
-As described in arXiv 2412.16553, whose code is not public; sizes are from a third-party derivative where the paper is
-silent.
+Implemented from the description in arXiv 2412.16553; sizes that the paper does not give are those of a third-party derivative.
 Boxes are integer tensors (..., 4): top, left, height, width in pixels.
 """
 
@@ -12,15 +11,15 @@ from torch import Tensor
 
 from vitdfq.synthesis.schedule import REFERENCE_SIDE
 
-MIN_SIDE = 4  # in narrower images one of three strips would be empty
+MIN_SIDE = 4  # pixels; in narrower images one of three strips would be empty
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Cells that do not overlap, and the range of the sides of the box drawn in each; pixels of a 224-pixel image."""
+    """Cells that do not overlap, and the range of the sides of the box drawn in each, in pixels of a 224-pixel image."""
 
     cells: tuple[tuple[int, int, int, int], ...]  # top, left, height, width
-    heights: tuple[int, int]  # from, up to but without
+    heights: tuple[int, int]  # first, end (excluded)
     widths: tuple[int, int]
 
 
@@ -30,14 +29,17 @@ LAYOUTS = {
     4: Layout(((0, 0, 112, 112), (0, 112, 112, 112), (112, 0, 112, 112), (112, 112, 112, 112)), (100, 112), (100, 112)),
 }
 MAX_REGIONS = max(LAYOUTS)
-SHRINK, SHORTEST = 30, 10  # a sub-crop is at most this much smaller than its region, and at least this long
+SHRINK, SHORTEST = 30, 10  # pixels by which a sub-crop's side is at most shorter than its region's, and its least length
 
 
 def draw_regions(rng: torch.Generator, count: int, size: tuple[int, int]) -> Tensor:
     """Draw the regions of one image of `size` (height, width).
 
     Returns:
-        (count, 4) boxes that do not overlap; (0, 4) for count 1: the whole image is the one region and needs no crop.
+        (count, 4) boxes that do not overlap; (0, 4) for count 1, where the whole image is the region and needs no crop.
+
+    Raises:
+        ValueError: the image is too small for regions.
     """
     if count == 1:
         return torch.empty(0, 4, dtype=torch.long)
@@ -51,7 +53,7 @@ def draw_regions(rng: torch.Generator, count: int, size: tuple[int, int]) -> Ten
 
 
 def _sides(rng: torch.Generator, starts: Tensor, lengths: Tensor, limits: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:
-    """Draw start and length of a box in each cell along one axis, in pixels of an image of that `side`."""
+    """Draw start and length, (cells,) each, of a box in each cell along one axis, in pixels of an image of that `side`."""
     first = starts * side // REFERENCE_SIDE
     room = (starts + lengths) * side // REFERENCE_SIDE - first
     shortest, longest = (torch.full_like(room, limit * side // REFERENCE_SIDE) for limit in (limits[0], limits[1] - 1))
@@ -61,7 +63,7 @@ def _sides(rng: torch.Generator, starts: Tensor, lengths: Tensor, limits: tuple[
 
 
 def sub_crops(regions: Tensor, uniform: Tensor, size: tuple[int, int]) -> Tensor:
-    """Shrink each region to a random box inside it, from `uniform` (count, 4) numbers in [0, 1). Returns (count, 4)."""
+    """Return a random box inside each region, (count, 4), from `uniform` (count, 4) numbers in [0, 1)."""
     sides = torch.tensor(size)
     start, length = regions[:, :2], regions[:, 2:]
     longest = (length - 2).clamp(min=1)
@@ -72,20 +74,23 @@ def sub_crops(regions: Tensor, uniform: Tensor, size: tuple[int, int]) -> Tensor
 
 
 def _between(uniform: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
-    """Map numbers in [0, 1) to the integers from `lowest` to `highest`, both included."""
+    """Map numbers in [0, 1) to integers from `lowest` to `highest`, both included."""
     return torch.minimum(lowest + (uniform * (highest - lowest + 1)).long(), highest)
 
 
 def crop_and_resize(images: Tensor, boxes: Tensor) -> Tensor:
-    """Cut box v out of image v and enlarge it to the whole size, bilinearly; all V at once.
+    """Crop box v from image v and enlarge it bilinearly to the image's size, for all V images at once.
 
-    Equals `interpolate(crop, size, mode="bilinear", align_corners=False)`. Two batched matrix products rather than
-    `grid_sample`: weights outside the box are exactly 0, so no gradient leaks past its edge through rounded
-    coordinates, and the backward pass is deterministic on CUDA.
+    Equals `interpolate(crop, size, mode="bilinear", align_corners=False)`. Two batched matrix products are used rather than
+    `grid_sample`: weights outside the box are exactly 0, so that no gradient leaks past its edge through rounded coordinates,
+    and the backward pass is deterministic on CUDA.
 
     Args:
         images: (V, 3, H, W).
         boxes: (V, 4).
+
+    Returns:
+        (V, 3, H, W).
     """
     height, width = images.shape[2:]
     boxes = boxes.to(images.device)
@@ -95,9 +100,9 @@ def crop_and_resize(images: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _interpolation(start: Tensor, length: Tensor, side: int) -> Tensor:
-    """(V, side, side): row i holds the weights with which output pixel i reads the input pixels."""
+    """Return (V, side, side): row i holds the weights of the input pixels in output pixel i."""
     pixels = torch.arange(side, device=start.device)
     inside = (pixels + 0.5) * (length[:, None] / side) - 0.5
-    # Never past the center of the box's edge pixels: those outside get no weight.
+    # Clamped to the centers of the box's edge pixels, so that pixels outside get no weight.
     center = start[:, None] + torch.minimum(inside.clamp(min=0), length[:, None] - 1)
     return (1 - (center[:, :, None] - pixels).abs()).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Where in the image a block looks, as a map (B, h, w) that is not negative and sums to 1 (ACQ-style)."""
+"""Saliency: which patches a block attends to, as a map (B, h, w) that is non-negative and sums to 1 (ACQ-style)."""
 
 import torch
 from torch import Tensor
@@ -7,30 +7,33 @@ from vitdfq.models.family import AttentionSite
 from vitdfq.synthesis.objective.attention_rows import attention_rows, rows_name
 from vitdfq.synthesis.objective.context import Pass
 
-LAST_BLOCKS = 3  # of a model without stages
-TINY = 1e-8
+LAST_BLOCKS = 3  # blocks to use of a model without stages
+TINY = 1e-8  # keeps a map of zeros a distribution
 
 
 def saliency_name(site: AttentionSite) -> str:
-    """The submodule to listen to for `saliency`: the class token's row, or the block's output where none reads the image.
+    """Return the submodule to record for `saliency`: the class token's row, or the block's output without a class token.
 
-    Not attention averaged over queries: each Swin window has the same mass of it, so it says little about where.
+    Attention averaged over queries would not do: every Swin window has the same mass of it, whatever the image.
     """
     return rows_name(site) if site.class_row else site.name.rpartition(".")[0]
 
 
-def saliency(seen: Pass, site: AttentionSite, kept: Tensor | None = None) -> Tensor:
-    """Return the map (B, h, w) of the block of `site`: the class token's attention, or the centered energy of the tokens.
+def saliency(result: Pass, site: AttentionSite, kept_tokens: Tensor | None = None) -> Tensor:
+    """Return the saliency map (B, h, w) of a block: the class token's attention, or the centered energy of its tokens.
 
-    Where only the patches `kept` (B, k) were shown, nobody looks at the others.
+    Args:
+        result: a pass that recorded `saliency_name(site)`.
+        site: the attention site of the block.
+        kept_tokens: (B, k) indices of the patches in the pass, the others get 0; None: all patches.
     """
     if site.class_row:
-        weights = attention_rows(seen.recorded, site).mean((1, 2))[:, site.num_prefix_tokens :]  # (B, patches)
-        if kept is not None:
-            weights = weights.new_zeros(len(weights), site.grid[0] * site.grid[1]).scatter(1, kept, weights)
+        weights = attention_rows(result.recorded, site).mean((1, 2))[:, site.num_prefix_tokens :]  # (B, patches)
+        if kept_tokens is not None:
+            weights = weights.new_zeros(len(weights), site.grid[0] * site.grid[1]).scatter(1, kept_tokens, weights)
         weights = weights.unflatten(1, site.grid)
     else:
-        tokens = seen.recorded[saliency_name(site)]
+        tokens = result.recorded[saliency_name(site)]
         if tokens.ndim == 3:  # (B, N, D); Swin keeps (B, h, w, D)
             tokens = tokens[:, site.num_prefix_tokens :].unflatten(1, site.query_grid or site.grid)
         weights = centered_energy(tokens)
@@ -38,15 +41,15 @@ def saliency(seen: Pass, site: AttentionSite, kept: Tensor | None = None) -> Ten
 
 
 def centered_energy(tokens: Tensor) -> Tensor:
-    """(B, h, w, D) -> (B, h, w). Tokens have a large vector in common that says nothing of where: its energy does not count."""
+    """(B, h, w, D) -> (B, h, w): mean square of each token after subtraction of the large vector that all tokens share."""
     return (tokens - tokens.mean((1, 2), keepdim=True)).square().mean(-1)
 
 
 def center(maps: Tensor, offset: int = 0, flip: bool = False, size: tuple[int, int] | None = None) -> Tensor:
-    """Return the centers (B, 2) of maps (B, h, w): (y, x), each from -1 to 1.
+    """Return the centers of mass (B, 2) of maps (B, h, w): (y, x), each from -1 to 1.
 
-    Of images of `size` pixels that were shifted cyclically by `offset` and then flipped, the center is that of the image before:
-    what the shift wrapped around the edge counts where it came from.
+    For images of `size` pixels that were shifted cyclically by `offset` pixels and then flipped, the center is that of the
+    unjittered image: mass that the shift wrapped around the edge counts at its original position.
     """
     centers = []
     for axis, side in enumerate(maps.shape[1:]):
@@ -58,10 +61,11 @@ def center(maps: Tensor, offset: int = 0, flip: bool = False, size: tuple[int, i
 
 
 def last_of_stages(sites: list[AttentionSite]) -> list[AttentionSite]:
-    """Return the last block of each stage, or the last three blocks where all are of one stage."""
+    """Return the last block of each stage, or the last three blocks of a model without stages."""
     ends = [site for site, after in zip(sites, [*sites[1:], None], strict=True) if after is None or stage(site) != stage(after)]
     return ends if len(ends) > 1 else sites[-LAST_BLOCKS:]
 
 
-def stage(site: AttentionSite) -> tuple:
+def stage(site: AttentionSite) -> tuple[int, tuple[int, int], int]:
+    """Return what the blocks of one stage have in common."""
     return site.num_heads, site.grid, site.num_windows

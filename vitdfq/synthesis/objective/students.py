@@ -1,4 +1,6 @@
-"""Fake-quantized students for losses that compare them with the teacher; ranges come from one look at the images."""
+"""Fake-quantized students for the losses that compare them with the teacher."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from vitdfq.quantization.modules import activation_quantizers, put_weight_on_gri
 
 
 def make_student(teacher: nn.Module, bits: str) -> nn.Module:
-    """Return a rotated copy of the teacher with its weights on their grids; `refresh` fits the ranges of activations."""
+    """Return a rotated copy of the teacher, weights rounded to their grids; `refresh` fits the ranges of its activations."""
     student = make_learner(teacher, bits)
     for module in weighted_modules(student):
         put_weight_on_grid(module)
@@ -18,20 +20,21 @@ def make_student(teacher: nn.Module, bits: str) -> nn.Module:
 
 
 def make_learner(teacher: nn.Module, bits: str) -> nn.Module:
-    """The same student with weights that may still move: they are rounded at every pass, by quantizers that are fitted."""
+    """Return the student of `make_student` with unrounded weights: fitted quantizers round them at every pass."""
     student = quantize(prepare(teacher), bits=bits, activation={"observer": "min_max"})
     for module in weighted_modules(student):
-        module.weight_quantizer.fit(module.weight.flatten(1))
-    for module in student.modules():  # a copy of a teacher that is listened to would write into the teacher's record
+        quantizer: Any = module.weight_quantizer
+        quantizer.fit(module.weight.flatten(1))
+    for module in student.modules():  # hooks copied with a recorded teacher would write into the teacher's record
         module._forward_hooks.clear()
     return student.eval().requires_grad_(False)
 
 
 @torch.no_grad()
 def refresh(student: nn.Module, images: Tensor) -> None:
-    """FitHook every activation quantizer to what it sees of images (B, 3, H, W), in one pass."""
+    """Fit every activation quantizer to its input on images (B, 3, H, W), in one pass."""
 
-    def fit(quantizer: nn.Module, args: tuple[Tensor]) -> None:
+    def fit(quantizer: Any, args: tuple[Tensor]) -> None:
         quantizer.fit(args[0])
 
     with hooked(quantizer.register_forward_pre_hook(fit) for quantizer in activation_quantizers(student)):

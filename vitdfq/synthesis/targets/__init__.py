@@ -1,1 +1,1 @@
-"""What an image is asked to show: class targets and views."""
+"""Targets: the classes of an image and its regions, and the views that carry them."""

@@ -1,4 +1,4 @@
-"""What the teacher is shown: the whole image, and crops of its regions; each view with its own target and draws."""
+"""Views: the whole image and crops of its regions, each with its own target and draws."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitdfq.synthesis.objective.context import Draws, TeacherFacts
 from vitdfq.synthesis.objective.regions import draw_regions
-from vitdfq.synthesis.objective.terms import WeightedLoss
+from vitdfq.synthesis.objective.weighted_losses import WeightedLoss
 from vitdfq.synthesis.presets import Method
 from vitdfq.synthesis.seeds import generator
 from vitdfq.synthesis.targets.labels import BANKS, LABELS, image_classes
@@ -17,30 +17,30 @@ from vitdfq.synthesis.targets.labels import BANKS, LABELS, image_classes
 
 @dataclass(frozen=True)
 class View:
-    """What is fixed of one view through the run."""
+    """The part of a view that stays fixed during the run."""
 
     place: int  # 0: the whole image, k: its k-th region
-    classes: list[int]  # that it asks for, its main class first
+    classes: list[int]  # of the target, its main class first
     region: Tensor  # (4,) top, left, height, width
     target: Tensor  # (C,)
-    drawn: dict[str, Draws]  # loss name -> what its `draw` returned
+    drawn: dict[str, Draws]  # loss name -> result of its `draw`
 
 
 @dataclass(frozen=True)
 class Views:
     """V views of the images of one batch, stacked."""
 
-    owners: list[int]  # (V,) which image of the batch each view shows
+    owners: list[int]  # (V,) position in the batch of each view's image
     places: list[int]  # (V,)
     regions: Tensor  # (V, 4), on the CPU
     targets: Tensor  # (V, C)
     drawn: dict[str, Draws]  # tensors (V, ...)
-    kept: Tensor | None = None  # (V, k) patches of the image that have not left the run; None: all
-    boxes: Tensor | None = None  # (V, 4) what is shown of each image at this step; None: the whole image
+    kept_tokens: Tensor | None = None  # (V, k) indices of the image's patches that are not pruned; None: all
+    boxes: Tensor | None = None  # (V, 4) the crop of each image at this step; None: whole images
 
     @staticmethod
     def stack(views_of: list[list[View]], device: torch.device) -> "Views":
-        """Stack the views of each image of a batch."""
+        """Stack the views of all images of a batch, given image by image."""
         owners = [owner for owner, views in enumerate(views_of) for _ in views]
         views = [view for views in views_of for view in views]
         drawn = {
@@ -52,38 +52,38 @@ class Views:
 
     def __getitem__(self, part: slice) -> "Views":
         drawn = {name: {key: draw[part] for key, draw in draws.items()} for name, draws in self.drawn.items()}
-        kept, boxes = (None if value is None else value[part] for value in (self.kept, self.boxes))
-        return Views(self.owners[part], self.places[part], self.regions[part], self.targets[part], drawn, kept, boxes)
+        kept_tokens, boxes = (None if value is None else value[part] for value in (self.kept_tokens, self.boxes))
+        return Views(self.owners[part], self.places[part], self.regions[part], self.targets[part], drawn, kept_tokens, boxes)
 
     def chunks(self, size: int) -> Iterator["Views"]:
-        """Yield runs of at most `size` views, so that the batch size bounds memory whatever the number of crops."""
+        """Yield parts of at most `size` views, so that memory is bounded whatever the number of crops."""
         for start in range(0, len(self.owners), size):
             yield self[start : start + size]
 
 
 def draw_views(index: int, seed: int, method: Method, terms: list[WeightedLoss], facts: TeacherFacts) -> list[View]:
-    """Draw the views of image `index`: the whole image, then its regions (none when the image is its own only region).
+    """Draw the views of image `index`: the whole image, then its regions; no region if the whole image is the only one.
 
-    Everything comes from streams of the image's own, so that it depends on neither batch nor number of images; only labels of a
-    kind in `BANKS` look at those of the images before.
+    All draws come from the image's own streams, so that they depend on neither batch nor number of images; only labels of a
+    kind in `BANKS` depend on those of the preceding images.
     """
     if method.pairs:
         index = index // 2
     labels = Labels(seed, method.labels, tuple(method.label_range or ()), method.max_regions, facts.num_classes, facts.image_size)
-    rng, classes, regions = labels.asked_for(index)
+    rng, classes, regions = labels.classes_and_regions(index)
 
-    def view(place: int, region: Tensor, asked_for: list[int]) -> View:
-        target = labels.target(rng, asked_for, index)
+    def view(place: int, region: Tensor, view_classes: list[int]) -> View:
+        target = labels.target(rng, view_classes, index)
         drawn = {term.name: term.draw(generator(seed, term.loss.stream or term.name, index, place), facts) for term in terms}
-        return View(place, asked_for, region, target, drawn)
+        return View(place, view_classes, region, target, drawn)
 
-    whole = view(0, torch.tensor([0, 0, *facts.image_size]), classes)  # asks for the classes of all its regions
+    whole = view(0, torch.tensor([0, 0, *facts.image_size]), classes)  # with the classes of all regions
     return [whole, *(view(place + 1, region, [classes[place]]) for place, region in enumerate(regions))]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What decides the targets of all images."""
+    """The settings that determine the targets of all images."""
 
     seed: int
     kind: str
@@ -92,29 +92,29 @@ class Labels:
     num_classes: int
     image_size: tuple[int, int]
 
-    def asked_for(self, index: int) -> tuple[torch.Generator, list[int], Tensor]:
-        """Return the stream of image `index`, its classes, and its regions (count, 4)."""
+    def classes_and_regions(self, index: int) -> tuple[torch.Generator, list[int], Tensor]:
+        """Return the random stream of image `index`, its classes, and its regions (count, 4)."""
         rng = generator(self.seed, "views", index)
         count = int(torch.randint(1, self.max_regions + 1, (), generator=rng))
         classes = image_classes(rng, self.seed, index, count, self.num_classes)
         return rng, classes, draw_regions(rng, count, self.image_size)
 
     def target(self, rng: torch.Generator, classes: list[int], index: int) -> Tensor:
-        """The target (C,) of a view of image `index` that asks for these classes."""
+        """Return the target (C,) of a view of image `index` with these classes."""
         earlier = {"earlier": bank(self, index)} if self.kind in BANKS else {}
         return LABELS[self.kind](rng, classes, self.num_classes, self.label_range or None, **earlier)
 
 
 def bank(labels: Labels, index: int) -> list[Tensor]:
-    """The targets of the whole images right before image `index`, first in, first out."""
-    kept = history(labels)
-    while len(kept) < index:
-        rng, classes, _ = labels.asked_for(len(kept))
-        kept.append(labels.target(rng, classes, len(kept)))
-    return kept[max(0, index - BANKS[labels.kind]) : index]
+    """Return the targets of the last whole images before image `index`, at most `BANKS[kind]`, in order."""
+    targets = history(labels)
+    while len(targets) < index:
+        rng, classes, _ = labels.classes_and_regions(len(targets))
+        targets.append(labels.target(rng, classes, len(targets)))
+    return targets[max(0, index - BANKS[labels.kind]) : index]
 
 
 @lru_cache(maxsize=1)
 def history(labels: Labels) -> list[Tensor]:
-    """The targets found so far, from image 0: each depends on those before, and finding them again would take long."""
+    """Return the cached targets from image 0 on, to be extended: each depends on the preceding ones, and all are costly."""
     return []

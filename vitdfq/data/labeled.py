@@ -1,4 +1,4 @@
-"""A checked set of labelled images: columns `image` (encoded) and `label` (0 to the model's classes - 1)."""
+"""A checked set of labeled images: columns `image` (encoded) and `label` (0 to the model's classes - 1)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -6,15 +6,15 @@ from itertools import count
 from typing import Any
 
 from vitdfq.common.errors import RecipeError, one_line
+from vitdfq.data.local import Source
 from vitdfq.data.readers import closed_at_exit
-from vitdfq.data.source import Source
 from vitdfq.data.sources import open_source
 
-ALSO_CALLED = {"jpg": "image", "cls": "label"}  # webdataset's names, as in timm/imagenet-1k-wds
+COLUMN_ALIASES = {"jpg": "image", "cls": "label"}  # webdataset's names, as in timm/imagenet-1k-wds
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """Rows {"image": {"bytes", "path"}, "label": int}, in order."""
 
     source: Source
@@ -26,7 +26,7 @@ class Labelled:
 
     @property
     def num_rows(self) -> int | None:
-        """None when the source does not say."""
+        """None if the source does not state it."""
         return self.source.num_rows
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -36,26 +36,26 @@ class Labelled:
                     row = next(rows)
                 except StopIteration:
                     return
-                except Exception as error:  # a damaged file or a lost connection, in the words of a dozen libraries
+                except Exception as error:  # a damaged file or a lost connection: a dozen libraries, each with its own types
                     raise self.source.failed(f"dataset {self.name}: row {index} cannot be read ({one_line(error)})") from error
                 label = row["label"]
                 if not isinstance(label, int) or not 0 <= label < self.num_classes:
                     raise RecipeError(
                         f"dataset {self.name}: row {index} has label {label!r}, the model has classes 0 to "
-                        f"{self.num_classes - 1}; is this split labelled?"
+                        f"{self.num_classes - 1}; is this split labeled?"
                     )
                 yield row
 
 
-def load_labelled(dataset: str, split: str, num_classes: int, streaming: bool = True) -> Labelled:
+def load_labeled(dataset: str, split: str, num_classes: int, streaming: bool = True) -> Labeled:
     """Open split `split` of `dataset` and check it against a model of `num_classes` classes; nothing is decoded.
 
     Args:
-        dataset: `zoo:fashion-mnist` (comes with the package); `imagenet-1k`; a Hub id `owner/name`; a folder of parquet
-            files or of tar shards; a folder of class folders, or with a folder for each split above them.
+        dataset: `zoo:fashion-mnist` (part of the package); `imagenet-1k`; a Hub id `owner/name`; a folder of parquet files or of
+            tar shards; a folder of class folders, or of one folder for each split with class folders inside.
         split: for example "validation". The zoo's set has "test", also called "validation".
-        num_classes: the model's.
-        streaming: read a Hub set while it arrives, and keep nothing; False: fetch the split into the Hub's cache first.
+        num_classes: of the model.
+        streaming: read a Hub set while it arrives, and keep nothing; False: download the split into the Hub's cache first.
 
     Raises:
         RecipeError: unknown name or split, columns other than image and label, or another number of classes.
@@ -65,26 +65,26 @@ def load_labelled(dataset: str, split: str, num_classes: int, streaming: bool = 
     source = open_source(dataset, split, streaming)
     rows = _with_columns(dataset, source.rows)
     _check_classes(dataset, rows.features["label"], num_classes)
-    return Labelled(replace(source, rows=rows), num_classes)
+    return Labeled(replace(source, rows=rows), num_classes)
 
 
 def _with_columns(dataset: str, rows: Any) -> Any:
-    """Rows with the columns image, encoded, and label, and no others."""
+    """Return rows with two columns: image, still encoded, and label."""
     names = rows.column_names
-    if names is None:  # a stream that learns its columns from its first row
+    if names is None:  # a stream without a schema: its first row has the columns
         rows = rows._resolve_features()
         names = rows.column_names
-    renamed = {old: new for old, new in ALSO_CALLED.items() if old in names and new not in names}
+    renamed = {old: new for old, new in COLUMN_ALIASES.items() if old in names and new not in names}
     missing = {"image", "label"} - set(names) - set(renamed.values())
     if missing:
         raise RecipeError(f"dataset {dataset}: columns image and label are needed; found: {', '.join(names)}")
-    called = {new: old for old, new in renamed.items()}
-    rows = _encoded(dataset, rows, called.get("image", "image"))  # first: a stream whose columns are renamed decodes its images
+    original = {new: old for old, new in renamed.items()}
+    rows = _encoded(dataset, rows, original.get("image", "image"))  # first: a stream with renamed columns decodes its images
     return rows.rename_columns(renamed).select_columns(["image", "label"])
 
 
 def _encoded(dataset: str, rows: Any, column: str) -> Any:
-    """Leave images encoded: datasets' own decoding would turn them by EXIF, which timm's reader does not."""
+    """Leave images encoded: `datasets` would rotate them by EXIF when it decodes, and timm's reader does not."""
     from datasets import Image
 
     feature = rows.features[column]

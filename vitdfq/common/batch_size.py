@@ -1,9 +1,10 @@
 """How many images at a time memory holds (accelerate)."""
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from vitdfq.runtime.progress import say
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -36,5 +37,5 @@ class AdaptiveBatchSize:
         if self.size == 1:
             raise MemoryError("out of memory with one image at a time")
         self.size //= 2
-        say(f"out of memory: {self.size} images at a time from now on", own=True)
+        logger.info(f"out of memory: {self.size} images at a time from now on", extra={"every_process": True})
         return self.size

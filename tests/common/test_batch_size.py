@@ -2,10 +2,10 @@ import gc
 
 import pytest
 
-from vitdfq.runtime.batch_size import AdaptiveBatchSize
+from vitdfq.common.batch_size import AdaptiveBatchSize
 
 
-def test_what_does_not_fit_is_tried_with_half_as_many_and_remembered(capsys):
+def test_what_does_not_fit_is_tried_with_half_as_many_and_remembered(caplog):
     tried = []
 
     def do(size):
@@ -17,8 +17,7 @@ def test_what_does_not_fit_is_tried_with_half_as_many_and_remembered(capsys):
     fitting = AdaptiveBatchSize(20)
     assert fitting(do) == 50 and tried == [20, 10, 5]
     assert fitting(do) == 50 and tried == [20, 10, 5, 5]
-    said = capsys.readouterr().err.splitlines()
-    assert said == [f"out of memory: {size} images at a time from now on" for size in (10, 5)]
+    assert caplog.messages == [f"out of memory: {size} images at a time from now on" for size in (10, 5)]
     with pytest.raises(MemoryError, match="one image at a time"):
         fitting(lambda size: do(6))
     with pytest.raises(ValueError, match="another"):

@@ -1,0 +1,134 @@
+"""The Hub without a connection: cached repositories load, others are refused in one line, without waiting."""
+
+import shutil
+import socket
+import time
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+from hub_server import HubServer
+from huggingface_hub import constants
+from tiny import TINY
+
+from vitdfq.common.errors import AccessError, InputError
+from vitdfq.common.hub_connection import reachable
+from vitdfq.models import load_teacher
+
+COMMIT = "0" * 40
+CLOSED = "http://127.0.0.1:9"  # no server listens on this port
+TIMM_REPOSITORY = "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A small ViT as timm stores models."""
+    torch.manual_seed(0)
+    architecture, arguments = TINY["vit"]
+    model = timm.create_model(architecture, num_classes=5, **arguments)
+    timm.models.save_for_hf(model, tmp_path / "tiny", model_args=arguments, safe_serialization=True)
+    return tmp_path / "tiny"
+
+
+@pytest.fixture
+def connect(monkeypatch):
+    """Set the Hub's address and leave offline mode; waiting for a retry fails the test."""
+
+    def to(endpoint: str, proxy: str | None = None) -> None:
+        huggingface_hub.close_session()  # the client reads the proxy when it is created
+        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+        if proxy:
+            monkeypatch.setenv("HTTP_PROXY", proxy)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("a request was tried again"))
+    yield to
+    huggingface_hub.close_session()
+
+
+def cached(cache, repository: str, folder) -> None:
+    """Store a folder in a Hub cache as the Hub's client does."""
+    repo = cache / f"models--{repository.replace('/', '--')}"
+    shutil.copytree(folder, repo / "snapshots" / COMMIT)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(COMMIT)
+
+
+@pytest.mark.parametrize("name", ["hf-hub:someone/model", "deit_tiny_patch16_224.fb_in1k", "swin_s3_tiny_224"])
+def test_offline_and_not_cached_is_one_line_with_a_way_out(name, tmp_path):
+    with pytest.raises(AccessError, match=r"could not be reached.*--set model.name=local-dir:PATH") as caught:
+        load_teacher(name, cache_dir=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("name", ["hf-hub:someone/model", f"hf-hub:someone/model@{COMMIT}"])
+def test_a_refused_connection_is_not_tried_again(name, tmp_path, connect):
+    connect(CLOSED)
+    with pytest.raises(AccessError, match=f"{CLOSED} could not be reached"):
+        load_teacher(name, cache_dir=tmp_path)
+
+
+def test_a_server_that_does_not_answer_is_given_up_after_the_timeout(tmp_path, connect, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connect(endpoint := f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(AccessError, match=f"{endpoint} could not be reached"):
+            load_teacher("hf-hub:someone/model", cache_dir=tmp_path)
+
+
+def test_a_refusal_is_an_answer(connect):
+    with HubServer() as hub:
+        connect(hub.url)
+        assert reachable("owner/absent") and reachable("owner/absent", "dataset")
+        hub.fail = {"info": 500}
+        assert reachable("owner/absent")
+    connect(hub.url)
+    assert not reachable("owner/absent")
+
+
+def test_the_clients_proxy_is_used(connect):
+    with HubServer() as hub:  # a proxy gets the whole address, and so does this server
+        connect("http://nowhere.invalid", proxy=hub.url)
+        assert reachable("owner/absent") and hub.steps == ["info"]
+        connect("http://nowhere.invalid", proxy=CLOSED)
+        assert not reachable("owner/absent")
+
+
+@pytest.mark.parametrize("name", ["hf-hub:someone/model", f"hf-hub:someone/model@{COMMIT}"])
+def test_a_cached_repository_needs_no_network(name, folder, tmp_path):
+    cached(tmp_path / "cache", "someone/model", folder)
+    model = load_teacher(name, cache_dir=tmp_path / "cache").vitdfq["model"]
+    assert model["name"] == name
+    assert model["pretrained_cfg"]["hf_hub_id"] == name.removeprefix("hf-hub:")
+
+
+def test_cached_weights_of_a_timm_name_need_no_network(folder, tmp_path):
+    cached(tmp_path / "cache", TIMM_REPOSITORY, folder)
+    with pytest.raises(InputError, match=r"model.safetensors: the weights do not fit vit_tiny_patch16_224"):
+        load_teacher("vit_tiny_patch16_224", cache_dir=tmp_path / "cache")  # read from the cache, and too small
+
+
+def test_a_cached_pickle_is_not_opened(folder, tmp_path):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    cached(tmp_path / "cache", "someone/model", folder)
+    with pytest.raises(InputError, match=r"pytorch_model.bin but no model.safetensors"):
+        load_teacher("hf-hub:someone/model", cache_dir=tmp_path / "cache")
+
+
+def test_cached_weights_are_checked_before_they_are_loaded(folder, tmp_path):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    cached(tmp_path / "cache", TIMM_REPOSITORY, folder)
+    with pytest.raises(InputError, match=r"model.safetensors: damaged or truncated"):
+        load_teacher("vit_tiny_patch16_224", cache_dir=tmp_path / "cache")
+
+
+def test_a_name_that_is_not_a_repository(tmp_path):
+    with pytest.raises(ValueError, match="a/b/c"):
+        load_teacher("hf-hub:a/b/c", cache_dir=tmp_path)

@@ -1,0 +1,29 @@
+"""The accuracy gate of a run."""
+
+import pytest
+import torch
+
+from vitdfq.common.errors import GateError
+from vitdfq.reports.gates import check_student
+
+
+class Constant(torch.nn.Module):
+    """A model with the same logits (N, C) for any images."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor(logits))
+
+    def forward(self, images):
+        return self.logits[: len(images)]
+
+
+def test_a_broken_student_does_not_pass():
+    images, teacher = torch.zeros(4, 3, 8, 8), Constant([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    check_student(teacher, teacher, images)
+    with pytest.raises(GateError, match="not finite"):
+        check_student(Constant([[float("nan"), 0.0]] * 4), teacher, images)
+    half = Constant([[1.0, 0.0]] * 4)
+    with pytest.raises(GateError, match=r"agrees with its teacher on 50.0 % .* min_agreement \(55.0\)"):
+        check_student(half, teacher, images)
+    check_student(half, teacher, images, min_agreement=50)

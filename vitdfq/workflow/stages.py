@@ -1,0 +1,224 @@
+"""The stages of one run: the inputs of each, and its artifact, which is used again while the inputs stay the same."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitdfq.calibration import calibrate
+from vitdfq.checkpoint import save_load
+from vitdfq.common.errors import GateError, RecipeError, VitdfqError
+from vitdfq.common.safetensors_io import digest
+from vitdfq.common.version import __version__
+from vitdfq.evaluation import Predictions, predict, score
+from vitdfq.quantization import quantize
+from vitdfq.quantization.modules import bits_of
+from vitdfq.recipe import Recipe
+from vitdfq.reports import gates
+from vitdfq.runtime import distributed
+from vitdfq.runtime.progress import Listener
+from vitdfq.runtime.run import Run, Tensors
+from vitdfq.runtime.shared_run import SharedRun
+from vitdfq.synthesis import synthesize
+from vitdfq.synthesis.options import SynthesisOptions
+from vitdfq.workflow.artifacts import ArtifactStore, Inputs, mark_hash
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def errors_of_section(section: str) -> Iterator[None]:
+    """Turn a ValueError inside the block into a RecipeError that names the recipe section of the wrong arguments."""
+    try:
+        yield
+    except VitdfqError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"{section}: {error}") from error
+
+
+class RunStages:
+    """The stages of one run: the inputs of each, and the file of its artifact, which is used again while the inputs stay."""
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, teacher: nn.Module, prepared: nn.Module, listeners: Sequence[Listener] = ()
+    ) -> None:
+        self.recipe, self.folder, self.teacher, self.prepared = recipe, folder, teacher, prepared
+        self.store = ArtifactStore(folder, listeners)
+        self.device = next(teacher.parameters()).device
+        weights = mark_hash(digest(teacher.state_dict()))
+        self.teacher_inputs: Inputs = {"vitdfq": __version__, **teacher.vitdfq, "weights": weights}
+
+    def header(self) -> dict[str, Any]:
+        """The first entries of metrics.json."""
+        return {
+            "recipe": self.recipe.name,
+            "vitdfq": __version__,
+            "seed": self.recipe.seed,
+            "device": self.device.type,
+            "num_processes": distributed.count(),
+        }
+
+    def predict_teacher(self) -> Predictions:
+        """The teacher's predictions.
+
+        Raises:
+            GateError: its top-1 on the full set differs from the recipe's `reference_top1` by more than 0.1, which means other
+                weights, data or another transform.
+        """
+        predictions = self._make_predictions("teacher", self.teacher_inputs, lambda run: self.teacher)
+        top1, reference = score(predictions)["top1"], self.recipe.reference_top1
+        if reference is not None and self.recipe.evaluation.num_images is None and abs(top1 - reference) > 0.1:
+            raise GateError(f"the teacher's top-1 is {top1:.2f}, reference_top1 is {reference:.2f}: not the same model or data")
+        return predictions
+
+    def make_images(self, section: dict[str, Any], name: str | None = None) -> tuple[Tensor, dict[str, Any]]:
+        """Synthesize images, or read those of an earlier run.
+
+        Args:
+            section: keyword arguments of `synthesize`.
+            name: of the artifact, without its suffix; None for the images of the recipe and its baselines.
+
+        Returns:
+            images (N, 3, H, W) and a summary for metrics.json.
+        """
+        with errors_of_section("synthesize"):
+            options = SynthesisOptions(**section)
+        name = name or ("images" if section is self.recipe.synthesize else f"stages/{options.method}_images")
+
+        def make(run: SharedRun) -> Tensors:
+            with errors_of_section("synthesize"):
+                return {"images": synthesize(self.teacher, **section, run=run)}
+
+        inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section)}
+        tensors, seconds = self.store.get_or_make(f"{name}.safetensors", inputs, make)
+        images, method = tensors["images"], options.resolved()
+        # A rate needs steps that each update every image. A step of a generator makes new images, one of a mixture some of them.
+        every_step = method.engine == "images" and not method.mix
+        summary = {"method": options.method, "num_images": len(images), "steps": method.steps, "seconds": seconds}
+        rate = round(len(images) * method.steps / seconds, 1) if method.steps and every_step and seconds else None
+        return images, summary | {"image_steps_per_second": rate}
+
+    def make_student(self, images: Tensor) -> tuple[nn.Module, float]:
+        """Calibrate and save the student, or load the one that an earlier run saved.
+
+        Returns:
+            the student and the seconds of its calibration.
+
+        Raises:
+            GateError: it agrees too little with the teacher. An earlier checkpoint stays in the folder.
+        """
+        inputs = self._student_inputs(images)
+        finished_seconds = self.store.finished_seconds(save_load.WEIGHTS, inputs)
+        run = self.store.run_of(save_load.WEIGHTS, inputs)
+        if finished_seconds is None:
+            student, seconds = self._calibrate_student(images, run), run.parts.seconds()
+        else:
+            student, seconds = save_load.load(self.folder).to(self.device), finished_seconds
+        gates.check_student(student, self.prepared, images, self.recipe.min_agreement)  # always: the gate may have been raised
+        if finished_seconds is None:
+            save_load.save(student, self.folder)
+            self.store.finish(save_load.WEIGHTS, inputs, seconds, beside=(save_load.CONFIG,))
+        run.forget()  # also if it was finished before: that process may have been killed right after it
+        return student, seconds
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the teacher's parameters in float32, and of the packed checkpoint."""
+        packed = distributed.from_main(lambda: (self.folder / save_load.WEIGHTS).stat().st_size)
+        return {"float_bytes": save_load.float_bytes(self.teacher), "packed_bytes": packed}
+
+    def evaluate(self, student: nn.Module, images: Tensor) -> dict[str, Any]:
+        """Scores (see `vitdfq.evaluation.score`) of teacher, student and a student of each baseline; students at other bits."""
+        teacher, recipe = self.predict_teacher(), self.recipe
+        images_of = {"student": images}
+        for method in recipe.baselines:
+            images_of[method], _ = self.make_images(self._baseline_section(method, len(images)))
+        saved = self._make_predictions("student", self._student_inputs(images), lambda run: student)
+        scores = {"student": score(saved, teacher.logits) | bits_of(student)}
+        for method in recipe.baselines:
+            scores[method] = self._score_student(method, images_of[method], teacher)
+        other_bits = {
+            bits: {name: self._score_student(name, images_of[name], teacher, bits) for name in images_of}
+            for bits in recipe.also_bits
+        }
+        return {
+            "teacher": {"name": recipe.model["name"]} | score(teacher),
+            "student": scores.pop("student"),
+            "baselines": scores,
+            **({"also_bits": {bits: _by_role(rows) for bits, rows in other_bits.items()}} if other_bits else {}),
+        }
+
+    def _score_student(self, name: str, images: Tensor, teacher: Predictions, bits: str | None = None) -> dict[str, Any]:
+        """Scores of a student that is calibrated on `images`, at the recipe's bits or others, and not saved."""
+        predictions = self._make_predictions(
+            name if bits is None else f"{bits}_{name}",
+            self._student_inputs(images, bits),
+            lambda run: self._calibrate_student(images, run, bits),
+        )
+        return score(predictions, teacher.logits)
+
+    def evaluate_unsaved_student(self, images: Tensor, name: str, seed: int) -> tuple[Predictions, float]:
+        """Calibrate a student with `seed` and evaluate it, without a checkpoint.
+
+        Returns:
+            its predictions and the seconds of its calibration.
+        """
+
+        def make(run: SharedRun) -> Tensors:
+            student = self._calibrate_student(images, run.part("student"), seed=seed)
+            calibration = run.resume("calibration")
+            if calibration is None:  # otherwise an interrupted start finished it, and the clock went on since
+                calibration = {"calibration_seconds": torch.tensor(run.parts.seconds(), dtype=torch.float64)}
+                run.checkpoint("calibration", calibration)
+            return self._predict(name, student, run) | calibration
+
+        inputs = self._student_inputs(images, seed=seed) | {"evaluate": _without_cost_options(self.recipe.evaluate)}
+        tensors, _ = self.store.get_or_make(f"stages/{name}_predictions.safetensors", inputs, make)
+        return Predictions(tensors["logits"], tensors["labels"]), tensors["calibration_seconds"].item()
+
+    def _baseline_section(self, method: str, num_images: int) -> dict[str, Any]:
+        return {"method": method, "num_images": num_images, "seed": self.recipe.synthesis.seed}
+
+    def _calibrate_student(self, images: Tensor, run: Run, bits: str | None = None, **changes: Any) -> nn.Module:
+        student = quantize(self.prepared, **self._quantization(bits))
+        with errors_of_section("calibrate"):
+            return calibrate(student, self.prepared, images, **self.recipe.calibrate | changes, run=run)
+
+    def images_inputs(self, images: Tensor) -> Inputs:
+        """The inputs of every artifact that depends on the teacher and on these images."""
+        return self.teacher_inputs | {"images": mark_hash(digest({"images": images}))}
+
+    def _quantization(self, bits: str | None) -> dict[str, Any]:
+        """The section `quantize`, at other bits if they are given."""
+        return self.recipe.quantize if bits is None else self.recipe.quantize | {"bits": bits}
+
+    def _student_inputs(self, images: Tensor, bits: str | None = None, **changes: Any) -> Inputs:
+        recipe = self.recipe
+        sections = {"prepare": recipe.prepare, "quantize": self._quantization(bits), "calibrate": recipe.calibrate | changes}
+        return self.images_inputs(images) | sections
+
+    def _make_predictions(self, name: str, inputs: Inputs, make_model: Callable[[SharedRun], nn.Module]) -> Predictions:
+        inputs = inputs | {"evaluate": _without_cost_options(self.recipe.evaluate)}
+        file = f"stages/{name}_predictions.safetensors"
+        tensors, _ = self.store.get_or_make(file, inputs, lambda run: self._predict(name, make_model(run.part("student")), run))
+        return Predictions(tensors["logits"], tensors["labels"])
+
+    def _predict(self, name: str, model: nn.Module, run: SharedRun) -> Tensors:
+        """Logits of a model and the labels, as the tensors of an artifact."""
+        logger.info(f"evaluate: {name}")
+        predictions = predict(model, **self.recipe.evaluate, run=run.part("predictions"))
+        return {"logits": predictions.logits, "labels": predictions.labels}
+
+
+def _by_role(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Scores by name, as metrics.json holds them: the student's apart from the baselines'."""
+    return {"student": rows["student"], "baselines": {name: row for name, row in rows.items() if name != "student"}}
+
+
+def _without_cost_options(section: dict[str, Any]) -> dict[str, Any]:
+    """A section without the keys that change only time and memory, so that a change of them does not make artifacts anew."""
+    return {key: value for key, value in section.items() if key not in ("batch_size", "num_workers", "streaming")}
