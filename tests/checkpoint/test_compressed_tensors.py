@@ -84,7 +84,7 @@ def test_inputs_in_their_grammar(tmp_path):
     assert (qkv.strategy, qkv.dynamic) == ("token", True) and "layers.0.blocks.0.attn.qkv.input_scale" not in tensors
 
 
-def test_what_is_outside_their_types_is_left_out(tmp_path):
+def test_grids_outside_their_types_are_left_out(tmp_path):
     _, folder = saved("vit", tmp_path, policy="ptq4vit", overrides={"blocks.0.*": {"weight": {"bits": None}}})
     found, ignored = schemes(folder)
     assert found["blocks.1.mlp.fc2"].input_activations is None  # two grids for GELU

@@ -65,7 +65,7 @@ def test_stored_checkpoints_stay_small():
     assert max(path.stat().st_size for path in STORED.rglob("*") if path.is_file()) < 200_000
 
 
-def test_what_older_formats_knew_nothing_of_may_lack():
+def test_tensors_that_older_formats_may_lack():
     swin = make_tiny("swin")
     found = may_lack(vitdfq.quantize(swin), swin)
     assert "layers.1.downsample.reduction.bias" in found and "layers.0.blocks.0.attn.qkv.input_shift" in found

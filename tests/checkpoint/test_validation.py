@@ -26,7 +26,7 @@ STORED = Path(__file__).with_name("stored")
         ("v3", "blocks.0.mlp.fc2.weight_shape", 33, "weight_shape says [33, 33], the layer has [32, 128]"),
     ],
 )
-def test_what_cannot_be_computed_with(version, name, value, message, tmp_path):
+def test_values_that_no_calibration_gives_are_refused(version, name, value, message, tmp_path):
     folder = Path(shutil.copytree(STORED / version, tmp_path / "checkpoint"))
     tensors = load_file(folder / "model.safetensors")
     tensors[name].fill_(value)

@@ -50,7 +50,7 @@ FAMILIES = [
 
 
 @pytest.mark.parametrize(("kind", "bits"), FAMILIES)
-def test_every_family_is_what_the_student_is(kind, bits, tmp_path):
+def test_the_file_of_every_family_computes_as_the_student(kind, bits, tmp_path):
     teacher = make_tiny(kind)
     student = make_student(vitdfq.prepare(teacher), bits=bits)
     before = {name: value.clone() for name, value in student.state_dict().items()}
@@ -146,7 +146,7 @@ class WithoutDecode(Relative):
 
 
 @pytest.mark.parametrize("quantizer", [Relative(4), WithoutDecode(4)], ids=lambda quantizer: type(quantizer).__name__)
-def test_what_has_no_onnx_form_is_refused_with_its_site(tiny_vit, quantizer, tmp_path):
+def test_a_quantizer_without_onnx_form_is_refused_with_its_site(tiny_vit, quantizer, tmp_path):
     student = make_student(tiny_vit)
     student.get_submodule("blocks.1.attn.av").left_quantizer = quantizer
     with pytest.raises(ExportError, match=rf"blocks.1.attn.av: {type(quantizer).__name__} has no ONNX form"):
@@ -195,8 +195,9 @@ def test_every_option_goes_through_the_command(exported):
 def test_the_file_says_how_to_make_its_images(exported):
     _, folder, _ = exported
     model = onnx.load(folder / "onnx/model.onnx")
-    said = json.loads({prop.key: prop.value for prop in model.metadata_props}["vitdfq"])
-    assert said["bits"] == "w4a4" and said["input"]["input_size"] == [3, 32, 32] and len(said["input"]["mean"]) == 3
+    description = json.loads({prop.key: prop.value for prop in model.metadata_props}["vitdfq"])
+    assert description["bits"] == "w4a4"
+    assert description["input"]["input_size"] == [3, 32, 32] and len(description["input"]["mean"]) == 3
     assert {value.name for value in model.graph.input} == {"pixel_values"} and model.producer_name == "vitdfq"
 
 
@@ -261,7 +262,7 @@ def absent(monkeypatch, *names: str) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in names else find(name))
 
 
-def test_what_cannot_be_exported(tiny_vit, tmp_path):
+def test_arguments_that_are_refused(tiny_vit, tmp_path):
     student = make_student(tiny_vit)
     with pytest.raises(ValueError, match="unknown export format 'onxn', did you mean 'onnx'"):
         vitdfq.export(student, tmp_path / "a", format="onxn")

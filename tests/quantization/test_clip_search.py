@@ -220,7 +220,7 @@ def test_cost_decides_and_min_max_is_a_candidate():
     assert error(x, *by_error, 4) <= error(x, *search_tensor(x, 4, False), 4)
 
 
-def test_cost_sees_the_tensor_in_its_own_shape_and_dtype():
+def test_cost_gets_the_tensor_in_its_shape_and_dtype():
     x = randn(2, 5, 8).bfloat16()
     seen = []
     search_tensor(x, 4, False, cost=lambda quantized: seen.append((quantized.shape, quantized.dtype)) or quantized.sum())

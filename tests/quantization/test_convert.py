@@ -101,7 +101,7 @@ def test_overrides_change_the_policys_own(tiny_vit):
     assert (student.head.weight_quantizer.bits, student.blocks[0].mlp.fc1.weight_quantizer.bits) == (6, 5)
 
 
-def test_a_glob_of_what_is_inside_means_the_site_itself_too(tiny_vit):
+def test_a_glob_of_submodules_matches_the_site_itself_too(tiny_vit):
     student = quantize(tiny_vit, overrides={"head.*": {"bits": 7}, "*.fc1.*": {"bits": 3}})
     assert student.head.weight_quantizer.bits == 7
     assert student.blocks[1].mlp.fc1.input_quantizer.bits == 3

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from vitdfq.quantization.functional import choose_qparams, dequantize_affine, fake_quantize, quantize_affine
 
 
-def test_known_grid():
+def test_a_grid_by_hand():
     scale, zero_point = choose_qparams(torch.tensor(-1.0), torch.tensor(2.0), bits=2, symmetric=False)
     assert (scale.item(), zero_point.item()) == (1.0, 1.0)
     x = torch.tensor([-9.0, -1.0, -0.4, 0.5, 0.6, 1.5, 2.0, 9.0])
@@ -51,7 +51,7 @@ def test_gradients_follow_the_formula(bits, seed, shape):
 
 
 @pytest.mark.parametrize("learns", ["x", "scale"])
-def test_only_what_learns_gets_a_gradient(learns):
+def test_only_inputs_that_require_it_get_a_gradient(learns):
     leaves = {"x": torch.linspace(-2, 2, 9), "scale": torch.tensor(0.3)}
     leaves[learns].requires_grad_()
     fake_quantize(leaves["x"], leaves["scale"], torch.tensor(4.0), 3).sum().backward()
@@ -88,7 +88,7 @@ def test_16_bit_values_give_the_scale_its_float32_gradient():
     assert torch.equal(*gradients)
 
 
-def test_what_is_kept_for_the_backward_pass_is_a_byte_a_value():
+def test_one_byte_per_value_is_saved_for_the_backward_pass():
     x = torch.linspace(-1, 1, 1000, requires_grad=True)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.nbytes), lambda _: None):

@@ -212,7 +212,7 @@ def test_parts_of_a_batch_are_the_batch(tiny_vit, images, monkeypatch):
     whole = integer(images)
     seen = []
     integer.model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    monkeypatch.setattr("vitdfq.quantization.integer.model.VALUES_AT_ONCE", {"cpu": 3 * images[0].numel()})
+    monkeypatch.setattr("vitdfq.quantization.integer.layers.VALUES_AT_ONCE", {"cpu": 3 * images[0].numel()})
     torch.testing.assert_close(integer(images), whole, rtol=1e-6, atol=1e-6)
     assert seen == [3, 3, 2]
 

@@ -114,7 +114,7 @@ def test_no_gradient_where_a_value_is_clipped(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_beyond_the_levels_has_a_code_and_a_state_that_can_be_saved(name):
+def test_values_beyond_the_levels_have_codes_and_the_state_is_finite(name):
     quantizer = QUANTIZERS[name](2)
     quantizer.fit(sample(2, 1.0))
     codes = quantizer.codes(torch.tensor([torch.nan, torch.inf, -torch.inf, 1e30, -1e30]))

@@ -179,6 +179,7 @@ def test_weights_alone_from_calibration_to_a_checkpoint(kind, bits, tmp_path):
 
 @pytest.mark.integration
 def test_weights_alone_in_onnx(tiny_vit, images, tmp_path):
+    onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     student = vitdfq.calibrate(quantize(tiny_vit, bits="w4a16"), tiny_vit, images, steps=["observe"])
@@ -186,3 +187,7 @@ def test_weights_alone_in_onnx(tiny_vit, images, tmp_path):
     linear = found["kernels"]["linear"]
     assert linear["weights alone"] >= 12 and sum(linear.values()) == 13 and "integer" not in linear  # the head has 8 bits
     assert found["kernels"]["qk"] == found["kernels"]["av"] == {"float": 3}
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    small = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT4}
+    read = {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"} & small
+    assert len(read) == 12  # four bits up to the product: kernels for weights alone match that pattern

@@ -1,4 +1,4 @@
-"""Options that cannot be together are refused when the student is built; what a policy says gives way without a word."""
+"""Combinations of options that are refused when the student is built; those of a policy give way silently."""
 
 import pytest
 from tiny import make_tiny
@@ -33,7 +33,7 @@ def test_refused(change, message):
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
-def test_a_grid_by_name_replaces_what_the_policy_said_of_another(policy):
+def test_another_quantizer_drops_the_options_of_the_policy(policy):
     for name in sorted(QUANTIZERS):
         quantize(make_tiny("vit"), bits="w4a4", policy=policy, softmax={"bits": 4, "quantizer": name})
     for name in ("uniform", "twin_gelu"):
@@ -46,7 +46,7 @@ def test_a_role_in_float_has_no_grid_to_go_with():
     assert student.blocks[0].attn.av.left_quantizer.bits is None
 
 
-def test_a_grid_said_later_drops_the_options_of_the_one_before():
+def test_an_override_with_another_quantizer_drops_the_options_of_the_role():
     later = {"*.1.*": {"softmax": {"quantizer": "log2"}}}
     student = quantize(make_tiny("vit"), softmax={"quantizer": "uniform", "observer": "percentile"}, overrides=later)
     assert student.blocks[0].attn.av.left_quantizer.observer == "percentile"

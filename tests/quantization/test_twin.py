@@ -1,4 +1,4 @@
-"""The twin grid for GELU: what it refuses, and what leaves its input alone."""
+"""The twin grid for GELU: the values that it refuses, and `center`, which does not shift its input."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_a_rotated_mlp_is_refused(tiny_vit, images):
         calibrate(quantize(rotated, policy="ptq4vit"), rotated, images, steps=["observe"])
 
 
-def test_center_leaves_what_reads_gelu_in_place(tiny_vit, images):
+def test_center_shifts_no_input_with_the_gelu_grid(tiny_vit, images):
     student = quantize(tiny_vit, policy="ptq4vit")
     calibrate(student, tiny_vit, images, steps=[{"center": {"guarded": False}}, "observe"])
     mlp = student.blocks[0].mlp

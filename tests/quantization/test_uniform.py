@@ -1,4 +1,4 @@
-"""The uniform quantizer's granularities, and what `fit` may be told."""
+"""The granularities of the uniform quantizer, and the measures of `fit`."""
 
 import pytest
 import torch
@@ -108,7 +108,7 @@ def test_one_group_is_a_channel(gram):
     assert torch.equal(group.scale, channel.scale) and torch.equal(group(x), channel(x))
 
 
-def test_groups_are_independent_and_meet_their_own_inputs():
+def test_groups_are_independent_and_use_the_gram_of_their_inputs():
     x, inputs = values(12, 32), values(100, 32, seed=5)
     gram = inputs.T @ inputs
     for options in ({}, {"gram": gram}):
@@ -140,14 +140,14 @@ def test_percentile_has_less_error_than_min_max_when_there_is_an_outlier():
 
 def test_cost_chooses_the_range():
     x = outlier()
-    plain, told = Uniform(4), Uniform(4)
+    plain, guided = Uniform(4), Uniform(4)
     plain.fit(x)
-    told.fit(x, cost=lambda quantized: (quantized - x)[-1].abs())  # the outlier alone matters
+    guided.fit(x, cost=lambda quantized: (quantized - x)[-1].abs())  # the outlier alone matters
     assert plain(x)[-1] < 30
-    assert told(x)[-1] == pytest.approx(60, abs=0.5)
+    assert guided(x)[-1] == pytest.approx(60, abs=0.5)
 
 
-def test_hessian_insists_on_guidance():
+def test_the_observer_of_output_errors_requires_a_measure():
     with pytest.raises(ValueError, match="needs gram"):
         Uniform(4, observer="output_error").fit(values(50))
 

@@ -1,7 +1,7 @@
 """Integer codes of 2 to 8 bits in int32 words, densely: the codes of a row follow each other bit by bit, low bits first.
 
-32 codes fill `bits` words, whatever the bits; a code may begin in one word and end in the next. This is how compressed-tensors
-packs since version 0.19.
+32 codes fill `bits` words for any number of bits; a code may begin in one word and end in the next. compressed-tensors packs
+in this order since version 0.19.
 """
 
 import torch

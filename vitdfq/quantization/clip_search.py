@@ -9,11 +9,11 @@ from vitdfq.quantization.functional import fake_quantize
 from vitdfq.quantization.histogram import histogram
 from vitdfq.quantization.observers import OBSERVERS, min_max
 
-Cost = Callable[[Tensor], Tensor]  # a quantized tensor -> how bad it is, 0-d
+Cost = Callable[[Tensor], Tensor]  # a quantized tensor -> its error, 0-d
 
-# One chunk of candidates: on a CPU it should stay in its cache, on a GPU it should keep the device busy.
+# One chunk of candidates: on a CPU it should fit the cache, on a GPU it should be large enough to use the whole device.
 ELEMENTS_AT_ONCE = {"cpu": 2**18, "cuda": 2**24}
-PRODUCT_ELEMENTS_AT_ONCE = 2**22  # a matrix product has its own blocking, and likes many rows
+PRODUCT_ELEMENTS_AT_ONCE = 2**22  # a matrix product has the blocking of its kernel, which needs many rows
 SHORTLIST = 16
 
 
@@ -21,9 +21,9 @@ SHORTLIST = 16
 def search_rows(
     rows: Tensor, bits: int, symmetric: bool, gram: Tensor | None = None, *, observer: str = "mse"
 ) -> tuple[Tensor, Tensor]:
-    """Return (scale, zero_point), each (R, 1), for rows (R, M), each on its own.
+    """Return (scale, zero_point), each (R, 1), for rows (R, M), a range for each row.
 
-    Suits weights: many rows of few values. Min-max is among the candidates, so it is never worse.
+    For weights: many rows of few values. Min-max is among the candidates, so no result is worse than that.
 
     Args:
         rows: the weights, float32 or float64.
@@ -59,15 +59,15 @@ def search_tensor(
     cost: Cost | None = None,
     heads: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Return (scale, zero_point), each (1, 1), for one range over all of `x`, or (H, 1): one a head.
+    """Return (scale, zero_point), each (1, 1), for one range over all of `x`, or (H, 1): one for each head.
 
-    Suits activations: a histogram stands for the values, so that the cost hardly depends on their number.
+    For activations: a histogram represents the values, so that the time hardly depends on their number.
 
     Args:
         x: any shape; (..., C) with `importance`; (..., H, N, C) with `heads`.
         bits, symmetric: of the grid.
         importance: (C,), not negative: weight of a channel's squared error, for example the energy Σ_o W_oc² of the weight that
-            reads it. A channel of importance zero does not even widen the range.
+            reads it. A channel of importance zero does not widen the range either.
         observer: a name in OBSERVERS: which ranges to try.
         cost: decides among the candidates that the histogram finds best, and min-max; for one range only.
         heads: one range for each index of the third last dimension.
@@ -128,8 +128,8 @@ def gram_errors(rows: Tensor, blocks: Tensor, scales: Tensor, zero_points: Tenso
 def shortlist(errors: Tensor, scales: Tensor, zero_points: Tensor, bits: int) -> Tensor:
     """Return the indices of the best SHORTLIST candidates (K,) -> (S,) that are not nearly the same grid, and of the last one.
 
-    Neighbors in a fine search differ by a few per cent in scale; of those within 10 % and a fifteenth of the codes only the
-    best is kept, so that the cost sees grids that differ.
+    Neighbors in a fine search differ by a few percent in scale; of those within 10 % and a fifteenth of the codes only the best
+    is kept, so that the cost is computed for grids that differ.
     """
     near = torch.stack([(scales.log() / 0.1).round(), (zero_points * (15 / (2**bits - 1))).round()], 1)
     order = errors.argsort(stable=True)
@@ -153,12 +153,13 @@ def _errors(values: Tensor, scales: Tensor, zero_points: Tensor, bits: int) -> T
 
 
 def _chunk(rows: Tensor, candidates: int) -> tuple[int, int]:
-    """How many rows, and how many candidates of each, to evaluate at once."""
+    """The number of rows, and of candidates of each, in one chunk."""
     most = ELEMENTS_AT_ONCE["cpu" if rows.device.type == "cpu" else "cuda"] // rows.shape[1]
     return max(1, most // candidates), max(1, min(candidates, most))
 
 
 def _blocks(gram: Tensor, rows: Tensor) -> Tensor:
+    """The Gram matrix as blocks (n, M, M)."""
     blocks = gram.to(rows) if gram.ndim == 3 else gram.to(rows)[None]
     columns = rows.shape[1]
     if blocks.ndim != 3 or blocks.shape[1:] != (columns, columns) or len(rows) % len(blocks):
@@ -169,7 +170,7 @@ def _blocks(gram: Tensor, rows: Tensor) -> Tensor:
 
 
 def _important(x: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
-    """The channels that matter, and how much, one on average; if none matters, all do alike."""
+    """The channels of positive importance, and their importance, one on average; if there are none, all channels equally."""
     importance = importance.detach().to(x)
     if importance.shape != x.shape[-1:]:
         raise ValueError(f"importance has shape {tuple(importance.shape)}; values {tuple(x.shape)} need ({x.shape[-1]},)")

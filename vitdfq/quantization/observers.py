@@ -1,7 +1,7 @@
 """Observers: which ranges to try. The choice among them, by error, is made in `clip_search.py`.
 
 A function here takes rows (R, M) and returns candidate grids (scales, zero_points), each (R, K); the last candidate covers the
-row's own minimum and maximum, so that no search is worse than min-max by its own measure.
+minimum and maximum of the row, so that no search is worse than min-max by its measure.
 """
 
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from vitdfq.quantization.sample import sampled
 Grids = tuple[Tensor, Tensor]
 Propose = Callable[[Tensor, int, bool], Grids]  # (rows, bits, symmetric)
 
-SAMPLE = 2**20  # values a row for a quantile: torch.quantile sorts, and refuses more than 2^24
+SAMPLE = 2**20  # values of a row for a quantile: torch.quantile sorts, and refuses more than 2^24
 
 
 @dataclass(frozen=True)
 class Observer:
-    """What one observer proposes.
+    """The ranges that one observer proposes.
 
     Attributes:
         rows: for weights, many rows of few values.
         gram: for weights whose error is measured on the layer's inputs; fewer scales, as each costs a product with the Gram
             matrix.
         tensor: for activations, few rows of many values.
-        guided: it means nothing without a measure of what matters: a Gram matrix, importance or cost.
+        guided: it requires a measure of the output's error: a Gram matrix, importance or cost.
     """
 
     rows: Propose
@@ -39,7 +39,7 @@ class Observer:
 
 @torch.no_grad()
 def min_max(rows: Tensor, bits: int, symmetric: bool) -> Grids:
-    """One candidate a row: its own range."""
+    """One candidate for each row: its minimum to its maximum."""
     return choose_qparams(rows.amin(1, keepdim=True), rows.amax(1, keepdim=True), bits, symmetric)
 
 
@@ -51,19 +51,19 @@ def percentiles_of_rows(rows: Tensor, bits: int, symmetric: bool) -> Grids:
 
 @torch.no_grad()
 def percentiles_of_tensor(rows: Tensor, bits: int, symmetric: bool) -> Grids:
-    """Quantiles p and 1 - p of each row, from 0.999; of a random million of its values (always the same) if it has more."""
+    """Quantiles p and 1 - p of each row, from 0.999; of a random million of its values (always the same) where it has more."""
     return _percentiles(rows, bits, symmetric, (0.999, 0.9999, 0.99999))
 
 
 @torch.no_grad()
 def shrink_together(rows: Tensor, bits: int, symmetric: bool) -> Grids:
-    """The row's own range, shrunk by one factor of 80."""
+    """The range of the row, shrunk by each of 80 factors."""
     return _shrunk(rows, bits, symmetric, 80)
 
 
 @torch.no_grad()
 def shrink_and_shift(rows: Tensor, bits: int, symmetric: bool) -> Grids:
-    """The row's own range, shrunk by one factor of 28; asymmetric grids also with the zero point one code off either way."""
+    """The range of the row, shrunk by each of 28 factors; asymmetric grids also with the zero point one code lower and higher."""
     scales, zero_points = _shrunk(rows, bits, symmetric, 28)
     if symmetric:
         return scales, zero_points

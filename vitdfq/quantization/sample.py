@@ -1,4 +1,4 @@
-"""Some of many values. Drawn, not strided: a stride that falls in step with rows, windows or channels sees few of them."""
+"""Samples of many values, drawn at random: a constant stride can coincide with rows or channels and miss most of them."""
 
 import torch
 from torch import Tensor
@@ -15,6 +15,6 @@ def sampled(x: Tensor, most: int, dim: int = 0) -> Tensor:
 
 
 def sampled_values(x: Tensor) -> Tensor:
-    """Return at most 2^20 + 2 values (M,) of `x` (any shape, not empty), its least and its largest among them."""
+    """Return at most 2^20 + 2 values (M,) of `x` (any shape, not empty), its minimum and maximum among them."""
     values = x.flatten()
     return values if len(values) <= VALUES else torch.cat([sampled(values, VALUES), torch.stack(values.aminmax())])

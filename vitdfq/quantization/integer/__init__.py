@@ -4,8 +4,7 @@ codes.py, tables.py   activations as planes of int8 values, as their quantizer r
 weights.py            a layer's weight as int8, with the corrections for zero points
 backends.py           kernels that multiply int8 matrices: which of them are exact and fast on this machine
 products.py           the products of attention: many small matrices at once
-layers.py             the modules in place of QuantLinear, QuantConv2d and QuantMatMul
-model.py              the integer student
+layers.py             the integer student, and its modules in place of QuantLinear, QuantConv2d and QuantMatMul
 convert.py            to_integer, integer_report
 """
 

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from vitdfq.models import require_student
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.integer.codes import AffineCodes, Codes, TokenCodes
-from vitdfq.quantization.integer.layers import IntegerConv2d, IntegerLinear, IntegerMatMul
-from vitdfq.quantization.integer.model import IntegerStudent
+from vitdfq.quantization.integer.layers import IntegerConv2d, IntegerLinear, IntegerMatMul, IntegerStudent
 from vitdfq.quantization.integer.tables import LogCodes, TableCodes
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite, named_sites
 from vitdfq.quantization.quantizers.base import Quantizer
