@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -74,7 +75,8 @@ def digest(tensors: dict[str, Tensor]) -> str:
     checksum = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         checksum.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        checksum.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        array: Any = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        checksum.update(array)
     return checksum.hexdigest()
 
 

@@ -38,7 +38,8 @@ def benchmark(recipe: Recipe) -> dict[str, Any]:
         "training": {"images_per_second", "gptq_seconds"}.
         "peak_bytes".
     """
-    teacher = load_teacher(**recipe.model | {"pretrained": False}).to(distributed.start())
+    model: dict[str, Any] = recipe.model | {"pretrained": False}
+    teacher = load_teacher(**model).to(distributed.start())
     prepared = prepare(teacher, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
     images = timing.noise_images(teacher, timing.probe_size(teacher, MAX_BATCH))

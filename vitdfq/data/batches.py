@@ -2,7 +2,7 @@
 
 import io
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
@@ -19,7 +19,8 @@ def transform_of(model: "nn.Module") -> Callable[[Any], "Tensor"]:
     """Return the evaluation transform of the model's own timm configuration: PIL image -> (3, H, W), normalized."""
     from timm.data import create_transform, resolve_model_data_config
 
-    return create_transform(**resolve_model_data_config(model, use_test_size=True), is_training=False)
+    transform: Any = create_transform(**resolve_model_data_config(model, use_test_size=True), is_training=False)
+    return transform
 
 
 def batches(
@@ -51,7 +52,7 @@ def batches(
         index, row = numbered
         return transform(_picture(labeled.name, index, row["image"])), row["label"]
 
-    with closing(iter(labeled)) as rows:  # an unfinished reader holds threads until the process ends
+    with closing(labeled.rows()) as rows:  # an unfinished reader holds threads until the process ends
         numbered = (pair for pair in enumerate(islice(rows, num_images)) if wanted(pair[0]))
         loaded = _in_order(load, numbered, num_workers, ahead=2 * batch_size)
         with closing(loaded):
@@ -70,6 +71,7 @@ def _picture(name: str, index: int, image: dict[str, Any] | None) -> Any:
             raise ValueError("it is missing")
         if image["bytes"] is not None:
             return Image.open(io.BytesIO(image["bytes"])).convert("RGB")
+        file: Any
         with fsspec.open(image["path"], "rb") as file:  # a path on disk or inside a Hub repository
             return Image.open(file).convert("RGB")
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError and its own for damaged files
@@ -78,7 +80,7 @@ def _picture(name: str, index: int, image: dict[str, Any] | None) -> Any:
         raise InputError(f"dataset {name}: {where} is not a readable image ({one_line(error)})") from error
 
 
-def _in_order(function: Callable, items: Iterable, num_workers: int, ahead: int) -> Iterator:
+def _in_order(function: Callable, items: Iterable, num_workers: int, ahead: int) -> Generator[Any, None, None]:
     """Map in threads, at most `ahead` items ahead of the consumer; results keep the order of the items."""
     if num_workers == 0:
         yield from map(function, items)

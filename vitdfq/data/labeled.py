@@ -1,6 +1,6 @@
 """A checked set of labeled images: columns `image` (encoded) and `label` (0 to the model's classes - 1)."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -30,7 +30,12 @@ class Labeled:
         return self.source.num_rows
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        with closed_at_exit(iter(self.source.rows)) as rows:
+        return self.rows()
+
+    def rows(self) -> Generator[dict[str, Any], None, None]:
+        """Yield the rows; close the generator to release the reader."""
+        reader: Any = iter(self.source.rows)
+        with closed_at_exit(reader) as rows:
             for index in count():
                 try:
                     row = next(rows)

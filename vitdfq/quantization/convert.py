@@ -95,12 +95,13 @@ def _quantized_layer(layer: nn.Linear | nn.Conv2d, roles: Roles, *, reads_gelu: 
     if layer.bias is None:  # calibration changes biases
         layer.bias = nn.Parameter(layer.weight.new_zeros(len(layer.weight)), requires_grad=False)
     weight, inputs = roles.weight, roles.activation
-    shape = ()
+    shape: tuple[int, ...] = ()
     if weight.bits is not None and weight.per_channel and "channel" in quantizer_class(weight.quantizer).granularities:
-        shape = weight_shape(*layer.weight.flatten(1).shape, weight.group_size)
+        rows, columns = layer.weight.flatten(1).shape
+        shape = weight_shape(rows, columns, weight.group_size)
     if isinstance(layer, nn.Conv2d):
         return QuantConv2d(layer, _build(weight, shape), _build(inputs))
-    by_token = quantizer_class(inputs.quantizer).by_token
+    by_token: Any = quantizer_class(inputs.quantizer).by_token
     if inputs.per_token and inputs.bits is not None and by_token is not None:
         return QuantLinear(layer, _build(weight, shape), by_token(inputs.bits, symmetric=bool(inputs.symmetric)))
     return QuantLinear(layer, _build(weight, shape), _build(inputs))

@@ -44,7 +44,8 @@ def check_agreement(recipes: Sequence[Recipe]) -> None:
 def comparison_of(recipes: Sequence[Recipe]) -> Comparison:
     """Return the seeds and real images of the whole table: those of the first recipe with a section `compare`."""
     section = next((recipe.compare for recipe in recipes if recipe.compare), {})
-    return Comparison(**{"seeds": [recipes[0].seed]} | {key: value for key, value in section.items() if value is not None})
+    options: dict[str, Any] = {"seeds": [recipes[0].seed]} | {key: value for key, value in section.items() if value is not None}
+    return Comparison(**options)
 
 
 def rows_of(recipes: Sequence[Recipe]) -> list[Row]:

@@ -1,6 +1,7 @@
 """The grid of synthetic images, each with the class that the teacher predicts for it."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
@@ -20,7 +21,8 @@ def save_grid(teacher: nn.Module, images: Tensor, path: Path) -> None:
     images = images[:MAX_IMAGES]
     device = next(teacher.parameters()).device
     confidence, classes = teacher(images.to(device)).softmax(-1).max(-1)
-    names = teacher.pretrained_cfg.get("label_names") or {}
+    config: Any = teacher.pretrained_cfg
+    names = config.get("label_names") or {}
     rows = -(-len(images) // COLUMNS)
     step = CELL + MARGIN
     sheet = Image.new("RGB", (MARGIN + COLUMNS * step, MARGIN + rows * (step + CAPTION)), "white")

@@ -51,7 +51,8 @@ class RunStages:
         self.store = ArtifactStore(folder, listeners)
         self.device = next(teacher.parameters()).device
         weights = mark_hash(digest(teacher.state_dict()))
-        self.teacher_inputs: Inputs = {"vitdfq": __version__, **teacher.vitdfq, "weights": weights}
+        description: Any = teacher.vitdfq
+        self.teacher_inputs: Inputs = {"vitdfq": __version__, **description, "weights": weights}
 
     def header(self) -> dict[str, Any]:
         """The first entries of metrics.json."""
