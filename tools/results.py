@@ -20,16 +20,16 @@ def runs(folder: Path) -> list[dict]:
 
 
 def rows(metrics: dict) -> str:
-    """One line for the student and one for each baseline of a run."""
+    """One line for the student and one for each baseline of a run, at each number of bits."""
     teacher, student, size = metrics["teacher"], metrics["student"], metrics["size"]
-    name = "real model: DINOv2 ViT-S/14" if "dinov2" in teacher["name"] else f"`{teacher['name']}`"
-    bits = bits_name(student["weight_bits"], student["activation_bits"]).upper()
+    saved = bits_name(student["weight_bits"], student["activation_bits"])
+    by_bits = {saved: {"student": student, "baselines": metrics["baselines"]}} | metrics.get("also_bits", {})
     sizes = f"{size['packed_bytes'] / 1e6:.2f} ({size['float_bytes'] / 1e6:.2f})"
-    methods = {metrics["synthesis"]["method"]: student} | metrics["baselines"]
     return "".join(
-        f"| {name} | {bits} | {metrics['synthesis']['num_images']} {method} | {row['top1']:.2f} | {teacher['top1']:.2f} "
-        f"| {row['num_images']:,} | {metrics['seed']} | {sizes} |\n"
-        for method, row in methods.items()
+        f"| `{teacher['name']}` | {bits.upper()} | {metrics['synthesis']['num_images']} {method} | {row['top1']:.2f} "
+        f"| {teacher['top1']:.2f} | {row['num_images']:,} | {metrics['seed']} | {sizes if bits == saved else ''} |\n"
+        for bits, students in by_bits.items()
+        for method, row in ({metrics["synthesis"]["method"]: students["student"]} | students["baselines"]).items()
     )
 
 
