@@ -44,7 +44,7 @@ def refuse_in_unit_tests(event: str, args: tuple) -> None:
     """An audit hook: a test that takes seconds must not pass for a unit test."""
     global running_unit_test
     if running_unit_test and (
-        event == "subprocess.Popen"
+        (event == "subprocess.Popen" and args[0] != "fc-list")  # matplotlib lists the fonts, once on each machine
         or (event == "open" and "/vitdfq/zoo/" in str(args[0]))
         or (event == "import" and args[0] in ("onnx", "onnxruntime", "onnxscript"))
     ):
