@@ -18,12 +18,23 @@ from safetensors.torch import save_file
 from tiny import TINY, make_tiny
 
 import vitdfq.synthesis
+from vitdfq import cli
 from vitdfq.models import image_size
 
-# Folders and files whose tests run the real command, read the zoo or write ONNX. Single tests elsewhere say `integration`.
+# Folders and files whose tests run the real command, read the zoo, write ONNX, or train from end to end. Single tests elsewhere
+# say `integration`.
 INTEGRATION = (
     *("cost", "hub", "onnx", "workflow", "test_bad_input.py", "test_cli.py", "test_layers.py", "test_zoo.py"),
     *("checkpoint/test_reference.py", "data/test_readers.py", "runtime/test_launch.py", "training/test_batch_sharding.py"),
+    *(
+        "calibration/test_distill.py",
+        "calibration/test_reconstruct.py",
+        "calibration/test_resume.py",
+        "calibration/test_steps.py",
+    ),
+    *("synthesis/generator/test_train.py", "synthesis/test_mix.py", "synthesis/test_synthesize.py"),
+    *("checkpoint/test_hostile_files.py", "checkpoint/test_compressed_tensors.py"),  # hundreds of damaged files; a slow import
+    *("calibration/test_center.py", "quantization/test_policies.py"),
 )
 NOT_UNIT = ("integration", "slow", "gpu", "hub")
 FOLDER_ARGUMENTS = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -64,6 +75,20 @@ def pytest_runtest_call(item: pytest.Item):
         return (yield)
     finally:
         running_unit_test = ""
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """Run the command in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vitdfq", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture(params=sorted(TINY))

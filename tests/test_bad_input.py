@@ -1,7 +1,4 @@
-"""Bad input through the real command, in a process of its own: one line, the right exit code, nothing lost."""
-
-import subprocess
-import sys
+"""Bad input through the real command: one line, the right exit code, nothing lost."""
 
 import pytest
 import timm
@@ -25,14 +22,19 @@ def folder(tmp_path):
     return tmp_path
 
 
-def refuse(folder, *overrides, code):
+@pytest.fixture
+def refuse(command, folder):
     """Run the recipe with overrides; return its one line on stderr."""
-    command = [sys.executable, "-m", "vitdfq", "run", folder / "bad.yaml", "--out", folder / "out"]
-    done = subprocess.run([*map(str, command), *[f"--set={text}" for text in overrides]], capture_output=True, text=True)
-    lines = done.stderr.strip().splitlines()
-    assert done.returncode == code and not done.stdout, done.stderr
-    assert [line for line in lines if line.startswith("error: ")] == lines[-1:] and "Traceback" not in done.stderr
-    return lines[-1]
+
+    def run(*overrides, code):
+        arguments = ("run", folder / "bad.yaml", "--out", folder / "out", *[f"--set={text}" for text in overrides])
+        exit_code, out, err = command(*arguments)
+        lines = err.strip().splitlines()
+        assert exit_code == code and not out, err
+        assert [line for line in lines if line.startswith("error: ")] == lines[-1:] and "Traceback" not in err
+        return lines[-1]
+
+    return run
 
 
 def model_folder(path, classes=10):
@@ -57,19 +59,19 @@ def model_folder(path, classes=10):
         ("model.name=zoo:vti", "did you mean 'vit'?"),
     ],
 )
-def test_what_the_recipe_says_cannot_be(folder, override, message):
-    assert message in refuse(folder, override, code=3)
+def test_what_the_recipe_says_cannot_be(refuse, folder, override, message):
+    assert message in refuse(override, code=3)
     assert not (folder / "out").exists()
 
 
-def test_damaged_weights(folder):
+def test_damaged_weights(refuse, folder):
     path = model_folder(folder / "model")
     weights = path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    assert f"{weights}: damaged or truncated" in refuse(folder, f"model.name=local-dir:{path}", code=2)
+    assert f"{weights}: damaged or truncated" in refuse(f"model.name=local-dir:{path}", code=2)
 
 
-def test_a_pickle_is_never_opened(folder):
+def test_a_pickle_is_never_opened(refuse, folder):
     path = model_folder(folder / "model")
     marker = folder / "ran"
 
@@ -78,28 +80,28 @@ def test_a_pickle_is_never_opened(folder):
             return (open, (str(marker), "w"))
 
     torch.save({"x": Trap()}, path / "model.safetensors")
-    assert "is a pickle" in refuse(folder, f"model.name=local-dir:{path}", code=2)
+    assert "is a pickle" in refuse(f"model.name=local-dir:{path}", code=2)
     (path / "model.safetensors").rename(path / "pytorch_model.bin")
-    assert "pickle" in refuse(folder, f"model.name=local-dir:{path}", code=2)
+    assert "pickle" in refuse(f"model.name=local-dir:{path}", code=2)
     assert not marker.exists()
 
 
-def test_dataset_of_another_number_of_classes(folder):
+def test_dataset_of_another_number_of_classes(refuse, folder):
     path = model_folder(folder / "model", classes=7)
-    assert "has 10 classes, the model has 7" in refuse(folder, f"model.name=local-dir:{path}", code=3)
+    assert "has 10 classes, the model has 7" in refuse(f"model.name=local-dir:{path}", code=3)
     assert not list(folder.glob("out/*images*"))
 
 
-def test_dataset_without_the_columns(folder):
+def test_dataset_without_the_columns(refuse, folder):
     from datasets import Dataset
 
     (folder / "data").mkdir()
     Dataset.from_dict({"picture": [1], "label": [0]}).to_parquet(folder / "data/test.parquet")
-    line = refuse(folder, f"evaluate.dataset={folder / 'data'}", code=3)
+    line = refuse(f"evaluate.dataset={folder / 'data'}", code=3)
     assert "columns image and label are needed; found: picture, label" in line
 
 
-def test_weights_that_do_not_fit(folder):
+def test_weights_that_do_not_fit(refuse, folder):
     path = model_folder(folder / "model")
     save_file({"head.weight": torch.zeros(3, 3)}, path / "model.safetensors")
-    assert "do not fit" in refuse(folder, f"model.name=local-dir:{path}", code=2)
+    assert "do not fit" in refuse(f"model.name=local-dir:{path}", code=2)

@@ -32,20 +32,6 @@ def recipe(tmp_path) -> str:
     return str(path)
 
 
-@pytest.fixture
-def command(capsys, monkeypatch):
-    """Run the command in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vitdfq", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err
-
-    return run
-
-
 def one_error(stderr: str) -> str:
     lines = stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: "), stderr
@@ -209,12 +195,13 @@ def test_list_as_text(command):
 
 def test_a_dry_run_downloads_and_writes_nothing(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, err = command("run", "deit_t_w4a4", "--dry-run", "--format", "json")
+    small = ("--set=model.img_size=32", "--set=model.patch_size=8", "--set=synthesize.num_images=2")
+    code, out, err = command("run", "deit_t_w4a4", *small, "--dry-run", "--format", "json")
     plan = json.loads(out)
     assert code == 0 and not err and plan["model"]["name"] == "deit_tiny_patch16_224.fb_in1k"
     assert "blocks.3.attn.qk" in {site["name"] for site in plan["sites"]}
     assert list(tmp_path.iterdir()) == []
-    assert "blocks.3.attn.qk" in command("run", "deit_t_w4a4", "--dry-run")[1]
+    assert "blocks.3.attn.qk" in command("run", "deit_t_w4a4", *small, "--dry-run")[1]
 
 
 def test_verbs_on_a_run(command, recipe, tmp_path):
