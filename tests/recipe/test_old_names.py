@@ -30,8 +30,9 @@ def file(tmp_path):
 
 
 def lines(caplog) -> list[str]:
-    assert all(record.levelname == "WARNING" for record in caplog.records)
-    return [record.getMessage() for record in caplog.records if record.name == "vitdfq"]
+    records = [record for record in caplog.records if record.name == "vitdfq"]
+    assert all(record.levelname == "WARNING" for record in records)
+    return [record.getMessage() for record in records]
 
 
 def test_old_names_are_read_with_one_line_for_each(file, caplog):

@@ -77,7 +77,7 @@ def test_method_of_a_section():
     assert method_of(section | {"losses": losses}) == resolve_method(
         "psaq", losses, steps=3, parametrization="decoder", precision="bfloat16", prune_at=[0.5]
     )
-    assert method_of({}) == resolve_method("sardfq")
+    assert method_of({}) == resolve_method(SynthesisOptions().method)
 
 
 def test_generator_losses_apply_to_the_generator_engine_only():

@@ -33,7 +33,7 @@ def write_config(student: Any, folder: Path, *, left_out: int) -> None:
     packed = {"version": FORMAT_VERSION, "left_out": left_out} | quantization_config(student)
     sections = {"quantization_config": packed, "vitdfq": student.vitdfq}
     with written_whole(folder / CONFIG) as temporary:
-        save_config_for_hf(student, str(temporary), sections, student.vitdfq["model"]["model_args"])
+        save_config_for_hf(student, temporary, sections, student.vitdfq["model"]["model_args"])
 
 
 def quantization_config(student: Any) -> dict[str, Any]:

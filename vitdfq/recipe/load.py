@@ -1,6 +1,7 @@
 """load_recipe(): from a file, a name or a dict to a checked Recipe."""
 
 import copy
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -19,6 +20,8 @@ from vitdfq.recipe.signature import check_keywords, check_plain, keywords
 if TYPE_CHECKING:
     from vitdfq.evaluation import EvaluationOptions
     from vitdfq.synthesis.options import SynthesisOptions
+
+logger = logging.getLogger(__name__)
 
 CALLS = ("model", "synthesize", "prepare", "quantize", "calibrate", "evaluate", "push")  # sections that are one call each
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")  # a recipe's name is the name of a folder
@@ -125,9 +128,16 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     content.setdefault("name", file.stem if file else "recipe")
     check_keywords(document, (), keywords(Recipe) | {"extends": str})
 
-    from vitdfq.recipe.sections import check_sections, takes_seed  # late: torch, timm and all parts of the package
+    from vitdfq.quantization.policy import DEFAULT_BITS  # late: torch, timm and all parts of the package
+    from vitdfq.recipe.sections import check_sections, takes_seed
 
     check_sections(document)
+    if "method" not in content["synthesize"]:
+        from vitdfq.recipe.default_images import default_images, describe
+
+        given = {key: value for key, value in content["synthesize"].items() if value is not None}
+        content["synthesize"], reason = default_images(given, content["quantize"].get("bits", DEFAULT_BITS))
+        logger.info(f"synthesize: {describe(content['synthesize'])}, since the recipe names no method; {reason}")
     for section in CALLS:
         if takes_seed(section):
             content[section].setdefault("seed", content.get("seed", 0))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 
 from vitdfq.common.options import check_counts
-from vitdfq.synthesis.presets import Method
+from vitdfq.synthesis.presets import DEFAULT_METHOD, Method
 from vitdfq.synthesis.resolve import resolve_method
 
 
@@ -12,7 +12,7 @@ class SynthesisOptions:
     """Options of `synthesize`. Fields that are None take the value of the preset `method`.
 
     Attributes:
-        method: a preset of `METHODS`, such as "sardfq", "psaq", "mimiq", "gdfq", "dead_leaves" or "noise".
+        method: a preset of `METHODS`, such as "vitdfq", "sardfq", "psaq", "mimiq", "gdfq", "dead_leaves" or "noise".
         num_images: how many images to make.
         steps: iterations for each image, or updates of the generator.
         batch_size: images optimized at a time; it changes speed and memory, not the images.
@@ -44,7 +44,7 @@ class SynthesisOptions:
         ValueError: an unknown name or option, or a number out of range.
     """
 
-    method: str = "sardfq"
+    method: str = DEFAULT_METHOD
     num_images: int = 32
     steps: int | None = None
     batch_size: int = 16

@@ -58,6 +58,8 @@ class Method:
     skip_if_noise_to_teacher: bool = False  # applies to procedural presets of `mix`, see teacher_filter
 
 
+DEFAULT_METHOD = "vitdfq"
+
 CLASSES = {"class_confidence": {"weight": 1.0}, "total_variation": {"weight": 0.05}}  # shared by most presets
 
 METHODS: dict[str, Method] = {

@@ -13,7 +13,7 @@ from vitdfq.synthesis.inversion.parametrization import PARAMETRIZATIONS
 from vitdfq.synthesis.mix import SELF
 from vitdfq.synthesis.objective.regions import MAX_REGIONS
 from vitdfq.synthesis.objective.weighted_losses import merge, resolve_losses
-from vitdfq.synthesis.presets import METHODS, Method
+from vitdfq.synthesis.presets import DEFAULT_METHOD, METHODS, Method
 from vitdfq.synthesis.procedural import PROCEDURAL
 from vitdfq.synthesis.targets.labels import LABELS
 
@@ -95,7 +95,7 @@ def _check_numbers(method: str, resolved: Method) -> None:
 def method_of(section: Mapping[str, Any]) -> Method:
     """Return the method that `synthesize(teacher, **section)` runs."""
     changes = {key: value for key, value in section.items() if key in Method.__dataclass_fields__ and key != "losses"}
-    return resolve_method(section.get("method", "sardfq"), section.get("losses"), **changes)
+    return resolve_method(section.get("method", DEFAULT_METHOD), section.get("losses"), **changes)
 
 
 def parts_of(method: Method) -> dict[str, Method]:

@@ -1,0 +1,41 @@
+"""The images of a recipe that does not say which: the best that the library has for the time that its bits are worth."""
+
+from typing import Any
+
+from vitdfq.quantization.options import parse_bits
+from vitdfq.synthesis.presets import DEFAULT_METHOD
+
+INDEPENDENT = ("num_images", "batch_size", "seed", "precision")  # keys that say how many images and how, not which
+
+
+def default_images(section: dict[str, Any], bits: str) -> tuple[dict[str, Any], str]:
+    """Return the keys that a section `synthesize` without a method lacks, and the reason, for people.
+
+    Two uses of images differ in what they need. Ranges and GPTQ need activations of the usual size: procedural images give
+    them in seconds, and at 8 bits nothing else is asked of images. Training (`distill`, from 4 bits down) learns from what the
+    images show, and inverted ones teach more.
+
+    Args:
+        section: the section of the recipe; a key that says more than how many images keeps the preset's own defaults.
+        bits: such as "w4a4", already checked.
+    """
+    weight_bits, activation_bits = parse_bits(bits)
+    fewest = min(weight_bits, activation_bits or weight_bits)
+    if any(key not in INDEPENDENT for key in section):
+        keys, reason = {"method": DEFAULT_METHOD}, "the default"
+    elif fewest >= 8:
+        keys, reason = (
+            {"method": "dead_leaves", "num_images": 32},
+            f"{bits} needs ranges only, which procedural images show in seconds",
+        )
+    elif fewest > 4:
+        keys, reason = {"method": DEFAULT_METHOD, "num_images": 32, "steps": 50}, f"{bits} is not trained on them: few are enough"
+    else:
+        keys, reason = {"method": DEFAULT_METHOD, "num_images": 64, "steps": 100}, f"{bits} is trained on them (distill)"
+    return keys | section, reason
+
+
+def describe(section: dict[str, Any]) -> str:
+    """ "64 images of vitdfq, 100 steps": what `default_images` chose."""
+    steps = f", {section['steps']} steps" if "steps" in section else ""
+    return f"{section.get('num_images', 32)} images of {section['method']}{steps}"
