@@ -32,7 +32,7 @@ class EvaluationOptions:
             without labels, or a list of files (CSV). "auto": `imagenet-1k` for a model of 1,000 classes, else none. None or
             "none": a run does without evaluation.
         split: for example "validation".
-        image_column, label_column: of the data set; None: those with the usual names. `label_column` "none": images without labels.
+        image_column, label_column: of the data set; None: those with the usual names; `label_column` "none": no labels are read.
         match_names: classes whose names the data set and the model know are matched; False: they are numbered in order.
         num_images: number of images, from the first; None: all.
         batch_size: images in one forward pass.
@@ -185,7 +185,9 @@ def _predict(models: list[nn.Module], options: EvaluationOptions, run: Run, need
         raise UnlabeledError(f"dataset {dataset} has no labels: without them a model can only be compared with its teacher")
     count = _image_count(dataset, labeled.num_rows, options.num_images)
     size = BATCHES_IN_SHARD * options.batch_size
-    ranges = [range(sys.maxsize)] if count is None else [range(first, min(first + size, count)) for first in range(0, count, size)]
+    ranges = (
+        [range(sys.maxsize)] if count is None else [range(first, min(first + size, count)) for first in range(0, count, size)]
+    )
     shards = {f"rows_{rows.start}_{rows.stop}": rows for rows in ranges}  # one shard, if the number of rows is not known
     shards_here = run.share(run.missing(shards))
     firsts = {shards[name].start for name in shards_here}
@@ -204,7 +206,11 @@ def _predict(models: list[nn.Module], options: EvaluationOptions, run: Run, need
             parts = run.compute_missing(shards, lambda name: predictor.next(None if count is None else len(shards[name])))
         except TooFewImagesError as error:
             run.forget()  # a missing file shifts all later rows, so that finished shards may hold others
-            few = f"split {options.split!r} is empty" if not count else f"fewer images than the {count} expected; is a file missing?"
+            few = (
+                f"split {options.split!r} is empty"
+                if not count
+                else f"fewer images than the {count} expected; is a file missing?"
+            )
             raise InputError(f"dataset {dataset}: {few}") from error
     labels = torch.cat([part["labels"] for part in parts])
     assert len(labels) == (count or len(labels)), f"{len(labels)} of {count} images"

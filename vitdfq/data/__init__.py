@@ -12,7 +12,7 @@ from vitdfq.data.batches import batches, transform_of
 from vitdfq.data.class_names import Classes
 from vitdfq.data.labeled import NO_LABEL, Labeled, load_labeled
 from vitdfq.data.source import NO_LABELS
-from vitdfq.data.sources import check_dataset, local_path
+from vitdfq.data.sources import check_dataset, is_local
 from vitdfq.data.splits import check_split
 from vitdfq.data.unseen import unseen_images
 
@@ -26,9 +26,9 @@ __all__ = [
     "batches",
     "check_dataset",
     "check_split",
+    "is_local",
     "load_labeled",
     "load_labelled",
-    "local_path",
     "transform_of",
     "unseen_images",
 ]

@@ -44,7 +44,9 @@ def open_class_folders(name: str, folder: Path, classes: Classes, columns: Colum
         turns.append((taken[label], label, str(file)))
         taken[label] += 1
     turns.sort()
-    return image_files(name, [file for _, _, file in turns], [label for _, label, _ in turns], ClassLabel(names=names), InputError)
+    return image_files(
+        name, [file for _, _, file in turns], [label for _, label, _ in turns], ClassLabel(names=names), InputError
+    )
 
 
 def natural(names: set[str]) -> list[str]:

@@ -70,14 +70,18 @@ def class_numbers(where: str, names: Sequence[str], classes: Classes, match_name
             logger.info(f"dataset {where} has {len(names)} of the model's {classes.num} classes, matched by name")
         return matched
     if len(names) != classes.num:
-        raise RecipeError(f"dataset {where} has {len(names)} classes, the model has {classes.num}")
+        raise RecipeError(
+            f"dataset {where} has {len(names)} classes, the model has {classes.num} (label_column: none reads it without labels)"
+        )
     if known and not any(map(only_numbers, (names, known))) and not _may_be_in_order(where, names, known):
         left, right = set(map(normalized, names)), set(map(normalized, known))
         ours = next((name for name in names if normalized(name) not in right), None)
         theirs = next((name for name in known if normalized(name) not in left), None)
         if ours is None or theirs is None:
             raise RecipeError(f"dataset {where}: two of its classes, or of the model's, have the same name; {OUT}")
-        raise RecipeError(f"dataset {where} has other classes than the model: {ours!r} is none of the model's, {theirs!r} none of its; {OUT}")
+        raise RecipeError(
+            f"dataset {where} has other classes than the model: {ours!r} is none of the model's, {theirs!r} none of its; {OUT}"
+        )
     return list(range(classes.num))
 
 

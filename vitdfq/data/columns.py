@@ -50,8 +50,8 @@ def _image_column(dataset: str, features: Any) -> str:
     if "image" in features:
         raise RecipeError(f"dataset {dataset}: column image must hold images, found {features['image']}")
     raise RecipeError(
-        f"dataset {dataset}: columns image and label are needed; found: {', '.join(features)} (image_column and label_column name "
-        "others)"
+        f"dataset {dataset}: columns image and label are needed; found: {', '.join(features)} "
+        "(image_column and label_column name others)"
     )
 
 

@@ -95,7 +95,7 @@ def load_labeled(
     source = open_source(dataset, split, streaming, classes, columns)
     if source.num_rows == 0:
         raise InputError(f"dataset {dataset}: split {split!r} is empty")
-    rows = with_columns(dataset, source.rows, columns, classes.num)
+    rows = source.rows if source.is_named else with_columns(dataset, source.rows, columns, classes.num)
     number_of = _numbers(dataset, rows.features["label"], classes, match_names) if "label" in rows.column_names else None
     return Labeled(replace(source, rows=rows), classes.num, number_of)
 

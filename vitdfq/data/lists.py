@@ -12,6 +12,7 @@ from vitdfq.data.splits import aliases, check_unsplit, no_split
 
 SUFFIXES = {".csv", ".tsv"}
 SPLITS = ("split", "set", "subset")  # columns that say which split a row belongs to
+TRIED = 20  # rows, to find the column of files; one that is missing is named when it is read
 Rows = list[list[str]]
 
 
@@ -80,10 +81,10 @@ def _read(file: Path) -> tuple[list[str], Rows]:
 
 
 def _image_column(file: Path, header: list[str], rows: Rows, columns: Columns) -> int | None:
-    """Return the column whose first entry is a file beside the list."""
-    first = next((row for row in rows if any(cell.strip() for cell in row)), [])
+    """Return the column whose first entries, or some of them, are files beside the list."""
     for index, column in enumerate(header):
-        if columns.image in (None, column) and _cell(first, index) and (file.parent / _cell(first, index)).is_file():
+        entries = [_cell(row, index) for row in rows[:TRIED]]
+        if columns.image in (None, column) and any(entry and (file.parent / entry).is_file() for entry in entries):
             return index
     return None
 

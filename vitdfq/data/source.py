@@ -8,19 +8,21 @@ NO_LABELS = "none"  # as the name of the label column: the set's labels are not 
 
 @dataclass(frozen=True)
 class Source:
-    """An opened set of images, on disk or on the Hub; its columns and classes are not checked yet.
+    """An opened set of images, on disk or on the Hub; its classes are not checked yet.
 
     Attributes:
         name: as the caller spelled it.
         rows: a datasets.Dataset or datasets.IterableDataset.
         num_rows: None if it is not known.
         failed: the error to raise when a row cannot be read.
+        is_named: whether its columns are `image` and `label` already; otherwise they are to be found.
     """
 
     name: str
     rows: Any
     num_rows: int | None
     failed: type[Exception]
+    is_named: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,4 +43,4 @@ def image_files(name: str, files: list[str], labels: list[Any] | None, feature: 
 
     columns: dict[str, list[Any]] = {"image": files} | ({} if labels is None else {"label": labels})
     features = Features({"image": Image(decode=False)} | ({} if labels is None else {"label": feature}))
-    return Source(name, Dataset.from_dict(columns, features=features), len(files), failed)
+    return Source(name, Dataset.from_dict(columns, features=features), len(files), failed, is_named=True)

@@ -51,18 +51,20 @@ def open_source(dataset: str, split: str, streaming: bool, classes: Classes, col
     if dataset.startswith("zoo:"):  # its only split has both names
         is_test = split.lower() in aliases("test") | aliases("validation")
         return open_folder(dataset, _zoo(dataset), "test" if is_test else split, classes, columns)
-    if (path := local_path(dataset)) is not None:
+    if is_local(dataset):
+        path = Path(dataset).expanduser()
+        if not path.exists():
+            raise InputError(f"dataset {dataset}: no such file or folder")
         return open_folder(dataset, path, split, classes, columns) if path.is_dir() else open_file(dataset, path, split, columns)
     hub_id = SHORT_NAMES.get(dataset, dataset)
-    if not HUB_ID.fullmatch(hub_id):
-        raise InputError(f"dataset {dataset}: no such file or folder")
     return open_stream(dataset, hub_id, split) if streaming else open_fetched(dataset, hub_id, split, columns)
 
 
-def local_path(dataset: str) -> Path | None:
-    """Return the file or folder that a dataset's name stands for; None for one of the zoo or the Hub."""
-    path = Path(dataset).expanduser()
-    return path if path.exists() and not dataset.startswith("zoo:") else None
+def is_local(dataset: str) -> bool:
+    """Return whether a name is that of a file or folder: one that exists, or one that can be neither the zoo's nor the Hub's."""
+    if dataset.startswith("zoo:"):
+        return False
+    return Path(dataset).expanduser().exists() or not HUB_ID.fullmatch(SHORT_NAMES.get(dataset, dataset))
 
 
 def has_train_split(dataset: str, split: str) -> bool:

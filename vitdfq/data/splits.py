@@ -26,7 +26,9 @@ def check_split(split: str) -> None:
     """
     if SLICE.search(split):
         whole = re.split(SLICE, split)[0].strip() or "validation"
-        raise RecipeError(f"split {split!r}: parts of splits are not read; write split: {whole} and num_images: N for its first N")
+        raise RecipeError(
+            f"split {split!r}: parts of splits are not read; write split: {whole} and num_images: N for its first N"
+        )
     if not split.strip():
         raise RecipeError("split is empty; write split: validation, for example")
 
@@ -77,7 +79,9 @@ def check_unsplit(where: object, split: str) -> None:
     if split.lower() not in KNOWN:
         usual = ["validation", "test", "train"]
         near = did_you_mean(split, usual)
-        raise RecipeError(f"{where} has no splits, so split {split!r} is unknown{near}; choices: {', '.join(usual)}, each all of it")
+        raise RecipeError(
+            f"{where} has no splits, so split {split!r} is unknown{near}; choices: {', '.join(usual)}, each all of it"
+        )
     if split.lower() not in aliases("validation"):  # that one is the default, and meant by nobody in particular
         logger.info(f"{where} has no splits: all of it is read as split {split!r}")
 

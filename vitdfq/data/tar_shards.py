@@ -38,7 +38,7 @@ def open_shards(name: str, files: list[Path], columns: Columns) -> Source:
     elif shards.first_label is not None:
         features["label"] = Value("int64" if isinstance(shards.first_label, int) else "string")
     rows = IterableDataset.from_generator(shards.rows, features=Features(features))
-    return Source(name, rows, shards.num_rows, InputError)
+    return Source(name, rows, shards.num_rows, InputError, is_named=True)
 
 
 class _Shards:
