@@ -89,7 +89,7 @@ def test_what_systems_and_editors_leave_is_ignored(tmp_path):
     for folder in (".ipynb_checkpoints", "@eaDir", "__MACOSX", "ant/@eaDir"):
         (tmp_path / folder).mkdir()
         picture(9).save(tmp_path / folder / "x.png")
-    for file in (".DS_Store", "Thumbs.db", "desktop.ini", "ant/._0.png", "ant/.DS_Store"):
+    for file in (".DS_Store", "Thumbs.db", "desktop.ini", "ant/._0.png", "ant/.DS_Store", "ant/about.pdf"):
         (tmp_path / file).write_bytes(b"no image")
     assert labels_of(tmp_path) == [0, 1, 2] * 2
     write_parquet(tmp_path / "p/val.parquet")
@@ -254,6 +254,23 @@ def test_lists(tmp_path, text, labels):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     for dataset in (tmp_path, tmp_path / "list.csv"):
         assert labels_of(dataset, classes=ANIMALS) == labels
+
+
+def test_lists_of_splits(tmp_path):
+    picture(0).save(tmp_path / "0.png")
+    (tmp_path / "train.csv").write_text("image,label\n0.png,1\n")
+    for dataset in (tmp_path, tmp_path / "train.csv"):
+        assert labels_of(dataset, "train") == [1]
+        assert "has no split 'validation'; choices: train" in refusal(dataset)
+    (tmp_path / "val.csv").write_text("image,label\n0.png,2\n")
+    assert labels_of(tmp_path) == [2] and labels_of(tmp_path, "train") == [1]
+    (tmp_path / "dev.csv").write_text("image,label\n0.png,0\n")
+    assert "several lists, dev.csv, val.csv; give the path of one" in refusal(tmp_path)
+    for split, label in (("train", 1), ("test", 2)):  # as `datasets` names them
+        (tmp_path / "f" / split).mkdir(parents=True)
+        picture(0).save(tmp_path / "f" / split / "0.png")
+        (tmp_path / "f" / split / "metadata.csv").write_text(f"file_name,label\n0.png,{label}\n")
+    assert labels_of(tmp_path / "f", "test") == [2] and labels_of(tmp_path / "f", "train") == [1]
 
 
 @pytest.mark.parametrize(

@@ -65,3 +65,11 @@ def test_brackets_in_an_error_are_printed():
     with console.capture() as captured:
         console.print(comparison_table(content(seeds=[4], rows=[failed])))
     assert "lr [red] too large" in captured.get() and "seed 4" in captured.get() and "no spread is known" in captured.get()
+
+
+def test_a_comparison_without_labels_says_so():
+    row = tables.summarize([{**EMPTY, "agreement": 90.0, "num_images": 8}])
+    unlabeled = content(seeds=[0], rows=[row])
+    unlabeled["teacher"]["top1"] = None
+    page = tables.markdown(unlabeled)
+    assert "| (teacher, float32) |  |  |  |" in page and "- the images have no labels: agreement, KL and SQNR need none" in page

@@ -57,7 +57,10 @@ def test_a_run_without_evaluation_is_complete(recipe, evaluate, tmp_path, caplog
     assert metrics["teacher"] == {"name": recipe["model"]["name"]} | NOT_EVALUATED
     row = NOT_EVALUATED | {"agreement": None, "kl": None, "logits_sqnr_db": None}
     assert metrics["student"] == row | {"weight_bits": 8, "activation_bits": 8}
-    assert metrics["baselines"] == {"noise": row} and metrics["also_bits"]["w6a6"] == {"student": row, "baselines": {"noise": row}}
+    assert metrics["baselines"] == {"noise": row} and metrics["also_bits"]["w6a6"] == {
+        "student": row,
+        "baselines": {"noise": row},
+    }
     assert metrics["size"]["packed_bytes"] > 0 and metrics["calibration"]["seconds"] > 0
     assert json.loads((out / "metrics.json").read_text()) == metrics
     why = "a model of 5 classes has no usual one" if not evaluate else "evaluation is switched off"

@@ -41,4 +41,4 @@ def image_suffixes() -> set[str]:
     """Return the suffixes of the files that PIL reads, in lower case."""
     from PIL import Image
 
-    return set(Image.registered_extensions())
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}  # PDF is only written

@@ -8,7 +8,7 @@ from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.data.columns import LABELS
 from vitdfq.data.hidden import is_hidden
 from vitdfq.data.source import Columns, Source, image_files
-from vitdfq.data.splits import aliases, check_unsplit, no_split
+from vitdfq.data.splits import aliases, files_of_split, no_split
 
 SUFFIXES = {".csv", ".tsv"}
 SPLITS = ("split", "set", "subset")  # columns that say which split a row belongs to
@@ -16,14 +16,20 @@ TRIED = 20  # rows, to find the column of files; one that is missing is named wh
 Rows = list[list[str]]
 
 
-def find_list(folder: Path, columns: Columns) -> list[Path]:
+def find_lists(folder: Path, columns: Columns) -> list[Path]:
     """Return the lists directly inside `folder` that name image files which exist; other tables are left out."""
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_hidden(path.name))
     return [path for path in tables if _image_column(path, *_read(path), columns) is not None]
 
 
-def open_list(name: str, file: Path, split: str, columns: Columns) -> Source:
+def open_list(name: str, file: Path, split: str | None, columns: Columns) -> Source:
     """Open a list; rows of other splits are left out if a column says the split.
+
+    Args:
+        name: of the set.
+        file: the list.
+        split: None: all rows, as the list lies in the split's folder.
+        columns: as the caller names them.
 
     Raises:
         InputError: it cannot be read, is empty, or names no files that exist.
@@ -41,9 +47,9 @@ def open_list(name: str, file: Path, split: str, columns: Columns) -> Source:
         )
     numbered = [(number, row) for number, row in enumerate(rows) if any(cell.strip() for cell in row)]
     where = next((header.index(column) for column in header if column.lower() in SPLITS), None)
-    if where is None:
-        check_unsplit(f"dataset {name}", split)
-    else:
+    if where is None and split is not None:
+        files_of_split(file.parent, [file], split)  # refuses a list that is called by another split
+    elif where is not None and split is not None:
         splits = {number: _cell(row, where).lower() for number, row in numbered}
         if not set(splits.values()) & aliases(split):
             raise no_split(f"dataset {name}", split, set(splits.values()))

@@ -27,12 +27,20 @@ def open_folder(name: str, folder: Path, split: str, classes: Classes, columns: 
         of_kind = [file for file in files if file.suffix.lower() == suffix]
         if of_kind:
             return open_files(name, files_of_split(folder, of_kind, split), columns)
-    if found := lists.find_list(folder, columns):
-        chosen = files_of_split(folder, found, split) if len(found) > 1 else found
-        if len(chosen) > 1:
-            raise RecipeError(f"dataset {name}: several lists, {', '.join(path.name for path in chosen)}; give the path of one")
-        return lists.open_list(name, chosen[0], split, columns)
-    return open_class_folders(name, folder_of_split(folder, split), classes, columns)
+    if found := lists.find_lists(folder, columns):
+        return lists.open_list(name, _list_of_split(name, folder, found, split), split, columns)
+    inner = folder_of_split(folder, split)
+    found = lists.find_lists(inner, columns) if inner != folder else []
+    if len(found) == 1:  # `metadata.csv` in the split's folder
+        return lists.open_list(name, found[0], None, columns)
+    return open_class_folders(name, inner, classes, columns)
+
+
+def _list_of_split(name: str, folder: Path, found: list[Path], split: str) -> Path:
+    chosen = files_of_split(folder, found, split) if len(found) > 1 else found
+    if len(chosen) > 1:
+        raise RecipeError(f"dataset {name}: several lists, {', '.join(path.name for path in chosen)}; give the path of one")
+    return chosen[0]
 
 
 def open_file(name: str, file: Path, split: str, columns: Columns) -> Source:
