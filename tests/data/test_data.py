@@ -265,6 +265,19 @@ def test_unseen_images_are_the_last_or_of_the_train_split(tmp_path):
         unseen_numbers(tmp_path / "a", **options, block=3)
     write_folders(tmp_path / "b/val")
     assert unseen_numbers(tmp_path / "b", split="val", evaluated=4, count=2) == [4, 5]
+    (tmp_path / "b/train").mkdir()  # images without labels serve as well
+    picture(9).save(tmp_path / "b/train/9.png")
+    assert unseen_numbers(tmp_path / "b", split="val", evaluated=None, count=1) == [9]
+
+
+def test_a_class_called_train_is_no_train_split(tmp_path):
+    """Its images are evaluated with the others."""
+    for number, name in enumerate(("car", "plane", "train")):
+        (tmp_path / name).mkdir()
+        picture(number).save(tmp_path / name / "x.png")
+    with pytest.raises(RecipeError, match="not evaluated"):
+        unseen_numbers(tmp_path, split="validation", evaluated=None, count=1)
+    assert unseen_numbers(tmp_path, split="validation", evaluated=2, count=1) == [2]
 
 
 def test_one_file_without_a_split_has_no_train_split(tmp_path):

@@ -121,7 +121,9 @@ def _numbers(dataset: str, feature: Any, classes: Classes, match_names: bool) ->
 
 def _checked(label: Any, num_classes: int) -> int:
     if not isinstance(label, int) or not 0 <= label < num_classes:
-        raise ValueError(f"the model has classes 0 to {num_classes - 1}; is this split labeled?")
+        raise ValueError(
+            f"the model has classes 0 to {num_classes - 1}; is this split labeled? (label_column: none reads no labels)"
+        )
     return label
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.common.lookup import did_you_mean
 from vitdfq.data.class_names import Classes
-from vitdfq.data.hidden import visible_files, visible_folders
+from vitdfq.data.hidden import visible_files
 from vitdfq.data.local import KINDS, open_file, open_folder
 from vitdfq.data.remote import open_fetched, open_stream
 from vitdfq.data.source import Columns, Source
-from vitdfq.data.splits import aliases, check_split, split_named_by
+from vitdfq.data.splits import aliases, check_split, split_folders, split_named_by
 
 ZOO = Path(__file__).parents[1] / "zoo"
 SHORT_NAMES = {"imagenet-1k": "ILSVRC/imagenet-1k"}
@@ -77,7 +77,7 @@ def has_train_split(dataset: str, split: str) -> bool:
     files = visible_files(path, KINDS)
     if files:
         return any(split_named_by(file.relative_to(path)) in aliases("train") for file in files)
-    return any(visible_folders(inner) for inner in visible_folders(path) if inner.name.lower() in aliases("train"))
+    return any(inner.name.lower() in aliases("train") for inner in split_folders(path))
 
 
 def _zoo(dataset: str) -> Path:

@@ -52,15 +52,11 @@ def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
 def folder_of_split(folder: Path, split: str) -> Path:
     """Return the folder that holds the class folders: the split's own, or `folder` itself if it has none for any split.
 
-    A folder that is called like a split is one if it holds folders, or if all its neighbors are called so too. Otherwise it may
-    be a class: trains, for example.
-
     Raises:
         RecipeError: there are only folders of other splits, or none, and `split` is not the usual name of one.
     """
-    folders = visible_folders(folder)
-    named = [path for path in folders if path.name.lower() in KNOWN | {split.lower()}]
-    if named and (len(named) == len(folders) or any(visible_folders(path) for path in named)):
+    named = split_folders(folder, split)
+    if named:
         matching = [path for path in named if path.name.lower() in aliases(split)]
         exact = [path for path in matching if path.name == split]
         if matching:
@@ -68,6 +64,18 @@ def folder_of_split(folder: Path, split: str) -> Path:
         raise no_split(folder, split, {path.name for path in named})
     check_unsplit(folder, split)
     return folder
+
+
+def split_folders(folder: Path, split: str = "train") -> list[Path]:
+    """Return the folders of splits in `folder`: those with the usual names, or called `split`.
+
+    A folder of such a name is one if it, or a neighbor of such a name, holds folders, or if all its neighbors are called so too.
+    Otherwise it may be a class: trains, for example.
+    """
+    folders = visible_folders(folder)
+    named = [path for path in folders if path.name.lower() in KNOWN | {split.lower()}]
+    is_split = len(named) == len(folders) or any(visible_folders(path) for path in named)
+    return named if is_split else []
 
 
 def check_unsplit(where: object, split: str) -> None:
