@@ -148,6 +148,17 @@ def test_a_set_of_unknown_length_is_read_to_its_end(folder, monkeypatch):
         evaluate(Reader(), dataset=folder)
 
 
+def test_a_stream_of_the_hub_that_does_not_state_its_rows(folder, monkeypatch):
+    import datasets
+
+    stream = datasets.load_dataset("parquet", data_files={"test": f"{folder}/x.parquet"}, split="test", streaming=True)
+    stream = stream.rename_columns({"image": "img", "label": "labels"})
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("vitdfq.common.hub_connection.reachable", lambda *repository: True)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **keywords: stream)
+    assert evaluate(Reader(), dataset="owner/name", split="test") == {"top1": 60.0, "top5": 80.0, "num_images": 5}
+
+
 def test_without_labels_a_model_is_compared_with_its_teacher(folder, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()

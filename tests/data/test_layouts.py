@@ -118,6 +118,7 @@ def test_a_folder_without_splits_takes_only_their_usual_names(tmp_path, caplog):
     for dataset in (tmp_path, tmp_path / "p", tmp_path / "p/x.parquet"):
         assert "did you mean 'validation'?; choices: validation, test, train" in refusal(dataset, "valdiation")
         assert "parts of splits are not read; write split: train and num_images: N" in refusal(dataset, "train[:100]")
+        assert "split 'all' names no split" in refusal(dataset, "all")
 
 
 def test_a_split_that_is_not_there(tmp_path):
@@ -240,6 +241,7 @@ def test_several_images_in_a_row_of_a_tar(tmp_path):
         ("file,label\nimages/0.png,2\nimages/1.png,0\n", [2, 0]),
         ("label\tpath\n2\timages/0.png\n\n0\timages/1.png\n", [2, 0]),
         ("images/0.png,2\nimages/1.png,0\n", [2, 0]),  # no header
+        ("image;label\nimages/0.png;2\n", [2]),
         ("file_name,kind\nimages/0.png,cat\nimages/1.png,ant\n", [2, 0]),
         ("id,image,label,author\n7,images/0.png,1,me\n", [1]),
         ("image,label,split\nimages/0.png,1,train\nimages/1.png,2,val\n", [2]),

@@ -44,8 +44,10 @@ class Classes:
         if isinstance(names, Mapping):  # number -> name
             numbered = {int(key): name for key, name in names.items() if str(key).isdecimal()}
             names = [numbered[number] for number in sorted(numbered)]
-        fits = isinstance(names, Sequence) and not isinstance(names, str) and len(names) == num
-        return cls(num, tuple(map(str, names)) if fits else None, descriptions if isinstance(descriptions, Mapping) else None)
+        if not isinstance(names, Sequence) or isinstance(names, str) or len(names) != num:  # or those of a head that was replaced
+            names = None
+        known = None if names is None else tuple(map(str, names))
+        return cls(num, known, descriptions if isinstance(descriptions, Mapping) else None)
 
 
 def class_numbers(where: str, names: Sequence[str], classes: Classes, match_names: bool = True) -> list[int]:

@@ -1,4 +1,4 @@
-"""Lists of files: a CSV, delimited by commas or tabs, of image files and their labels; paths are relative to the list."""
+"""Lists of files: a CSV (commas, tabs or semicolons) of image files and their labels; paths are relative to the list."""
 
 import csv
 from pathlib import Path
@@ -12,6 +12,7 @@ from vitdfq.data.splits import aliases, files_of_split, no_split
 
 SUFFIXES = {".csv", ".tsv"}
 SPLITS = ("split", "set", "subset")  # columns that say which split a row belongs to
+DELIMITERS = ",\t;"  # the one that the first line has most of
 TRIED = 20  # rows, to find the column of files; one that is missing is named when it is read
 Rows = list[list[str]]
 
@@ -76,7 +77,7 @@ def _read(file: Path) -> tuple[list[str], Rows]:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             first = opened.readline()
             opened.seek(0)
-            rows = list(csv.reader(opened, delimiter="\t" if "\t" in first else ","))
+            rows = list(csv.reader(opened, delimiter=max(DELIMITERS, key=first.count)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file}: not readable as a list ({error})") from error
     if not rows or not rows[0]:

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_split(split: str) -> None:
-    """Refuse what `datasets` reads as a slice or a sum of splits: local sets have none, and every set is to behave alike.
+    """Refuse what `datasets` reads as a part or a sum of splits: local sets have none, and every set is to behave alike.
 
     Raises:
         RecipeError: with the key that takes a number of images.
@@ -29,8 +29,8 @@ def check_split(split: str) -> None:
         raise RecipeError(
             f"split {split!r}: parts of splits are not read; write split: {whole} and num_images: N for its first N"
         )
-    if not split.strip():
-        raise RecipeError("split is empty; write split: validation, for example")
+    if split.strip() in ("", "all"):  # "all" is every split to `datasets`
+        raise RecipeError(f"split {split!r} names no split; write split: validation, for example")
 
 
 def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
