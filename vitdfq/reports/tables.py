@@ -21,8 +21,9 @@ COLUMNS = {  # key in compare.json -> (heading of the column, digits)
     "synthesis_seconds": ("synthesis s", 1),
     "calibration_seconds": ("calibration s", 1),
 }
-WITH_LABELS = [("top-1 %", "top1"), ("top-5 %", "top5"), ("agreement %", "agreement"), ("logits SQNR dB", "logits_sqnr_db")]
-WITHOUT_LABELS = [("agreement %", "agreement"), ("KL", "kl"), ("logits SQNR dB", "logits_sqnr_db")]  # of the table of a run
+WITH_LABELS = ("top1", "top5", "agreement", "logits_sqnr_db")  # of the table of a run
+WITHOUT_LABELS = ("agreement", "kl", "logits_sqnr_db")
+RUN_COLUMNS = COLUMNS | {"top5": ("top-5 %", 2)}
 TEACHER = "(teacher, float32)"
 NO_LABELS = "the images have no labels: agreement, KL and SQNR need none, top-1 does"
 
@@ -105,14 +106,13 @@ def summary_table(metrics: dict[str, Any]) -> Table:
     table = Table(title=heading)
     table.add_column("bits")
     table.add_column("calibrated on")
-    scores = [] if num_images is None else WITHOUT_LABELS if teacher["top1"] is None else WITH_LABELS
-    for heading, _ in (*scores, ("MB", "")):
+    scores = () if num_images is None else WITHOUT_LABELS if teacher["top1"] is None else WITH_LABELS
+    for heading in (*(RUN_COLUMNS[key][0] for key in scores), "MB"):
         table.add_column(heading, justify="right")
 
     def add(bits: str, title: str, row: dict[str, Any], num_bytes: int | None) -> None:
-        numbers = [row.get(key) for _, key in scores]
-        numbers.append(None if num_bytes is None else num_bytes / 1e6)
-        table.add_row(bits, title, *("" if number is None else f"{number:.2f}" for number in numbers))
+        numbers = [format_number(row.get(key), None, RUN_COLUMNS[key][1]) for key in scores]
+        table.add_row(bits, title, *numbers, format_number(None if num_bytes is None else num_bytes / 1e6, None, 2))
 
     add("float32", "(teacher)", metrics["teacher"], size["float_bytes"])
     by_bits = {bits: {"student": student, "baselines": metrics["baselines"]}} | also
