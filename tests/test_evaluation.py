@@ -1,6 +1,7 @@
 """Scores computed by hand, with a model that reads its prediction from the gray value of an image."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +84,7 @@ def test_evaluate_by_hand(folder, batch_size):
     row = evaluate(Reader(), dataset=folder, batch_size=batch_size)
     # the fourth image ranks 3, 2, 4, 1, 5: its label is the fifth; the last ranks 6, 5, 4, 3, 2, 1: its label is the sixth
     assert row == {"top1": 60.0, "top5": 80.0, "num_images": 5}
+    assert evaluate(Reader(), dataset=Path(folder)) == row
 
 
 def test_teacher_is_evaluated_in_the_same_pass(folder):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -44,7 +45,7 @@ class EvaluationOptions:
         ValueError: a number out of range, or a part of a split.
     """
 
-    dataset: str | None = AUTO
+    dataset: str | Path | None = AUTO
     split: str = "validation"
     image_column: str | None = None
     label_column: str | None = None
@@ -65,7 +66,7 @@ class EvaluationOptions:
         """The data set for a model; None: none."""
         if self.dataset == AUTO:
             return "imagenet-1k" if getattr(model, "num_classes", None) == 1000 else None
-        return None if self.dataset == NONE else self.dataset
+        return None if self.dataset in (None, NONE) else str(self.dataset)
 
     def why_none(self, model: nn.Module) -> str:
         """Why there is no data set for a model, and how to give one."""

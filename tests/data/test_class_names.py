@@ -25,6 +25,7 @@ DESCRIBED = {"n01440764": "the tench", "n01443537": "the goldfish"}
         (["ant", "bee", "cat"], ("LABEL_0", "LABEL_1", "LABEL_2"), [0, 1, 2]),
         (["class_1", "class_2", "class_10"], ("class_1", "class_10", "class_2"), [0, 2, 1]),  # a model trained in another order
         (["crane", "ant", "crane"], ("crane", "ant", "crane"), [0, 1, 2]),  # ImageNet has two cranes
+        (["0_bee", "1_cat", "2_ant"], ANIMALS, [2, 0, 1]),  # numbers of another order
         (["c", "C++"], ("C++", "c"), [1, 0]),  # the same without signs
         (["n01443537", "n01440764"], ("tench, Tinca tinca", "goldfish, Carassius auratus"), [1, 0]),
         (["tench", "goldfish"], ("n01443537", "n01440764"), [1, 0]),

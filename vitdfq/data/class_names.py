@@ -10,6 +10,7 @@ from vitdfq.common.errors import RecipeError
 
 WNID = re.compile(r"n\d{8}")  # WordNet's id of a noun: the names of ImageNet's class folders
 NUMBERED = re.compile(r"(\D*)(\d+)")
+NUMBER_BEFORE = re.compile(r"\d+[\s._-]+(?=\D)")  # "001.Black_footed_Albatross"
 ENOUGH_CLASSES, ENOUGH_EQUAL = 100, 0.9  # the order of so many classes is the same if that share of the names is
 OUT = "match_names: false numbers them in order"
 logger = logging.getLogger(__name__)
@@ -145,10 +146,15 @@ def _matched(names: Sequence[str], known: Sequence[str], descriptions: Mapping[s
 
 
 def _spellings(names: Sequence[str], descriptions: Mapping[str, str] | None) -> list[Sequence[str]]:
-    """Return the names, the words of WordNet ids, descriptions if each class has one, and of each of these the first synonym."""
+    """Return the names in other words, where each class has them, and of each the first synonym.
+
+    These are the words of WordNet ids, names without the numbers before them, and the model's descriptions.
+    """
     spellings = [names]
     if _are_wnids(names) and (words := _words(names)):
         spellings.append(words)
+    if all(NUMBER_BEFORE.match(name) for name in names):
+        spellings.append([NUMBER_BEFORE.sub("", name, count=1) for name in names])
     if descriptions and all(name in descriptions for name in names):
         spellings.append([str(descriptions[name]) for name in names])
     return spellings + [[name.split(",")[0] for name in spelling] for spelling in spellings]

@@ -106,7 +106,7 @@ def _check_calibration(steps: list[Any] | None = None, seed: int = 0) -> None:
 def _check_evaluation(**section: Any) -> None:
     dataset = EvaluationOptions(**section).dataset
     if dataset not in (None, AUTO, NONE):
-        check_dataset(dataset)
+        check_dataset(str(dataset))
 
 
 def _check_push(repo: str | None = None, **options: Any) -> None:
