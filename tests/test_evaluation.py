@@ -1,6 +1,7 @@
 """Scores computed by hand, with a model that reads its prediction from the gray value of an image."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +84,7 @@ def test_evaluate_by_hand(folder, batch_size):
     row = evaluate(Reader(), dataset=folder, batch_size=batch_size)
     # the fourth image ranks 3, 2, 4, 1, 5: its label is the fifth; the last ranks 6, 5, 4, 3, 2, 1: its label is the sixth
     assert row == {"top1": 60.0, "top5": 80.0, "num_images": 5}
+    assert evaluate(Reader(), dataset=Path(folder)) == row
 
 
 def test_teacher_is_evaluated_in_the_same_pass(folder):
@@ -132,17 +134,68 @@ def test_a_damaged_shard_alone_is_computed_again(folder, tmp_path, monkeypatch, 
     assert caplog.text.count("rows_2_4.safetensors: changed since it was written; computed again") == 1
 
 
-def test_unknown_length_needs_num_images(folder, monkeypatch):
+def test_a_set_of_unknown_length_is_read_to_its_end(folder, monkeypatch):
     from dataclasses import replace
 
-    def without_length(*args):
-        labeled = load_labeled(*args)
+    def without_length(*args, **keywords):
+        labeled = load_labeled(*args, **keywords)
         return replace(labeled, source=replace(labeled.source, num_rows=None))
 
+    expected = evaluate(Reader(), dataset=folder)
     monkeypatch.setattr("vitdfq.evaluation.load_labeled", without_length)
-    with pytest.raises(RecipeError, match=r"set evaluate\.num_images"):
-        evaluate(Reader(), dataset=folder)
+    assert evaluate(Reader(), dataset=folder, batch_size=2) == expected
     assert evaluate(Reader(), dataset=folder, num_images=4)["num_images"] == 4
+    monkeypatch.setattr("vitdfq.evaluation.batches", lambda *args, **keywords: (pair for pair in ()))
+    with pytest.raises(InputError, match="split 'validation' is empty"):
+        evaluate(Reader(), dataset=folder)
+
+
+def test_a_stream_of_the_hub_that_does_not_state_its_rows(folder, monkeypatch):
+    import datasets
+
+    stream = datasets.load_dataset("parquet", data_files={"test": f"{folder}/x.parquet"}, split="test", streaming=True)
+    stream = stream.rename_columns({"image": "img", "label": "labels"})
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("vitdfq.common.hub_connection.reachable", lambda *repository: True)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **keywords: stream)
+    assert evaluate(Reader(), dataset="owner/name", split="test") == {"top1": 60.0, "top5": 80.0, "num_images": 5}
+
+
+def test_without_labels_a_model_is_compared_with_its_teacher(folder, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, value in enumerate(PREDICTED):
+        PILImage.fromarray(np.full((4, 4, 3), value, dtype=np.uint8)).save(pictures / f"{number}.png")
+    labeled = evaluate(Reader(), dataset=folder, teacher=Reader(shift=-1))
+    unlabeled = evaluate(Reader(), dataset=str(pictures), teacher=Reader(shift=-1))
+    assert unlabeled == labeled | {"top1": None, "top5": None}
+    assert evaluate(Reader(), dataset=folder, teacher=Reader(shift=-1), label_column="none") == unlabeled
+    with pytest.raises(RecipeError, match="no labels: without them a model can only be compared with its teacher"):
+        evaluate(Reader(), dataset=str(pictures))
+    assert predict(Reader(), dataset=str(pictures)).labels.tolist() == [-1] * 5
+
+
+def test_images_without_labels_show_no_top1(folder, monkeypatch, caplog):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    predict(Reader(), dataset=folder, label_column="none", run=SharedRun())
+    assert "evaluate: 5/5" in caplog.text and "top1" not in caplog.text
+
+
+def test_imagenet_is_the_default_only_for_its_number_of_classes():
+    model = Reader()
+    with pytest.raises(RecipeError, match="no evaluation data: a model of 7 classes has no usual one"):
+        evaluate(model)
+    with pytest.raises(RecipeError, match="no evaluation data: evaluation is switched off"):
+        evaluate(model, dataset=None)
+    assert EvaluationOptions(dataset="none").dataset_of(model) is None
+    model.num_classes = 1000
+    assert EvaluationOptions().dataset_of(model) == "imagenet-1k"
+
+
+def test_parts_of_splits_are_refused(folder):
+    for split in ("validation[:10%]", "train[:100]", "train+test"):
+        with pytest.raises(ValueError, match="parts of splits are not read"):
+            evaluate(Reader(), dataset=folder, split=split)
 
 
 def test_broken_models_are_refused(folder):

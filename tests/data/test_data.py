@@ -1,6 +1,5 @@
 """Labeled images: every layout gives the same rows, every error is one line, decoding is timm's."""
 
-import io
 import os
 import subprocess
 import sys
@@ -10,40 +9,14 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value
+from pictures import CLASSES, LABELS, picture, png, write_folders, write_parquet
 from PIL import Image as PILImage
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 
 from vitdfq.common.errors import AccessError, InputError, RecipeError
 from vitdfq.data import batches, check_dataset, load_labeled, transform_of, unseen_images
 
-CLASSES = ["ant", "bee", "cat"]
-LABELS = [0, 1, 2, 0, 1, 2, 0]
 ROWS = 6
-
-
-def picture(number: int) -> PILImage.Image:
-    pixels = np.random.default_rng(number).integers(0, 256, (8, 6, 3), dtype=np.uint8)
-    return PILImage.fromarray(pixels)
-
-
-def png(image: PILImage.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def write_parquet(path, labels=LABELS, label=None, names=("image", "label")):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    features = Features({names[0]: Image(), names[1]: label or ClassLabel(names=CLASSES)})
-    columns = {names[0]: [{"bytes": png(picture(i)), "path": None} for i in range(len(labels))], names[1]: labels}
-    Dataset.from_dict(columns, features=features).to_parquet(path)
-
-
-def write_folders(root, per_class=2):
-    for label, name in enumerate(CLASSES):
-        (root / name).mkdir(parents=True)
-        for turn in range(per_class):
-            picture(3 * turn + label).save(root / name / f"{turn}.png")
 
 
 def read(dataset, split="validation", num_classes=3, **kwargs):
@@ -165,7 +138,7 @@ def refused(error, message, dataset, split="validation", num_classes=3):
 
 
 def test_wrong_columns(tmp_path):
-    write_parquet(tmp_path / "x.parquet", names=("picture", "kind"))
+    write_parquet(tmp_path / "x.parquet", names=("picture", "kind"), label=Value("int64"))
     refused(RecipeError, "columns image and label are needed; found: picture, kind", tmp_path)
 
 
@@ -177,8 +150,8 @@ def test_wrong_class_count(tmp_path):
 
 
 def test_wrong_types_of_columns(tmp_path):
-    write_parquet(tmp_path / "a/x.parquet", labels=["ant"] * 3, label=Value("string"))
-    refused(RecipeError, "column label must hold whole numbers", tmp_path / "a")
+    write_parquet(tmp_path / "a/x.parquet", labels=[0.5] * 3, label=Value("float32"))
+    refused(RecipeError, "column label must hold whole numbers or names of classes", tmp_path / "a")
     columns = {"image": ["a.png"], "label": [0]}
     Dataset.from_dict(columns).to_parquet(tmp_path / "text.parquet")
     refused(RecipeError, "column image must hold images", tmp_path / "text.parquet")
@@ -292,6 +265,19 @@ def test_unseen_images_are_the_last_or_of_the_train_split(tmp_path):
         unseen_numbers(tmp_path / "a", **options, block=3)
     write_folders(tmp_path / "b/val")
     assert unseen_numbers(tmp_path / "b", split="val", evaluated=4, count=2) == [4, 5]
+    (tmp_path / "b/train").mkdir()  # images without labels serve as well
+    picture(9).save(tmp_path / "b/train/9.png")
+    assert unseen_numbers(tmp_path / "b", split="val", evaluated=None, count=1) == [9]
+
+
+def test_a_class_called_train_is_no_train_split(tmp_path):
+    """Its images are evaluated with the others."""
+    for number, name in enumerate(("car", "plane", "train")):
+        (tmp_path / name).mkdir()
+        picture(number).save(tmp_path / name / "x.png")
+    with pytest.raises(RecipeError, match="not evaluated"):
+        unseen_numbers(tmp_path, split="validation", evaluated=None, count=1)
+    assert unseen_numbers(tmp_path, split="validation", evaluated=2, count=1) == [2]
 
 
 def test_one_file_without_a_split_has_no_train_split(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from dataset_server import serving
 from PIL import Image as PILImage
+from timm.data import ImageNetInfo
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from tiny_imagenet import LABELS, NUM_ROWS, WNIDS, file_name, photograph, write_folders, write_parquet, write_tars
 
@@ -181,9 +182,17 @@ def test_an_unknown_split_is_answered_with_the_choices(layouts, layout):
 
 def test_a_wrong_number_of_classes(layouts):
     for name in ("folders", "parquet"):
-        assert "has 4 classes, the model has 1000" in refused(RecipeError, layouts[name], num_classes=1000)
+        assert "has 4 classes, the model has 10" in refused(RecipeError, layouts[name], num_classes=10)
     # shards have no list of classes: only a label out of range is noticed
     assert "row 2 has label 2, the model has classes 0 to 1" in refused(RecipeError, layouts["tars"], num_classes=2)
+
+
+@pytest.mark.parametrize("layout", ["folders", "parquet"])
+def test_some_of_imagenets_classes_are_numbered_as_in_imagenet(layouts, layout):
+    """As timm's class map does for ImageNet-A: WordNet ids are known without the model's names."""
+    numbers = {WNIDS.index(wnid): ImageNetInfo().label_names().index(wnid) for wnid in WNIDS}
+    labeled = load_labeled(str(layouts[layout]), "validation", 1000)
+    assert [row["label"] for row in labeled] == [numbers[label] for label in LABELS]
 
 
 def truncated(row: int) -> bytes:
@@ -214,4 +223,4 @@ def test_damaged_and_empty_shards(tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no parquet files, no tar shards and no class folders" in refused(InputError, tmp_path / "empty")
     (tmp_path / "x.zip").write_bytes(b"")
-    assert "x.zip is neither .parquet nor .tar" in refused(InputError, tmp_path / "x.zip")
+    assert "x.zip is none of .csv, .parquet, .tar, .tsv" in refused(InputError, tmp_path / "x.zip")

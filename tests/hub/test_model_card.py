@@ -106,3 +106,25 @@ def test_text(card):
         "1.20 MB, 8.00 MB in float32",
     ):
         assert part in text
+
+
+def test_a_card_without_labels_or_without_evaluation(card, tmp_path, monkeypatch):
+    monkeypatch.setitem(METRICS, "teacher", METRICS["teacher"] | {"top1": None, "top5": None})
+    scores = {"top1": None, "top5": None, "agreement": 88.0, "kl": 0.0123}
+    monkeypatch.setitem(METRICS, "student", METRICS["student"] | scores)
+    monkeypatch.setitem(METRICS, "baselines", {"noise": scores | {"agreement": 70.0}})
+    unlabeled = card({"dataset": "/home/me/pictures"}, num_images=300)
+    assert unlabeled.data.get("eval_results") is None and unlabeled.data.get("metrics") is None
+    assert "pictures, a folder of images without labels" in unlabeled.text and "The images have no labels" in unlabeled.text
+    assert "| **this model, W4A8** | **88.00** | 0.0123 |\n| the same, calibrated on noise | 70.00 | 0.0123 |" in unlabeled.text
+    nothing = card(num_images=None)
+    assert (
+        "Not evaluated: no images" in nothing.text and "top-1" not in nothing.text and "used for evaluation" not in nothing.text
+    )
+    assert nothing.data.get("datasets") is None
+
+
+def test_the_results_are_one_table(card):
+    lines = card().text.splitlines()
+    table = [index for index, line in enumerate(lines) if line.startswith("|")]
+    assert table == list(range(table[0], table[0] + 5)) and lines[table[0] - 1] == lines[table[-1] + 1] == ""

@@ -71,6 +71,11 @@ WRONG_LINES = [  # line of RECIPE, its new text, the message after "small.yaml:L
     (18, "evaluate: {dataset: zoo:mnist}", "evaluate.dataset: unknown dataset 'zoo:mnist', did you mean 'zoo:fashion"),
     (18, "evaluate: {dataset: imagenet1k}", "evaluate.dataset: unknown dataset 'imagenet1k', did you mean 'imagenet-1k'"),
     (18, "evaluate: {num_images: 0}", "evaluate.num_images: num_images is 0; it must be at least 1"),
+    (
+        18,
+        "evaluate: {split: 'train[:10%]'}",
+        "evaluate.split: split 'train[:10%]': parts of splits are not read; write split: train",
+    ),
     (18, "evaluate: {num_workers: -1}", "evaluate.num_workers: num_workers is -1; it must be at least 0"),
     (18, "evaluate: {teacher: zoo:vit}", "evaluate.teacher: unknown key; choices: dataset, split, "),
     (18, "prepare: {steps: [fold]}", "prepare.steps.0: unknown preparation step 'fold'"),

@@ -65,3 +65,37 @@ def test_brackets_in_an_error_are_printed():
     with console.capture() as captured:
         console.print(comparison_table(content(seeds=[4], rows=[failed])))
     assert "lr [red] too large" in captured.get() and "seed 4" in captured.get() and "no spread is known" in captured.get()
+
+
+def test_a_comparison_without_labels_says_so():
+    row = tables.summarize([{**EMPTY, "agreement": 90.0, "num_images": 8}])
+    unlabeled = content(seeds=[0], rows=[row])
+    unlabeled["teacher"]["top1"] = None
+    page = tables.markdown(unlabeled)
+    assert "| (teacher, float32) |  |  |  |" in page and "- the images have no labels: agreement, KL and SQNR need none" in page
+
+
+def test_the_table_of_a_run_shows_what_was_measured():
+    from rich.console import Console
+
+    scores = {"top1": None, "top5": None, "num_images": 6, "agreement": 90.0, "kl": 0.00123, "logits_sqnr_db": 20.0}
+    metrics = {
+        "seed": 0,
+        "teacher": {"name": "zoo:vit", "top1": None, "top5": None, "num_images": 6},
+        "student": scores | {"weight_bits": 8, "activation_bits": 8},
+        "baselines": {"noise": scores},
+        "synthesis": {"method": "vitdfq"},
+        "size": {"float_bytes": 4_000_000, "packed_bytes": 1_000_000},
+    }
+
+    def shown() -> str:
+        console = Console(width=160)
+        with console.capture() as captured:
+            console.print(tables.summary_table(metrics))
+        return captured.get()
+
+    assert "on 6 images without labels" in shown() and "0.0012" in shown() and "90.00" in shown() and "top-1" not in shown()
+    metrics["teacher"] |= {"top1": 75.5, "top5": 90.0}
+    assert "top-1 %" in shown() and "75.50" in shown() and "KL" not in shown()
+    metrics["teacher"] |= {"top1": None, "num_images": None}
+    assert "not evaluated" in shown() and "noise" not in shown() and "agreement" not in shown() and "1.00" in shown()

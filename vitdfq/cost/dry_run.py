@@ -11,7 +11,8 @@ from rich.console import Group
 from rich.table import Table
 from torch import nn
 
-from vitdfq.cost.estimate import estimate_cost
+from vitdfq.cost.estimate import estimate_cost, evaluated_images
+from vitdfq.evaluation import EvaluationOptions
 from vitdfq.models import image_size, load_teacher
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
@@ -94,7 +95,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
             "width": width,
             "method": synthesis.method,
             "steps": method.steps,
-            "evaluated_on": f"{evaluation.num_images or 'all'} images of {evaluation.dataset}",
+            "evaluated_on": _evaluated_on(evaluation, model),
         },
         sites=sites,
         folder=out or f"runs/{recipe.name}",
@@ -103,6 +104,13 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
         seconds=cost.seconds,
         peak_bytes=cost.peak_bytes,
     )
+
+
+def _evaluated_on(options: EvaluationOptions, model: nn.Module) -> str:
+    dataset, (count, is_known) = options.dataset_of(model), evaluated_images(options, model)
+    if dataset is None:
+        return f"nothing ({options.why_none(model)})"
+    return f"{count:,} images of {dataset}" if is_known else f"all images of {dataset} (not counted; estimated as {count:,})"
 
 
 def _site(name: str, site: QuantSite) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from vitdfq.calibration.calibrate import check_steps
 from vitdfq.calibration.distill import MIN_SHARDS, NUM_CHECKS, SHARD_BYTES
 from vitdfq.calibration.held_out import MAX_HELD_OUT, NUM_PROCEDURAL
 from vitdfq.cost import timing
-from vitdfq.data import transform_of
+from vitdfq.data import Classes, is_local, load_labeled, transform_of
 from vitdfq.evaluation import EvaluationOptions
 from vitdfq.models import units
 from vitdfq.recipe import Recipe
@@ -79,8 +79,9 @@ def estimate_cost(recipe: Recipe, teacher: nn.Module, prepared: nn.Module, stude
         rounding=timing.rounding_cost(student),
         probe_images=len(images),
     )
-    students = 1 + len(recipe.baselines)
-    baselines = [parts_of(METHODS[name]) for name in recipe.baselines]
+    is_evaluated = evaluation.dataset_of(teacher) is not None
+    names = recipe.baselines if is_evaluated else []  # they are made for their scores
+    students, baselines = 1 + len(names), [parts_of(METHODS[name]) for name in names]
     seconds = {
         "synthesize": sum(_synthesis(teacher, options, parts, len(images)) for parts in (parts_of(method), *baselines)),
         "calibrate": students * _calibration(recipe, student, costs, options.num_images),
@@ -93,7 +94,7 @@ def estimate_cost(recipe: Recipe, teacher: nn.Module, prepared: nn.Module, stude
         "calibrate": _calibration_bytes(
             recipe, student, training_bytes_per_image(student, images[:1]), largest, options.num_images
         ),
-        "evaluate": 2 * largest * evaluation.batch_size,
+        "evaluate": 2 * largest * evaluation.batch_size * is_evaluated,
     }
     return CostEstimate(seconds, {stage: base + peak for stage, peak in peaks.items()})
 
@@ -188,10 +189,29 @@ def _calibration_bytes(recipe: Recipe, student: nn.Module, bytes_per_image: int,
     return peak
 
 
+def evaluated_images(options: EvaluationOptions, teacher: nn.Module) -> tuple[int, bool]:
+    """Return how many images are evaluated, and whether that is known; a set of the Hub is taken to be as large as ImageNet's.
+
+    A folder is opened to count its images.
+
+    Raises:
+        RecipeError, InputError: the folder cannot be read, as in `load_labeled`.
+    """
+    dataset = options.dataset_of(teacher)
+    if dataset is None:
+        return 0, True
+    if not is_local(dataset):
+        count = options.num_images or NUM_TEST_IMAGES.get(dataset)
+        return count or NUM_TEST_IMAGES["imagenet-1k"], count is not None
+    labeled = load_labeled(dataset, options.split, Classes.of(teacher), **options.reading)
+    assert labeled.num_rows is not None, "sets on disk say how many rows they have"
+    return min(options.num_images or labeled.num_rows, labeled.num_rows), True
+
+
 def _evaluation(options: EvaluationOptions, teacher: nn.Module, costs: Costs, students: int) -> float:
-    count = options.num_images or NUM_TEST_IMAGES.get(options.dataset, NUM_TEST_IMAGES["imagenet-1k"])
+    count, _ = evaluated_images(options, teacher)
     encoded = io.BytesIO()
-    Image.effect_noise(IMAGE_SIZES.get(options.dataset, IMAGENET_SIZE), 64).convert("RGB").save(encoded, format="JPEG")
+    Image.effect_noise(IMAGE_SIZES.get(str(options.dataset), IMAGENET_SIZE), 64).convert("RGB").save(encoded, format="JPEG")
     transform = transform_of(teacher)
     decoding = timing.median_seconds(lambda: transform(Image.open(io.BytesIO(encoded.getvalue())).convert("RGB")))
     workers = max(1, torch.get_num_threads())  # they decode while the models compute

@@ -1,24 +1,34 @@
-"""A checked set of labeled images: columns `image` (encoded) and `label` (0 to the model's classes - 1)."""
+"""A checked set of images: columns `image` (encoded) and `label` (0 to the model's classes - 1, or -1 where there are none)."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-from vitdfq.common.errors import RecipeError, one_line
-from vitdfq.data.local import Source
+from vitdfq.common.errors import InputError, RecipeError, one_line
+from vitdfq.data.class_names import Classes, class_numbers, label_numbers, normalized
+from vitdfq.data.columns import with_columns
 from vitdfq.data.readers import closed_at_exit
+from vitdfq.data.source import Columns, Source
 from vitdfq.data.sources import open_source
 
-COLUMN_ALIASES = {"jpg": "image", "cls": "label"}  # webdataset's names, as in timm/imagenet-1k-wds
+NO_LABEL = -1
 
 
 @dataclass(frozen=True)
 class Labeled:
-    """Rows {"image": {"bytes", "path"}, "label": int}, in order."""
+    """Rows {"image": {"bytes", "path"}, "label": int}, in order.
+
+    Attributes:
+        source: its columns are `image` and, if the set has labels, `label`.
+        num_classes: of the model.
+        number_of: from a set's label to the model's number of that class; raises ValueError for a label that is no class. None:
+            the set has no labels, and each row's label is -1.
+    """
 
     source: Source
     num_classes: int
+    number_of: Callable[[Any], int] | None
 
     @property
     def name(self) -> str:
@@ -41,70 +51,104 @@ class Labeled:
                     row = next(rows)
                 except StopIteration:
                     return
+                except RecipeError:
+                    raise
                 except Exception as error:  # a damaged file or a lost connection: a dozen libraries, each with its own types
                     raise self.source.failed(f"dataset {self.name}: row {index} cannot be read ({one_line(error)})") from error
-                label = row["label"]
-                if not isinstance(label, int) or not 0 <= label < self.num_classes:
-                    raise RecipeError(
-                        f"dataset {self.name}: row {index} has label {label!r}, the model has classes 0 to "
-                        f"{self.num_classes - 1}; is this split labeled?"
-                    )
-                yield row
+                try:
+                    label = NO_LABEL if self.number_of is None else self.number_of(row["label"])
+                except ValueError as error:
+                    raise RecipeError(f"dataset {self.name}: row {index} has label {row['label']!r}, {error}") from None
+                yield {"image": row["image"], "label": label}
 
 
-def load_labeled(dataset: str, split: str, num_classes: int, streaming: bool = True) -> Labeled:
-    """Open split `split` of `dataset` and check it against a model of `num_classes` classes; nothing is decoded.
+def load_labeled(
+    dataset: str,
+    split: str,
+    classes: Classes | int,
+    streaming: bool = True,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    match_names: bool = True,
+) -> Labeled:
+    """Open split `split` of `dataset` and check it against a model's classes; nothing is decoded.
 
     Args:
         dataset: `zoo:fashion-mnist` (part of the package); `imagenet-1k`; a Hub id `owner/name`; a folder of parquet files or of
-            tar shards; a folder of class folders, or of one folder for each split with class folders inside.
+            tar shards; a folder with a list of files, or the list (.csv, .tsv); a folder of class folders, or of one folder for
+            each split with class folders inside; a folder of images, which have no labels.
         split: for example "validation". The zoo's set has "test", also called "validation".
-        num_classes: of the model.
+        classes: of the model, or only their number.
         streaming: read a Hub set while it arrives, and keep nothing; False: download the split into the Hub's cache first.
+        image_column: of the images; None: it is looked for. In tar shards it is a suffix.
+        label_column: of the labels; None: it is looked for; "none": they are not read.
+        match_names: classes whose names the set and the model know are matched; False: they are numbered in order.
 
     Raises:
-        RecipeError: unknown name or split, columns other than image and label, or another number of classes.
-        InputError: a missing or damaged file or folder.
+        RecipeError: unknown name or split, columns that cannot be found, or other classes.
+        InputError: a missing or damaged file or folder, or no images.
         AccessError: a Hub dataset that cannot be reached: offline, gated or not found.
     """
-    source = open_source(dataset, split, streaming)
-    rows = _with_columns(dataset, source.rows)
-    _check_classes(dataset, rows.features["label"], num_classes)
-    return Labeled(replace(source, rows=rows), num_classes)
+    classes = Classes(classes) if isinstance(classes, int) else classes
+    columns = Columns(image_column, label_column)
+    source = open_source(dataset, split, streaming, classes, columns)
+    if source.num_rows == 0:
+        raise InputError(f"dataset {dataset}: split {split!r} is empty")
+    rows = source.rows if source.is_named else with_columns(dataset, source.rows, columns, classes.num)
+    number_of = _numbers(dataset, rows.features["label"], classes, match_names) if "label" in rows.column_names else None
+    return Labeled(replace(source, rows=rows), classes.num, number_of)
 
 
-def _with_columns(dataset: str, rows: Any) -> Any:
-    """Return rows with two columns: image, still encoded, and label."""
-    names = rows.column_names
-    if names is None:  # a stream without a schema: its first row has the columns
-        rows = rows._resolve_features()
-        names = rows.column_names
-    renamed = {old: new for old, new in COLUMN_ALIASES.items() if old in names and new not in names}
-    missing = {"image", "label"} - set(names) - set(renamed.values())
-    if missing:
-        raise RecipeError(f"dataset {dataset}: columns image and label are needed; found: {', '.join(names)}")
-    original = {new: old for old, new in renamed.items()}
-    rows = _encoded(dataset, rows, original.get("image", "image"))  # first: a stream with renamed columns decodes its images
-    return rows.rename_columns(renamed).select_columns(["image", "label"])
+def _numbers(dataset: str, feature: Any, classes: Classes, match_names: bool) -> Callable[[Any], int]:
+    """Return the function from a label of the set to the model's number.
 
-
-def _encoded(dataset: str, rows: Any, column: str) -> Any:
-    """Leave images encoded: `datasets` would rotate them by EXIF when it decodes, and timm's reader does not."""
-    from datasets import Image
-
-    feature = rows.features[column]
-    is_bytes = getattr(feature, "dtype", None) in ("binary", "large_binary")
-    is_struct = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
-    if not (isinstance(feature, Image) or is_bytes or is_struct):
-        raise RecipeError(f"dataset {dataset}: column {column} must hold images, found {feature}")
-    return rows.cast_column(column, Image(decode=False))
-
-
-def _check_classes(dataset: str, feature: Any, num_classes: int) -> None:
+    Raises:
+        RecipeError: other classes than the model's, or labels that are neither numbers nor names.
+    """
     from datasets import ClassLabel
 
+    dtype = str(getattr(feature, "dtype", ""))
     if isinstance(feature, ClassLabel):
-        if feature.num_classes != num_classes:
-            raise RecipeError(f"dataset {dataset} has {feature.num_classes} classes, the model has {num_classes}")
-    elif "int" not in str(getattr(feature, "dtype", "")):
-        raise RecipeError(f"dataset {dataset}: column label must hold whole numbers, found {feature}")
+        numbers = class_numbers(dataset, feature.names, classes, match_names)
+        return lambda label: numbers[_checked(label, len(numbers))]
+    if dtype.startswith(("int", "uint")):
+        return lambda label: _checked(label, classes.num)
+    if dtype in ("string", "large_string"):
+        return _TextLabels(classes).number_of
+    raise RecipeError(f"dataset {dataset}: column label must hold whole numbers or names of classes, found {feature}")
+
+
+def _checked(label: Any, num_classes: int) -> int:
+    if not isinstance(label, int) or not 0 <= label < num_classes:
+        raise ValueError(
+            f"the model has classes 0 to {num_classes - 1}; is this split labeled? (label_column: none reads no labels)"
+        )
+    return label
+
+
+class _TextLabels:
+    """Reads labels that are text."""
+
+    def __init__(self, classes: Classes) -> None:
+        self.classes = classes
+        self.numbers: dict[str, int] | None = None  # of the normalized names
+        self.is_first = True
+
+    def number_of(self, label: str | None) -> int:
+        """The number of the class that a text names, or else writes.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        text, classes = (label or "").strip(), self.classes
+        if self.is_first:  # ImageNet's names are known without the model's help, if the labels are WordNet ids
+            self.numbers, self.is_first = label_numbers(classes, [text]), False
+        if self.numbers and normalized(text) in self.numbers:
+            return self.numbers[normalized(text)]
+        if text.isdecimal():
+            return _checked(int(text), classes.num)
+        if self.numbers is None:
+            raise ValueError("a name, but the model does not name its classes; give their numbers")
+        names = ", ".join((classes.names or ())[:5])
+        raise ValueError(f"none of the model's {classes.num} classes: {names}{', ...' if classes.num > 5 else ''}")

@@ -1,108 +1,83 @@
-"""Labeled images on disk: parquet files, tar shards (webdataset), or a folder for each class."""
+"""Images on disk: parquet files, tar shards, a list of files, a folder for each class, or a folder of images."""
 
-import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from vitdfq.common.errors import InputError, one_line
+from vitdfq.common.errors import InputError, RecipeError, one_line
+from vitdfq.data import lists
+from vitdfq.data.class_folders import open_class_folders
+from vitdfq.data.class_names import Classes
+from vitdfq.data.hidden import visible_files
+from vitdfq.data.source import Columns, Source
 from vitdfq.data.splits import files_of_split, folder_of_split
+from vitdfq.data.tar_shards import open_shards
 
-KINDS = {".parquet": "parquet", ".tar": "webdataset"}  # suffix of a file -> its reader in datasets
-
-
-@dataclass(frozen=True)
-class Source:
-    """An opened set of labeled images, on disk or on the Hub; its columns and classes are not checked yet.
-
-    Attributes:
-        name: as the caller spelled it.
-        rows: a datasets.Dataset or datasets.IterableDataset.
-        num_rows: None if it is not known.
-        failed: the error to raise when a row cannot be read.
-    """
-
-    name: str
-    rows: Any
-    num_rows: int | None
-    failed: type[Exception]
+KINDS = {".parquet", ".tar"}  # suffixes, in lower case
 
 
-def open_folder(name: str, folder: Path, split: str) -> Source:
-    """Open split `split` of a folder of parquet files, else tar shards, else class folders.
+def open_folder(name: str, folder: Path, split: str, classes: Classes, columns: Columns) -> Source:
+    """Open split `split` of a folder of parquet files, else tar shards, else a list, else class folders or images.
 
     Raises:
         RecipeError: no such split.
         InputError: damaged files, or no images.
     """
-    for suffix in KINDS:
-        files = sorted(folder.rglob(f"*{suffix}"))
-        if files:
-            return open_files(name, files_of_split(folder, files, split))
-    return _class_folders(name, folder_of_split(folder, split))
+    files = visible_files(folder, KINDS)
+    for suffix in (".parquet", ".tar"):
+        of_kind = [file for file in files if file.suffix.lower() == suffix]
+        if of_kind:
+            return open_files(name, files_of_split(folder, of_kind, split), columns)
+    if found := lists.find_lists(folder, columns):
+        return lists.open_list(name, _list_of_split(name, folder, found, split), split, columns)
+    inner = folder_of_split(folder, split)
+    found = lists.find_lists(inner, columns) if inner != folder else []
+    if len(found) == 1:  # `metadata.csv` in the split's folder
+        return lists.open_list(name, found[0], None, columns)
+    return open_class_folders(name, inner, classes, columns)
 
 
-def open_files(name: str, files: list[Path]) -> Source:
+def _list_of_split(name: str, folder: Path, found: list[Path], split: str) -> Path:
+    chosen = files_of_split(folder, found, split) if len(found) > 1 else found
+    if len(chosen) > 1:
+        raise RecipeError(f"dataset {name}: several lists, {', '.join(path.name for path in chosen)}; give the path of one")
+    return chosen[0]
+
+
+def open_file(name: str, file: Path, split: str, columns: Columns) -> Source:
+    """Open one file as a whole set.
+
+    Raises:
+        RecipeError: its name is that of another split.
+        InputError: it is damaged, or none of the kinds that are read.
+    """
+    if file.suffix.lower() in lists.SUFFIXES:
+        return lists.open_list(name, file, split, columns)
+    return open_files(name, files_of_split(file.parent, [file], split) if file.suffix.lower() in KINDS else [file], columns)
+
+
+def open_files(name: str, files: list[Path], columns: Columns) -> Source:
     """Open files of one kind as one set, in this order.
 
     Raises:
         InputError: one of them is damaged, or neither parquet nor tar.
     """
-    from datasets import load_dataset
+    kind = files[0].suffix.lower()
+    if kind not in KINDS:
+        kinds = ", ".join(sorted(KINDS | lists.SUFFIXES))
+        raise InputError(f"dataset {name}: {files[0]} is none of {kinds}, nor a folder")
+    return open_shards(name, files, columns) if kind == ".tar" else _open_parquet(name, files)
 
-    kind = KINDS.get(files[0].suffix)
-    if kind is None:
-        raise InputError(f"dataset {name}: {files[0]} is neither {' nor '.join(KINDS)}")
+
+def _open_parquet(name: str, files: list[Path]) -> Source:
+    from datasets import load_dataset
+    from pyarrow.parquet import read_metadata
+
     try:
-        num_rows = sum(_count(file) for file in files)
+        num_rows = sum(read_metadata(file).num_rows for file in files)
         # A stream, as from the Hub: nothing is copied to a cache, although `datasets` needs a folder for one.
         data_files = {"rows": [str(file) for file in files]}
         with TemporaryDirectory() as cache:
-            rows = load_dataset(kind, data_files=data_files, split="rows", streaming=True, cache_dir=cache)
-    except Exception as error:  # pyarrow, tarfile and datasets raise a dozen types for a damaged file
-        raise InputError(f"dataset {name}: not readable as {kind} ({one_line(error)})") from error
+            rows = load_dataset("parquet", data_files=data_files, split="rows", streaming=True, cache_dir=cache)
+    except Exception as error:  # pyarrow and datasets raise a dozen types for a damaged file
+        raise InputError(f"dataset {name}: not readable as parquet ({one_line(error)})") from error
     return Source(name, rows, num_rows, InputError)
-
-
-def _count(file: Path) -> int:
-    """Return the number of rows of a file without reading them."""
-    import pyarrow.parquet
-
-    if file.suffix == ".parquet":
-        return pyarrow.parquet.read_metadata(file).num_rows
-    with tarfile.open(file) as shard:  # the files of one row share their name up to the first dot
-        return len({_key(name) for name in shard.getnames()})
-
-
-def _key(name: str) -> str:
-    folder, _, last = name.rpartition("/")
-    return f"{folder}/{last.partition('.')[0]}"
-
-
-def _class_folders(name: str, folder: Path) -> Source:
-    """Open class folders: class numbers follow the sorted folder names (for ImageNet WNID order, as in timm).
-
-    Rows take one file of each class in turn, so that the first `num_images` are not all of one class.
-    """
-    from datasets import ClassLabel, Dataset, Features, Image
-
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    suffixes = _image_suffixes()
-    turns = [
-        (turn, label, str(file))
-        for label, class_name in enumerate(classes)
-        for turn, file in enumerate(sorted(file for file in (folder / class_name).rglob("*") if file.suffix.lower() in suffixes))
-    ]
-    if not turns:
-        raise InputError(f"dataset {name}: no parquet files, no tar shards and no class folders with images in {folder}")
-    turns.sort()
-    columns = {"image": [file for _, _, file in turns], "label": [label for _, label, _ in turns]}
-    features = Features({"image": Image(decode=False), "label": ClassLabel(names=classes)})
-    return Source(name, Dataset.from_dict(columns, features=features), len(turns), InputError)
-
-
-def _image_suffixes() -> set[str]:
-    from PIL import Image
-
-    return set(Image.registered_extensions())

@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vitdfq.common.errors import AccessError, RecipeError, VitdfqError, one_line
-from vitdfq.data.local import KINDS, Source, open_files
+from vitdfq.data.hidden import visible_files
+from vitdfq.data.local import KINDS, open_files
+from vitdfq.data.source import Columns, Source
 from vitdfq.data.splits import aliases, files_of_split, no_split, split_named_by
 
 FROM_DISK = "give a folder of parquet files, of tar shards or of class folders with --set evaluate.dataset=PATH"
@@ -28,10 +30,10 @@ def open_stream(name: str, hub_id: str, split: str) -> Source:
         rows = load_dataset(hub_id, split=split, streaming=True)
     splits = getattr(rows.info, "splits", None) or {}
     num_rows = splits[split].num_examples if split in splits else KNOWN_ROWS.get((hub_id, split))
-    return Source(name, rows, num_rows or None, AccessError)
+    return Source(name, rows, num_rows or None, AccessError)  # a card that was not filled in says 0
 
 
-def open_fetched(name: str, hub_id: str, split: str) -> Source:
+def open_fetched(name: str, hub_id: str, split: str, columns: Columns) -> Source:
     """Open the split's files, and no others, from the Hub's cache: downloaded once, later read without a network.
 
     Raises:
@@ -40,8 +42,8 @@ def open_fetched(name: str, hub_id: str, split: str) -> Source:
         InputError: damaged files in the cache.
     """
     if _online(name, hub_id):
-        return open_files(name, _fetch(name, hub_id, split))
-    source = open_files(name, _cached(name, hub_id, split))
+        return open_files(name, _fetch(name, hub_id, split), columns)
+    source = open_files(name, _cached(name, hub_id, split), columns)
     expected = KNOWN_ROWS.get((hub_id, split), source.num_rows)
     if source.num_rows != expected:
         raise AccessError(f"dataset {name}: only {source.num_rows} of {expected} rows are in the cache; run once while online")
@@ -71,7 +73,7 @@ def _cached(name: str, hub_id: str, split: str) -> list[Path]:
         folder = Path(snapshot_download(hub_id, repo_type="dataset", allow_patterns=named, local_files_only=True))
     except LocalEntryNotFoundError as error:
         raise missing from error
-    files = sorted(file for file in folder.rglob("*") if file.suffix in KINDS and split_named_by(file.relative_to(folder)))
+    files = [file for file in visible_files(folder, KINDS) if split_named_by(file.relative_to(folder), split)]
     if not files:
         raise missing
     return files_of_split(folder, files, split)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitdfq.common.errors import RecipeError
 from vitdfq.data.batches import batches, transform_of
+from vitdfq.data.class_names import Classes
 from vitdfq.data.labeled import Labeled, load_labeled
 from vitdfq.data.sources import has_train_split
 
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def unseen_images(model: Any, *, dataset: str, split: str, evaluated: int | None, count: int, block: int = 0) -> "Tensor":
+def unseen_images(
+    model: Any, *, dataset: str, split: str, evaluated: int | None, count: int, block: int = 0, **reading: Any
+) -> "Tensor":
     """Return images (count, 3, H, W), normalized for the model, on the CPU.
 
     They are the first of the split "train" if there is one, else the last of `split`. Block 1 holds the next `count` images
@@ -25,12 +28,13 @@ def unseen_images(model: Any, *, dataset: str, split: str, evaluated: int | None
         evaluated: number of its images that are evaluated, from the first; None: all.
         count: images to return.
         block: number of the block of `count` images.
+        reading: columns and the like, as in `load_labeled`: rows are in the order in which they are evaluated.
 
     Raises:
         RecipeError: there are fewer images that are not evaluated.
         InputError, AccessError: as `load_labeled`.
     """
-    labeled, first = _open(model, dataset, split, evaluated, count, block)
+    labeled, first = _open(model, dataset, split, evaluated, count, block, reading)
     rest = replace(labeled, source=replace(labeled.source, rows=labeled.source.rows.skip(first)))
     for images, _ in batches(rest, transform_of(model), batch_size=count, num_images=count):
         if len(images) == count:
@@ -38,14 +42,17 @@ def unseen_images(model: Any, *, dataset: str, split: str, evaluated: int | None
     raise _too_few(dataset, count, block)
 
 
-def _open(model: Any, dataset: str, split: str, evaluated: int | None, count: int, block: int) -> tuple[Labeled, int]:
+def _open(
+    model: Any, dataset: str, split: str, evaluated: int | None, count: int, block: int, reading: dict[str, Any]
+) -> tuple[Labeled, int]:
     """Return the rows, and the number of the first one to take."""
+    classes = Classes.of(model)
     if has_train_split(dataset, split):
         try:
-            return load_labeled(dataset, "train", model.num_classes), block * count
+            return load_labeled(dataset, "train", classes, **reading), block * count
         except RecipeError:  # a Hub set without one; any other error of the set is raised again below
             pass
-    labeled = load_labeled(dataset, split, model.num_classes)
+    labeled = load_labeled(dataset, split, classes, **reading)
     num_rows = labeled.num_rows
     if num_rows is None or evaluated is None or (first := num_rows - (block + 1) * count) < evaluated:
         raise _too_few(dataset, count, block)

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from vitdfq.common.files import write_text
-from vitdfq.evaluation import EvaluationOptions
+from vitdfq.evaluation import AUTO, EvaluationOptions
 from vitdfq.quantization.options import bits_name
 from vitdfq.runtime import distributed
 
@@ -23,6 +23,7 @@ class Measured:
     name: str
     split: str
     whole: bool
+    labeled: bool
 
 
 KNOWN = {  # name in a recipe -> Hub id, title, split on the Hub (None: the recipe's), images of the whole split
@@ -46,19 +47,20 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
         return
     source = config["vitdfq"]["model"]["pretrained_cfg"]
     model = recipe["model"]["name"]
-    measured = _measured(recipe["evaluate"], metrics["student"]["num_images"])
+    num_images = metrics["student"]["num_images"]
+    measured = None if num_images is None else _measured(recipe["evaluate"], num_images, metrics["student"]["top1"] is not None)
     changeable = model.startswith(("local-dir:", "zoo:"))  # a folder can hold a changed model under its old Hub id
     base_model = None if changeable else source.get("hf_hub_id")
     bits = bits_name(metrics["student"]["weight_bits"], metrics["student"]["activation_bits"])
     data = ModelCardData(
         model_name=metrics["recipe"],
-        eval_results=_results(metrics["student"], measured),
+        eval_results=_results(metrics["student"], measured) if measured and measured.labeled else None,
         license=source.get("license") or "other",
         library_name="vitdfq",
         pipeline_tag="image-classification",
         tags=["timm", "vision-transformer", "quantization", "post-training-quantization", "data-free", bits],
-        metrics=["accuracy"],
-        **({"datasets": [measured.hub_id]} if measured.hub_id else {}),
+        **({"metrics": ["accuracy"]} if measured and measured.labeled else {}),
+        **({"datasets": [measured.hub_id]} if measured and measured.hub_id else {}),
         **({"base_model": base_model.partition("@")[0], "base_model_relation": "quantized"} if base_model else {}),
     )
     repo = recipe.get("push", {}).get("repo", "owner/name")
@@ -75,16 +77,17 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
     write_text(folder / "README.md", str(card))
 
 
-def _measured(evaluate: dict[str, Any], num_images: int) -> Measured:
+def _measured(evaluate: dict[str, Any], num_images: int, labeled: bool) -> Measured:
     options = EvaluationOptions(**evaluate)
-    dataset, split = options.dataset, options.split
+    dataset, split = "imagenet-1k" if options.dataset == AUTO else str(options.dataset), options.split
     if dataset in KNOWN:
         hub_id, name, only_split, all_images = KNOWN[dataset]
-        return Measured(hub_id, name, only_split or split, whole=num_images == all_images)
+        return Measured(hub_id, name, only_split or split, num_images == all_images, labeled)
     whole = options.num_images is None
     if HUB_ID.fullmatch(dataset) and not Path(dataset).exists():
-        return Measured(dataset, dataset, split, whole)
-    return Measured(None, f"{Path(dataset).name}, a folder of labeled images", split, whole)
+        return Measured(dataset, dataset, split, whole, labeled)
+    kind = "labeled images" if labeled else "images without labels"
+    return Measured(None, f"{Path(dataset).name}, a folder of {kind}", split, whole, labeled)
 
 
 def _results(student: dict[str, Any], measured: Measured) -> list[EvalResult]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CALLS = ("model", "synthesize", "prepare", "quantize", "calibrate", "evaluate", "push")  # sections that are one call each
+OFF = (None, False, "none")  # as the section `evaluate`: a run without evaluation
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")  # a recipe's name is the name of a folder
 
 
@@ -45,7 +46,7 @@ class Recipe:
     prepare: dict[str, Any] = field(default_factory=dict)
     quantize: dict[str, Any] = field(default_factory=dict)
     calibrate: dict[str, Any] = field(default_factory=dict)
-    evaluate: dict[str, Any] = field(default_factory=dict)
+    evaluate: dict[str, Any] = field(default_factory=dict)  # null or none in a file: {"dataset": None}, no evaluation
     push: dict[str, Any] = field(default_factory=dict)  # without a repo nothing is published
     baselines: list[str] = field(default_factory=list)  # synthesis methods; a student is calibrated on the images of each
     also_bits: list[str] = field(default_factory=list)  # further bits: the same images and baselines, measured, not saved
@@ -120,6 +121,8 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     rename(document)
     check_plain(document)
     content = document.content
+    if "evaluate" in content and content["evaluate"] in OFF:
+        content["evaluate"] = {"dataset": None}
     if "extends" in content:
         document.fail(("extends",), "belongs in the recipe's file; --set changes the recipe after its bases were read")
     for known in fields(Recipe):

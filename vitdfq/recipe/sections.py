@@ -14,7 +14,7 @@ from vitdfq.calibration.calibrate import parse_steps
 from vitdfq.common.errors import InputError
 from vitdfq.common.lookup import lookup
 from vitdfq.data import check_dataset
-from vitdfq.evaluation import EvaluationOptions, evaluate
+from vitdfq.evaluation import AUTO, NONE, EvaluationOptions, evaluate
 from vitdfq.hub.publish import check_repo, push
 from vitdfq.models import load_teacher
 from vitdfq.models.build import known_architecture
@@ -104,7 +104,9 @@ def _check_calibration(steps: list[Any] | None = None, seed: int = 0) -> None:
 
 
 def _check_evaluation(**section: Any) -> None:
-    check_dataset(EvaluationOptions(**section).dataset)
+    dataset = EvaluationOptions(**section).dataset
+    if dataset not in (None, AUTO, NONE):
+        check_dataset(str(dataset))
 
 
 def _check_push(repo: str | None = None, **options: Any) -> None:

@@ -21,7 +21,11 @@ COLUMNS = {  # key in compare.json -> (heading of the column, digits)
     "synthesis_seconds": ("synthesis s", 1),
     "calibration_seconds": ("calibration s", 1),
 }
+WITH_LABELS = ("top1", "top5", "agreement", "logits_sqnr_db")  # of the table of a run
+WITHOUT_LABELS = ("agreement", "kl", "logits_sqnr_db")
+RUN_COLUMNS = COLUMNS | {"top5": ("top-5 %", 2)}
 TEACHER = "(teacher, float32)"
+NO_LABELS = "the images have no labels: agreement, KL and SQNR need none, top-1 does"
 
 
 def summarize(cells: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -45,7 +49,7 @@ def summarize(cells: Iterable[dict[str, Any]]) -> dict[str, Any]:
 def text_rows(content: dict[str, Any]) -> list[list[str]]:
     """The cells as text: headings, the teacher's row, then a row for each entry of `content["rows"]`."""
     rows = [["calibrated on", "n", *(heading for heading, _ in COLUMNS.values())]]
-    rows.append([TEACHER, "", "", f"{content['teacher']['top1']:.2f}", *[""] * (len(COLUMNS) - 2)])
+    rows.append([TEACHER, "", "", format_number(content["teacher"]["top1"], None, 2), *[""] * (len(COLUMNS) - 2)])
     for row in content["rows"]:
         numbers = [format_number(row["mean"][key], row["sd"][key], digits) for key, (_, digits) in COLUMNS.items()]
         rows.append([row["title"], str(row["n"]), *numbers])
@@ -71,6 +75,8 @@ def notes(content: dict[str, Any]) -> str:
     lines = ["mean ± standard deviation over n seeds" if len(content["seeds"]) > 1 else "one seed: no spread is known"]
     if any(row["uses_data"] for row in content["rows"]):
         lines.append("the row of real images uses data (without labels, never evaluated): a reference, not a data-free result")
+    if content["teacher"]["top1"] is None:
+        lines.append(NO_LABELS)
     lines += [f"{row['title']} failed: {row['error']}" for row in content["rows"] if row["error"]]
     return "\n".join(lines)
 
@@ -94,20 +100,24 @@ def summary_table(metrics: dict[str, Any]) -> Table:
     student, size = metrics["student"], metrics["size"]
     bits = bits_name(student["weight_bits"], student["activation_bits"])
     method, also = metrics["synthesis"]["method"], metrics.get("also_bits", {})
-    heading = f"{metrics['teacher']['name']} on {metrics['teacher']['num_images']:,} images, seed {metrics['seed']}"
+    teacher, num_images = metrics["teacher"], metrics["teacher"]["num_images"]
+    on = "not evaluated" if num_images is None else f"on {num_images:,} images{' without labels' * (teacher['top1'] is None)}"
+    heading = f"{teacher['name']} {on}, seed {metrics['seed']}"
     table = Table(title=heading)
     table.add_column("bits")
     table.add_column("calibrated on")
-    for column in ("top-1 %", "top-5 %", "agreement %", "logits SQNR dB", "MB"):
-        table.add_column(column, justify="right")
+    scores = () if num_images is None else WITHOUT_LABELS if teacher["top1"] is None else WITH_LABELS
+    for heading in (*(RUN_COLUMNS[key][0] for key in scores), "MB"):
+        table.add_column(heading, justify="right")
 
     def add(bits: str, title: str, row: dict[str, Any], num_bytes: int | None) -> None:
-        numbers = [row.get(key) for key in ("top1", "top5", "agreement", "logits_sqnr_db")]
-        numbers.append(None if num_bytes is None else num_bytes / 1e6)
-        table.add_row(bits, title, *("" if number is None else f"{number:.2f}" for number in numbers))
+        numbers = [format_number(row.get(key), None, RUN_COLUMNS[key][1]) for key in scores]
+        table.add_row(bits, title, *numbers, format_number(None if num_bytes is None else num_bytes / 1e6, None, 2))
 
     add("float32", "(teacher)", metrics["teacher"], size["float_bytes"])
     by_bits = {bits: {"student": student, "baselines": metrics["baselines"]}} | also
+    if num_images is None:  # baselines and other bits are made for their scores
+        by_bits = {bits: {"student": student, "baselines": {}}}
     for name, rows in by_bits.items():
         packed = size["packed_bytes"] if name == bits else None  # students at other bits are not saved
         for title, row in [(method, rows["student"]), *rows["baselines"].items()]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitdfq.common.errors import one_line
+from vitdfq.common.errors import RecipeError, one_line
 from vitdfq.common.files import fingerprint, write_text
 from vitdfq.common.version import __version__
 from vitdfq.data import unseen_images
@@ -78,7 +78,8 @@ def _run_comparison(table: "ComparisonTable", recipes: list[Recipe], rows: list[
     if distributed.is_main():
         write_text(folder / "compare.json", json.dumps(content, indent=2) + "\n")
         write_text(folder / "compare.md", tables.markdown(content))
-    charts = {key: tables.COLUMNS[key][0] for key in CHARTS}
+    measured = {key for row in content["rows"] for key, value in row["mean"].items() if value is not None}
+    charts = {key: tables.COLUMNS[key][0] for key in CHARTS if key in measured}
     draw = lambda path: plot_comparison(content["rows"], charts, tables.title(content), content["teacher"], path)  # noqa: E731
     table.draw("compare.png", {"content": mark_hash(fingerprint(content))}, draw)
     return content
@@ -92,7 +93,10 @@ class ComparisonTable:
     options: Comparison
 
     def __post_init__(self) -> None:
-        self.teacher: Predictions = self.stages.predict_teacher()  # first: data that cannot be read must not cost a synthesis
+        teacher = self.stages.predict_teacher()  # first: data that cannot be read must not cost a synthesis
+        if teacher is None:
+            raise RecipeError(f"compare: {self.stages.recipe.evaluation.why_none(self.stages.teacher)}")
+        self.teacher: Predictions = teacher
 
     @property
     def seeds(self) -> list[int]:
@@ -132,8 +136,8 @@ class ComparisonTable:
         They come from the recipe's data set. No image of them is evaluated, and none is used for two seeds.
         """
         options = self.stages.recipe.evaluation
-        selection = {"dataset": options.dataset, "split": options.split, "evaluated": options.num_images}
-        selection |= {"count": self.options.real_images, "block": index}
+        selection: dict[str, Any] = {"dataset": options.dataset_of(self.stages.teacher), "split": options.split}
+        selection |= {"evaluated": options.num_images, "count": self.options.real_images, "block": index} | options.reading
 
         def make(run: SharedRun) -> Tensors:
             with errors_of_section("compare.real_images"):

@@ -10,7 +10,7 @@ from typing import Any
 from vitdfq.calibration.calibrate import check_steps
 from vitdfq.checkpoint import save_load
 from vitdfq.common.files import write_text
-from vitdfq.evaluation import evaluate
+from vitdfq.evaluation import UnlabeledError, evaluate
 from vitdfq.hub import model_card, publish, retry
 from vitdfq.models import load_teacher
 from vitdfq.preparation import prepare
@@ -58,7 +58,8 @@ def _run_stages(stages: RunStages, until: str) -> dict[str, Any]:
     if until == "metrics":
         if recipe.push:
             distributed.from_main(retry.check_token)
-        stages.predict_teacher()  # first: data that cannot be read must not cost a synthesis
+        if stages.predict_teacher() is None:  # first: data that cannot be read must not cost a synthesis
+            logger.info(f"{recipe.evaluation.why_none(teacher)}; the run goes on without evaluation")
     images, synthesis = stages.make_images(recipe.synthesize)
     if distributed.is_main():
         image_grid.save_grid(teacher, images, folder / "reports" / "synthetic_grid.png")
@@ -107,7 +108,15 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
 
 
 def evaluate_run(folder: str | Path, overrides: list[str]) -> dict[str, Any]:
-    """Load the checkpoint in `folder` and evaluate it with the section `evaluate` of its recipe, changed by `overrides`."""
+    """Load the checkpoint in `folder` and evaluate it with the section `evaluate` of its recipe, changed by `overrides`.
+
+    Its teacher is loaded if the images have no labels: agreement needs none.
+    """
     student = save_load.load(folder).to(distributed.start())
     recipe = load_recipe(Path(folder) / "recipe.yaml", overrides)
-    return evaluate(student, **recipe.evaluate, run=SharedRun())
+    try:
+        return evaluate(student, **recipe.evaluate, run=SharedRun())
+    except UnlabeledError:
+        logger.info("no labels: the student is compared with its teacher")
+        teacher = load_teacher(**recipe.model).to(distributed.start())
+        return evaluate(student, teacher=teacher, **recipe.evaluate, run=SharedRun())
