@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from vitdfq.common.gradients import with_gradients
 from vitdfq.models import require_float
 from vitdfq.models.attention import MatMul
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite
@@ -18,6 +19,7 @@ from vitdfq.quantization.quantizers.uniform import weight_shape
 from vitdfq.quantization.role_check import check_layer, check_product
 
 
+@with_gradients
 def quantize(
     model: nn.Module,
     *,
