@@ -14,6 +14,7 @@ from vitdfq.common.batch_size import AdaptiveBatchSize
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.common.options import build_options, takes_options
 from vitdfq.data import batches, load_labeled, transform_of
+from vitdfq.models import require_ready, unwrapped
 from vitdfq.runtime.run import Progress, Run
 from vitdfq.training.trainable import divergence
 
@@ -133,13 +134,14 @@ def score(predictions: Predictions, teacher_logits: Tensor | None = None) -> dic
 @torch.inference_mode()
 def _predict(models: list[nn.Module], options: EvaluationOptions, run: Run) -> list[Predictions]:
     """One pass over the images for all models, which share the first one's transform and device."""
-    if any(model.training for model in models):
-        raise ValueError("the model is in training mode: call model.eval() first")
+    for model in models:
+        require_ready(model, "evaluate")
+    plain = unwrapped(models[0])  # a compiled model runs as it is; its description is the model's inside
     dataset = options.dataset
     if options.num_workers is None:
         options = replace(options, num_workers=0 if dataset.startswith("zoo:") else min(8, os.cpu_count() or 1))
     device = next((parameter.device for parameter in models[0].parameters()), torch.device("cpu"))
-    labeled = load_labeled(dataset, options.split, _num_classes(models[0]), options.streaming)
+    labeled = load_labeled(dataset, options.split, _num_classes(plain), options.streaming)
     count = _image_count(dataset, labeled.num_rows, options.num_images)
     size = BATCHES_IN_SHARD * options.batch_size
     ranges = [range(first, min(first + size, count)) for first in range(0, count, size)]
@@ -148,7 +150,7 @@ def _predict(models: list[nn.Module], options: EvaluationOptions, run: Run) -> l
     firsts = {shards[name].start for name in shards_here}
     read = batches(
         labeled,
-        transform_of(models[0]),
+        transform_of(plain),
         batch_size=options.batch_size,
         num_images=count,
         wanted=lambda row: row // size * size in firsts,

@@ -11,7 +11,7 @@ from vitdfq.common.gradients import with_gradients
 from vitdfq.common.lookup import lookup
 from vitdfq.common.options import build_options
 from vitdfq.models import checked_images, require_float, require_student
-from vitdfq.quantization.fitted import require_fitted
+from vitdfq.quantization.fitted import allow, require_fitted
 from vitdfq.quantization.modules import bits_of, put_weight_on_grid, take_weight_off_grid, weighted_modules
 from vitdfq.runtime.run import Run
 
@@ -81,6 +81,7 @@ def calibrate(
         run.checkpoint(title, state)
         parts.forget()
     require_fitted(student, "calibrate", "steps lack observe")
+    allow(student)
     for module in weighted_modules(student):
         put_weight_on_grid(module)
     return student
@@ -90,11 +91,15 @@ def _require_its_teacher(student: Any, teacher: Any) -> None:
     """Raise ValueError when the teacher is not the float model that the student was made from, by their descriptions."""
     require_float(teacher, "calibrate")
     made_of, given = student.vitdfq, teacher.vitdfq
-    if made_of["model"] != given["model"]:
-        raise ValueError(f"the student is of {made_of['model']['name']}, the teacher is {given['model']['name']} or built otherwise")
+    if any(made_of["model"][key] != given["model"][key] for key in ("model_args", "num_classes")):
+        raise ValueError(
+            f"the student is of {made_of['model']['name']}, the teacher is {given['model']['name']} or built otherwise"
+        )
     steps, others = (record.get("prepare", {}).get("steps", []) for record in (made_of, given))
     if steps != others:
-        raise ValueError(f"the student was made from a model prepared by {steps}, the teacher is prepared by {others}: pass that model")
+        raise ValueError(
+            f"the student was made from a model prepared by {steps}, the teacher is prepared by {others}: pass that model"
+        )
 
 
 def _resume(student: nn.Module, planned: Sequence[PlannedStep], run: Run) -> int:

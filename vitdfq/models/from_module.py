@@ -12,7 +12,7 @@ from vitdfq.common.errors import one_line
 from vitdfq.common.safetensors_io import not_finite
 from vitdfq.models.attention import OpenedSite, has_hooks
 from vitdfq.models.build import ORIGIN, create, finish, full_name, known_architecture
-from vitdfq.models.families import image_size, open_model
+from vitdfq.models.families import family_of, image_size, open_model
 from vitdfq.models.same_model import INACTIVE, first_difference
 from vitdfq.models.wrappers import unwrapped
 
@@ -30,8 +30,8 @@ def from_module(module: nn.Module, overrides: dict[str, Any]) -> nn.Module:
     (each gets its own), parametrizations (their current weights are taken), precision (float32 holds half precision exactly).
 
     Raises:
-        ValueError: it is not built with timm, is quantized or prepared, has weights that are missing or not finite, or was changed
-            in a way that weights cannot express.
+        ValueError: it is not built with timm, is of no supported family, is quantized or prepared, has weights that are missing
+            or not finite, or was changed in a way that weights cannot express.
     """
     module = unwrapped(module)
     kind = type(module).__name__
@@ -40,6 +40,7 @@ def from_module(module: nn.Module, overrides: dict[str, Any]) -> nn.Module:
     record = getattr(module, "vitdfq", {})
     if "quantize" in record or "integer" in record or record.get("prepare", {}).get("steps"):
         raise ValueError(f"load_teacher takes a timm model; this {kind} is quantized or prepared already")
+    family_of(module)  # first: what no family opens is refused for this reason
     name, device = full_name(module.pretrained_cfg), _require_weights(module)
     remembered = record.get("model", {}).get("model_args", getattr(module, "_model_args", {}))
     heads = linear_heads(module)
@@ -147,7 +148,9 @@ def _require_weights(module: nn.Module) -> torch.device:
     if any(device.type == "meta" for device in devices):
         raise ValueError(f"this {type(module).__name__} has no weights: it is on the meta device")
     if len(devices) > 1:
-        raise ValueError(f"this {type(module).__name__} is spread over {', '.join(sorted(map(str, devices)))}: move it to one device")
+        raise ValueError(
+            f"this {type(module).__name__} is spread over {', '.join(sorted(map(str, devices)))}: move it to one device"
+        )
     if name := not_finite(module):
         raise ValueError(f"{name} of this {type(module).__name__} is not finite")
     return devices.pop()

@@ -1,6 +1,6 @@
 """Whether a module computes what timm's does with the same weights, by its parts: what a checkpoint cannot hold is named."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import timm.layers
@@ -14,29 +14,31 @@ INACTIVE = (  # the identity in eval mode: which of them a module has does not m
 FOR_TRAINING = {"training", "distilled_training", "grad_checkpointing", "weight_init_mode", "momentum"}
 FOR_SPEED = {"fused_attn"}
 IGNORED = FOR_TRAINING | FOR_SPEED | {"num_classes"}  # the classifier's own size is compared
+ITSELF = "the module itself"
 PLAIN = bool | int | float | str | tuple | None
 
 
-def first_difference(module: nn.Module, expected: nn.Module, stand_ins: Mapping[str, nn.Module] | None = None) -> str | None:
+def first_difference(
+    module: nn.Module, expected: nn.Module, stand_ins: Mapping[str, nn.Module] | None = None, *, besides: Collection[str] = ()
+) -> str | None:
     """Return the first difference of a module from `expected`, in words, or None.
 
-    Compared are submodules, their types and settings, names and shapes of parameters and buffers, values of buffers that are in no
-    `state_dict`, and functions that were replaced. Drop rates, hooks and other weights are no difference.
+    Compared are submodules, their types and settings, names and shapes of parameters and buffers, values of buffers that are in
+    no `state_dict`, and functions that were replaced. Drop rates, hooks and other weights are no difference.
 
     Args:
         module: any module; a parametrized layer counts as the layer.
         expected: freshly built.
         stand_ins: name of a submodule -> what is compared in its place.
+        besides: names of settings that may differ.
     """
     parts, needed = parts_of(module, stand_ins or {}), parts_of(expected, {})
     for name, part in needed.items():
         if name not in parts:
             return f"it has no {name}"
-        if difference := _part_difference(name or "the module itself", parts[name], part):
+        if difference := _part_difference(name or ITSELF, parts[name], part, IGNORED.union(besides)):
             return difference
     extra = [name for name in parts if name not in needed and "parametrizations" not in name.split(".")]
-    inside_inactive = [name for name in extra if isinstance(parts.get(name.rpartition(".")[0]), INACTIVE)]
-    extra = [name for name in extra if name not in inside_inactive]
     return f"{extra[0]} ({type(parts[extra[0]]).__name__}) is not part of it" if extra else None
 
 
@@ -49,7 +51,7 @@ def parts_of(module: nn.Module, stand_ins: Mapping[str, nn.Module]) -> dict[str,
     return parts
 
 
-def _part_difference(name: str, part: nn.Module, expected: nn.Module) -> str | None:
+def _part_difference(name: str, part: nn.Module, expected: nn.Module, ignored: Collection[str]) -> str | None:
     if "forward" in vars(part):
         return f"{name} has a forward of its own, set after it was built"
     if isinstance(part, INACTIVE) and isinstance(expected, INACTIVE):
@@ -59,17 +61,18 @@ def _part_difference(name: str, part: nn.Module, expected: nn.Module) -> str | N
         qualified = kind.__name__ == wanted.__name__
         return f"{name} is {_kind(part, kind, qualified)}, not {_kind(expected, wanted, qualified)}"
     for key, value in vars(expected).items():
-        if key.startswith("_") or key in IGNORED or key.endswith(("drop_rate", "drop_prob")) or not isinstance(value, PLAIN):
+        if key.startswith("_") or key in ignored or key.endswith(("drop_rate", "drop_prob")) or not isinstance(value, PLAIN):
             continue
         given = getattr(part, key, None)
         if isinstance(given, PLAIN) and given != value:
-            return f"{name}.{key} is {given!r}, not {value!r}"
+            key = key if name == ITSELF else f"{name}.{key}"
+            return f"{key} is {given!r}, not {value!r}"
     return _tensor_difference(name, part, expected)
 
 
 def _tensor_difference(name: str, part: nn.Module, expected: nn.Module) -> str | None:
     """The difference of the tensors that a part holds itself; a missing bias is one of zeros."""
-    prefix = "" if name == "the module itself" else f"{name}."
+    prefix = "" if name == ITSELF else f"{name}."
     for key, value in [*expected.named_parameters(recurse=False), *expected.named_buffers(recurse=False)]:
         given: Any = getattr(part, key, None)
         if given is None and key == "bias" and isinstance(part, nn.Linear):

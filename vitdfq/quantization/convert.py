@@ -10,6 +10,7 @@ from torch import nn
 from vitdfq.common.gradients import with_gradients
 from vitdfq.models import require_float
 from vitdfq.models.attention import MatMul
+from vitdfq.quantization.fitted import refuse_until_fitted
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite
 from vitdfq.quantization.options import Grid, Roles
 from vitdfq.quantization.policy import DEFAULT_BITS, DEFAULT_POLICY, Places, matches, resolve
@@ -71,6 +72,7 @@ def quantize(
                 site = _quantized_layer(module, roles, reads_gelu=name in places.gelu)
         student.set_submodule(name, site)
     student.vitdfq["quantize"] = deepcopy(record)  # later changes of the caller's mappings do not reach it
+    refuse_until_fitted(student)
     return student.to(next(model.parameters()).device)  # quantizers are built on the CPU
 
 
