@@ -11,8 +11,8 @@ from vitdfq.models import require_float
 BARE = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2, "num_classes": 5}
 FLOAT = {
     "synthesize": lambda model: vitdfq.synthesize(model, method="noise", num_images=1),
-    "prepare": vitdfq.prepare,
-    "quantize": vitdfq.quantize,
+    "prepare": lambda model: vitdfq.prepare(model),
+    "quantize": lambda model: vitdfq.quantize(model),
 }
 STUDENT = {
     "calibrate": lambda model: vitdfq.calibrate(model, model, torch.zeros(1, 3, 32, 32)),
@@ -76,3 +76,15 @@ def test_a_teacher_of_another_structure(tiny_vit, images):
 
 def test_every_public_function_is_listed_for_completion():
     assert {"load_teacher", "synthesize", "prepare", "quantize", "calibrate", "save", "load"} <= set(dir(vitdfq))
+
+
+@pytest.mark.parametrize("name", ["prepare", "quantize"])
+def test_a_teacher_that_was_changed_since_it_was_loaded(name, tiny_vit):
+    tiny_vit.blocks[1].mlp.act = nn.ReLU()
+    with pytest.warns(UserWarning, match=f"{name}: .*blocks.1.mlp.act is ReLU, not GELU.: its student cannot be saved") as caught:
+        FLOAT[name](tiny_vit)
+    assert caught[0].filename == __file__
+
+
+def test_another_precision_is_no_change(tiny_vit):
+    assert vitdfq.quantize(tiny_vit.double()).head.weight.dtype == torch.float64

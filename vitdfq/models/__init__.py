@@ -23,7 +23,7 @@ from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections
 from vitdfq.models.images import checked_images
 from vitdfq.models.load import load_teacher, structure
 from vitdfq.models.record import record
-from vitdfq.models.require import require_float, require_ready, require_student
+from vitdfq.models.require import require_float, require_ready, require_student, warn_if_changed
 from vitdfq.models.wrappers import unwrapped
 
 __all__ = [
@@ -58,4 +58,5 @@ __all__ = [
     "units",
     "untouched",
     "unwrapped",
+    "warn_if_changed",
 ]

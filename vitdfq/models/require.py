@@ -1,8 +1,13 @@
 """Checks of the model that a public function receives, each with one line that says what to pass instead."""
 
+import warnings
+from typing import Any
+
 import torch
 from torch import nn
 
+from vitdfq.models.build import build
+from vitdfq.models.same_model import first_difference
 from vitdfq.models.wrappers import require_unwrapped
 
 HALF = (torch.float16, torch.bfloat16)
@@ -17,6 +22,20 @@ def require_float(model: nn.Module, verb: str) -> None:
     if "quantize" in record or "integer" in record:
         raise ValueError(f"{verb} takes a float model; this {kind} is quantized already")
     require_ready(model, verb)
+
+
+def warn_if_changed(model: Any, verb: str) -> None:
+    """Warn when parts of a teacher were changed since `load_teacher`: its student works, and `save` will refuse it.
+
+    A prepared model has other parts; it is compared when its student is saved.
+    """
+    if model.vitdfq.get("prepare", {}).get("steps"):
+        return
+    with torch.device("meta"):
+        expected = build(model.vitdfq)
+    if difference := first_difference(model, expected):
+        changed = f"{verb}: this {type(model).__name__} is not as load_teacher returned it ({difference})"
+        warnings.warn(f"{changed}: its student cannot be saved", stacklevel=4)  # of the caller of `verb`, which is decorated
 
 
 def require_student(model: nn.Module, verb: str) -> None:

@@ -64,7 +64,7 @@ def _part_difference(name: str, part: nn.Module, expected: nn.Module, ignored: C
         if key.startswith("_") or key in ignored or key.endswith(("drop_rate", "drop_prob")) or not isinstance(value, PLAIN):
             continue
         given = getattr(part, key, None)
-        if isinstance(given, PLAIN) and given != value:
+        if isinstance(given, PLAIN) and given != value and given == given:  # NaN is no difference
             key = key if name == ITSELF else f"{name}.{key}"
             return f"{key} is {given!r}, not {value!r}"
     return _tensor_difference(name, part, expected)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from vitdfq.common.gradients import with_gradients
-from vitdfq.models import require_float
+from vitdfq.models import require_float, warn_if_changed
 from vitdfq.models.attention import MatMul
 from vitdfq.quantization.fitted import refuse_until_fitted
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite
@@ -54,6 +54,7 @@ def quantize(
             outside 2..8; a glob that matches no site; options that do not go together, with the site.
     """
     require_float(model, "quantize")
+    warn_if_changed(model, "quantize")
     changes = {"weight": weight, "activation": activation, "gelu": gelu, "softmax": softmax}
     record = {"bits": bits, "policy": policy, **changes, "overrides": overrides or {}}
     choice = resolve(record)
