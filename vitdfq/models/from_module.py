@@ -35,13 +35,14 @@ def from_module(module: nn.Module, overrides: dict[str, Any]) -> nn.Module:
     """
     module = unwrapped(module)
     kind = type(module).__name__
-    if not (getattr(module, "pretrained_cfg", None) or {}).get("architecture"):
+    pretrained_cfg: Any = getattr(module, "pretrained_cfg", None) or {}
+    if not pretrained_cfg.get("architecture"):
         raise ValueError(f"{kind} was not built with timm.create_model, so it cannot be built again")
     record = getattr(module, "vitdfq", {})
     if "quantize" in record or "integer" in record or record.get("prepare", {}).get("steps"):
         raise ValueError(f"load_teacher takes a timm model; this {kind} is quantized or prepared already")
     family_of(module)  # first: what no family opens is refused for this reason
-    name, device = full_name(module.pretrained_cfg), _require_weights(module)
+    name, device = full_name(pretrained_cfg), _require_weights(module)
     remembered = record.get("model", {}).get("model_args", getattr(module, "_model_args", {}))
     heads = linear_heads(module)
     num_classes = _num_classes(module)
@@ -144,7 +145,11 @@ def _require_weights(module: nn.Module) -> torch.device:
     Raises:
         ValueError: they are on the meta device or on several devices, or not finite.
     """
-    devices = {value.device for value in module.state_dict().values()}
+    state: dict[str, Any] = module.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):  # torch's own quantized layers
+            raise ValueError(f"{name} of this {type(module).__name__} is no tensor; load_teacher takes float models")
+    devices = {value.device for value in state.values()}
     if any(device.type == "meta" for device in devices):
         raise ValueError(f"this {type(module).__name__} has no weights: it is on the meta device")
     if len(devices) > 1:
@@ -157,11 +162,13 @@ def _require_weights(module: nn.Module) -> torch.device:
 
 
 def _copy(module: nn.Module) -> nn.Module:
+    """A copy in float32 and eval mode. Weights that a hook computes have a history, which torch does not copy."""
+    values = [value for part in module.modules() for value in vars(part).values()]
+    memo: dict[int, Any] = {id(value): value.detach() for value in values if isinstance(value, Tensor) and not value.is_leaf}
     try:
-        return copy.deepcopy(module).float().eval()
+        return copy.deepcopy(module, memo).float().eval()
     except Exception as error:  # of any type, from whatever hangs on the module
-        norm = "remove weight_norm and the like first (torch.nn.utils.remove_weight_norm)"
-        raise ValueError(f"this {type(module).__name__} cannot be copied ({one_line(error)}); {norm}") from error
+        raise ValueError(f"this {type(module).__name__} cannot be copied: {one_line(error)}") from error
 
 
 def _state(module: nn.Module, needed: Mapping[str, Tensor], heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:

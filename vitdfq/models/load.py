@@ -30,7 +30,8 @@ def load_teacher(
 
     Args:
         name: `architecture[.tag]`, `hf-hub:owner/repo[@revision]`, `local-dir:PATH`, `zoo:NAME`, or a model built with
-            timm (which is copied and stays as it is).
+            timm, which stays as it is: in any mode and precision, within DataParallel or torch.compile, with tied weights, after
+            `reset_classifier`, or with another Linear (and dropout) as classifier. See `from_module`.
         pretrained: False leaves a named model at timm's random initialization.
         cache_dir: the hub's cache, if not the usual one.
         timm_kwargs: keyword arguments of `timm.create_model` that shape the model, such as `img_size`; for a module
@@ -39,10 +40,12 @@ def load_teacher(
     Returns:
         timm's model, which maps normalized images (B, 3, H, W) of `image_size(model)` to logits (B, classes). Each attention has
         the submodules `qk`, `softmax` and `av`; the `state_dict` is timm's. `model.vitdfq` describes the structure in JSON
-        values. A module stays on its device, everything else is loaded on the CPU.
+        values. Half precision becomes float32, which holds it exactly. A module stays on its device, everything else is loaded
+        on the CPU.
 
     Raises:
-        ValueError: unknown name, a family that is not supported, arguments that do not fit, no classifier, no RGB images.
+        ValueError: unknown name, a family that is not supported, arguments that do not fit, no classifier, no RGB images; a
+            module without weights, with weights that are not finite, or changed in a way that no checkpoint can hold.
         InputError: a folder or file is missing, damaged, or a pickle (never opened), or the weights do not fit or are not finite.
         AccessError: the weights cannot be reached and are not in the hub's cache.
     """

@@ -6,6 +6,11 @@ from typing import Any
 import timm.layers
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from vitdfq.models.wrappers import wrapper_of
 
 INACTIVE = (  # the identity in eval mode: which of them a module has does not matter
     *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
@@ -52,12 +57,14 @@ def parts_of(module: nn.Module, stand_ins: Mapping[str, nn.Module]) -> dict[str,
 
 
 def _part_difference(name: str, part: nn.Module, expected: nn.Module, ignored: Collection[str]) -> str | None:
+    if held := wrapper_of(part):
+        return f"{name} is wrapped by {held[1]}: put its .{held[0]} in its place"
     if "forward" in vars(part):
         return f"{name} has a forward of its own, set after it was built"
     if isinstance(part, INACTIVE) and isinstance(expected, INACTIVE):
         return None
     kind, wanted = type_before_parametrizations(part), type(expected)
-    if kind is not wanted:
+    if kind is not wanted and not _is_its_base(kind, wanted):
         qualified = kind.__name__ == wanted.__name__
         return f"{name} is {_kind(part, kind, qualified)}, not {_kind(expected, wanted, qualified)}"
     for key, value in vars(expected).items():
@@ -84,15 +91,20 @@ def _tensor_difference(name: str, part: nn.Module, expected: nn.Module) -> str |
             return f"{prefix}{key}, a buffer that is not in the state_dict, has other values"
     tensors = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
     extra = [key for key, _ in tensors if not hasattr(expected, key)]
-    if extra and not _has_weight_norm(part):
+    if extra and not _computes_weight(part):
         return f"{prefix}{extra[0]} is not part of it"
     absent = [key for key, value in tensors if getattr(expected, key, value) is None]
     return f"{prefix}{absent[0]} is not part of it" if absent else None
 
 
-def _has_weight_norm(part: nn.Module) -> bool:
-    """Whether `torch.nn.utils.weight_norm` or `spectral_norm` of the old kind computes the weight before each pass."""
-    return any(type(hook).__name__ in ("WeightNorm", "SpectralNorm") for hook in part._forward_pre_hooks.values())
+def _is_its_base(kind: type, wanted: type) -> bool:
+    """Whether torch's class stands in place of timm's that is made from it, such as LayerNorm."""
+    return issubclass(wanted, kind) and kind.__module__.startswith("torch.") and kind is not nn.Module
+
+
+def _computes_weight(part: nn.Module) -> bool:
+    """Whether weight or spectral norm of the old kind, or pruning, computes the weight from other tensors before each pass."""
+    return any(isinstance(hook, WeightNorm | SpectralNorm | BasePruningMethod) for hook in part._forward_pre_hooks.values())
 
 
 def _kind(part: nn.Module, kind: type, qualified: bool) -> str:

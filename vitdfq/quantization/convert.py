@@ -34,7 +34,7 @@ def quantize(
 ) -> nn.Module:
     """Return a copy of `model` with a quantizer at every weight, linear input and attention operand; `model` is not changed.
 
-    A Linear or Conv2d without bias gets one of zeros in the copy.
+    A Linear or Conv2d without bias gets one of zeros in the copy. Until it is calibrated, a pass of the copy raises ValueError.
 
     Args:
         model: a model that `load_teacher` or `prepare` returned.
