@@ -135,7 +135,7 @@ def score(predictions: Predictions, teacher_logits: Tensor | None = None) -> dic
 def _predict(models: list[nn.Module], options: EvaluationOptions, run: Run) -> list[Predictions]:
     """One pass over the images for all models, which share the first one's transform and device."""
     for model in models:
-        require_ready(model, "evaluate")
+        require_ready(unwrapped(model), "evaluate")
     plain = unwrapped(models[0])  # a compiled model runs as it is; its description is the model's inside
     dataset = options.dataset
     if options.num_workers is None:

@@ -88,3 +88,12 @@ def test_a_teacher_that_was_changed_since_it_was_loaded(name, tiny_vit):
 
 def test_another_precision_is_no_change(tiny_vit):
     assert vitdfq.quantize(tiny_vit.double()).head.weight.dtype == torch.float64
+
+
+FOLDERS = {"load": lambda model: vitdfq.load(model), "push": lambda model: vitdfq.push(model, "owner/name")}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_model_where_a_folder_is_expected(name, tiny_vit):
+    with pytest.raises(ValueError, match="folder .*, not a VisionTransformer"):
+        FOLDERS[name](tiny_vit)

@@ -3,6 +3,7 @@
 Format 3 names and packs tensors as compressed-tensors does, see `state_dict.py`; formats 1 and 2 are still read.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,8 @@ def describe(source: str | Path) -> dict[str, Any]:
 
 def local_folder(source: str | Path) -> Path:
     """The folder itself, or a Hub repository's in the cache."""
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"a checkpoint is a folder or a Hub repository id, not a {type(source).__name__}")
     try:
         exists = Path(source).exists()
     except (OSError, ValueError):  # too long for a path, or a NUL in it

@@ -47,4 +47,4 @@ def _refuse_unfitted(student: nn.Module, args: Any, logits: Tensor) -> None:
     if is_fitted(student):
         allow(student)
     elif not logits.isfinite().all():
-        require_fitted(student, "this student", "it gives NaN: calibrate(student, teacher, images) comes first")
+        require_fitted(student, "this student is not calibrated", "call calibrate(student, teacher, images) first")
