@@ -95,5 +95,5 @@ FOLDERS = {"load": lambda model: vitdfq.load(model), "push": lambda model: vitdf
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_model_where_a_folder_is_expected(name, tiny_vit):
-    with pytest.raises(ValueError, match="folder .*, not a VisionTransformer"):
+    with pytest.raises(ValueError, match=r"folder .*, not a VisionTransformer"):
         FOLDERS[name](tiny_vit)
