@@ -13,6 +13,8 @@ from torch import nn
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.data import batches, load_labeled
 from vitdfq.evaluation import EvaluationOptions, Predictions, evaluate, predict, score
+from vitdfq.models import load_teacher
+from vitdfq.quantization import quantize
 from vitdfq.runtime import progress
 from vitdfq.runtime.partial_results import PartialResults
 from vitdfq.runtime.shared_run import SharedRun
@@ -225,3 +227,16 @@ def test_progress_shows_running_top1(folder, monkeypatch, caplog):
 def test_from_python_nothing_is_printed(folder, capsys):
     evaluate(Reader(), dataset=folder, batch_size=3)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.integration
+def test_a_model_in_a_wrapper_runs_in_it_and_half_precision_is_named():
+    teacher = load_teacher("zoo:vit")
+    options = {"dataset": "zoo:fashion-mnist", "split": "test", "num_images": 4}
+    expected = evaluate(teacher, teacher=teacher, **options)
+    for wrapper in (torch.compile(teacher, backend="eager"), torch.nn.DataParallel(teacher)):
+        assert evaluate(wrapper, teacher=wrapper, **options) == expected
+    with pytest.raises(ValueError, match=r"evaluate works in float32; .* call model.float\(\) first"):
+        evaluate(teacher.half(), **options)
+    with pytest.raises(ValueError, match="this student is not calibrated"):
+        evaluate(quantize(load_teacher("zoo:vit")), **options)

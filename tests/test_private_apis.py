@@ -26,8 +26,9 @@ ATTRIBUTES = {  # attribute of objects -> (one that must have it, the rooms that
     "_apply": (nn.Module(), {"quantization"}),  # overridden
     "_backward_hooks": (nn.Module(), {"models"}),
     "_backward_pre_hooks": (nn.Module(), {"models"}),
-    "_forward_hooks": (nn.Module(), {"models", "synthesis"}),
+    "_forward_hooks": (nn.Module(), {"models", "quantization", "synthesis"}),
     "_forward_pre_hooks": (nn.Module(), {"models"}),
+    "_non_persistent_buffers_set": (nn.Module(), {"models"}),
     "_pos_embed": (timm.models.VisionTransformer, {"models"}),
     "_resolve_features": (IterableDataset, {"data"}),
 }

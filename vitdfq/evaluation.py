@@ -16,6 +16,7 @@ from vitdfq.common.batch_size import AdaptiveBatchSize
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.common.options import build_options, takes_options
 from vitdfq.data import NO_LABEL, Classes, batches, check_split, load_labeled, transform_of
+from vitdfq.models import require_ready, unwrapped
 from vitdfq.runtime.run import Progress, Run
 from vitdfq.training.trainable import divergence
 
@@ -173,11 +174,12 @@ class UnlabeledError(RecipeError):
 @torch.inference_mode()
 def _predict(models: list[nn.Module], options: EvaluationOptions, run: Run, needs_labels: bool = False) -> list[Predictions]:
     """One pass over the images for all models, which share the first one's transform and device."""
-    if any(model.training for model in models):
-        raise ValueError("the model is in training mode: call model.eval() first")
-    classes, dataset = Classes.of(models[0]), options.dataset_of(models[0])
+    for model in models:
+        require_ready(unwrapped(model), "evaluate")
+    plain = unwrapped(models[0])  # a compiled model runs as it is; its description is the model's inside
+    classes, dataset = Classes.of(plain), options.dataset_of(plain)
     if dataset is None:
-        raise RecipeError(options.why_none(models[0]))
+        raise RecipeError(options.why_none(plain))
     if options.num_workers is None:
         options = replace(options, num_workers=0 if dataset.startswith("zoo:") else min(8, os.cpu_count() or 1))
     device = next((parameter.device for parameter in models[0].parameters()), torch.device("cpu"))
@@ -194,7 +196,7 @@ def _predict(models: list[nn.Module], options: EvaluationOptions, run: Run, need
     firsts = {shards[name].start for name in shards_here}
     read = batches(
         labeled,
-        transform_of(models[0]),
+        transform_of(plain),
         batch_size=options.batch_size,
         num_images=count,
         wanted=lambda row: count is None or row // size * size in firsts,

@@ -66,12 +66,14 @@ def model(monkeypatch):
 IMAGES = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.filterwarnings("ignore:.*its student cannot be saved")  # the parts are put in by hand
 def test_rotated_with_their_heads(model):
     rotated = prepare(model, steps=["rotate_heads"])
     assert not torch.allclose(rotated.blocks[0].attn.qkv.v_bias, model.blocks[0].attn.qkv.v_bias)
     torch.testing.assert_close(rotated(IMAGES), model(IMAGES), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:.*its student cannot be saved")  # the parts are put in by hand
 def test_equalized_with_the_values(model):
     student = quantize(model)
     equalize(student, model, IMAGES)

@@ -246,7 +246,7 @@ def test_wrong_calls_are_refused():
         synthesize(teacher, num_images=2, steps=1, losses={"mine": lambda ctx: ctx.images.mean()})
     with pytest.raises(ValueError, match="num_images"):
         synthesize(teacher, num_images=0)
-    with pytest.raises(ValueError, match=r"teacher.eval\(\)"):
+    with pytest.raises(ValueError, match=r"training mode: call model.eval\(\)"):
         synthesize(teacher.train(), num_images=1)
 
 

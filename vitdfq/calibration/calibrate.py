@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from vitdfq.calibration.steps import STEPS
+from vitdfq.common.gradients import with_gradients
 from vitdfq.common.lookup import lookup
 from vitdfq.common.options import build_options
-from vitdfq.models import require_student
-from vitdfq.quantization.fitted import require_fitted
+from vitdfq.models import checked_images, require_float, require_student
+from vitdfq.quantization.fitted import allow, require_fitted
 from vitdfq.quantization.modules import bits_of, put_weight_on_grid, take_weight_off_grid, weighted_modules
 from vitdfq.runtime.run import Run
 
@@ -40,6 +41,7 @@ def default_steps(student: nn.Module) -> list[StepSpec]:
     return steps
 
 
+@with_gradients
 def calibrate(
     student: nn.Module,
     teacher: nn.Module,
@@ -60,18 +62,16 @@ def calibrate(
         run: keeps finished steps, so that an interrupted call can continue; shares work over processes; receives the progress.
 
     Raises:
-        ValueError: a model that `quantize` did not return; unknown step or option; images that are not finite or not
-            (N, 3, H, W); steps after which a quantizer is not fitted.
+        ValueError: a model that `quantize` did not return, or another teacher; unknown step or option; images that the teacher
+            cannot take, or that are not normalized (see `checked_images`); steps after which a quantizer is not fitted.
     """
     require_student(student, "calibrate")
-    if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
-        raise ValueError(f"images must be (N, 3, H, W) with N > 0, not {tuple(images.shape)}")
-    if not images.isfinite().all():
-        raise ValueError("images hold NaN or infinite values")
+    _require_its_teacher(student, teacher)
+    images = checked_images(teacher, images)  # on the CPU: steps copy a batch at a time to the device
     planned = check_steps(student, steps, seed)
     for module in weighted_modules(student):
         take_weight_off_grid(module)  # an earlier calibration put it there; weights that a step changes must be rounded again
-    run, images = run or Run(), images.cpu()  # steps copy a batch at a time to the device
+    run = run or Run()
     done = _resume(student, planned, run)
     for index, (name, options) in list(enumerate(planned))[done:]:
         title = f"{index}_{name}"
@@ -81,9 +81,25 @@ def calibrate(
         run.checkpoint(title, state)
         parts.forget()
     require_fitted(student, "calibrate", "steps lack observe")
+    allow(student)
     for module in weighted_modules(student):
         put_weight_on_grid(module)
     return student
+
+
+def _require_its_teacher(student: Any, teacher: Any) -> None:
+    """Raise ValueError when the teacher is not the float model that the student was made from, by their descriptions."""
+    require_float(teacher, "calibrate")
+    made_of, given = student.vitdfq, teacher.vitdfq
+    if any(made_of["model"][key] != given["model"][key] for key in ("model_args", "num_classes")):
+        raise ValueError(
+            f"the student is of {made_of['model']['name']}, the teacher is {given['model']['name']} or built otherwise"
+        )
+    steps, others = (record.get("prepare", {}).get("steps", []) for record in (made_of, given))
+    if steps != others:
+        raise ValueError(
+            f"the student was made from a model prepared by {steps}, the teacher is prepared by {others}: pass that model"
+        )
 
 
 def _resume(student: nn.Module, planned: Sequence[PlannedStep], run: Run) -> int:

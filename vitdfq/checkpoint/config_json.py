@@ -10,7 +10,7 @@ from typing import Any
 from timm.models._hub import save_config_for_hf
 
 from vitdfq.common.errors import InputError
-from vitdfq.common.files import read_json, written_whole
+from vitdfq.common.files import read_json
 from vitdfq.common.renamed import renamed
 from vitdfq.common.version import __version__
 from vitdfq.models.build import known_architecture
@@ -25,15 +25,19 @@ FORMAT_VERSION = 3
 CONFIG = "config.json"
 
 
-def write_config(student: Any, folder: Path, *, left_out: int) -> None:
-    """Write config.json of a calibrated student.
+def write_config(student: Any, file: Path, *, left_out: int, sha256: str) -> None:
+    """Write config.json of a calibrated student, to a temporary file.
 
-    `left_out` is the number of shifts that are not in the weights file because they are zero: `load` notices one that got lost.
+    Args:
+        student: as saved.
+        file: to write.
+        left_out: the number of shifts that are not in the weights file because they are zero: `load` notices one that got lost.
+        sha256: `digest` of the tensors in the weights file. The two files get their names one after the other: `load` notices
+            where a save was killed in between.
     """
-    packed = {"version": FORMAT_VERSION, "left_out": left_out} | quantization_config(student)
+    packed = {"version": FORMAT_VERSION, "left_out": left_out, "sha256": sha256} | quantization_config(student)
     sections = {"quantization_config": packed, "vitdfq": student.vitdfq}
-    with written_whole(folder / CONFIG) as temporary:
-        save_config_for_hf(student, temporary, sections, student.vitdfq["model"]["model_args"])
+    save_config_for_hf(student, file, sections, student.vitdfq["model"]["model_args"])  # pyright: ignore[reportArgumentType]
 
 
 def quantization_config(student: Any) -> dict[str, Any]:

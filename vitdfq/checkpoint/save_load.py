@@ -3,6 +3,7 @@
 Format 3 names and packs tensors as compressed-tensors does, see `state_dict.py`; formats 1 and 2 are still read.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from vitdfq.checkpoint import formats_1_2, state_dict
 from vitdfq.checkpoint.config_json import CONFIG, FORMAT_VERSION, read_config, write_config
 from vitdfq.checkpoint.dequantize import plain_model
 from vitdfq.checkpoint.describe import describe_folder
-from vitdfq.checkpoint.validation import build_structure, check_layout, check_values
+from vitdfq.checkpoint.validation import build_structure, check_layout, check_values, require_rebuilds
 from vitdfq.common import safetensors_io
 from vitdfq.common.errors import InputError
+from vitdfq.common.files import written_together
+from vitdfq.common.gradients import with_gradients
 from vitdfq.common.hub_connection import download_snapshot
+from vitdfq.models import require_student
 from vitdfq.models.untrusted import short
+from vitdfq.quantization.fitted import allow
 from vitdfq.runtime import distributed
 
 __all__ = ["CHECKPOINT_FILES", "CONFIG", "EXPORTED", "FORMAT_VERSION", "describe", "float_bytes", "load", "read_config", "save"]
@@ -26,19 +31,21 @@ EXPORTED = "onnx/model.onnx"  # an export of the student in the same folder
 CHECKPOINT_FILES = [CONFIG, WEIGHTS, "recipe.yaml", "metrics.json", "README.md", "reports/*"]  # of a published run
 
 
+@with_gradients
 def save(student: Any, folder: str | Path) -> Path:
     """Write `student` (calibrated) to `folder`: config.json and model.safetensors, weights as packed integers.
 
-    Of several processes only the main one writes.
+    Before anything is written, the student is built again from what would be written and compared on one image. The files of an
+    earlier checkpoint are replaced when the new ones are complete. Of several processes only the main one writes.
 
     Returns the folder. 4-bit weights take 4 bits on disk. An ONNX file of an earlier student in the folder is removed; other
     files in the folder are not changed.
 
     Raises:
-        ValueError: not a student of this library, or not calibrated yet.
+        ValueError: not a student of this library, not calibrated yet, or changed in a way that the files cannot express.
+        OSError: the system refused, for example on a full disk; the earlier checkpoint is as it was.
     """
-    if "quantize" not in getattr(student, "vitdfq", {}):
-        raise ValueError("save takes what quantize() returned; this module carries no vitdfq description")
+    require_student(student, "save")
     folder = Path(folder)
     try:
         check_values(student)
@@ -47,12 +54,15 @@ def save(student: Any, folder: str | Path) -> Path:
     tensors = state_dict.to_tensors(student)
     written = state_dict.without_zero_shifts(tensors)
     if distributed.is_main():
-        (folder / EXPORTED).unlink(missing_ok=True)
-        safetensors_io.write_tensors(folder / WEIGHTS, written)
-        write_config(student, folder, left_out=len(tensors) - len(written))
+        require_rebuilds(student, written)
+        with written_together(folder / WEIGHTS, folder / CONFIG) as (weights, config):
+            safetensors_io.write_temporary(weights, folder / WEIGHTS, written)
+            write_config(student, config, left_out=len(tensors) - len(written), sha256=safetensors_io.digest(written))
+            (folder / EXPORTED).unlink(missing_ok=True)
     return folder
 
 
+@with_gradients
 def load(source: str | Path, *, dequantize: bool = False) -> nn.Module:
     """Return the student in `source`, a folder or a Hub repository id; its logits are bit-equal to the saved one's.
 
@@ -78,10 +88,13 @@ def load(source: str | Path, *, dequantize: bool = False) -> nn.Module:
     if not is_older and lacking != left_out:
         raise InputError(f"{path}: tensors do not fit: {lacking} shifts are left out, {short(left_out)} were zero")
     try:
-        fill(student, safetensors_io.read_tensors(path))
+        fill(student, tensors := safetensors_io.read_tensors(path))
         check_values(student)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
+    if config["quantization_config"].get("sha256") not in (None, safetensors_io.digest(tensors)):
+        raise InputError(f"{path}: not the weights that {CONFIG} was saved with: changed, or a save was interrupted; save again")
+    allow(student)
     student.eval().requires_grad_(False)
     return plain_model(student, prepared) if dequantize else student
 
@@ -98,6 +111,8 @@ def describe(source: str | Path) -> dict[str, Any]:
 
 def local_folder(source: str | Path) -> Path:
     """The folder itself, or a Hub repository's in the cache."""
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"a checkpoint is a folder or a Hub repository id, not a {type(source).__name__}")
     try:
         exists = Path(source).exists()
     except (OSError, ValueError):  # too long for a path, or a NUL in it

@@ -1,19 +1,26 @@
 """Checks of a checkpoint: its tensors against the structure before any is read, and the values that were read."""
 
+import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from vitdfq.checkpoint import state_dict
 from vitdfq.common.errors import InputError, one_line
 from vitdfq.common.safetensors_io import Header, dtype_name, not_finite
-from vitdfq.models import build
+from vitdfq.models import build, image_size
+from vitdfq.models.attention import has_hooks
 from vitdfq.models.build import require_runs
+from vitdfq.models.same_model import first_difference
 from vitdfq.models.untrusted import fits_file, short
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 from vitdfq.quantization.quantizers.base import Quantizer
+
+ROUNDING = 0.05  # of the logits: where a device's kernels do not repeat their last digits, rounding steps differ; no work is lost
 
 
 def build_structure(spec: dict[str, Any], config: Path, file_bytes: int) -> tuple[nn.Module, nn.Module]:
@@ -64,3 +71,27 @@ def check_values(student: nn.Module) -> None:
                 part.check()
             except ValueError as error:
                 raise ValueError(f"{name}.{error}") from error
+
+
+@torch.no_grad()
+def require_rebuilds(student: Any, tensors: state_dict.Tensors) -> None:
+    """Check that `load` would return `student`: build and fill it again, compare its parts, and its logits on one image.
+
+    Raises:
+        ValueError: the student was changed in a way that its description and its tensors do not express.
+    """
+    kind, lost = type(student).__name__, "a checkpoint holds weights and settings alone; undo the change"
+    num_bytes = sum(value.nbytes for value in tensors.values())
+    with torch.random.fork_rng(devices=[]):  # an untrained model is drawn at random
+        rebuilt, _ = build_structure(json.loads(json.dumps(student.vitdfq)), Path("save"), num_bytes)
+    if difference := first_difference(student, rebuilt, besides=["weight_on_grid"]):  # rounded already, or at each pass
+        raise ValueError(f"save: load would not return this {kind}: {difference}; {lost}")
+    state_dict.fill(rebuilt, {name: value.cpu() for name, value in tensors.items()})
+    rebuilt.to(device := next(student.parameters()).device)
+    image = torch.rand(1, 3, *image_size(student), generator=torch.Generator().manual_seed(0)).to(device)
+    logits, loaded = student(image), rebuilt.eval()(image)
+    hooked = [name or kind for name, part in student.named_modules() if has_hooks(part)]
+    error = (logits - loaded).norm() / loaded.norm()
+    if error > (0 if hooked else ROUNDING):
+        cause = f"a hook of {hooked[0]} changes its logits" if hooked else "its logits would be others"
+        raise ValueError(f"save: load would not return this {kind}: {cause}; {lost}")

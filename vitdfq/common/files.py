@@ -20,23 +20,35 @@ DEEPEST_JSON = 32
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it over `path` when the block ends without an exception.
-
-    The temporary file exists already, empty: the system gave it the permissions of a new file, and the result keeps them
-    whatever the block puts in its place.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)  # of a killed process that had the same id
-    permissions = _create(temporary)
-    try:
+    """Yield a temporary path beside `path`; rename it over `path` when the block ends without an exception."""
+    with written_together(path) as (temporary,):
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(permissions)  # safetensors writes another file, which only its owner may read, and renames it
-        temporary.replace(path)
+
+
+@contextmanager
+def written_together(*paths: Path) -> Iterator[list[Path]]:
+    """Yield a temporary path beside each of `paths`; rename all, in this order, when the block ends without an exception.
+
+    No file is replaced before all are complete on the disk. The temporary files exist already, empty: the system gave them the
+    permissions of new files, and the results keep these whatever the block puts in their place.
+    """
+    temporaries = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
+    try:
+        permissions = []
+        for path, temporary in zip(paths, temporaries, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)  # of a killed process that had the same id
+            permissions.append(_create(temporary))
+        yield temporaries
+        for temporary, permission in zip(temporaries, permissions, strict=True):
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(permission)  # safetensors writes another file, which only its owner may read, and renames it
+        for path, temporary in zip(paths, temporaries, strict=True):
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
 
 
 def _create(path: Path) -> int:

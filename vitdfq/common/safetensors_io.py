@@ -33,21 +33,26 @@ CONVERT = "a pickle can run code when read, so it is never opened: convert it to
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors (moved to the CPU, made contiguous) and string metadata.
+    """Write tensors (moved to the CPU, made contiguous) and string metadata, whole or not at all.
 
     Raises:
         OSError: the system refused, for example on a full disk; it names the file.
     """
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as temporary:
-        try:
-            save_file(ready, temporary, metadata={"format": "pt"} | (metadata or {}))
-        except SafetensorError as error:
-            system = SYSTEM_ERROR.search(str(error))
-            if system is None:
-                raise
-            number = int(system[1] or system[2])
-            raise OSError(number, os.strerror(number), str(path)) from error
+        write_temporary(temporary, path, tensors, metadata)
+
+
+def write_temporary(temporary: Path, path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write the file that is to be renamed to `path`, which errors name; raises as `write_tensors`."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(ready, temporary, metadata={"format": "pt"} | (metadata or {}))
+    except SafetensorError as error:
+        system = SYSTEM_ERROR.search(str(error))
+        if system is None:
+            raise
+        number = int(system[1] or system[2])
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Publish a finished run on the Hugging Face Hub: its checkpoint, metrics and reports, in one commit."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ def push(folder: str | Path, repo: str, *, private: bool = False) -> dict[str, A
         AccessError: offline, no token, no right to write, or every attempt lost its connection.
     """
     check_repo(repo)
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError(f"push takes the folder of a finished run, not a {type(folder).__name__}")
     folder = Path(folder)
     files = _check_run(folder)
     card = _card(folder / "README.md")

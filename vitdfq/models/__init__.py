@@ -4,7 +4,7 @@ A new family is one file here (`family.py` lists the facts that it states) and t
 """
 
 from vitdfq.models.attention import MatMul, OpenedSite, Softmax, untouched
-from vitdfq.models.build import build, require_float, require_student
+from vitdfq.models.build import build
 from vitdfq.models.families import (
     FAMILIES,
     EndSites,
@@ -20,8 +20,11 @@ from vitdfq.models.families import (
     units,
 )
 from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Rows, Unit
+from vitdfq.models.images import checked_images
 from vitdfq.models.load import load_teacher, structure
 from vitdfq.models.record import record
+from vitdfq.models.require import require_float, require_ready, require_student, warn_if_changed
+from vitdfq.models.wrappers import unwrapped
 
 __all__ = [
     "FAMILIES",
@@ -37,6 +40,7 @@ __all__ = [
     "Unit",
     "attention_sites",
     "build",
+    "checked_images",
     "end_sites",
     "family_of",
     "gelu_readers",
@@ -48,8 +52,11 @@ __all__ = [
     "projections",
     "record",
     "require_float",
+    "require_ready",
     "require_student",
     "structure",
     "units",
     "untouched",
+    "unwrapped",
+    "warn_if_changed",
 ]

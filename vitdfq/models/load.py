@@ -1,19 +1,18 @@
 """Load a teacher: by timm name, from the hub, a folder or the zoo, or from a module built with timm."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from torch import nn
 
-from vitdfq.common.errors import InputError, VitdfqError, one_line
+from vitdfq.common.errors import InputError, VitdfqError
+from vitdfq.common.gradients import with_gradients
 from vitdfq.common.hub_connection import fetch
 from vitdfq.common.lookup import did_you_mean, lookup
 from vitdfq.common.safetensors_io import not_finite
-from vitdfq.models.build import build, create, finish, full_name, known_architecture, require_runs
-from vitdfq.models.families import attention_sites, image_size
+from vitdfq.models.build import create, finish, known_architecture, require_runs
+from vitdfq.models.from_module import from_module
 from vitdfq.models.untrusted import fits_file, fits_memory
 from vitdfq.models.weights import WEIGHTS, check_weights, read_config
 
@@ -23,6 +22,7 @@ SOURCES = ("zoo", "local-dir", "hf-hub")
 NOT_TAKEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "features_only", "device", "dtype")
 
 
+@with_gradients
 def load_teacher(
     name: str | nn.Module, *, pretrained: bool = True, cache_dir: str | None = None, **timm_kwargs: Any
 ) -> nn.Module:
@@ -30,7 +30,8 @@ def load_teacher(
 
     Args:
         name: `architecture[.tag]`, `hf-hub:owner/repo[@revision]`, `local-dir:PATH`, `zoo:NAME`, or a model built with
-            timm (which is copied and stays as it is).
+            timm, which stays as it is: in any mode and precision, within DataParallel or torch.compile, with tied weights, after
+            `reset_classifier`, or with another Linear (and dropout) as classifier. See `from_module`.
         pretrained: False leaves a named model at timm's random initialization.
         cache_dir: the hub's cache, if not the usual one.
         timm_kwargs: keyword arguments of `timm.create_model` that shape the model, such as `img_size`; for a module
@@ -39,10 +40,12 @@ def load_teacher(
     Returns:
         timm's model, which maps normalized images (B, 3, H, W) of `image_size(model)` to logits (B, classes). Each attention has
         the submodules `qk`, `softmax` and `av`; the `state_dict` is timm's. `model.vitdfq` describes the structure in JSON
-        values. A module stays on its device, everything else is loaded on the CPU.
+        values. Half precision becomes float32, which holds it exactly. A module stays on its device, everything else is loaded
+        on the CPU.
 
     Raises:
-        ValueError: unknown name, a family that is not supported, arguments that do not fit, no classifier, no RGB images.
+        ValueError: unknown name, a family that is not supported, arguments that do not fit, no classifier, no RGB images; a
+            module without weights, with weights that are not finite, or changed in a way that no checkpoint can hold.
         InputError: a folder or file is missing, damaged, or a pickle (never opened), or the weights do not fit or are not finite.
         AccessError: the weights cannot be reached and are not in the hub's cache.
     """
@@ -120,31 +123,6 @@ def _from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str,
     if pretrained:
         require_trained_head(teacher)
         require_finite(teacher, weights)
-    return teacher
-
-
-def from_module(module: nn.Module, overrides: dict[str, Any]) -> nn.Module:
-    """Copy a module, and check on one image that its structure can be built again from its description."""
-    if not (getattr(module, "pretrained_cfg", None) or {}).get("architecture"):
-        raise ValueError(f"{type(module).__name__} was not built with timm.create_model, so it cannot be built again")
-    remembered = getattr(module, "vitdfq", {}).get("model", {}).get("model_args", getattr(module, "_model_args", {}))
-    model_args = {**remembered, **overrides}
-    copied: Any = copy.deepcopy(module)
-    name = full_name(copied.pretrained_cfg)
-    teacher = finish(copied, name, model_args)
-    images = torch.rand(1, 3, *image_size(teacher), generator=torch.Generator().manual_seed(0))
-    images = images.to(next(teacher.parameters()).device)
-    try:
-        rebuilt = build(teacher.vitdfq).to(images.device)
-        rebuilt.load_state_dict(teacher.state_dict())
-        assert attention_sites(rebuilt) == attention_sites(teacher), "other heads, tokens or windows"
-        with torch.no_grad():
-            torch.testing.assert_close(rebuilt(images), teacher(images), rtol=1e-4, atol=1e-6)
-    except (ValueError, RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"{name} with the arguments {model_args} is not this module; pass the timm keyword arguments it was "
-            f"built with: load_teacher(module, img_size=..., ...) ({one_line(error)})"
-        ) from error
     return teacher
 
 

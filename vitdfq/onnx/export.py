@@ -13,6 +13,8 @@ from vitdfq.common.errors import ExportError
 from vitdfq.common.files import written_whole
 from vitdfq.common.lookup import lookup
 from vitdfq.common.safetensors_io import not_finite
+from vitdfq.models.require import require_ready
+from vitdfq.models.wrappers import require_unwrapped
 
 
 def export(source: nn.Module | str | Path, path: str | Path | None = None, *, format: str = "onnx") -> dict[str, Any]:
@@ -51,8 +53,10 @@ def export(source: nn.Module | str | Path, path: str | Path | None = None, *, fo
 
 
 def _require_calibrated(model: nn.Module) -> None:
+    require_unwrapped(model, "export")
     if not isinstance(getattr(model, "vitdfq", None), dict):
         raise ValueError(f"export takes what load_teacher, prepare or quantize returned, not this {type(model).__name__}")
+    require_ready(model, "export")
     if name := not_finite(model):
         raise ValueError(f"{name} is not finite: calibrate the student before exporting it")
 

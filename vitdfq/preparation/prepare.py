@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from vitdfq.common.gradients import with_gradients
 from vitdfq.common.lookup import lookup
-from vitdfq.models import family_of, require_float
+from vitdfq.models import family_of, require_float, warn_if_changed
 from vitdfq.preparation.fold import fold_batch_norm, fold_layer_scale, has_batch_norm
 from vitdfq.preparation.rotate import rotate_heads, rotate_mlp, rotate_residual, why_not_rotatable
 
@@ -34,6 +35,7 @@ def default_steps(model: nn.Module) -> list[str]:
     return folds + (["fold_layer_scale"] if family_of(model).layer_scales(model) else [])
 
 
+@with_gradients
 def prepare(model: nn.Module, *, steps: list[str] | None = None) -> nn.Module:
     """Return a copy of `model` that computes the same function and is easier to quantize.
 
@@ -49,6 +51,7 @@ def prepare(model: nn.Module, *, steps: list[str] | None = None) -> nn.Module:
             that does not fit the model.
     """
     require_float(model, "prepare")
+    warn_if_changed(model, "prepare")
     if isinstance(steps, str):
         raise ValueError(f"steps is {steps!r}; expected a list such as [{steps!r}]")
     prepared: Any = deepcopy(model)

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from vitdfq.models import require_float
+from vitdfq.common.gradients import with_gradients
+from vitdfq.models import require_float, warn_if_changed
 from vitdfq.models.attention import MatMul
+from vitdfq.quantization.fitted import refuse_until_fitted
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite
 from vitdfq.quantization.options import Grid, Roles
 from vitdfq.quantization.policy import DEFAULT_BITS, DEFAULT_POLICY, Places, matches, resolve
@@ -18,6 +20,7 @@ from vitdfq.quantization.quantizers.uniform import weight_shape
 from vitdfq.quantization.role_check import check_layer, check_product
 
 
+@with_gradients
 def quantize(
     model: nn.Module,
     *,
@@ -31,7 +34,7 @@ def quantize(
 ) -> nn.Module:
     """Return a copy of `model` with a quantizer at every weight, linear input and attention operand; `model` is not changed.
 
-    A Linear or Conv2d without bias gets one of zeros in the copy.
+    A Linear or Conv2d without bias gets one of zeros in the copy. Until it is calibrated, a pass of the copy raises ValueError.
 
     Args:
         model: a model that `load_teacher` or `prepare` returned.
@@ -51,6 +54,7 @@ def quantize(
             outside 2..8; a glob that matches no site; options that do not go together, with the site.
     """
     require_float(model, "quantize")
+    warn_if_changed(model, "quantize")
     changes = {"weight": weight, "activation": activation, "gelu": gelu, "softmax": softmax}
     record = {"bits": bits, "policy": policy, **changes, "overrides": overrides or {}}
     choice = resolve(record)
@@ -69,6 +73,7 @@ def quantize(
                 site = _quantized_layer(module, roles, reads_gelu=name in places.gelu)
         student.set_submodule(name, site)
     student.vitdfq["quantize"] = deepcopy(record)  # later changes of the caller's mappings do not reach it
+    refuse_until_fitted(student)
     return student.to(next(model.parameters()).device)  # quantizers are built on the CPU
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitdfq.common.gradients import with_gradients
 from vitdfq.common.options import build_options, takes_options
+from vitdfq.models import require_float
 from vitdfq.runtime.run import Run
 from vitdfq.synthesis.image_selection.farthest_point import procedural_images
 from vitdfq.synthesis.mix import kinds, seed_of
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @takes_options(SynthesisOptions)
+@with_gradients
 def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, run: Run | None = None, **keywords: Any) -> Tensor:
     """Synthesize calibration images from the teacher alone, without any real image.
 
@@ -44,8 +47,7 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
         ValueError: an unknown name or option, a number out of range, or a loss that stopped being finite.
     """
     options, run = options or build_options(SynthesisOptions, keywords, where="synthesize"), run or Run()
-    if teacher.training:
-        raise ValueError("the teacher is in training mode: call teacher.eval() first")
+    require_float(teacher, "synthesize")
     facts = TeacherFacts.of(teacher)
     method = for_teacher(options.resolved(), teacher, facts, options.seed)
     order = kinds(options.num_images, method.mix)
@@ -69,13 +71,12 @@ def _images(
         method = replace(method, prune_at=())
     if method.steps == 0:
         return procedural_images(teacher, facts, method, count, options.seed)
-    with torch.enable_grad():
-        return ENGINES[method.engine](
-            teacher,
-            facts,
-            method,
-            num_images=count,
-            batch_size=options.batch_size,
-            seed=seed_of(kind, options.seed),
-            run=run.part(kind),
-        )
+    return ENGINES[method.engine](
+        teacher,
+        facts,
+        method,
+        num_images=count,
+        batch_size=options.batch_size,
+        seed=seed_of(kind, options.seed),
+        run=run.part(kind),
+    )
