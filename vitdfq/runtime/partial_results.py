@@ -10,7 +10,7 @@ from pathlib import Path
 from vitdfq.common.errors import InputError
 from vitdfq.common.files import read_json, write_text
 from vitdfq.common.safetensors_io import digest, read_metadata, read_tensors, write_tensors
-from vitdfq.runtime import distributed
+from vitdfq.runtime import distributed, interrupt
 from vitdfq.runtime.run import Tensors
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class PartialResults:
             write_tensors(self._path(name), part, {"sha256": digest(part)})
             if self.clock is not None:
                 self.clock.note()
+            interrupt.kept.save_steps()
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Those of the parts that `compute_missing` would compute."""

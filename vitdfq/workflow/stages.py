@@ -19,7 +19,7 @@ from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import bits_of
 from vitdfq.recipe import Recipe
 from vitdfq.reports import gates
-from vitdfq.runtime import distributed
+from vitdfq.runtime import distributed, interrupt
 from vitdfq.runtime.progress import Listener
 from vitdfq.runtime.run import Run, Tensors
 from vitdfq.runtime.shared_run import SharedRun
@@ -48,11 +48,25 @@ class RunStages:
         self, recipe: Recipe, folder: Path, teacher: nn.Module, prepared: nn.Module, listeners: Sequence[Listener] = ()
     ) -> None:
         self.recipe, self.folder, self.teacher, self.prepared = recipe, folder, teacher, prepared
+        self.stage = self.num_stages = 0
         self.store = ArtifactStore(folder, listeners)
         self.device = next(teacher.parameters()).device
         weights = mark_hash(digest(teacher.state_dict()))
         description: Any = teacher.vitdfq
         self.teacher_inputs: Inputs = {"vitdfq": __version__, **description, "weights": weights}
+
+    def begin(self, title: str) -> None:
+        """Begin the next stage of `num_stages`: all before it are finished."""
+        self.stage += 1
+        interrupt.kept.begin_stage(self.stage, self.num_stages)
+        logger.info(f"stage {self.stage} of {self.num_stages}: {title}")
+
+    def count(self, until: str) -> int:
+        """How many stages a run has up to `until`: see `run` and `evaluate`."""
+        if until != "metrics":
+            return {"images": 1, "student": 2}[until]
+        num_baselines, num_bits = len(self.recipe.baselines), len(self.recipe.also_bits)
+        return 4 + 2 * num_baselines + num_bits * (1 + num_baselines)
 
     def header(self) -> dict[str, Any]:
         """The first entries of metrics.json."""
@@ -137,7 +151,9 @@ class RunStages:
         teacher, recipe = self.predict_teacher(), self.recipe
         images_of = {"student": images}
         for method in recipe.baselines:
+            self.begin(f"synthesize images of baseline {method}")
             images_of[method], _ = self.make_images(self._baseline_section(method, len(images)))
+        self.begin(f"evaluate the student at {recipe.bits.upper()}")
         saved = self._make_predictions("student", self._student_inputs(images), lambda run: student)
         scores = {"student": score(saved, teacher.logits) | bits_of(student)}
         for method in recipe.baselines:
@@ -155,6 +171,8 @@ class RunStages:
 
     def _score_student(self, name: str, images: Tensor, teacher: Predictions, bits: str | None = None) -> dict[str, Any]:
         """Scores of a student that is calibrated on `images`, at the recipe's bits or others, and not saved."""
+        kind = "the recipe's images" if name == "student" else f"{name} images"
+        self.begin(f"calibrate a student on {kind} at {(bits or self.recipe.bits).upper()}, and evaluate it")
         predictions = self._make_predictions(
             name if bits is None else f"{bits}_{name}",
             self._student_inputs(images, bits),

@@ -48,9 +48,12 @@ def invert(
         names.append(rows_name(facts.sites[-1]))
     ranges = [range(first, min(first + batch_size, num_images)) for first in range(0, num_images, batch_size)]
     batches = {f"images_{batch.start}_{batch.stop}": batch for batch in ranges}
-    num_here = sum(len(batches[name]) for name in run.share(run.missing(batches)))
-    total = num_here * method.steps
+    missing = run.missing(batches)
+    num_here = sum(len(batches[name]) for name in run.share(missing))
+    num_finished = num_images - sum(len(batches[name]) for name in missing)
+    total = (num_here + num_finished) * method.steps
     with Networks(teacher, names, method.precision) as networks, run.progress("synthesize", total) as bar:
+        bar.skip(num_finished * method.steps)
         inversion = Inversion(networks, facts, method, losses, batch_size, seed, bar.advance, AdaptiveBatchSize(batch_size))
         parts = run.compute_missing(batches, lambda name: {"images": inversion.robust(batches[name])})
     return torch.cat([part["images"] for part in parts])
