@@ -60,7 +60,8 @@ def set_up_messages(context: typer.Context, quiet: bool) -> None:
 
 
 QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress, only results and errors.", callback=set_up_messages, expose_value=False)
+    bool,
+    typer.Option("--quiet", "-q", help="No progress, only results and errors.", callback=set_up_messages, expose_value=False),
 ]
 
 
@@ -250,7 +251,7 @@ def print_result(content: Any, format: Format, render: Callable[[], Any]) -> Non
     from rich.console import Console
 
     # rich wraps lines at the width of the terminal; a file or pipe has none
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(render(), markup=False)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(render(), markup=False)
 
 
 def main() -> None:
