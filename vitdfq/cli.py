@@ -206,7 +206,7 @@ def push(
 
 @app.command()
 def info(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A folder, or a Hub repository id.")],
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A folder, or OWNER/NAME[@REVISION] on the Hub.")],
     format: FormatOption = Format.human,
     quiet: QuietOption = False,
 ) -> None:
