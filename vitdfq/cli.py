@@ -37,6 +37,7 @@ class ExportFormat(StrEnum):
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
+CompareOutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/compare_RECIPE_NAME.")]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for results (default: runs/RECIPE_NAME).")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change a recipe key; may be repeated.")
@@ -139,9 +140,7 @@ def evaluate(
 @app.command()
 def compare(
     recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipes that differ in their images only.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder for results (default: runs/compare_RECIPE_NAME).")
-    ] = None,
+    out: CompareOutOption = None,
     overrides: SetOption = None,
     fresh: FreshOption = False,
     format: FormatOption = Format.human,
@@ -176,9 +175,7 @@ def bench(
 @app.command()
 def export(
     run: RunArgument,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="File of the model (default: RUN/onnx/model.onnx).")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: RUN/onnx/model.onnx.")] = None,
     format: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = ExportFormat.onnx,
     quiet: QuietOption = False,
 ) -> None:
@@ -202,6 +199,26 @@ def push(
 
     result = push(run, repo, private=private)
     print_result(result, format, lambda: f"{result['url']}\n{len(result['files'])} files, commit {result['commit']}")
+
+
+@app.command()
+def convert(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A .pth, .pt, .bin, .ckpt, .pth.tar or .safetensors file.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write, for local-dir:DIR as model.name.")],
+    arch: Annotated[str | None, typer.Option("--arch", metavar="NAME", help="timm's name of the model.")] = None,
+    key: Annotated[str, typer.Option("--key", metavar="NAME", help="Entry of a training checkpoint, if not the usual.")] = "",
+    arguments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="key=value", help="Argument of timm.create_model: img_size=384.")
+    ] = None,
+    format: FormatOption = Format.human,
+    quiet: QuietOption = False,
+) -> None:
+    """Your own checkpoint becomes a folder of config.json and model.safetensors; no code in it is run."""
+    from vitdfq.models.convert import convert, summary
+    from vitdfq.recipe.reader import arguments_of
+
+    result = convert(file, out, arch, key=key, **arguments_of(arguments or []))
+    print_result(result, format, lambda: summary(result))
 
 
 @app.command()

@@ -110,6 +110,8 @@ def local_folder(source: str | Path, revision: str | None = None) -> Path:
     if revision is not None and (exists or "@" in str(source)):
         raise ValueError(f"revision {revision!r}: {source} {'is a folder' if exists else 'names a revision already'}")
     if exists:
+        if Path(source).is_file():
+            raise InputError(f"{source}: is a file; a checkpoint of vitdfq is the folder that a run wrote")
         return Path(source)
     return download_snapshot(f"{source}@{revision}" if revision else str(source), CHECKPOINT_FILES)
 

@@ -45,7 +45,7 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
     if not distributed.is_main():
         return
     source = config["vitdfq"]["model"]["pretrained_cfg"]
-    model = recipe["model"]["name"]
+    model = config["vitdfq"]["model"]["name"]
     measured = _measured(recipe["evaluate"], metrics["student"]["num_images"])
     changeable = model.startswith(("local-dir:", "zoo:"))  # a folder can hold a changed model under its old Hub id
     base_model = None if changeable else source.get("hf_hub_id")
