@@ -48,8 +48,8 @@ def read(file: Path, key: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
     except ValueError:  # older than torch 1.6: no zip
         others = ["argparse.Namespace"]
     stand_ins: list[Any] = [(Ignored, name) for name in others]
-    with torch.serialization.safe_globals(stand_ins):
-        content = torch.load(file, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals(stand_ins), open(file, "rb") as opened:  # by its name torch would guess its kind
+        content = torch.load(opened, map_location="cpu", weights_only=True)
     about: dict[str, str] = {}
     if isinstance(content, Mapping):
         if isinstance(content.get("arch"), str):

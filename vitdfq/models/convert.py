@@ -117,9 +117,10 @@ def _read(file: Path, key: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         tensors = Path(folder) / "tensors.safetensors"
         command = [sys.executable, "-m", "vitdfq.common.unpickle", str(file), str(tensors), key]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise InputError(f"{file}: cannot be read ({(done.stderr.strip().splitlines() or ['killed'])[-1]})")
+        try:
+            subprocess.check_output(command, stderr=subprocess.STDOUT, text=True)
+        except subprocess.CalledProcessError as error:
+            raise InputError(f"{file}: cannot be read ({(error.output.strip().splitlines() or ['killed'])[-1]})") from None
         return read_tensors(tensors), read_metadata(tensors)
 
 
