@@ -30,6 +30,12 @@ class Clock:
     def seconds(self) -> float:
         return round(self.before + time.monotonic() - self.start, 2)
 
+    def begin_with(self, seconds: float) -> None:
+        """Count seconds of work that is used again, unless an interrupted start has counted them."""
+        if not self.before:
+            self.before = seconds
+            self.note()
+
     def note(self) -> None:
         write_text(self.path, json.dumps({"seconds": self.seconds()}))
 
@@ -51,6 +57,11 @@ class PartialResults:
     def seconds(self) -> float:
         """Seconds of the computation so far, an interrupted start included up to its last part."""
         return 0.0 if self.clock is None else self.clock.seconds()
+
+    def begin_with(self, seconds: float) -> None:
+        """Count seconds of work that is used again, unless an interrupted start has counted them."""
+        if self.clock is not None and distributed.is_main():
+            self.clock.begin_with(seconds)
 
     def get(self, name: str) -> Tensors | None:
         """The part, or None if there is none; a damaged part is removed."""

@@ -25,6 +25,7 @@ from vitdfq.runtime.run import Run, Tensors
 from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.synthesis import synthesize
 from vitdfq.synthesis.options import SynthesisOptions
+from vitdfq.synthesis.synthesize import keep_batches
 from vitdfq.workflow.artifacts import ArtifactStore, Inputs, mark_hash
 
 logger = logging.getLogger(__name__)
@@ -105,18 +106,31 @@ class RunStages:
             options = SynthesisOptions(**section)
         name = name or ("images" if section is self.recipe.synthesize else f"stages/{options.method}_images")
 
+        inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section)}
+        parts_inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section, "num_images")}
+
         def make(run: SharedRun) -> Tensors:
             with errors_of_section("synthesize"):
+                self._keep_images(f"{name}.safetensors", inputs, options, run)
                 return {"images": synthesize(self.teacher, **section, run=run)}
 
-        inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section)}
-        tensors, seconds = self.store.get_or_make(f"{name}.safetensors", inputs, make)
+        tensors, seconds = self.store.get_or_make(f"{name}.safetensors", inputs, make, parts_inputs)
         images, method = tensors["images"], options.resolved()
         # A rate needs steps that each update every image. A step of a generator makes new images, one of a mixture some of them.
         every_step = method.engine == "images" and not method.mix
         summary = {"method": options.method, "num_images": len(images), "steps": method.steps, "seconds": seconds}
         rate = round(len(images) * method.steps / seconds, 1) if method.steps and every_step and seconds else None
         return images, summary | {"image_steps_per_second": rate}
+
+    def _keep_images(self, file: str, inputs: Inputs, options: SynthesisOptions, run: SharedRun) -> None:
+        """Use the images of an earlier run again that differs in their number alone; the clock goes on with their time."""
+        earlier = self.store.read_despite(file, inputs, "synthesize.num_images")
+        if earlier is None:
+            return
+        images, seconds = earlier[0]["images"], earlier[1]
+        if num_kept := keep_batches(images, self.teacher, options, run):
+            run.parts.begin_with(seconds * num_kept / len(images))
+            logger.info(f"{file}: {num_kept} of its {len(images)} images are used again")
 
     def make_student(self, images: Tensor) -> tuple[nn.Module, float]:
         """Calibrate and save the student, or load the one that an earlier run saved.
@@ -238,6 +252,6 @@ def _by_role(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"student": rows["student"], "baselines": {name: row for name, row in rows.items() if name != "student"}}
 
 
-def _without_cost_options(section: dict[str, Any]) -> dict[str, Any]:
+def _without_cost_options(section: dict[str, Any], *others: str) -> dict[str, Any]:
     """A section without the keys that change only time and memory, so that a change of them does not make artifacts anew."""
-    return {key: value for key, value in section.items() if key not in ("batch_size", "num_workers", "streaming")}
+    return {key: value for key, value in section.items() if key not in ("batch_size", "num_workers", "streaming", *others)}
