@@ -255,6 +255,14 @@ def test_json_alone_on_stdout(command):
     assert json.loads(command("list", "losses", "--format", "json")[1]) == {"losses": names["losses"]}
 
 
+def test_every_listed_name_of_bits_is_taken(command):
+    from vitdfq.quantization.options import parse_bits
+
+    for bits in json.loads(command("list", "bits", "--format", "json")[1])["bits"]:
+        parse_bits(bits)
+    assert "w5a7" in command("list", "bits")[1]
+
+
 def test_list_as_text(command):
     code, out, _ = command("list", "methods")
     assert code == 0 and "sardfq" in out and "noise" in out
