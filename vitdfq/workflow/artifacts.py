@@ -105,8 +105,10 @@ class ArtifactStore:
 
         def read() -> tuple[Tensors, float] | None:
             entry, path, now = self._read_record().get(name), self.folder / name, flatten(inputs)
-            before = entry.get("inputs") if isinstance(entry, dict) and entry.keys() >= ENTRY else None
-            if not isinstance(before, dict) or not path.is_file() or {**before, key: None} != {**now, key: None}:
+            if not isinstance(entry, dict) or not entry.keys() >= ENTRY or not path.is_file():
+                return None
+            before = entry.get("inputs")
+            if not isinstance(before, dict) or {**before, key: None} != {**now, key: None}:
                 return None
             return (read_tensors(path), entry["seconds"]) if sha256(path) == entry["sha256"] else None
 
