@@ -128,9 +128,8 @@ def _fill(
     file: Path, tensors: dict[str, Tensor], architecture: str, arguments: dict[str, Any], pretrained_cfg: dict[str, Any] | None
 ) -> tuple[Any, str, list[str]]:
     """Build the model that the tensors belong to, with them; return also the prefix of its names and the tensors outside it."""
-    source = {"pretrained_cfg": pretrained_cfg} if pretrained_cfg else {}
     with torch.device("meta"):
-        shape = create(architecture, arguments, **source)
+        shape = create(architecture, arguments, pretrained_cfg=pretrained_cfg)
     prefix = _prefix(tensors, shape.state_dict())
     inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     left_out = [name for name in tensors if not name.startswith(prefix)]
@@ -140,7 +139,7 @@ def _fill(
     num_classes = _num_classes(shape, inside)
     if num_classes is not None and num_classes != shape.num_classes:
         arguments["num_classes"] = num_classes
-    model = create(architecture, arguments, **source)
+    model = create(architecture, arguments, pretrained_cfg=pretrained_cfg)
     expected = model.state_dict()
     missing, unexpected = [name for name in expected if name not in inside], [name for name in inside if name not in expected]
     others = [name for name in expected if name in inside and inside[name].shape != expected[name].shape]
