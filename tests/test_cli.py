@@ -1,12 +1,15 @@
 """The command line: exit codes, one line for every error, results on stdout, and a fast start."""
 
 import json
+import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import yaml
@@ -54,7 +57,7 @@ def test_help_does_not_import_heavy_packages():
 def test_defaults_in_help_texts_are_not_taken_for_markup(command):
     for verb in ("run", "compare", "export", "list"):
         code, out, _ = command(verb, "--help")
-        assert code == 0 and "default:" in out
+        assert code == 0 and "efault:" in out
     assert "runs/RECIPE_NAME" in command("run", "--help")[1]
 
 
@@ -66,19 +69,46 @@ def test_the_options_are_these_and_no_others():
     options = {
         name: {flag for option in verb.params for flag in option.opts if flag.startswith("--")} for name, verb in commands.items()
     }
-    stages = {"--out", "--set", "--fresh", "--format"}
+    stages = {"--out", "--set", "--fresh", "--format", "--quiet"}
     assert options == {
         "run": stages | {"--dry-run"},
         "synthesize": stages,
         "calibrate": stages,
         "compare": stages,
-        "evaluate": {"--set", "--format"},
-        "bench": {"--set", "--format"},
-        "push": {"--repo", "--private", "--format"},
-        "export": {"--out", "--format"},
-        "info": {"--format"},
-        "list": {"--format"},
+        "evaluate": {"--set", "--format", "--quiet"},
+        "bench": {"--set", "--format", "--quiet"},
+        "convert": {"--out", "--arch", "--key", "--set", "--format", "--quiet"},
+        "push": {"--repo", "--private", "--format", "--quiet"},
+        "export": {"--out", "--format", "--quiet"},
+        "info": {"--format", "--quiet"},
+        "list": {"--format", "--quiet"},
     }
+
+
+def test_every_command_takes_h_and_q(command):
+    import typer
+
+    for verb in typer.main.get_command(cli.app).commands:
+        code, out, _ = command(verb, "-h")
+        assert code == 0 and "--quiet" in out and "-h, --help" in out and "Usage" in out
+    for arguments in (["list", "bits", "-q"], ["-q", "list", "bits"], ["list", "--quiet", "bits"]):
+        assert command(*arguments)[0] == 0
+        assert logging.getLogger("vitdfq").level == logging.WARNING
+    command("list", "bits")
+    assert logging.getLogger("vitdfq").level == logging.INFO
+
+
+def test_brackets_in_help_texts_are_printed():
+    import typer
+
+    app = typer.Typer(**{"rich_markup_mode": cli.app.rich_markup_mode})
+
+    @app.command()
+    def verb(folder: str = typer.Option("", help="Folder [default: runs/NAME].")) -> None: ...
+
+    from typer.testing import CliRunner
+
+    assert "Folder [default: runs/NAME]." in CliRunner().invoke(app, ["--help"]).output
 
 
 def test_version_and_no_arguments(command):
@@ -159,24 +189,47 @@ def test_debug_shows_the_traceback(recipe, monkeypatch):
         cli.main()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_ctrl_c_is_130_and_one_line(recipe, tmp_path):
-    command = [sys.executable, "-m", "vitdfq", "run", recipe, "--out", str(tmp_path / "out")]
-    command += ["--set", "synthesize={method: sardfq, steps: 100000, num_images: 4}", "--set", "baselines=[]"]
+def interrupted(command: list[str], when, *signals: signal.Signals) -> str:
+    """Start a command, send it the signals once `when()` holds; the last line on stderr."""
     # one thread: threads of busy processes on two cores would wait for each other at every product
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     # a test runner started in the background ignores SIGINT, and its children inherit that
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, "-m", "vitdfq", *command]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=listen
     )
     until = time.monotonic() + 600  # a net, not a bound
-    while not (tmp_path / "out/stages/teacher_predictions.safetensors").exists():
+    while not when(process):
         assert process.poll() is None and time.monotonic() < until, process.communicate()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    for number in signals:
+        process.send_signal(number)
     out, err = process.communicate(timeout=300)
-    assert process.returncode == 130 and "Traceback" not in err and not out
+    assert process.returncode == 130 and "Traceback" not in err and not out, err
+    assert err.count("interrupted") == 1
+    return err.splitlines()[-1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(recipe, tmp_path):
+    out = tmp_path / "my out"
+    command = ["run", recipe, "--out", str(out), "--set", "synthesize={method: sardfq, steps: 100000, num_images: 4}"]
+    teacher = out / "stages/teacher_predictions.safetensors"
+    line = interrupted([*command, "--fresh"], lambda process: teacher.exists(), signal.SIGINT)
+    assert line.startswith("interrupted: ") and " of 4 stages" in line and f"kept in {shlex.quote(str(out))}; " in line
+    assert shlex.split(line.partition("to go on: ")[2])[1:] == ["-m", "vitdfq", *command]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]], ids=["SIGTERM", "twice"])
+def test_imports_can_be_interrupted(signals, recipe):
+    def imports_torch(process: subprocess.Popen) -> bool:
+        with open(f"/proc/{process.pid}/maps") as libraries:
+            return "libc10" in libraries.read()
+
+    line = interrupted(["calibrate", recipe], imports_torch, *signals)
+    assert line.startswith("interrupted: nothing new was written here; to go on: ")
 
 
 def test_json_alone_on_stdout(command):
@@ -186,6 +239,14 @@ def test_json_alone_on_stdout(command):
     assert names["recipes"] == sorted(packaged_recipes())
     assert {"zoo", "methods", "losses", "quantizers", "steps"} <= set(names)
     assert json.loads(command("list", "losses", "--format", "json")[1]) == {"losses": names["losses"]}
+
+
+def test_every_listed_name_of_bits_is_taken(command):
+    from vitdfq.quantization.options import parse_bits
+
+    for bits in json.loads(command("list", "bits", "--format", "json")[1])["bits"]:
+        parse_bits(bits)
+    assert "w5a7" in command("list", "bits")[1]
 
 
 def test_list_as_text(command):
@@ -206,9 +267,11 @@ def test_a_dry_run_downloads_and_writes_nothing(command, tmp_path, monkeypatch):
 
 def test_verbs_on_a_run(command, recipe, tmp_path):
     out = tmp_path / "out"
-    code, text, _ = command("--quiet", "calibrate", recipe, "--out", out, "--format", "json")
+    code, text, err = command("calibrate", recipe, "--out", out, "--format", "json")
+    assert err.splitlines()[-1] == f"written to {out}: images.safetensors, config.json, model.safetensors, recipe.yaml, reports/"
+    assert "stage 2 of 2: calibrate the student at W4A4" in err
     assert code == 0 and set(json.loads(text)) >= {"synthesis", "calibration", "size"}
-    code, text, err = command("--quiet", "evaluate", out, "--format", "json", "--set", "evaluate.num_images=50")
+    code, text, err = command("evaluate", out, "--quiet", "--format", "json", "--set", "evaluate.num_images=50")
     row = json.loads(text)
     assert code == 0 and row["num_images"] == 50 and row["top1"] > 50 and not err
     assert "top1" in command("evaluate", out)[1]

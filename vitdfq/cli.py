@@ -13,7 +13,7 @@ import typer
 
 import vitdfq
 from vitdfq.common.errors import VitdfqError
-from vitdfq.runtime import distributed
+from vitdfq.runtime import distributed, interrupt
 
 app = typer.Typer(
     name="vitdfq",
@@ -21,6 +21,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # markup would swallow brackets in help texts
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -35,6 +37,7 @@ class ExportFormat(StrEnum):
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
+CompareOutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/compare_RECIPE_NAME.")]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for results (default: runs/RECIPE_NAME).")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change a recipe key; may be repeated.")
@@ -49,16 +52,28 @@ def print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def set_up_messages(context: typer.Context, quiet: bool) -> None:
+    """Called for the option before the command, and then for the command's own: either makes it quiet."""
+    from vitdfq.runtime.progress import show_messages
+
+    if quiet or context.parent is None:
+        show_messages(logging.WARNING if quiet else logging.INFO)
+
+
+QuietOption = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="No progress, only results and errors.", callback=set_up_messages, expose_value=False),
+]
+
+
 @app.callback()
 def options(
     version: Annotated[  # eager: it needs no command
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=print_version)
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only results and errors.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
-    from vitdfq.runtime.progress import show_messages
-
-    show_messages(logging.WARNING if quiet else logging.INFO)
+    """Quantize vision transformers without data."""
 
 
 @app.command()
@@ -69,6 +84,7 @@ def run(
     fresh: FreshOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its estimated cost; do nothing.")] = False,
     format: FormatOption = Format.human,
+    quiet: QuietOption = False,
 ) -> None:
     """The main job: synthesize, quantize, calibrate, evaluate, save."""
     if dry_run:
@@ -88,6 +104,7 @@ def synthesize(
     overrides: SetOption = None,
     fresh: FreshOption = False,
     format: FormatOption = Format.human,
+    quiet: QuietOption = False,
 ) -> None:
     """Only the synthetic images, and their grid."""
     run_until("images", recipe, out, overrides, fresh, format)
@@ -100,13 +117,19 @@ def calibrate(
     overrides: SetOption = None,
     fresh: FreshOption = False,
     format: FormatOption = Format.human,
+    quiet: QuietOption = False,
 ) -> None:
     """Up to the packed checkpoint, without evaluation."""
     run_until("student", recipe, out, overrides, fresh, format)
 
 
 @app.command()
-def evaluate(run: RunArgument, overrides: SetOption = None, format: FormatOption = Format.human) -> None:
+def evaluate(
+    run: RunArgument,
+    overrides: SetOption = None,
+    format: FormatOption = Format.human,
+    quiet: QuietOption = False,
+) -> None:
     """Evaluate a saved checkpoint; `--set evaluate.dataset=...` chooses other images than its recipe."""
     from vitdfq.workflow.run import evaluate_run
 
@@ -117,12 +140,11 @@ def evaluate(run: RunArgument, overrides: SetOption = None, format: FormatOption
 @app.command()
 def compare(
     recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipes that differ in their images only.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder for results (default: runs/compare_RECIPE_NAME).")
-    ] = None,
+    out: CompareOutOption = None,
     overrides: SetOption = None,
     fresh: FreshOption = False,
     format: FormatOption = Format.human,
+    quiet: QuietOption = False,
 ) -> None:
     """Several kinds of images on one model, in one table; `compare.methods` in a recipe names more."""
     from vitdfq.reports.tables import comparison_table
@@ -139,6 +161,7 @@ def bench(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")] = "quickstart",
     overrides: SetOption = None,
     format: FormatOption = Format.human,
+    quiet: QuietOption = False,
 ) -> None:
     """What a recipe's models and steps cost on this machine."""
     from vitdfq.cost.benchmark import benchmark, benchmark_table
@@ -146,15 +169,15 @@ def bench(
 
     results = benchmark(load_recipe(recipe, overrides or []))
     print_result(results, format, lambda: benchmark_table(results))
+    logging.getLogger("vitdfq").info("bench writes no file; --format json prints the same for one")
 
 
 @app.command()
 def export(
     run: RunArgument,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="File of the model (default: RUN/onnx/model.onnx).")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: RUN/onnx/model.onnx.")] = None,
     format: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = ExportFormat.onnx,
+    quiet: QuietOption = False,
 ) -> None:
     """A checkpoint as a file for other runtimes, compared with the student before it is written."""
     from vitdfq.onnx import export, summary
@@ -169,6 +192,7 @@ def push(
     repo: Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="Hub repository; created if it does not exist.")],
     private: Annotated[bool, typer.Option("--private", help="Create it as a private repository.")] = False,
     format: FormatOption = Format.human,
+    quiet: QuietOption = False,
 ) -> None:
     """Publish a finished run on the Hugging Face Hub, in one commit; the token comes from HF_TOKEN or `hf auth login`."""
     from vitdfq.hub.publish import push
@@ -178,9 +202,30 @@ def push(
 
 
 @app.command()
-def info(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A folder, or a Hub repository id.")],
+def convert(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A .pth, .pt, .bin, .ckpt, .pth.tar or .safetensors file.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write, for local-dir:DIR as model.name.")],
+    arch: Annotated[str | None, typer.Option("--arch", metavar="NAME", help="timm's name of the model.")] = None,
+    key: Annotated[str, typer.Option("--key", metavar="NAME", help="Entry of a training checkpoint, if not the usual.")] = "",
+    arguments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="key=value", help="Argument of timm.create_model: img_size=384.")
+    ] = None,
     format: FormatOption = Format.human,
+    quiet: QuietOption = False,
+) -> None:
+    """Your own checkpoint becomes a folder of config.json and model.safetensors; no code in it is run."""
+    from vitdfq.models.convert import convert, summary
+    from vitdfq.recipe.reader import arguments_of
+
+    result = convert(file, out, arch, key=key, **arguments_of(arguments or []))
+    print_result(result, format, lambda: summary(result))
+
+
+@app.command()
+def info(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A folder, or OWNER/NAME[@REVISION] on the Hub.")],
+    format: FormatOption = Format.human,
+    quiet: QuietOption = False,
 ) -> None:
     """What is inside a saved checkpoint: bits by layer, size, accuracy, how to make it again."""
     from vitdfq.checkpoint.describe import summary
@@ -194,6 +239,7 @@ def info(
 def list_names(
     kind: Annotated[str | None, typer.Argument(metavar="KIND", help="recipes, zoo, methods, losses, ... (default: all)")] = None,
     format: FormatOption = Format.human,
+    quiet: QuietOption = False,
 ) -> None:
     """Every name that a recipe can use."""
     from vitdfq.recipe.catalog import names
@@ -222,21 +268,20 @@ def print_result(content: Any, format: Format, render: Callable[[], Any]) -> Non
     from rich.console import Console
 
     # rich wraps lines at the width of the terminal; a file or pipe has none
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(render(), markup=False)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(render(), markup=False)
 
 
 def main() -> None:
     """Run the command line; every known error is one line on stderr and an exit code (see `vitdfq.common.errors`)."""
-    try:
-        app()
-    except VitdfqError as error:
-        exit_with_error(error, error.exit_code)
-    except KeyboardInterrupt:
-        exit_with_error("interrupted; the same command goes on from the last finished stage", 130)
-    except OSError as error:
-        exit_with_error(f"{error.filename or 'file system'}: {error.strerror or error}", 1, error)
-    except Exception as error:  # a bug, or a wrong argument without a check of its own
-        exit_with_error(f"{type(error).__name__}: {error} (VITDFQ_DEBUG=1 shows the traceback)", 1, error)
+    with interrupt.handled():
+        try:
+            app()
+        except VitdfqError as error:
+            exit_with_error(error, error.exit_code)
+        except OSError as error:
+            exit_with_error(f"{error.filename or 'file system'}: {error.strerror or error}", 1, error)
+        except Exception as error:  # a bug, or a wrong argument without a check of its own
+            exit_with_error(f"{type(error).__name__}: {error} (VITDFQ_DEBUG=1 shows the traceback)", 1, error)
 
 
 def exit_with_error(message: object, exit_code: int, error: BaseException | None = None) -> None:

@@ -1,4 +1,5 @@
 import json
+import shlex
 import subprocess
 import sys
 
@@ -38,6 +39,10 @@ def test_size_accuracy_and_recipe(folder):
     found = describe(folder)
     assert (found["top1"], found["teacher top1"], found["recipe"]) == (81.5, 90, "mine")
     assert found["reproduce"] == f"vitdfq run {folder / 'recipe.yaml'}"
+    spaced = folder.rename(folder.with_name("my run"))
+    assert shlex.split(describe(spaced)["reproduce"]) == ["vitdfq", "run", str(spaced / "recipe.yaml")]
+    with pytest.raises(InputError, match=r"config.json: is a file; a checkpoint of vitdfq is the folder"):
+        describe(spaced / "config.json")
 
 
 @pytest.mark.parametrize(

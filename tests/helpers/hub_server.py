@@ -48,7 +48,7 @@ class HubServer(ThreadingHTTPServer):
     """`with HubServer() as hub:` serves at `hub.url`.
 
     steps: the routes that were requested, as named in `ROUTES`.
-    fail: step -> status of the answer.
+    fail: step -> status of the answer, or the status and headers.
     lose: steps at which the connection is lost, once each: "put" and "commit" in the middle of the request, "answer" after the
         commit is stored and before the response.
     """
@@ -61,7 +61,7 @@ class HubServer(ThreadingHTTPServer):
         self.repos: dict[str, Repo] = {}
         self.large: dict[str, bytes] = {}
         self.steps: list[str] = []
-        self.fail: dict[str, int] = {}
+        self.fail: dict[str, int | tuple[int, dict[str, str]]] = {}
         self.lose: list[str] = []
         self.lock = threading.Lock()
 
@@ -109,7 +109,9 @@ class Handler(BaseHTTPRequestHandler):
         self.body = self.read_body()
         try:
             if step in self.server.fail:
-                raise Answer({"error": f"failed on purpose, for {self.headers.get('Authorization')}"}, self.server.fail[step])
+                failure = self.server.fail[step]
+                status, headers = failure if isinstance(failure, tuple) else (failure, {})
+                raise Answer({"error": f"failed on purpose, for {self.headers.get('Authorization')}"}, status, **headers)
             if step in NEED_TOKEN and self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 raise Answer({"error": "Invalid username or password."}, 401)
             with self.server.lock:
@@ -221,10 +223,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def resolve(self, name: str, revision: str, path: str) -> None:
         repo = self.repo(name)
-        content = repo.tree(revision).get(path)
+        content, commit = repo.tree(revision).get(path), repo.head if revision == "main" else revision
         if content is None:
-            raise Answer({}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=repo.head)
-        headers = {"X_Repo_Commit": repo.head, "ETag": f'"{blob_name(content)}"'}
+            raise Answer({}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
+        headers = {"X_Repo_Commit": commit, "ETag": f'"{blob_name(content)}"'}
         if path.endswith(LARGE):
             headers |= {"X_Linked_ETag": f'"{sha256(content)}"', "X_Linked_Size": str(len(content))}
         if part := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):

@@ -31,6 +31,7 @@ def card(tmp_path):
         metrics["student"]["num_images"] = num_images
         recipe["evaluate"] = evaluate or {}
         recipe["model"]["name"] = model or recipe["model"]["name"]
+        config["vitdfq"]["model"]["name"] = recipe["model"]["name"]
         config["vitdfq"]["model"]["pretrained_cfg"]["hf_hub_id"] = hub_id
         write_card(tmp_path, metrics, recipe, config, "name: small\n")
         return ModelCard.load(tmp_path / "README.md")

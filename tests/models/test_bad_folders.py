@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,7 +95,7 @@ def test_a_pickle_instead_of_safetensors(folder, name):
     (folder / name).write_bytes(pickle.dumps(Bomb()))
     message = refusal(folder)
     assert name in message
-    assert "convert it to safetensors" in message
+    assert "vitdfq convert" in message
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pickle"])
@@ -102,7 +104,7 @@ def test_a_pickle_named_safetensors(folder, zipped):
     torch.save({"head.weight": Bomb()}, file, _use_new_zipfile_serialization=zipped)
     message = refusal(folder)
     assert "pickle" in message
-    assert "convert it to safetensors" in message
+    assert "vitdfq convert" in message
 
 
 def test_a_pickle_beside_safetensors_is_not_opened(folder):
@@ -153,3 +155,46 @@ def test_images_that_cannot_be(folder, key, value):
     config = json.loads((folder / "config.json").read_text())
     edit(folder, pretrained_cfg={**config["pretrained_cfg"], key: value})
     assert f"pretrained_cfg.{key} is " in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("my model.pth", "is a pickle of PyTorch"),
+        ("mine.pt", "is a pickle of PyTorch"),
+        ("pytorch_model.bin", "is a pickle of PyTorch"),
+        ("model_best.pth.tar", "is a training checkpoint, as timm"),
+        ("last.ckpt", "is a training checkpoint, as PyTorch Lightning"),
+        ("mine.safetensors", "is a file of tensors without a config.json"),
+    ],
+)
+def test_a_file_is_named_with_the_command_that_converts_it(name, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open(name, "wb") as file:
+        pickle.dump(Bomb(), file)
+    for given in (name, f"./{name}", f"local-dir:{name}", str(tmp_path / name)):
+        with pytest.raises(InputError) as caught:
+            load_teacher(given)
+        message, path = str(caught.value), tmp_path / name if given.startswith("/") else Path(name)
+        assert kind in message and "\n" not in message
+        words = shlex.split(message.partition("make a folder of it: ")[2])
+        assert words == ["vitdfq", "convert", str(path), "--arch", "NAME", "--out", str(path.parent / name.partition(".")[0])]
+
+
+def test_folders_of_other_files_are_named_with_the_command(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")  # as timm's save_for_hf writes it by default
+    assert refusal(folder).endswith(f": vitdfq convert {folder} --out {folder}_converted")
+    (folder / "config.json").unlink()
+    command = f"vitdfq convert {folder}/pytorch_model.bin --arch NAME --out {folder}/pytorch_model"
+    assert refusal(folder).endswith(f"make one of pytorch_model.bin: {command}")
+
+
+def test_a_path_of_a_folder_needs_no_prefix(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder.rename(tmp_path / "last.ckpt")
+    for name in ("last.ckpt", "./last.ckpt", str(tmp_path / "last.ckpt")):
+        assert load_teacher(name).vitdfq["model"]["name"] == f"local-dir:{name}"
+    with pytest.raises(InputError, match=r"name its folder, local-dir:last.ckpt"):
+        load_teacher("last.ckpt/model.safetensors")
+    with pytest.raises(InputError, match=r"mine.pth: no such file"):
+        load_teacher("mine.pth")

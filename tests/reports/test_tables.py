@@ -99,3 +99,39 @@ def test_the_table_of_a_run_shows_what_was_measured():
     assert "top-1 %" in shown() and "75.50" in shown() and "KL" not in shown()
     metrics["teacher"] |= {"top1": None, "num_images": None}
     assert "not evaluated" in shown() and "noise" not in shown() and "agreement" not in shown() and "1.00" in shown()
+
+
+@pytest.mark.parametrize("width", [240, 100, 80, 60, 40])
+def test_no_number_is_cut_in_a_narrow_terminal(width):
+    from rich.console import Console
+
+    numbers = {key: 80 + index for index, key in enumerate(tables.COLUMNS)}
+    cells = [{key: value + change for key, value in numbers.items()} for change in (0.0, 1.0)]
+    row = tables.summarize(cells) | {"title": "real images (reference, uses data)", "uses_data": True}
+    page = content(seeds=[0, 1], rows=[row])
+    console = Console(width=width)
+    with console.capture() as captured:
+        console.print(comparison_table(page))
+    lines = captured.get().splitlines()
+    assert max(map(len, lines)) <= width and "…" not in captured.get()
+    for cell in tables.text_rows(page)[2][1:]:
+        assert any(cell in line for line in lines), cell
+
+
+def test_a_run_in_a_narrow_terminal_keeps_its_numbers():
+    from rich.console import Console
+
+    scores = {"top1": 90.66, "top5": 99.07, "agreement": 95.12, "logits_sqnr_db": 12.34}
+    metrics = {
+        "student": scores | {"weight_bits": 4, "activation_bits": 4},
+        "size": {"packed_bytes": 700_000, "float_bytes": 4_820_000},
+        "synthesis": {"method": "attention_sardfq"},
+        "teacher": {"name": "zoo:deit", "num_images": 5000, "top1": 91.26, "top5": 99.1},
+        "baselines": {},
+        "seed": 0,
+    }
+    console = Console(width=60)
+    with console.capture() as captured:
+        console.print(tables.summary_table(metrics))
+    for number in ("90.66", "99.07", "95.12", "12.34", "0.70", "4.82", "91.26"):
+        assert number in captured.get(), number

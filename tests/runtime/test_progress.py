@@ -1,6 +1,8 @@
 """Progress and messages of the command line; the library itself prints nothing."""
 
+import io
 import logging
+import re
 
 import pytest
 
@@ -73,3 +75,28 @@ def test_without_the_command_line_nothing_is_printed(capsys):
         bar.advance()
     logger.info("hello")
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("width", [60, 70, 80, 120])
+def test_bar_count_and_time_left_fit_into_a_narrow_terminal(width, monkeypatch):
+    from rich.console import Console
+
+    screen = Console(width=width, force_terminal=True, file=io.StringIO(), highlight=False, legacy_windows=False)
+    monkeypatch.setattr(progress, "console", screen)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    with ProgressBar("synthesize", total=16000) as bar:
+        bar.advance(8000, loss=1.234, attention_prior=0.123456, class_confidence=12.34)
+        assert bar.live is not None
+    paper = Console(width=width)
+    with paper.capture() as captured:
+        paper.print(bar.live.get_renderable())
+    line = captured.get().rstrip("\n")
+    assert "\n" not in line and len(line.rstrip()) <= width and "…" not in line
+    assert "━━━" in line and "8000/16000" in line and re.search(r"\d:\d\d:\d\d|-:--:--", line)
+    assert ("class_confidence" in line) == (width == 120)
+
+
+def test_numbers_are_left_out_whole():
+    assert progress.fitting(["12.0/s", "loss 1.5", "a 2"], 16) == "12.0/s  loss 1.5"
+    assert progress.fitting(["12.0/s", "loss 1.5", "a 2"], 15) == "12.0/s"
+    assert progress.fitting(["12.0/s"], 0) == ""

@@ -8,8 +8,12 @@ from contexts import make_context, weighted_total
 from tiny import make_tiny
 
 from vitdfq.models import attention_sites, image_range, image_size, untouched
+from vitdfq.runtime.partial_results import PartialResults
+from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.synthesis import LOSSES, METHODS, Loss, synthesize
+from vitdfq.synthesis.options import SynthesisOptions
 from vitdfq.synthesis.procedural import PROCEDURAL
+from vitdfq.synthesis.synthesize import keep_batches
 
 KINDS = ("vit", "deit", "swin", "levit")
 SMOOTH = KINDS[:3]  # behind a random convolutional stem, steps of .25 overshoot, and rounding grows
@@ -263,3 +267,23 @@ def test_a_gpu_gives_the_images_of_the_cpu(method):
     on_cpu = synthesize(teacher, method=method, num_images=3, **steps_of(method, 4))
     on_gpu = synthesize(teacher.cuda(), method=method, num_images=3, **steps_of(method, 4))
     torch.testing.assert_close(on_gpu, on_cpu, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_kept"),
+    [
+        ({}, {7: 4, 4: 4, 3: 2, 1: 0}),  # batches of two, whole in both sets
+        ({"method": "ris", "group_size": 3}, {7: 3, 4: 3, 3: 3, 1: 0}),
+        ({"mix": {"noise": 0.5}}, {7: 2, 4: 2, 3: 2, 1: 0}),  # noise takes no time
+        ({"method": "noise", "steps": None}, {7: 0}),
+    ],
+    ids=str,
+)
+def test_images_of_another_number_are_used_again(changes, num_kept, tiny_vit, tmp_path):
+    keywords = {"method": "psaq", "steps": 2, "batch_size": 2} | changes
+    images = synthesize(tiny_vit, num_images=5, **keywords)
+    for number, expected in num_kept.items():
+        run = SharedRun(PartialResults(tmp_path / str(number)))
+        options = SynthesisOptions(num_images=number, **keywords)
+        assert keep_batches(images, tiny_vit, options, run) == expected
+        assert torch.equal(synthesize(tiny_vit, options=options, run=run), synthesize(tiny_vit, options=options))

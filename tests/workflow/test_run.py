@@ -15,6 +15,7 @@ import vitdfq
 from vitdfq.common.safetensors_io import read_tensors
 from vitdfq.evaluation import Predictions
 from vitdfq.recipe import load_recipe
+from vitdfq.synthesis.inversion.optimize import Inversion
 from vitdfq.workflow.run import open_run
 
 RECIPE = {
@@ -120,6 +121,46 @@ def test_messages_name_the_recipe_key_that_changed(finished, tmp_path):
     done = vitdfq_command("calibrate", finished / "small.yaml", "--out", out, "--set", "synthesize.num_images=3")
     assert "images.safetensors: made again, synthesize.num_images was 4, is 3\n" in done.stderr
     assert "model.safetensors: made again, images changed\n" in done.stderr
+
+
+def test_images_of_another_number_are_used_again_with_their_seconds(tmp_path, monkeypatch, caplog):
+    now = [0.0]
+    monkeypatch.setattr("vitdfq.runtime.partial_results.time.monotonic", lambda: now[0])
+    optimize = Inversion.optimize
+
+    def counted(self, batch, *arguments):
+        now[0] += 10
+        return optimize(self, batch, *arguments)
+
+    monkeypatch.setattr(Inversion, "optimize", counted)
+
+    def images(number: int, out: str) -> tuple[bytes, float]:
+        recipe = RECIPE | {"synthesize": {"method": "sardfq", "steps": 2, "batch_size": 2, "num_images": number}}
+        metrics = vitdfq.run(recipe, out=tmp_path / out, until="images")
+        return (tmp_path / out / "images.safetensors").read_bytes(), metrics["synthesis"]["seconds"]
+
+    assert images(4, "out")[1] == 20
+    assert images(6, "out") == images(6, "fresh") and images(6, "fresh")[1] == 30 and now[0] == 20 + 10 + 30
+    assert "images.safetensors: 4 of its 4 images are used again" in caplog.text
+    assert images(2, "out") == images(2, "other") and now[0] == 60 + 10
+    assert not list((tmp_path / "out").rglob("images_*"))
+
+
+def test_the_stages_of_a_run_are_counted(tmp_path, caplog):
+    changes = {
+        "synthesize": {"method": "noise", "num_images": 2},
+        "calibrate": {"steps": ["observe"]},
+        "evaluate": RECIPE["evaluate"] | {"num_images": 20},
+        "baselines": ["dead_leaves"],
+        "also_bits": ["w8a8"],
+        "min_agreement": 0,
+    }
+    vitdfq.run(RECIPE | changes, out=tmp_path / "my out")
+    headings = [message for message in caplog.messages if message.startswith("stage ")]
+    assert [heading.partition(":")[0] for heading in headings] == [f"stage {number} of 8" for number in range(1, 9)]
+    assert headings[3].endswith(": synthesize images of baseline dead_leaves")
+    assert headings[-1].endswith(": calibrate a student on dead_leaves images at W8A8, and evaluate it")
+    assert caplog.messages[-1].startswith(f"written to '{tmp_path / 'my out'}': images.safetensors, config.json")
 
 
 def test_a_damaged_config_is_named_in_a_message_and_the_student_made_again(finished, tmp_path):

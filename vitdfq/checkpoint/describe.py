@@ -1,5 +1,6 @@
 """`vitdfq info`: the content of a checkpoint, from its files alone; no weight is read."""
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def describe_folder(folder: Path, weights: str) -> dict[str, Any]:
         "teacher top1": metrics["teacher"].get("top1"),
         "images": metrics["student"].get("num_images"),
         "recipe": metrics.get("recipe"),
-        "reproduce": f"vitdfq run {recipe}" if recipe.is_file() else None,
+        "reproduce": f"vitdfq run {shlex.quote(str(recipe))}" if recipe.is_file() else None,
     }
 
 

@@ -63,19 +63,21 @@ def save(student: Any, folder: str | Path) -> Path:
 
 
 @with_gradients
-def load(source: str | Path, *, dequantize: bool = False) -> nn.Module:
+def load(source: str | Path, *, revision: str | None = None, dequantize: bool = False) -> nn.Module:
     """Return the student in `source`, a folder or a Hub repository id; its logits are bit-equal to the saved one's.
 
     Args:
-        source: where `save` or `push` put it.
+        source: where `save` or `push` put it: a folder, or `owner/name[@revision]` on the Hub.
+        revision: of a Hub repository, a branch, tag or commit; the newest of its main branch when None.
         dequantize: return a float model of the quantized weights instead, as timm builds it: its state_dict loads strictly in
             `timm.create_model` with the same arguments. The transforms of `prepare` are undone, see `dequantize.py`.
 
     Raises:
         InputError: files are missing, damaged, not of this library, or hold values that are not possible.
-        AccessError: a Hub repository that could not be reached.
+        AccessError: a Hub repository that could not be reached or read.
+        ValueError: a revision of a folder.
     """
-    folder = local_folder(source)
+    folder = local_folder(source, revision)
     config, path = read_config(folder), folder / WEIGHTS
     header = safetensors_io.read_header(path)
     student, prepared = build_structure(config["vitdfq"], folder / CONFIG, path.stat().st_size)
@@ -100,7 +102,10 @@ def load(source: str | Path, *, dequantize: bool = False) -> nn.Module:
 
 
 def describe(source: str | Path) -> dict[str, Any]:
-    """Return the content of a checkpoint, a folder or a Hub repository id: model, bits by layer, sizes, measured accuracy.
+    """Return the content of a checkpoint: model, bits by layer, sizes, measured accuracy.
+
+    Args:
+        source: a folder, or `owner/name[@revision]` on the Hub.
 
     Raises:
         InputError: missing, damaged, or not a checkpoint.
@@ -109,7 +114,7 @@ def describe(source: str | Path) -> dict[str, Any]:
     return describe_folder(local_folder(source), WEIGHTS)
 
 
-def local_folder(source: str | Path) -> Path:
+def local_folder(source: str | Path, revision: str | None = None) -> Path:
     """The folder itself, or a Hub repository's in the cache."""
     if not isinstance(source, str | os.PathLike):
         raise InputError(f"a checkpoint is a folder or a Hub repository id, not a {type(source).__name__}")
@@ -117,7 +122,13 @@ def local_folder(source: str | Path) -> Path:
         exists = Path(source).exists()
     except (OSError, ValueError):  # too long for a path, or a NUL in it
         raise InputError(f"{str(source)[:100]!r}: neither a folder nor a Hub repository id") from None
-    return Path(source) if exists else download_snapshot(str(source), CHECKPOINT_FILES)
+    if revision is not None and (exists or "@" in str(source)):
+        raise ValueError(f"revision {revision!r}: {source} {'is a folder' if exists else 'names a revision already'}")
+    if exists:
+        if Path(source).is_file():
+            raise InputError(f"{source}: is a file; a checkpoint of vitdfq is the folder that a run wrote")
+        return Path(source)
+    return download_snapshot(f"{source}@{revision}" if revision else str(source), CHECKPOINT_FILES)
 
 
 def float_bytes(model: nn.Module) -> int:

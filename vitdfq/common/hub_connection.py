@@ -1,5 +1,6 @@
 """Downloads from the Hugging Face Hub into its cache; without a connection only the cache is searched."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -8,6 +9,7 @@ from huggingface_hub import errors as hub_errors
 from vitdfq.common.errors import AccessError, InputError, one_line
 
 FROM_DISK = "give weights from disk with --set model.name=local-dir:PATH"
+LOGIN = "run `hf auth login`, or set HF_TOKEN"
 
 
 def fetch(repository: str, files: list[str], cache_dir: str | None = None) -> Path:
@@ -17,43 +19,77 @@ def fetch(repository: str, files: list[str], cache_dir: str | None = None) -> Pa
         AccessError: offline and not in the cache, not found, private or gated.
         ValueError: not a repository id.
     """
+    try:
+        return _download(repository, files, cache_dir)
+    except AccessError as error:
+        raise AccessError(f"no weights: hub repository {error}; or {FROM_DISK}") from error.__cause__
+
+
+def download_snapshot(repository: str, patterns: list[str]) -> Path:
+    """Download a checkpoint, `owner/name[@revision]`, as one snapshot (file by file, an offline cache could be incomplete).
+
+    Raises:
+        InputError: `repository` is neither a folder nor a repository id.
+        AccessError: it cannot be reached, and the Hub's cache does not have it; it is private, gated or misspelt.
+    """
+    try:
+        return _download(repository, patterns)
+    except hub_errors.HFValidationError as error:
+        raise InputError(f"{repository}: neither a folder nor a Hub repository id") from error
+    except AccessError as error:
+        name = repository.partition("@")[0]
+        why = str(error).removeprefix(f"{repository} ")
+        raise AccessError(f"{repository}: no such folder here, and the Hub repository {name} {why}") from error.__cause__
+
+
+def _download(repository: str, patterns: list[str], cache_dir: str | None = None) -> Path:
+    """The folder in the cache. AccessError says "REPOSITORY was not found ..." and the like."""
     name, _, revision = repository.partition("@")
+    is_reachable = reachable(name)
     try:
         folder = snapshot_download(
             name,
             revision=revision or None,
             cache_dir=cache_dir,
-            allow_patterns=files,
-            local_files_only=not reachable(name),
+            allow_patterns=patterns,
+            local_files_only=not is_reachable,
         )
-    except hub_errors.GatedRepoError:
-        why = f"it is gated: accept its terms on {constants.ENDPOINT}/{name}, then run `hf auth login`"
-    except hub_errors.RepositoryNotFoundError:
-        why = "not found, or private and no access with this token"
-    except hub_errors.RevisionNotFoundError:
-        why = f"it has no revision {revision!r}"
-    except hub_errors.LocalEntryNotFoundError:
-        why = f"{constants.ENDPOINT} could not be reached and the cache does not have it"
+    except hub_errors.HFValidationError:
+        raise
     except (hub_errors.HTTPError, OSError) as error:
-        why = one_line(error, most=None)
-    else:
-        return Path(folder)
-    raise AccessError(f"no weights from hub repository {repository}: {why}; {FROM_DISK}")
+        raise AccessError(f"{repository} {_explain(error, name, revision, is_reachable)}") from error
+    return Path(folder)
 
 
-def download_snapshot(repository: str, patterns: list[str]) -> Path:
-    """Download a checkpoint repository as one snapshot (file by file, an offline cache could be incomplete).
+def _explain(error: BaseException, name: str, revision: str, is_reachable: bool) -> str:
+    """What is wrong with a repository, as the end of a sentence that begins with it; the way out included."""
+    if constants.HF_HUB_OFFLINE:
+        return "could not be reached, since HF_HUB_OFFLINE is set, and the cache does not have it"
+    if not is_reachable:
+        return f"could not be reached at {constants.ENDPOINT}, and the cache does not have it"
+    for cause in _causes(error):  # the client wraps answers that it does not expect
+        if isinstance(cause, hub_errors.GatedRepoError):
+            return f"is gated: accept its terms on {constants.ENDPOINT}/{name}, then {LOGIN}"
+        if isinstance(cause, hub_errors.RevisionNotFoundError):
+            return f"has no revision {revision!r}"
+        if isinstance(cause, hub_errors.HfHubHTTPError):
+            return _explain_status(cause.response.status_code, cause.response.headers.get("X-Error-Message", ""))
+    return f"could not be read ({one_line(error)})"
 
-    Raises:
-        InputError: `repository` is neither a folder nor a repository id.
-        AccessError: it cannot be reached, and the Hub's cache does not have it.
-    """
-    try:
-        return Path(snapshot_download(repository, allow_patterns=patterns, local_files_only=not reachable(repository)))
-    except hub_errors.HFValidationError as error:
-        raise InputError(f"{repository}: neither a folder nor a Hub repository id") from error
-    except (hub_errors.HfHubHTTPError, hub_errors.HTTPError, hub_errors.LocalEntryNotFoundError, OSError) as error:
-        raise AccessError(f"{repository}: no such folder here, and the Hub repository could not be reached") from error
+
+def _explain_status(status: int, message: str) -> str:
+    if status == 404 or (status == 401 and "credentials" not in message):  # 401: also of what is not there, without a token
+        return f"was not found: it is misspelt, or private and needs a token that may read it ({LOGIN})"
+    answer = f"could not be read: {constants.ENDPOINT} answered {status}"
+    if status in (401, 403):
+        return f"{answer}, the token is not valid or may not read it: {LOGIN}"
+    return f"{answer}; try again later" if status == 429 or status >= 500 else answer
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def reachable(repository: str, repo_type: str = "model") -> bool:

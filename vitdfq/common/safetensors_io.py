@@ -29,7 +29,7 @@ DTYPES = {
 }
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of what torch.save writes, today and before version 1.6
 SYSTEM_ERROR = re.compile(r"os error (\d+)|Os \{ code: (\d+)")  # an OSError in the messages of safetensors
-CONVERT = "a pickle can run code when read, so it is never opened: convert it to safetensors first (safetensors.torch.save_file)"
+NEVER_OPENED = "a pickle can run code when read, so it is not opened here; `vitdfq convert` reads its tensors alone"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -102,6 +102,13 @@ def read_metadata(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
+def is_pickle(path: Path) -> bool:
+    """Whether a file that is not safetensors begins as a pickle. (A valid file begins with a length, which can be any bytes.)"""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    return start == ZIP or start[:1] == PICKLE
+
+
 def _open(path: Path):
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -110,8 +117,6 @@ def _open(path: Path):
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
     except SafetensorError as error:
-        with open(path, "rb") as file:  # after the failure: a valid file starts with a length, which can be any bytes
-            start = file.read(4)
-        if start == ZIP or start[:1] == PICKLE:
-            raise InputError(f"{path}: is a pickle, not safetensors; {CONVERT}") from error
+        if is_pickle(path):
+            raise InputError(f"{path}: is a pickle, not safetensors; {NEVER_OPENED}") from error
         raise InputError(f"{path}: damaged or truncated safetensors file ({one_line(error)})") from error

@@ -14,6 +14,7 @@ from torch import nn
 from vitdfq.cost.estimate import estimate_cost, evaluated_images
 from vitdfq.evaluation import EvaluationOptions
 from vitdfq.models import image_size, load_teacher
+from vitdfq.models.load import with_source
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantSite, QuantWeighted, named_sites, weighted_modules
@@ -71,7 +72,9 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
         recipe: a checked recipe.
         out: folder of the run, as given on the command line.
     """
-    weights_are_local = recipe.model.get("pretrained", True) and recipe.model["name"].startswith(("zoo:", "local-dir:"))
+    weights_are_local = recipe.model.get("pretrained", True) and with_source(recipe.model["name"]).startswith(
+        ("zoo:", "local-dir:")
+    )
     model = load_teacher(**recipe.model | {"pretrained": weights_are_local}).to(distributed.start())
     prepared = prepare(model, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)

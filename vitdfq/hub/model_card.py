@@ -46,7 +46,7 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
     if not distributed.is_main():
         return
     source = config["vitdfq"]["model"]["pretrained_cfg"]
-    model = recipe["model"]["name"]
+    model = config["vitdfq"]["model"]["name"]
     num_images = metrics["student"]["num_images"]
     measured = None if num_images is None else _measured(recipe["evaluate"], num_images, metrics["student"]["top1"] is not None)
     changeable = model.startswith(("local-dir:", "zoo:"))  # a folder can hold a changed model under its old Hub id

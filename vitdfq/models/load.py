@@ -14,11 +14,12 @@ from vitdfq.common.safetensors_io import not_finite
 from vitdfq.models.build import create, finish, known_architecture, require_runs
 from vitdfq.models.from_module import from_module
 from vitdfq.models.untrusted import fits_file, fits_memory
-from vitdfq.models.weights import WEIGHTS, check_weights, read_config
+from vitdfq.models.weights import WEIGHTS, check_weights, is_file_of_weights, read_config, refuse_file
 
 ZOO = Path(__file__).parents[1] / "zoo"
 FILES = ["config.json", WEIGHTS]  # of a repository on the hub: nothing else is downloaded
 SOURCES = ("zoo", "local-dir", "hf-hub")
+LONGEST_PATH = 1000  # characters; of a longer one the system would not say whether it is there
 NOT_TAKEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "features_only", "device", "dtype")
 
 
@@ -29,9 +30,9 @@ def load_teacher(
     """Load a teacher: a timm classifier, opened, frozen, in eval mode and float32.
 
     Args:
-        name: `architecture[.tag]`, `hf-hub:owner/repo[@revision]`, `local-dir:PATH`, `zoo:NAME`, or a model built with
-            timm, which stays as it is: in any mode and precision, within DataParallel or torch.compile, with tied weights, after
-            `reset_classifier`, or with another Linear (and dropout) as classifier. See `from_module`.
+        name: `architecture[.tag]`, `hf-hub:owner/repo[@revision]`, `local-dir:PATH` or the path alone, `zoo:NAME`, or a model
+            built with timm, which stays as it is: in any mode and precision, within DataParallel or torch.compile, with tied
+            weights, after `reset_classifier`, or with another Linear (and dropout) as classifier. See `from_module`.
         pretrained: False leaves a named model at timm's random initialization.
         cache_dir: the hub's cache, if not the usual one.
         timm_kwargs: keyword arguments of `timm.create_model` that shape the model, such as `img_size`; for a module
@@ -54,7 +55,11 @@ def load_teacher(
             raise ValueError(f"load_teacher does not take {key}; name a folder (local-dir:PATH) or pass a timm module")
     if isinstance(name, nn.Module):
         return from_module(name, timm_kwargs)
+    name = with_source(name)
     source, colon, place = name.partition(":")
+    path = Path(place if source == "local-dir" else name).expanduser()
+    if source not in ("zoo", "hf-hub") and is_file_of_weights(path):
+        refuse_file(path)
     if not colon and not any(sign in name for sign in "/\\"):
         return from_timm(name, pretrained, cache_dir, timm_kwargs)
     if source not in SOURCES or not place:
@@ -65,8 +70,14 @@ def load_teacher(
     if source == "zoo":
         folder = lookup(place, {path.parent.name: path.parent for path in ZOO.glob("*/config.json")}, "zoo model")
     else:
-        folder = fetch(place, FILES, cache_dir) if source == "hf-hub" else Path(place).expanduser()
+        folder = fetch(place, FILES, cache_dir) if source == "hf-hub" else path
     return from_folder(name, folder, pretrained, timm_kwargs)
+
+
+def with_source(name: str) -> str:
+    """The name of a teacher with `local-dir:` before the path of a folder; timm's own names go first."""
+    is_path = name.partition(":")[0] not in SOURCES and not timm.is_model(name.partition(".")[0]) and len(name) < LONGEST_PATH
+    return f"local-dir:{name}" if is_path and Path(name).expanduser().is_dir() else name
 
 
 def structure(name: str, *, cache_dir: str | None = None, **timm_kwargs: Any) -> nn.Module:

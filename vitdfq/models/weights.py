@@ -1,15 +1,50 @@
 """Checks of a folder of weights before anything reads it: a config.json and a whole safetensors file of real numbers."""
 
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from vitdfq.common.errors import InputError
 from vitdfq.common.files import read_json
-from vitdfq.common.safetensors_io import CONVERT, read_header
+from vitdfq.common.safetensors_io import NEVER_OPENED, read_header
 from vitdfq.models.untrusted import check_arguments, check_pretrained_cfg
 
 WEIGHTS = "model.safetensors"
+KINDS = {  # suffix -> what a file of weights is
+    ".bin": "a pickle of PyTorch",
+    ".pth": "a pickle of PyTorch",
+    ".pt": "a pickle of PyTorch",
+    ".ckpt": "a training checkpoint, as PyTorch Lightning writes them",
+    ".tar": "a training checkpoint, as timm writes them",
+    ".pkl": "a pickle",
+    ".safetensors": "a file of tensors without a config.json",
+}
 PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pth.tar", "*.pkl")
+
+
+def is_file_of_weights(path: Path) -> bool:
+    """Whether a path is meant to be that of a file rather than of a folder, by its suffix."""
+    return path.suffix in KINDS and not path.is_dir()
+
+
+def refuse_file(file: Path) -> NoReturn:
+    """Raise InputError with what a file of weights is, and the command that makes a folder of it."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    if file.name == WEIGHTS and (file.parent / "config.json").is_file():
+        raise InputError(f"{file}: name its folder, local-dir:{file.parent}")
+    never = f"; {NEVER_OPENED}" if file.suffix != ".safetensors" else ""
+    raise InputError(f"{file}: is {KINDS[file.suffix]}{never}; make a folder of it: {convert_command(file)}")
+
+
+def convert_command(source: Path, architecture: str | None = "NAME") -> str:
+    """The command that converts a file, or a folder that names its architecture, to be copied."""
+    stem = source.name.partition(".")[0] or "model"
+    out = next(
+        path for path in (source.parent / f"{stem}{end}" for end in ("", "_converted", "_converted_2")) if not path.exists()
+    )
+    arch = ["--arch", architecture] if architecture else []
+    return shlex.join(["vitdfq", "convert", str(source), *arch, "--out", str(out)])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -22,7 +57,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: no such folder")
     file = folder / "config.json"
     if not file.is_file():
-        raise InputError(f"{folder}: has no config.json, so it is not a timm model folder")
+        files = sorted(path for path in folder.iterdir() if path.suffix in KINDS)
+        way_out = f"; make one of {files[0].name}: {convert_command(files[0])}" if files else ""
+        raise InputError(f"{folder}: has no config.json, so it is not a timm model folder{way_out}")
     config = read_json(file)
     if not isinstance(config.get("architecture"), str):
         raise InputError(f'{file}: names no "architecture", so it is not a timm model config')
@@ -50,5 +87,6 @@ def check_weights(file: Path) -> None:
         return
     pickles = sorted(path.name for pattern in PICKLES for path in file.parent.glob(pattern))
     if pickles:
-        raise InputError(f"{file.parent}: has {pickles[0]} but no {file.name}; {CONVERT}")
+        command = convert_command(file.parent, architecture=None)
+        raise InputError(f"{file.parent}: has {pickles[0]} but no {file.name}; {NEVER_OPENED}: {command}")
     raise InputError(f"{file.parent}: has no {file.name}")

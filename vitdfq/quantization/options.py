@@ -20,7 +20,12 @@ OPTIONS = {  # role -> its options
     "gelu": (*_GRID, "per_token"),
     "softmax": (*_GRID, "renormalize"),
 }
-BITS = ("w8a8", "w6a6", "w4a8", "w4a4", "w3a3", "w4a16")  # the usual ones
+VALUES_OF_ROLE = {  # role -> the kinds of values in it, as `Quantizer.suits` names them
+    "weight": ("weights",),
+    "activation": ("inputs", "operands"),
+    "gelu": ("gelu",),
+    "softmax": ("softmax",),
+}
 FLOAT_NAMES = (16, 32)  # "a16" and "a32" mean the same: activations stay in the model's float type
 ACTIVATION_NAMES = (*range(2, 9), *FLOAT_NAMES)
 SPELLINGS = tuple(f"w{weight}a{activation}" for weight in range(2, 9) for activation in ACTIVATION_NAMES)
@@ -148,17 +153,18 @@ def check_change(change: Change, role: str, keys: tuple[str, ...]) -> None:
         if name not in OPTIONS[role]:
             raise OptionError((*keys, name), unknown_key(name, OPTIONS[role]))
         try:
-            check_option(name, value)
+            check_option(name, value, role)
         except ValueError as error:
             raise OptionError((*keys, name), str(error)) from None
 
 
-def check_option(name: str, value: Any) -> None:
-    """Raise ValueError unless an option takes a value."""
+def check_option(name: str, value: Any, role: str | None = None) -> None:
+    """Raise ValueError unless an option takes a value; the choices it names are those of the role."""
     if name == "bits":
         check_bits(value)
     elif name == "quantizer":
-        check_name(value, QUANTIZERS, "quantizer")
+        if not isinstance(value, str) or value not in QUANTIZERS:  # one of another role is refused where the site is known
+            check_name(value, [name for name in QUANTIZERS if role is None or _suits(name, role)], "quantizer")
     elif name == "observer":
         check_name(value, OBSERVERS, "observer")
     elif name == "group_size":
@@ -166,6 +172,10 @@ def check_option(name: str, value: Any) -> None:
             raise ValueError(f"group_size is {short(value)}; expected a whole number of at least 1, or null")
     elif not isinstance(value, bool):
         raise ValueError(f"{name} is {short(value)}; expected true or false")
+
+
+def _suits(quantizer: str, role: str) -> bool:
+    return not quantizer_class(quantizer).suits.isdisjoint(VALUES_OF_ROLE[role])
 
 
 def check_bits(bits: Any, where: str | None = None) -> None:

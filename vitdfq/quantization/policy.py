@@ -11,7 +11,6 @@ from vitdfq.common.options import OptionError
 from vitdfq.models import end_sites, gelu_readers
 from vitdfq.models.untrusted import short
 from vitdfq.quantization.options import (
-    BITS,
     OPTIONS,
     ROLES,
     Change,
@@ -24,7 +23,7 @@ from vitdfq.quantization.options import (
     unknown_key,
 )
 
-__all__ = ["BITS", "OPTIONS", "POLICIES", "ROLES", "check_bits", "check_quantize", "parse_bits", "resolve"]  # recipe reads these
+__all__ = ["OPTIONS", "POLICIES", "ROLES", "check_bits", "check_quantize", "parse_bits", "resolve"]  # recipe reads these
 
 DEFAULT_BITS, DEFAULT_POLICY = "w4a4", "vitdfq"
 ARGUMENTS = ("bits", "policy", *ROLES, "overrides")  # of `quantize`

@@ -7,7 +7,7 @@ from vitdfq.models.load import ZOO
 from vitdfq.preparation import TRANSFORMS
 from vitdfq.quantization import POLICIES, QUANTIZERS
 from vitdfq.quantization.observers import OBSERVERS
-from vitdfq.quantization.policy import BITS
+from vitdfq.quantization.options import SPELLINGS
 from vitdfq.recipe.find import packaged_recipes
 from vitdfq.synthesis import LOSSES, METHODS
 from vitdfq.synthesis.inversion.parametrization import PARAMETRIZATIONS
@@ -30,7 +30,7 @@ def names(kind: str | None = None) -> dict[str, list[str]]:
         "procedural": list(PROCEDURAL),
         "parametrizations": list(PARAMETRIZATIONS),
         "transforms": sorted(TRANSFORMS),
-        "bits": list(BITS),
+        "bits": list(SPELLINGS),
         "policies": list(POLICIES),
         "quantizers": sorted(QUANTIZERS),
         "observers": list(OBSERVERS),

@@ -123,6 +123,14 @@ def set_value(document: Document, assignment: str) -> None:
     document.texts[keys] = text.strip()
 
 
+def arguments_of(assignments: list[str]) -> dict[str, Any]:
+    """Return the mapping that texts `key=value` describe; raises as `set_value`."""
+    document = Document("--set", {})
+    for assignment in assignments:
+        set_value(document, assignment)
+    return document.content
+
+
 def _key_in(holder: Any, name: str, keys: Keys, flag: str) -> str | int:
     """Return `name` as the key of a mapping, or as the index of a list."""
     dotted = ".".join(map(str, keys))

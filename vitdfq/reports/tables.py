@@ -1,9 +1,11 @@
 """The tables of `vitdfq run` and `vitdfq compare`: means and standard deviations over seeds, as rich tables and as markdown."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +26,7 @@ COLUMNS = {  # key in compare.json -> (heading of the column, digits)
 WITH_LABELS = ("top1", "top5", "agreement", "logits_sqnr_db")  # of the table of a run
 WITHOUT_LABELS = ("agreement", "kl", "logits_sqnr_db")
 RUN_COLUMNS = COLUMNS | {"top5": ("top-5 %", 2)}
+SHORT_HEADING = 11  # characters
 TEACHER = "(teacher, float32)"
 NO_LABELS = "the images have no labels: agreement, KL and SQNR need none, top-1 does"
 
@@ -95,42 +98,81 @@ def markdown(content: dict[str, Any]) -> str:
     return f"# {title(content)}\n\n{table}\n\n{bullets}\n\n{pictures}".rstrip() + "\n"
 
 
-def summary_table(metrics: dict[str, Any]) -> Table:
+@dataclass(frozen=True)
+class FittingTable:
+    """A table that never cuts a number: columns that do not fit into the terminal follow in a table below, rows named again.
+
+    Attributes:
+        headings: of the columns. The first `num_names` columns name a row, in words that may be wrapped; the others hold numbers.
+    """
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
+    num_names: int = 1
+    notes: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        cells = list(zip(self.headings, *self.rows, strict=True))  # by column
+        names, numbers = range(self.num_names), range(self.num_names, len(self.headings))
+        widths = {index: max(_heading_width(cells[index][0]), *map(len, cells[index][1:])) for index in numbers}
+        for index in names:
+            longest_word = max(len(word) for cell in cells[index] for word in cell.split() or [""])
+            widths[index] = max(longest_word, min(max(map(len, cells[index])), options.max_width // 4))
+        blocks: list[list[int]] = [[]]
+        for index in numbers:
+            if blocks[-1] and _table_width([widths[column] for column in (*names, *blocks[-1], index)]) > options.max_width:
+                blocks.append([])
+            blocks[-1].append(index)
+        for block in blocks:
+            table = Table(title=self.title if block is blocks[0] else None)
+            if block is blocks[-1] and self.notes:
+                table.caption = Text(self.notes)  # as Text: brackets in an error are no markup
+            for column in (*names, *block):
+                justify = "right" if column in numbers else "left"
+                table.add_column(Text(self.headings[column]), justify=justify, width=widths[column])
+            for row in self.rows:
+                table.add_row(*(Text(row[column]) for column in (*names, *block)))
+            yield table
+
+
+def _heading_width(heading: str) -> int:
+    """A long heading is wrapped at its spaces."""
+    return len(heading) if len(heading) <= SHORT_HEADING else max(map(len, heading.split()))
+
+
+def _table_width(widths: list[int]) -> int:
+    """The width of a rich table: a space on both sides of each cell, and lines between them."""
+    return sum(width + 3 for width in widths) + 1
+
+
+def summary_table(metrics: dict[str, Any]) -> FittingTable:
     """The table at the end of a run: the teacher, the student, and a student of each baseline, at each number of bits."""
     student, size = metrics["student"], metrics["size"]
     bits = bits_name(student["weight_bits"], student["activation_bits"])
     method, also = metrics["synthesis"]["method"], metrics.get("also_bits", {})
     teacher, num_images = metrics["teacher"], metrics["teacher"]["num_images"]
     on = "not evaluated" if num_images is None else f"on {num_images:,} images{' without labels' * (teacher['top1'] is None)}"
-    heading = f"{teacher['name']} {on}, seed {metrics['seed']}"
-    table = Table(title=heading)
-    table.add_column("bits")
-    table.add_column("calibrated on")
     scores = () if num_images is None else WITHOUT_LABELS if teacher["top1"] is None else WITH_LABELS
-    for heading in (*(RUN_COLUMNS[key][0] for key in scores), "MB"):
-        table.add_column(heading, justify="right")
+    rows: list[list[str]] = []
 
     def add(bits: str, title: str, row: dict[str, Any], num_bytes: int | None) -> None:
         numbers = [format_number(row.get(key), None, RUN_COLUMNS[key][1]) for key in scores]
-        table.add_row(bits, title, *numbers, format_number(None if num_bytes is None else num_bytes / 1e6, None, 2))
+        rows.append([bits, title, *numbers, format_number(None if num_bytes is None else num_bytes / 1e6, None, 2)])
 
-    add("float32", "(teacher)", metrics["teacher"], size["float_bytes"])
+    add("float32", "(teacher)", teacher, size["float_bytes"])
     by_bits = {bits: {"student": student, "baselines": metrics["baselines"]}} | also
     if num_images is None:  # baselines and other bits are made for their scores
         by_bits = {bits: {"student": student, "baselines": {}}}
-    for name, rows in by_bits.items():
+    for name, measured in by_bits.items():
         packed = size["packed_bytes"] if name == bits else None  # students at other bits are not saved
-        for title, row in [(method, rows["student"]), *rows["baselines"].items()]:
+        for title, row in [(method, measured["student"]), *measured["baselines"].items()]:
             add(name.upper(), f"{title} images", row, packed)
-    return table
+    headings = ["bits", "calibrated on", *(RUN_COLUMNS[key][0] for key in scores), "MB"]
+    return FittingTable(f"{teacher['name']} {on}, seed {metrics['seed']}", headings, rows, num_names=2)
 
 
-def comparison_table(content: dict[str, Any]) -> Table:
+def comparison_table(content: dict[str, Any]) -> FittingTable:
     """The table of `vitdfq compare`, from the content of compare.json."""
     headings, *rows = text_rows(content)
-    table = Table(title=title(content), caption=Text(notes(content)))  # as Text: brackets in an error are no markup
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return FittingTable(title(content), headings, rows, notes=notes(content))

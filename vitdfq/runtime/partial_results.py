@@ -10,7 +10,7 @@ from pathlib import Path
 from vitdfq.common.errors import InputError
 from vitdfq.common.files import read_json, write_text
 from vitdfq.common.safetensors_io import digest, read_metadata, read_tensors, write_tensors
-from vitdfq.runtime import distributed
+from vitdfq.runtime import distributed, interrupt
 from vitdfq.runtime.run import Tensors
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,12 @@ class Clock:
 
     def seconds(self) -> float:
         return round(self.before + time.monotonic() - self.start, 2)
+
+    def begin_with(self, seconds: float) -> None:
+        """Count seconds of work that is used again, unless an interrupted start has counted them."""
+        if not self.before:
+            self.before = seconds
+            self.note()
 
     def note(self) -> None:
         write_text(self.path, json.dumps({"seconds": self.seconds()}))
@@ -52,6 +58,11 @@ class PartialResults:
         """Seconds of the computation so far, an interrupted start included up to its last part."""
         return 0.0 if self.clock is None else self.clock.seconds()
 
+    def begin_with(self, seconds: float) -> None:
+        """Count seconds of work that is used again, unless an interrupted start has counted them."""
+        if self.clock is not None and distributed.is_main():
+            self.clock.begin_with(seconds)
+
     def get(self, name: str) -> Tensors | None:
         """The part, or None if there is none; a damaged part is removed."""
         return None if self.folder is None else distributed.from_main(lambda: self._read(name))
@@ -62,6 +73,7 @@ class PartialResults:
             write_tensors(self._path(name), part, {"sha256": digest(part)})
             if self.clock is not None:
                 self.clock.note()
+            interrupt.kept.save_steps()
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Those of the parts that `compute_missing` would compute."""

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as LiveDisplay
 
-from vitdfq.runtime import distributed
+from vitdfq.runtime import distributed, interrupt
 from vitdfq.runtime.run import Progress
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 logger = logging.getLogger("vitdfq")
 SECONDS_BETWEEN_LINES = 10.0
+BAR_WIDTH, TIME_WIDTH = 16, 7  # columns; the time left is 0:00:00
 
 Listener = Callable[[dict[str, float], int], None]
 """Called with a bar's numbers, {"distill/loss": 0.5}, and the step; a tracker (`trackers.py`), for example."""
@@ -68,16 +69,16 @@ class ProgressBar(Progress):
         if not is_quiet() and sys.stderr.isatty() and distributed.is_reporting():
             columns = (
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(BAR_WIDTH),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[numbers]}"),
             )
             self.live = LiveDisplay(*columns, console=console, transient=False)
-            self.task = self.live.add_task(title, total=total, rate="", numbers="")
+            self.task = self.live.add_task(title, total=total, numbers="")
 
     def __enter__(self) -> "ProgressBar":
+        interrupt.kept.begin_steps(self.title, self)
         if self.live is not None:
             self.live.start()
         return self
@@ -89,6 +90,7 @@ class ProgressBar(Progress):
     def skip(self, steps: int) -> None:
         super().skip(steps)
         self.skipped += steps
+        interrupt.kept.save_steps()
         if self.live is not None:
             self.live.update(self.task, completed=self.done)
 
@@ -101,10 +103,26 @@ class ProgressBar(Progress):
                 listen(named, self.done)
         now = time.monotonic()
         rate = (self.done - self.skipped) / max(now - self.start, 1e-9)
-        values = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        values = [f"{rate:.1f}/s", *(f"{name} {value:.4g}" for name, value in numbers.items())]
         if self.live is not None:
-            self.live.update(self.task, completed=self.done, rate=f"{rate:.1f}/s", numbers=values)
+            self.live.update(self.task, completed=self.done, numbers=fitting(values, self.room()))
         elif now - self.last_line >= SECONDS_BETWEEN_LINES or before < self.total <= self.done:
             left = max(0, self.total - self.done) / rate  # work that begins again goes beyond the total
-            logger.info(f"{self.title}: {self.done}/{self.total}  {rate:.1f}/s  {left:.0f} s left  {values}".rstrip())
+            logger.info("  ".join([f"{self.title}: {self.done}/{self.total}", values[0], f"{left:.0f} s left", *values[1:]]))
             self.last_line = now
+
+    def room(self) -> int:
+        """Columns of the terminal that title, bar, count and time left do not need."""
+        count = 2 * max(len(str(self.total)), len(str(self.done))) + 1
+        return console.width - (len(self.title) + BAR_WIDTH + count + TIME_WIDTH + 4)
+
+
+def fitting(texts: Sequence[str], room: int) -> str:
+    """The first of the texts, as many as fit into `room` columns."""
+    shown = ""
+    for text in texts:
+        longer = f"{shown}  {text}" if shown else text
+        if len(longer) > room:
+            break
+        shown = longer
+    return shown

@@ -12,6 +12,7 @@ from vitdfq.common.options import build_options, takes_options
 from vitdfq.models import require_float
 from vitdfq.runtime.run import Run
 from vitdfq.synthesis.image_selection.farthest_point import procedural_images
+from vitdfq.synthesis.inversion.optimize import batches_of, images_in_a_batch
 from vitdfq.synthesis.mix import kinds, seed_of
 from vitdfq.synthesis.objective.context import TeacherFacts
 from vitdfq.synthesis.objective.token_pruning import prunable
@@ -60,6 +61,35 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
     if not images.isfinite().all():
         raise ValueError("synthesis ended in images that are not finite; try a smaller lr")
     return images
+
+
+def keep_batches(images: Tensor, teacher: nn.Module, options: SynthesisOptions, run: Run) -> int:
+    """Keep the batches of an earlier synthesis in `run`, so that `synthesize` makes only the others.
+
+    Image i does not depend on the number of images, so a batch that is whole in both sets is the same in both, to the byte.
+
+    Args:
+        images: (M, 3, H, W), of these options with M in place of `num_images`.
+        run: what `synthesize` will be given.
+
+    Returns:
+        how many images are kept; 0 for images of a generator, and for procedural ones, which take no time.
+    """
+    facts = TeacherFacts.of(teacher)
+    method = for_teacher(options.resolved(), teacher, facts, options.seed)
+    before, now = kinds(len(images), method.mix), kinds(options.num_images, method.mix)
+    num_kept = 0
+    for kind, part in parts_of(method).items():
+        if part.engine != "images" or not part.steps or kind not in before or kind not in now:
+            continue
+        of_kind = images[[index for index, other in enumerate(before) if other == kind]]
+        size = images_in_a_batch(part, facts, options.batch_size)
+        needed = batches_of(now.count(kind), size)
+        for name, batch in batches_of(len(of_kind), size).items():
+            if name in needed:
+                run.part(kind).checkpoint(name, {"images": of_kind[batch.start : batch.stop]})
+                num_kept += len(batch)
+    return num_kept
 
 
 def _images(

@@ -47,13 +47,18 @@ class ArtifactStore:
     def __init__(self, folder: Path, listeners: Sequence[Listener] = ()) -> None:
         self.folder, self.listeners = folder, listeners
 
-    def get_or_make(self, name: str, inputs: Inputs, make: Callable[[SharedRun], Tensors]) -> tuple[Tensors, float]:
+    def get_or_make(
+        self, name: str, inputs: Inputs, make: Callable[[SharedRun], Tensors], parts_inputs: Inputs | None = None
+    ) -> tuple[Tensors, float]:
         """Return (tensors, seconds) of artifact `name`: read if its `inputs` are unchanged, else made and written.
 
         `make(run)` is called in every process; the run has the parts that an interrupted start finished.
+
+        Args:
+            parts_inputs: those of the inputs that shape its parts, if not all do.
         """
         seconds = self.finished_seconds(name, inputs)
-        run = self.run_of(name, inputs)
+        run = self.run_of(name, inputs if parts_inputs is None else parts_inputs)
         if seconds is not None:
             run.forget()  # an earlier process may have been killed right after it finished
             return distributed.from_main(lambda: read_tensors(self.folder / name)), seconds
@@ -94,6 +99,20 @@ class ArtifactStore:
                 return None
         logger.info(f"{name}: used again")
         return entry["seconds"]
+
+    def read_despite(self, name: str, inputs: Inputs, key: str) -> tuple[Tensors, float] | None:
+        """Return (tensors, seconds) of an undamaged artifact whose inputs differ from these in the one dotted `key`, or None."""
+
+        def read() -> tuple[Tensors, float] | None:
+            entry, path, now = self._read_record().get(name), self.folder / name, flatten(inputs)
+            if not isinstance(entry, dict) or not entry.keys() >= ENTRY or not path.is_file():
+                return None
+            before = entry.get("inputs")
+            if not isinstance(before, dict) or {**before, key: None} != {**now, key: None}:
+                return None
+            return (read_tensors(path), entry["seconds"]) if sha256(path) == entry["sha256"] else None
+
+        return distributed.from_main(read)
 
     def finish(self, name: str, inputs: Inputs, seconds: float, beside: Sequence[str] = ()) -> None:
         """Record that the artifact is complete. It is used again only while it and the files `beside` it are unchanged."""

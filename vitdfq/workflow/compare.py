@@ -28,7 +28,7 @@ from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.synthesis import quality
 from vitdfq.synthesis.attention_maps import attention_maps, attention_priors
 from vitdfq.workflow.artifacts import Inputs, mark_hash
-from vitdfq.workflow.run import open_run
+from vitdfq.workflow.run import open_run, say_written
 from vitdfq.workflow.stages import RunStages, errors_of_section
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,10 @@ def compare(
     names = "_".join(recipe.name for recipe in loaded)
     name = names if names.startswith("compare_") else f"compare_{names}"
     with open_run(replace(loaded[0], name=name), out, fresh) as stages:
-        return _run_comparison(ComparisonTable(stages, options), loaded, rows)
+        stages.num_stages = 1 + (len(rows) + bool(options.real_images)) * len(options.seeds or [])
+        content = _run_comparison(ComparisonTable(stages, options), loaded, rows)
+        say_written(stages.folder, ["compare.md", "compare.json", "compare.png", "grids/", "attention/"])
+        return content
 
 
 def _run_comparison(table: "ComparisonTable", recipes: list[Recipe], rows: list[Row]) -> dict[str, Any]:
@@ -93,6 +96,7 @@ class ComparisonTable:
     options: Comparison
 
     def __post_init__(self) -> None:
+        self.stages.begin(f"evaluate the teacher, {self.stages.recipe.model['name']}")
         teacher = self.stages.predict_teacher()  # first: data that cannot be read must not cost a synthesis
         if teacher is None:
             raise RecipeError(f"compare: {self.stages.recipe.evaluation.why_none(self.stages.teacher)}")
@@ -106,7 +110,7 @@ class ComparisonTable:
         """Scores of a row at the seed number `index`, or {"row", "seed", "error"} if its method fails."""
         seed, slug = self.seeds[index], slug_of(row)
         cell: dict[str, Any] = {"row": row.title, "seed": seed}
-        logger.info(f"compare: {row.title}, seed {seed}")
+        self.stages.begin(f"{row.title}, seed {seed}")
         try:
             if row.section is None:
                 images, seconds = self.make_real_images(index), None

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +19,19 @@ from vitdfq.quantization import quantize
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.reports import image_grid, sqnr
 from vitdfq.reports.plots import plot_unit_sqnr
-from vitdfq.runtime import distributed
+from vitdfq.runtime import distributed, interrupt
 from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.runtime.trackers import tracked
 from vitdfq.workflow.artifacts import lock_run_folder
 from vitdfq.workflow.stages import RunStages, errors_of_section
 
 logger = logging.getLogger(__name__)
+
+WRITTEN = {  # last stage -> files that a run up to it leaves
+    "images": ["images.safetensors", "reports/"],
+    "student": ["images.safetensors", "config.json", "model.safetensors", "recipe.yaml", "reports/"],
+    "metrics": ["images.safetensors", "config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md", "reports/"],
+}
 
 
 def run(
@@ -49,23 +56,31 @@ def run(
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, list(overrides))
     with open_run(recipe, out, fresh) as stages:
-        return _run_stages(stages, until)
+        metrics = _run_stages(stages, until)
+        say_written(stages.folder, WRITTEN[until])
+        return metrics
 
 
 def _run_stages(stages: RunStages, until: str) -> dict[str, Any]:
     """All stages in order, up to `until`."""
     recipe, folder, teacher, prepared = stages.recipe, stages.folder, stages.teacher, stages.prepared
+    stages.num_stages = stages.count(until)
     if until == "metrics":
         if recipe.push:
             distributed.from_main(retry.check_token)
-        if stages.predict_teacher() is None:  # first: data that cannot be read must not cost a synthesis
+        if stages.evaluates:
+            stages.begin(f"evaluate the teacher, {recipe.model['name']}")
+            stages.predict_teacher()  # first: data that cannot be read must not cost a synthesis
+        else:
             logger.info(f"{recipe.evaluation.why_none(teacher)}; the run goes on without evaluation")
+    stages.begin(f"synthesize {recipe.synthesis.num_images} images, method {recipe.synthesis.method}")
     images, synthesis = stages.make_images(recipe.synthesize)
     if distributed.is_main():
         image_grid.save_grid(teacher, images, folder / "reports" / "synthetic_grid.png")
     metrics = stages.header() | {"synthesis": synthesis}
     if until == "images":
         return metrics
+    stages.begin(f"calibrate the student at {recipe.bits.upper()}")
     student, seconds = stages.make_student(images)
     unit_errors = sqnr.unit_sqnr(student, prepared, images)
     if distributed.is_main():
@@ -84,6 +99,11 @@ def _run_stages(stages: RunStages, until: str) -> dict[str, Any]:
     return metrics
 
 
+def say_written(folder: Path, files: list[str]) -> None:
+    """The last message of a verb that leaves files; of those that need matplotlib some may not be there."""
+    logger.info(f"written to {shlex.quote(str(folder))}: {', '.join(file for file in files if (folder / file).exists())}")
+
+
 @contextmanager
 def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[RunStages]:
     """Load the teacher, try out the sections that change it, and reserve the folder inside the block.
@@ -100,10 +120,12 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
     with errors_of_section("calibrate"):
         check_steps(student, recipe.calibrate.get("steps"))
     folder = Path(out) if out else Path("runs") / recipe.name
+    logger.info(f"{recipe.name}: results go to {shlex.quote(str(folder))}")
     with (
         lock_run_folder(folder, recipe.name, recipe.to_yaml(), fresh),
         tracked(recipe.trackers, recipe.name, folder, {"recipe": recipe.to_yaml()}) as listeners,
     ):
+        interrupt.kept.folder = folder
         yield RunStages(recipe, folder, teacher, prepared, listeners)
 
 
@@ -115,8 +137,9 @@ def evaluate_run(folder: str | Path, overrides: list[str]) -> dict[str, Any]:
     student = save_load.load(folder).to(distributed.start())
     recipe = load_recipe(Path(folder) / "recipe.yaml", overrides)
     try:
-        return evaluate(student, **recipe.evaluate, run=SharedRun())
-    except UnlabeledError:
-        logger.info("no labels: the student is compared with its teacher")
+        metrics = evaluate(student, **recipe.evaluate, run=SharedRun())
+    except UnlabeledError:  # agreement needs no labels, but the teacher
         teacher = load_teacher(**recipe.model).to(distributed.start())
-        return evaluate(student, teacher=teacher, **recipe.evaluate, run=SharedRun())
+        metrics = evaluate(student, teacher=teacher, **recipe.evaluate, run=SharedRun())
+    logger.info(f"evaluated {shlex.quote(str(folder))}; nothing was written to it")
+    return metrics

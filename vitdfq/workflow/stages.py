@@ -19,12 +19,13 @@ from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import bits_of
 from vitdfq.recipe import Recipe
 from vitdfq.reports import gates
-from vitdfq.runtime import distributed
+from vitdfq.runtime import distributed, interrupt
 from vitdfq.runtime.progress import Listener
 from vitdfq.runtime.run import Run, Tensors
 from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.synthesis import synthesize
 from vitdfq.synthesis.options import SynthesisOptions
+from vitdfq.synthesis.synthesize import keep_batches
 from vitdfq.workflow.artifacts import ArtifactStore, Inputs, mark_hash
 
 logger = logging.getLogger(__name__)
@@ -48,11 +49,30 @@ class RunStages:
         self, recipe: Recipe, folder: Path, teacher: nn.Module, prepared: nn.Module, listeners: Sequence[Listener] = ()
     ) -> None:
         self.recipe, self.folder, self.teacher, self.prepared = recipe, folder, teacher, prepared
+        self.stage = self.num_stages = 0
         self.store = ArtifactStore(folder, listeners)
         self.device = next(teacher.parameters()).device
         weights = mark_hash(digest(teacher.state_dict()))
         description: Any = teacher.vitdfq
         self.teacher_inputs: Inputs = {"vitdfq": __version__, **description, "weights": weights}
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there are images to evaluate on."""
+        return self.recipe.evaluation.dataset_of(self.teacher) is not None
+
+    def begin(self, title: str) -> None:
+        """Begin the next stage of `num_stages`: all before it are finished."""
+        self.stage += 1
+        interrupt.kept.begin_stage(self.stage, self.num_stages)
+        logger.info(f"stage {self.stage} of {self.num_stages}: {title}")
+
+    def count(self, until: str) -> int:
+        """How many stages a run has up to `until`: see `run` and `evaluate`."""
+        if until != "metrics" or not self.evaluates:
+            return 1 if until == "images" else 2
+        num_baselines, num_bits = len(self.recipe.baselines), len(self.recipe.also_bits)
+        return 4 + 2 * num_baselines + num_bits * (1 + num_baselines)
 
     def header(self) -> dict[str, Any]:
         """The first entries of metrics.json."""
@@ -71,7 +91,7 @@ class RunStages:
             GateError: its top-1 on the full set differs from the recipe's `reference_top1` by more than 0.1, which means other
                 weights, data or another transform.
         """
-        if self.recipe.evaluation.dataset_of(self.teacher) is None:
+        if not self.evaluates:
             return None
         predictions = self._make_predictions("teacher", self.teacher_inputs, lambda run: self.teacher)
         top1, reference = score(predictions)["top1"], self.recipe.reference_top1
@@ -97,18 +117,31 @@ class RunStages:
             options = SynthesisOptions(**section)
         name = name or ("images" if section is self.recipe.synthesize else f"stages/{options.method}_images")
 
+        inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section)}
+        parts_inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section, "num_images")}
+
         def make(run: SharedRun) -> Tensors:
             with errors_of_section("synthesize"):
+                self._keep_images(f"{name}.safetensors", inputs, options, run)
                 return {"images": synthesize(self.teacher, **section, run=run)}
 
-        inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section)}
-        tensors, seconds = self.store.get_or_make(f"{name}.safetensors", inputs, make)
+        tensors, seconds = self.store.get_or_make(f"{name}.safetensors", inputs, make, parts_inputs)
         images, method = tensors["images"], options.resolved()
         # A rate needs steps that each update every image. A step of a generator makes new images, one of a mixture some of them.
         every_step = method.engine == "images" and not method.mix
         summary = {"method": options.method, "num_images": len(images), "steps": method.steps, "seconds": seconds}
         rate = round(len(images) * method.steps / seconds, 1) if method.steps and every_step and seconds else None
         return images, summary | {"image_steps_per_second": rate}
+
+    def _keep_images(self, file: str, inputs: Inputs, options: SynthesisOptions, run: SharedRun) -> None:
+        """Use the images of an earlier run again that differs in their number alone; the clock goes on with their time."""
+        earlier = self.store.read_despite(file, inputs, "synthesize.num_images")
+        if earlier is None:
+            return
+        images, seconds = earlier[0]["images"], earlier[1]
+        if num_kept := keep_batches(images, self.teacher, options, run):
+            run.parts.begin_with(seconds * num_kept / len(images))
+            logger.info(f"{file}: {num_kept} of its {len(images)} images are used again")
 
     def make_student(self, images: Tensor) -> tuple[nn.Module, float]:
         """Calibrate and save the student, or load the one that an earlier run saved.
@@ -146,12 +179,14 @@ class RunStages:
         teacher, recipe = self.predict_teacher(), self.recipe
         images_of = {"student": images}
         for method in recipe.baselines if teacher else ():  # without data their images would serve nothing
+            self.begin(f"synthesize images of baseline {method}")
             images_of[method], _ = self.make_images(self._baseline_section(method, len(images)))
         scores: dict[str, dict[str, Any]] = {name: no_score() for name in ("student", *recipe.baselines)}
         other_bits = {bits: dict(scores) for bits in recipe.also_bits}
         teacher_score = {"top1": None, "top5": None, "num_images": None}
         if teacher:
             teacher_score = score(teacher)
+            self.begin(f"evaluate the student at {recipe.bits.upper()}")
             saved = self._make_predictions("student", self._student_inputs(images), lambda run: student)
             scores["student"] = score(saved, teacher.logits)
             for method in recipe.baselines:
@@ -167,6 +202,8 @@ class RunStages:
 
     def _score_student(self, name: str, images: Tensor, teacher: Predictions, bits: str | None = None) -> dict[str, Any]:
         """Scores of a student that is calibrated on `images`, at the recipe's bits or others, and not saved."""
+        kind = "the recipe's images" if name == "student" else f"{name} images"
+        self.begin(f"calibrate a student on {kind} at {(bits or self.recipe.bits).upper()}, and evaluate it")
         predictions = self._make_predictions(
             name if bits is None else f"{bits}_{name}",
             self._student_inputs(images, bits),
@@ -232,6 +269,6 @@ def _by_role(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"student": rows["student"], "baselines": {name: row for name, row in rows.items() if name != "student"}}
 
 
-def _without_cost_options(section: dict[str, Any]) -> dict[str, Any]:
+def _without_cost_options(section: dict[str, Any], *others: str) -> dict[str, Any]:
     """A section without the keys that change only time and memory, so that a change of them does not make artifacts anew."""
-    return {key: value for key, value in section.items() if key not in ("batch_size", "num_workers", "streaming")}
+    return {key: value for key, value in section.items() if key not in ("batch_size", "num_workers", "streaming", *others)}

@@ -40,20 +40,34 @@ def invert(
         (num_images, 3, H, W) on the CPU, in every process.
     """
     losses = resolve_losses(method.losses)
-    if coupled(method, losses, facts):  # then the images of a batch are part of the method, not a matter of speed
-        batch_size = method.group_size or GROUP_SIZE
+    batch_size = images_in_a_batch(method, facts, batch_size)
+    batches = batches_of(num_images, batch_size)
     names = listened_names(losses, facts)
     if method.prune_at:
         check_prunable(teacher, facts)
         names.append(rows_name(facts.sites[-1]))
-    ranges = [range(first, min(first + batch_size, num_images)) for first in range(0, num_images, batch_size)]
-    batches = {f"images_{batch.start}_{batch.stop}": batch for batch in ranges}
-    num_here = sum(len(batches[name]) for name in run.share(run.missing(batches)))
-    total = num_here * method.steps
+    missing = run.missing(batches)
+    num_here = sum(len(batches[name]) for name in run.share(missing))
+    num_finished = num_images - sum(len(batches[name]) for name in missing)
+    total = (num_here + num_finished) * method.steps
     with Networks(teacher, names, method.precision) as networks, run.progress("synthesize", total) as bar:
+        bar.skip(num_finished * method.steps)
         inversion = Inversion(networks, facts, method, losses, batch_size, seed, bar.advance, AdaptiveBatchSize(batch_size))
         parts = run.compute_missing(batches, lambda name: {"images": inversion.robust(batches[name])})
     return torch.cat([part["images"] for part in parts])
+
+
+def images_in_a_batch(method: Method, facts: TeacherFacts, batch_size: int) -> int:
+    """Where the images of a batch depend on each other, their number is part of the method, not a matter of speed."""
+    if coupled(method, resolve_losses(method.losses), facts):
+        return method.group_size or GROUP_SIZE
+    return batch_size
+
+
+def batches_of(num_images: int, batch_size: int) -> dict[str, range]:
+    """The indices of each batch, by the name of the part that keeps its images."""
+    ranges = [range(first, min(first + batch_size, num_images)) for first in range(0, num_images, batch_size)]
+    return {f"images_{batch.start}_{batch.stop}": batch for batch in ranges}
 
 
 def coupled(method: Method, losses: list[WeightedLoss], facts: TeacherFacts) -> bool:

@@ -1,0 +1,202 @@
+"""`vitdfq convert`: weights as people have them become a folder that `load_teacher` reads, as timm's save_for_hf writes one.
+
+Pickles are read in a process of their own, see `vitdfq/common/unpickle.py`.
+"""
+
+import math
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models._hub import save_config_for_hf
+from torch import Tensor, nn
+
+from vitdfq.common.errors import InputError
+from vitdfq.common.files import read_json
+from vitdfq.common.safetensors_io import is_pickle, not_finite, read_metadata, read_tensors, write_tensors
+from vitdfq.models.build import create, known_architecture
+from vitdfq.models.weights import PICKLES, WEIGHTS
+
+SHOWN = 3  # names in a message
+
+
+def convert(
+    source: str | Path, out: str | Path, architecture: str | None = None, *, key: str = "", **model_args: Any
+) -> dict[str, Any]:
+    """Write the weights in `source` to the folder `out`, as config.json and model.safetensors.
+
+    The number of classes is read from the shape of the classifier. A prefix before all names of the model (`module.`,
+    `_orig_mod.`, `model.`) is removed; tensors outside the model, of a criterion for example, are left out.
+
+    Args:
+        source: a state dict or training checkpoint of PyTorch (.pth, .pt, .bin, .ckpt, .pth.tar), a .safetensors file, or a
+            folder of timm that holds one.
+        out: folder that does not exist yet.
+        architecture: timm's name `architecture[.tag]`; None: the one that the file or the folder's config.json names. The tag
+            decides the normalization of images.
+        key: entry of a training checkpoint, "state_dict_ema" for example; "": averaged weights if there are any.
+        model_args: keyword arguments of `timm.create_model` that shape the model, such as `img_size`.
+
+    Returns:
+        "folder", "architecture", "classes", "key" (None: the file is a state dict), "prefix" and "left_out" (names of tensors),
+        "mean" and "std" of the images' normalization.
+
+    Raises:
+        InputError: nothing to read, `out` exists, no architecture, or weights that do not fit it.
+        ValueError: timm does not know the architecture or its arguments.
+    """
+    out, file = Path(out), Path(source).expanduser()
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"{out}: exists; choose another --out")
+    config: dict[str, Any] = {}
+    if file.is_dir():
+        config = read_json(file / "config.json") if (file / "config.json").is_file() else {}
+        file = _weights_in(file)
+    tensors, about = _read(file, key)
+    known = architecture or config.get("architecture") or about.get("architecture")
+    if not isinstance(known, str):
+        raise InputError(f"{file}: does not say which model it is; name it with --arch, as `timm.list_models()` does")
+    known_architecture(known)
+    arguments: dict[str, Any] = {**config.get("model_args", {}), **model_args}
+    pretrained_cfg = config.get("pretrained_cfg")
+    model, prefix, left_out = _fill(file, tensors, known, arguments, pretrained_cfg if architecture is None else None)
+    _write(model, out, arguments)
+    shape = model.pretrained_cfg
+    return {
+        "folder": str(out),
+        "architecture": known,
+        "classes": model.num_classes,
+        "key": about.get("key"),
+        "prefix": prefix,
+        "left_out": left_out,
+        "mean": list(shape["mean"]),
+        "std": list(shape["std"]),
+    }
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The result of `convert` as text."""
+    lines = [f"written to {shlex.quote(result['folder'])}: {result['architecture']}, {result['classes']} classes"]
+    if result["key"]:
+        lines.append(f"weights of the entry {result['key']!r}; --key names another")
+    if result["left_out"]:
+        lines.append(f"left out, not of this model: {_few(result['left_out'])}")
+    lines.append(
+        f"images are normalized with mean {result['mean']} and std {result['std']}: correct config.json if it was others"
+    )
+    name = shlex.quote(f"model.name=local-dir:{result['folder']}")
+    return "\n".join([*lines, f"quantize it: vitdfq run RECIPE --set {name}"])
+
+
+def _weights_in(folder: Path) -> Path:
+    """The one file of weights in a folder."""
+    if (folder / WEIGHTS).is_file():
+        return folder / WEIGHTS
+    files = sorted({path for pattern in ("*.safetensors", *PICKLES) for path in folder.glob(pattern)})
+    if len(files) == 1:
+        return files[0]
+    raise InputError(f"{folder}: holds {'no file' if not files else f'{len(files)} files'} of weights; name one file")
+
+
+def _read(file: Path, key: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a file of any kind, and what the file says of them."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    if file.suffix == ".safetensors":
+        try:
+            return read_tensors(file), {}
+        except InputError:
+            if not is_pickle(file):
+                raise
+    with tempfile.TemporaryDirectory() as folder:
+        tensors = Path(folder) / "tensors.safetensors"
+        command = [sys.executable, "-m", "vitdfq.common.unpickle", str(file), str(tensors), key]
+        try:
+            subprocess.check_output(command, stderr=subprocess.STDOUT, text=True)
+        except subprocess.CalledProcessError as error:
+            raise InputError(f"{file}: cannot be read ({(error.output.strip().splitlines() or ['killed'])[-1]})") from None
+        return read_tensors(tensors), read_metadata(tensors)
+
+
+def _fill(
+    file: Path, tensors: dict[str, Tensor], architecture: str, arguments: dict[str, Any], pretrained_cfg: dict[str, Any] | None
+) -> tuple[Any, str, list[str]]:
+    """Build the model that the tensors belong to, with them; return also the prefix of its names and the tensors outside it."""
+    with torch.device("meta"):
+        shape = create(architecture, arguments, pretrained_cfg=pretrained_cfg)
+    prefix = _prefix(tensors, shape.state_dict())
+    inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    left_out = [name for name in tensors if not name.startswith(prefix)]
+    for name, _ in shape.named_buffers():  # some versions of timm save tables of positions, others compute them
+        if name not in shape.state_dict():
+            inside.pop(name, None)
+    num_classes = _num_classes(shape, inside)
+    if num_classes is not None and num_classes != shape.num_classes:
+        arguments["num_classes"] = num_classes
+    model = create(architecture, arguments, pretrained_cfg=pretrained_cfg)
+    expected = model.state_dict()
+    missing, unexpected = [name for name in expected if name not in inside], [name for name in inside if name not in expected]
+    others = [name for name in expected if name in inside and inside[name].shape != expected[name].shape]
+    wrong = [
+        f"{what} {_few(names)}"
+        for what, names in (("lacks", missing), ("has besides", unexpected), ("has in another shape", others))
+        if names
+    ]
+    if wrong:
+        hint = _image_size_hint(inside, model) if (missing, unexpected, others) == ([], [], ["pos_embed"]) else ""
+        raise InputError(f"{file}: is not a {architecture}: {'; '.join(wrong)}{hint}")
+    model.load_state_dict({name: value.to(expected[name].dtype) for name, value in inside.items()})
+    if name := not_finite(model):
+        raise InputError(f"{file}: {name} is not finite")
+    arguments.pop("num_classes", None)  # config.json has a key for it
+    return model, prefix, left_out
+
+
+def _prefix(tensors: Iterable[str], expected: Iterable[str]) -> str:
+    """What stands before the model's names in the file: the prefix with which most of them are there."""
+    names, present = list(expected), set(tensors)
+    anchors = {name for name in names if name.endswith("proj.weight")} or set(names)
+    prefixes = {name.removesuffix(anchor) for anchor in anchors for name in present if name.endswith(anchor)}
+    inner = {prefix for prefix in prefixes if not prefix or prefix.endswith(".")}
+    return max(sorted(inner | {""}, key=len), key=lambda prefix: sum(prefix + name in present for name in names))
+
+
+def _num_classes(model: Any, tensors: dict[str, Tensor]) -> int | None:
+    """The number of classes of the classifier among the tensors; 0: it was removed; None: the model has none."""
+    classifier = model.pretrained_cfg.get("classifier")
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+    if not names:
+        return None
+    weight = tensors.get(f"{names[0]}.weight")
+    return 0 if weight is None else len(weight)
+
+
+def _image_size_hint(tensors: dict[str, Tensor], model: nn.Module) -> str:
+    """The image size that the position embedding was made for; it alone does not fit."""
+    patch_size = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    return f"; try --set img_size={math.isqrt(tensors['pos_embed'].shape[1]) * patch_size[0]}" if patch_size else ""
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(name[:100] for name in names[:SHOWN]) + more
+
+
+def _write(model: Any, out: Path, model_args: dict[str, Any]) -> None:
+    """Write the folder beside its place, then rename it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        folder = Path(temporary) / "folder"
+        folder.mkdir()
+        write_tensors(folder / WEIGHTS, {name: value.clone() for name, value in model.state_dict().items()})
+        model.pretrained_cfg = {**model.pretrained_cfg, "num_classes": model.num_classes}
+        save_config_for_hf(model, str(folder / "config.json"), model_args=model_args or None)
+        if out.is_dir():
+            out.rmdir()  # empty
+        shutil.move(folder, out)
