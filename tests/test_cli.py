@@ -268,9 +268,18 @@ def test_a_dry_run_downloads_and_writes_nothing(command, tmp_path, monkeypatch):
 def test_verbs_on_a_run(command, recipe, tmp_path):
     out = tmp_path / "out"
     code, text, err = command("calibrate", recipe, "--out", out, "--format", "json")
-    assert err.splitlines()[-1] == f"written to {out}: images.safetensors, config.json, model.safetensors, recipe.yaml, reports/"
+    assert (
+        err.splitlines()[-1]
+        == f"written to {out}: images.safetensors, config.json, model.safetensors, recipe.yaml, metrics.json, README.md, reports/"
+    )
     assert "stage 2 of 2: calibrate the student at W4A4" in err
-    assert code == 0 and set(json.loads(text)) >= {"synthesis", "calibration", "size"}
+    metrics = json.loads(text)
+    assert (
+        code == 0
+        and metrics == json.loads((out / "metrics.json").read_text())
+        and "Not evaluated" in (out / "README.md").read_text()
+    )
+    assert metrics["student"]["top1"] is None and metrics["synthetic"]["dead_leaves"]["agreement"] > 50
     code, text, err = command("evaluate", out, "--quiet", "--format", "json", "--set", "evaluate.num_images=50")
     row = json.loads(text)
     assert code == 0 and row["num_images"] == 50 and row["top1"] > 50 and not err

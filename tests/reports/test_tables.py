@@ -125,6 +125,10 @@ def test_a_run_in_a_narrow_terminal_keeps_its_numbers():
     metrics = {
         "student": scores | {"weight_bits": 4, "activation_bits": 4},
         "size": {"packed_bytes": 700_000, "float_bytes": 4_820_000},
+        "synthetic": {
+            "dead_leaves": {"agreement": 96.875, "logits_sqnr_db": 21.04},
+            "noise": {"agreement": 88.0, "logits_sqnr_db": None},
+        },
         "synthesis": {"method": "attention_sardfq"},
         "teacher": {"name": "zoo:deit", "num_images": 5000, "top1": 91.26, "top5": 99.1},
         "baselines": {},
@@ -133,5 +137,6 @@ def test_a_run_in_a_narrow_terminal_keeps_its_numbers():
     console = Console(width=60)
     with console.capture() as captured:
         console.print(tables.summary_table(metrics))
+    assert "dead_leaves 96.9 %, 21.0 dB; noise 88.0 %, no error" in " ".join(captured.get().split())
     for number in ("90.66", "99.07", "95.12", "12.34", "0.70", "4.82", "91.26"):
         assert number in captured.get(), number

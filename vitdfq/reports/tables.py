@@ -169,7 +169,17 @@ def summary_table(metrics: dict[str, Any]) -> FittingTable:
         for title, row in [(method, measured["student"]), *measured["baselines"].items()]:
             add(name.upper(), f"{title} images", row, packed)
     headings = ["bits", "calibrated on", *(RUN_COLUMNS[key][0] for key in scores), "MB"]
-    return FittingTable(f"{teacher['name']} {on}, seed {metrics['seed']}", headings, rows, num_names=2)
+    notes = synthetic_notes(metrics.get("synthetic", {}))
+    return FittingTable(f"{teacher['name']} {on}, seed {metrics['seed']}", headings, rows, num_names=2, notes=notes)
+
+
+def synthetic_notes(scores: dict[str, dict[str, Any]]) -> str:
+    """A line on the saved student's error on synthetic images, by kind; "calibration" are those it was calibrated on."""
+    parts = [
+        f"{kind} {row['agreement']:.1f} %, {format_number(row['logits_sqnr_db'], None, 1) or 'no error'} dB"
+        for kind, row in scores.items()
+    ]
+    return f"agreement and logits SQNR on synthetic images, without data: {'; '.join(parts)}" if parts else ""
 
 
 def comparison_table(content: dict[str, Any]) -> FittingTable:

@@ -5,8 +5,11 @@ import logging
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from vitdfq.calibration.calibrate import check_steps
 from vitdfq.checkpoint import save_load
@@ -22,6 +25,7 @@ from vitdfq.reports.plots import plot_unit_sqnr
 from vitdfq.runtime import distributed, interrupt
 from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.runtime.trackers import tracked
+from vitdfq.workflow import synthetic_scores
 from vitdfq.workflow.artifacts import lock_run_folder
 from vitdfq.workflow.stages import RunStages, errors_of_section
 
@@ -29,8 +33,18 @@ logger = logging.getLogger(__name__)
 
 WRITTEN = {  # last stage -> files that a run up to it leaves
     "images": ["images.safetensors", "reports/"],
-    "student": ["images.safetensors", "config.json", "model.safetensors", "recipe.yaml", "reports/"],
-    "metrics": ["images.safetensors", "config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md", "reports/"],
+    "student": (
+        written := [
+            "images.safetensors",
+            "config.json",
+            "model.safetensors",
+            "recipe.yaml",
+            "metrics.json",
+            "README.md",
+            "reports/",
+        ]
+    ),
+    "metrics": written,
 }
 
 
@@ -82,19 +96,21 @@ def _run_stages(stages: RunStages, until: str) -> dict[str, Any]:
         return metrics
     stages.begin(f"calibrate the student at {recipe.bits.upper()}")
     student, seconds = stages.make_student(images)
-    unit_errors = sqnr.unit_sqnr(student, prepared, images)
+    unseen = synthetic_scores.unseen_images(teacher, recipe.seed)
+    scores = synthetic_scores.synthetic_scores(student, prepared, images, unseen)
+    synthetic_scores.warn_of_gap(scores)
     if distributed.is_main():
-        write_text(folder / "reports" / "unit_sqnr.json", json.dumps(unit_errors, indent=2) + "\n")
+        unit_errors = sqnr.unit_sqnr(student, prepared, torch.cat(list(unseen.values())))
+        content = {name: asdict(error) for name, error in unit_errors.items()}
+        write_text(folder / "reports" / "unit_sqnr.json", json.dumps(content, indent=2) + "\n")
         plot_unit_sqnr(unit_errors, folder / "reports" / "unit_sqnr.png")
-    metrics |= {"calibration": {"seconds": seconds}, "size": stages.sizes()}
-    if until == "student":
-        return metrics
-    metrics |= stages.evaluate(student, images)
+    metrics |= {"calibration": {"seconds": seconds}, "size": stages.sizes(), "synthetic": scores}
+    metrics |= stages.evaluate(student, images, with_data=until == "metrics")
     metrics["sha256"] = distributed.from_main(lambda: publish.seal(folder))
     if distributed.is_main():
         model_card.write_card(folder, metrics, recipe.to_dict(), save_load.read_config(folder), recipe.to_yaml())
         write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")  # last: it certifies the other files
-    if recipe.push:
+    if recipe.push and until == "metrics":
         logger.info(f"published: {distributed.from_main(lambda: publish.push(folder, **recipe.push))['url']}")
     return metrics
 
@@ -120,11 +136,11 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
     with errors_of_section("calibrate"):
         check_steps(student, recipe.calibrate.get("steps"))
     folder = Path(out) if out else Path("runs") / recipe.name
-    logger.info(f"{recipe.name}: results go to {shlex.quote(str(folder))}")
     with (
         lock_run_folder(folder, recipe.name, recipe.to_yaml(), fresh),
         tracked(recipe.trackers, recipe.name, folder, {"recipe": recipe.to_yaml()}) as listeners,
     ):
+        logger.info(f"{recipe.name}: results go to {shlex.quote(str(folder))}")
         interrupt.kept.folder = folder
         yield RunStages(recipe, folder, teacher, prepared, listeners)
 

@@ -171,12 +171,12 @@ class RunStages:
         packed = distributed.from_main(lambda: (self.folder / save_load.WEIGHTS).stat().st_size)
         return {"float_bytes": save_load.float_bytes(self.teacher), "packed_bytes": packed}
 
-    def evaluate(self, student: nn.Module, images: Tensor) -> dict[str, Any]:
+    def evaluate(self, student: nn.Module, images: Tensor, with_data: bool = True) -> dict[str, Any]:
         """Scores (see `vitdfq.evaluation.score`) of teacher, student and a student of each baseline; students at other bits.
 
-        They are None where there is nothing to evaluate on, and those that need labels where there are none.
+        They are None where there is nothing to evaluate on or not `with_data`, and those that need labels where there are none.
         """
-        teacher, recipe = self.predict_teacher(), self.recipe
+        teacher, recipe = self.predict_teacher() if with_data else None, self.recipe
         images_of = {"student": images}
         for method in recipe.baselines if teacher else ():  # without data their images would serve nothing
             self.begin(f"synthesize images of baseline {method}")
