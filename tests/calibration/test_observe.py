@@ -1,9 +1,11 @@
 """observe(): the measure that ranges are chosen by, and the progress."""
 
 import pytest
+import torch
 
+import vitdfq
 from vitdfq.calibration import calibrate
-from vitdfq.calibration.observe import count_fits
+from vitdfq.calibration.observe import ObserveOptions, count_fits
 from vitdfq.quantization import quantize
 from vitdfq.runtime.run import Run
 
@@ -36,3 +38,20 @@ def test_the_progress_of_center_and_observe_ends_at_its_total(teacher, images):
         "center": (3 + 2 * fits, 3 + 2 * fits),
         "observe": (fits, fits),
     }
+
+
+def test_ranges_of_eight_bits_cover_other_images_than_those_given(tiny_vit):
+    flat = torch.full((8, 3, 32, 32), 0.01) + 0.001 * torch.randn(8, 3, 32, 32)
+    test = vitdfq.synthesize(tiny_vit, method="dead_leaves", num_images=16, seed=9)
+
+    def error(bits, **options):
+        student = vitdfq.calibrate(vitdfq.quantize(tiny_vit, bits=bits), tiny_vit, flat, steps=[{"observe": options}])
+        return (student(test) - tiny_vit(test)).square().mean().item()
+
+    assert error("w8a8") < error("w8a8", num_cover=0) / 10
+    assert error("w4a4") == error("w4a4", num_cover=0)  # few bits would be spent on a range that they cannot resolve
+
+
+def test_a_negative_number_of_images_to_cover_is_refused():
+    with pytest.raises(ValueError, match="num_cover must be at least 0, got -1"):
+        ObserveOptions(num_cover=-1)

@@ -12,10 +12,14 @@ from vitdfq.common.lookup import lookup
 from vitdfq.common.options import check_counts
 from vitdfq.models.record import hooked
 from vitdfq.quantization.clip_search import Cost
-from vitdfq.quantization.modules import QuantMatMul, QuantSite, QuantWeighted, named_sites, weighted_modules
+from vitdfq.quantization.modules import QuantMatMul, QuantSite, QuantWeighted, bits_of, named_sites, weighted_modules
 from vitdfq.runtime.run import Progress, Run
+from vitdfq.synthesis import synthesize
+from vitdfq.synthesis.procedural import PROCEDURAL
 
 FitHook = Callable[[Any, Any], None]  # a forward pre-hook
+
+NUM_COVER, COVER_SEED = 16, 1_500_007
 
 MEASURES = {"values": False, "outputs": True}  # name -> whether the error is that of the product which reads the value
 
@@ -26,6 +30,8 @@ class ObserveOptions:
 
     Attributes:
         num_images: the number of images used, from the first, in one pass; fewer need less memory.
+        num_cover: the number of procedural images of each kind that ranges cover besides. None: 16 where activations have 8 bits,
+            which resolve a wider range without harm, so that no choice of images can clip others; else 0.
         measure: the error that a range is chosen by. "values": the squared error of the values. "outputs": for softmax the error
             of its product with the values; for inputs of linear layers the squared error weighted by the energy of the weight
             column that reads each channel, which is the error of the layer's output if the channels' errors are uncorrelated.
@@ -35,10 +41,13 @@ class ObserveOptions:
     """
 
     num_images: int = 256
+    num_cover: int | None = None
     measure: str = "outputs"
 
     def __post_init__(self) -> None:
         check_counts(self, "num_images")
+        if self.num_cover is not None and self.num_cover < 0:
+            raise ValueError(f"num_cover must be at least 0, got {self.num_cover}")
         lookup(self.measure, MEASURES, "measure")
 
 
@@ -56,7 +65,7 @@ def observe(
 
     Args:
         student: changed in place.
-        teacher: not used; ranges need no targets.
+        teacher: renders the procedural images; ranges need no targets.
         images: (N, 3, H, W).
         options: see `ObserveOptions`.
         run: receives the progress.
@@ -65,8 +74,17 @@ def observe(
         ValueError: activations that are NaN or infinite.
     """
     options, run = options or ObserveOptions(), run or Run()
+    images = torch.cat([images[: options.num_images], *_cover(student, teacher, images, options.num_cover)])
     with run.progress("observe", total=count_fits(student)) as bar:
-        fit_all(student, images[: options.num_images], bar, by_outputs=MEASURES[options.measure])
+        fit_all(student, images, bar, by_outputs=MEASURES[options.measure])
+
+
+def _cover(student: nn.Module, teacher: nn.Module, images: Tensor, count: int | None) -> list[Tensor]:
+    """Procedural images of every kind, `count` of each; see `ObserveOptions.num_cover`."""
+    if count is None:
+        count = NUM_COVER if bits_of(student)["activation_bits"] == 8 else 0
+    kinds = PROCEDURAL if count else ()
+    return [synthesize(teacher, method=kind, num_images=count, seed=COVER_SEED).to(images) for kind in kinds]
 
 
 def count_fits(student: nn.Module) -> int:

@@ -72,10 +72,10 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
         recipe: a checked recipe.
         out: folder of the run, as given on the command line.
     """
-    weights_are_local = recipe.model.get("pretrained", True) and with_source(recipe.model["name"]).startswith(
-        ("zoo:", "local-dir:")
-    )
-    model = load_teacher(**recipe.model | {"pretrained": weights_are_local}).to(distributed.start())
+    section: dict[str, Any] = recipe.model
+    weights_are_local = section.get("pretrained", True) and with_source(section["name"]).startswith(("zoo:", "local-dir:"))
+    arguments: dict[str, Any] = section | {"pretrained": weights_are_local}
+    model = load_teacher(**arguments).to(distributed.start())
     prepared = prepare(model, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
     synthesis, evaluation = recipe.synthesis, recipe.evaluation
