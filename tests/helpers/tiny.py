@@ -20,6 +20,10 @@ TINY = {  # at least one of each family: an entry here enrolls a new family in e
         "vit_small_patch14_dinov2",
         {"img_size": 28, "patch_size": 7, "embed_dim": 32, "depth": 2, "num_heads": 2},
     ),
+    "clip": (  # a norm in front of the blocks
+        "vit_base_patch32_clip_224",
+        {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
+    ),
     "swin": (
         "swin_tiny_patch4_window7_224",
         {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4]},
