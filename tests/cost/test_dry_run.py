@@ -46,6 +46,13 @@ def test_recipe_can_be_planned_offline(name):
     assert planned.to_dict()["recipe"] == name
 
 
+def test_the_plan_says_what_is_rotated():
+    clip = "model={name: vit_base_patch32_clip_224, img_size: 64, embed_dim: 32, depth: 1, num_heads: 2, num_classes: 10}"
+    planned = plan(load_recipe("quickstart", [clip, "prepare.steps=[rotate_residual, rotate_heads]"]))
+    assert planned.to_dict()["prepared"] == "rotated: the residual stream of 1 block, heads"
+    assert "prepare     rotated: the residual stream of 1 block, heads" in planned.render().renderables
+
+
 def test_training_is_most_of_the_time_of_a_calibration():
     trained, rounded = (plan(load_recipe("quickstart", [f"quantize.bits={bits}", "calibrate={}"])) for bits in ("w4a4", "w6a6"))
     assert trained.seconds["calibrate"] > 10 * rounded.seconds["calibrate"]

@@ -106,3 +106,9 @@ def test_text(card):
         "1.20 MB, 8.00 MB in float32",
     ):
         assert part in text
+
+
+def test_it_says_what_was_rotated_and_what_was_not(card, monkeypatch):
+    assert "another of the same function" not in card().text  # students of earlier versions do not know it
+    monkeypatch.setitem(CONFIG["vitdfq"], "prepared", "rotated: heads; not rotated: MLPs, because there are none")
+    assert "of the same function: rotated: heads; not rotated: MLPs, because there are none.\n\n## Reproduce" in card().text

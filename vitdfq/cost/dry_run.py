@@ -31,6 +31,7 @@ class Plan:
     recipe: str
     model: dict[str, Any]
     images: dict[str, Any]
+    prepared: str  # what was rotated and folded, what was not, and why
     sites: list[dict[str, Any]]
     folder: str
     files: list[str]
@@ -55,6 +56,7 @@ class Plan:
             f"recipe      {self.recipe}",
             f"load        {self.model['name']}: {self.model['parameters'] / 1e6:.1f} M parameters",
             "synthesize  {num_images} images {height}x{width}, method {method}, {steps} steps".format(**self.images),
+            f"prepare     {self.prepared}",
             f"evaluate    {self.images['evaluated_on']}",
             f"write       {self.folder}/: {', '.join(self.files)}",
             *([f"publish     {self.push}"] if self.push else []),
@@ -72,7 +74,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     """
     weights_are_local = recipe.model.get("pretrained", True) and recipe.model["name"].startswith(("zoo:", "local-dir:"))
     model = load_teacher(**recipe.model | {"pretrained": weights_are_local}).to(distributed.start())
-    prepared = prepare(model, **recipe.prepare)
+    prepared: Any = prepare(model, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
     synthesis, evaluation = recipe.synthesis, recipe.evaluation
     method = synthesis.resolved()
@@ -96,6 +98,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
             "steps": method.steps,
             "evaluated_on": f"{evaluation.num_images or 'all'} images of {evaluation.dataset}",
         },
+        prepared=prepared.vitdfq["prepared"],
         sites=sites,
         folder=out or f"runs/{recipe.name}",
         files=FILES,
