@@ -14,6 +14,7 @@ from vitdfq.common.batch_size import AdaptiveBatchSize
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.common.options import build_options, takes_options
 from vitdfq.data import batches, load_labeled, transform_of
+from vitdfq.models import require_classes
 from vitdfq.runtime.run import Progress, Run
 from vitdfq.training.trainable import divergence
 
@@ -78,7 +79,7 @@ def evaluate(
         keywords: the fields of `EvaluationOptions`, where they are documented.
 
     Raises:
-        ValueError: a number out of range; a model in training mode; logits that are not finite.
+        ValueError: a number out of range; a model in training mode, or one that gives features; logits that are not finite.
         RecipeError, InputError, AccessError: the data; see `vitdfq.data.load_labeled`.
     """
     options = options or build_options(EvaluationOptions, keywords, where="evaluate")
@@ -231,6 +232,7 @@ def _num_classes(model: nn.Module) -> int:
     num_classes = getattr(model, "num_classes", None)
     if not isinstance(num_classes, int):
         raise ValueError(f"{type(model).__name__} has no num_classes; evaluate takes timm models and students")
+    require_classes(model, "evaluate")
     return num_classes
 
 

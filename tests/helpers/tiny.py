@@ -34,18 +34,28 @@ TINY = {  # at least one of each family: an entry here enrolls a new family in e
     ),
 }
 
+FEATURES = {  # models that give features: contract tests of what needs no classes
+    "backbone": ("vit_small_patch14_reg4_dinov2", {**TINY["layer_scale"][1], "num_classes": 0}),
+    "tokens": ("vit_tiny_patch16_224", {**TINY["vit"][1], "num_classes": 0, "global_pool": ""}),
+    "latent_pool": ("vit_base_patch16_siglip_224", {**TINY["clip"][1], "num_classes": 0}),
+    "embedding": ("vit_base_patch32_clip_224.openai", {**TINY["clip"][1], "num_classes": 512}),
+    "swin_backbone": ("swin_tiny_patch4_window7_224", {**TINY["swin"][1], "num_classes": 0}),
+    "levit_backbone": ("levit_128s", {**TINY["levit"][1], "num_classes": 0}),
+}
+
 
 def make_tiny(kind: str) -> torch.nn.Module:
-    """An opened teacher of 10 classes with random weights, the same at every call."""
+    """An opened teacher with random weights, the same at every call: of 10 classes, or one of `FEATURES`."""
     return copy.deepcopy(made_once(kind))  # a third of the time that opening takes, in thousands of tests
 
 
 @cache
 def made_once(kind: str) -> torch.nn.Module:
-    name, kwargs = TINY[kind]
+    name, kwargs = (TINY | FEATURES)[kind]
+    kwargs = {"num_classes": 10, **kwargs}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = timm.create_model(name, num_classes=10, **kwargs)
+        module = timm.create_model(name, **kwargs)
         with torch.no_grad():
             for parameter in module.parameters():
                 if parameter.ndim == 1:

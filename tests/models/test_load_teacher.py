@@ -180,8 +180,7 @@ def test_a_misspelt_argument():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "no classification head"),
-        ({"global_pool": ""}, "no classification head"),
+        ({"global_pool": ""}, r"classifies each token \(global_pool ''\); choose a pooling, or num_classes=0 for features"),
         ({"in_chans": 1}, "only RGB"),
     ],
 )

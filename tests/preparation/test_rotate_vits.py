@@ -38,6 +38,8 @@ VARIANTS = [
     {"global_pool": "avgmax"},
     {"global_pool": "map"},
     {"global_pool": "map", "fc_norm": True},
+    {"global_pool": ""},
+    {"global_pool": "", "fc_norm": True},
     {"final_norm": False},
     {"norm_layer": "rmsnorm"},
     {"norm_layer": "rmsnorm", "global_pool": "max"},
@@ -71,9 +73,12 @@ def inputs(model: nn.Module) -> torch.Tensor:
     return torch.randn(3, 3, *image_size(model), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.parametrize("num_classes", [5, 0], ids=["classes", "features"])
 @pytest.mark.parametrize("kind", MODELS)
-def test_the_function_stays_and_timms_model_can_take_it_back(kind):
-    teacher = make(kind)
+def test_the_function_stays_and_timms_model_can_take_it_back(kind, num_classes):
+    if num_classes and not MODELS[kind][1].get("global_pool", "token"):
+        pytest.skip("it classifies each token")
+    teacher = make(kind, num_classes=num_classes)
     images = inputs(teacher)
     expected, rotated = teacher(images), prepare(teacher)
     left_out = {"norms after": {"rotate_residual"}}.get(kind, set())

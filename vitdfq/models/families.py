@@ -22,7 +22,7 @@ class EndSites(NamedTuple):
     """The linear layers and convolutions at both ends of a model, by name, in order of execution."""
 
     embedding: tuple[str, ...]  # the first one reads the image: "patch_embed.proj", or the convolutions of a stem
-    head: tuple[str, ...]  # "head", "head_dist"
+    head: tuple[str, ...]  # "head", "head_dist", and the layers of a pooling by attention; none of a model without both
 
 
 def family_of(model: nn.Module) -> Family:

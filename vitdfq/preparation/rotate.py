@@ -55,7 +55,9 @@ def rotate_residual(model: nn.Module) -> Outcome:
     blocks = sum(
         any(isinstance(part, OpenedSite) for top in unit.modules for part in top.modules()) for unit in units(model)[:-1]
     )
-    return Outcome("rotated", f"{stages} of {blocks} block{'s' * (blocks != 1)}" + (f" ({folded.what} folded)" if folded.changed else ""))
+    return Outcome(
+        "rotated", f"{stages} of {blocks} block{'s' * (blocks != 1)}" + (f" ({folded.what} folded)" if folded.changed else "")
+    )
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from vitdfq.checkpoint import save_load
 from vitdfq.common.files import write_text
 from vitdfq.evaluation import evaluate
 from vitdfq.hub import model_card, publish, retry
-from vitdfq.models import load_teacher
+from vitdfq.models import load_teacher, require_classes
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 from vitdfq.recipe import Recipe, load_recipe
@@ -93,6 +93,7 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
     device = distributed.start()
     with errors_of_section("model"):
         teacher = load_teacher(**recipe.model).to(device)
+        require_classes(teacher, "a run")
     with errors_of_section("prepare and quantize"):
         prepared = prepare(teacher, **recipe.prepare)
         student = quantize(prepared, **recipe.quantize)

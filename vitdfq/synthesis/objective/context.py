@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitdfq.models import attention_sites, image_range, image_size
+from vitdfq.models import attention_sites, image_range, image_size, require_classes
 from vitdfq.models.family import AttentionSite
 from vitdfq.synthesis.objective.jitter import STILL, Jitter
 from vitdfq.synthesis.seeds import generator
@@ -36,6 +36,7 @@ class TeacherFacts:
         Raises:
             ValueError: the teacher is no classifier of at least two classes.
         """
+        require_classes(teacher, "synthesis")
         low, high = image_range(teacher)
         num_classes = int(getattr(teacher, "num_classes", 0))
         if num_classes < 2:
