@@ -24,6 +24,10 @@ TINY = {  # at least one of each family: an entry here enrolls a new family in e
         "vit_base_patch32_clip_224",
         {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
     ),
+    "siglip": (  # pooled by attention
+        "vit_base_patch16_siglip_224",
+        {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
+    ),
     "swin": (
         "swin_tiny_patch4_window7_224",
         {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4]},
@@ -37,7 +41,7 @@ TINY = {  # at least one of each family: an entry here enrolls a new family in e
 FEATURES = {  # models that give features: contract tests of what needs no classes
     "backbone": ("vit_small_patch14_reg4_dinov2", {**TINY["layer_scale"][1], "num_classes": 0}),
     "tokens": ("vit_tiny_patch16_224", {**TINY["vit"][1], "num_classes": 0, "global_pool": ""}),
-    "latent_pool": ("vit_base_patch16_siglip_224", {**TINY["clip"][1], "num_classes": 0}),
+    "latent_pool": ("vit_base_patch16_siglip_224", {**TINY["siglip"][1], "num_classes": 0}),
     "embedding": ("vit_base_patch32_clip_224.openai", {**TINY["clip"][1], "num_classes": 512}),
     "swin_backbone": ("swin_tiny_patch4_window7_224", {**TINY["swin"][1], "num_classes": 0}),
     "levit_backbone": ("levit_128s", {**TINY["levit"][1], "num_classes": 0}),

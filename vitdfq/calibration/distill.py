@@ -75,7 +75,8 @@ def distill(
         run: keeps the state at every validation; the processes share every batch.
 
     Raises:
-        ValueError: the quantizers are not fitted; the teacher gives features; the loss is not finite, at every attempted learning rate.
+        ValueError: the quantizers are not fitted; the teacher gives features; the loss is not finite, at every attempted
+            learning rate.
     """
     options, run = options or DistillOptions(), run or Run()
     require_fitted(student, "distill")
