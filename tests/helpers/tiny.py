@@ -20,9 +20,9 @@ TINY = {  # at least one of each family: an entry here enrolls a new family in e
         "vit_small_patch14_dinov2",
         {"img_size": 28, "patch_size": 7, "embed_dim": 32, "depth": 2, "num_heads": 2},
     ),
-    "clip": (  # a norm in front of the blocks
+    "clip": (  # a norm in front of the blocks, which would hardly matter beside it without large factors
         "vit_base_patch32_clip_224",
-        {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
+        {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "init_values": 5.0},
     ),
     "siglip": (  # pooled by attention
         "vit_base_patch16_siglip_224",

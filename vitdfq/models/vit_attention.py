@@ -73,7 +73,7 @@ class OpenedLatentPool(OpenedSite):
         """(B, N, C) -> (B, C), or (B, queries, C) where nothing pools the queries."""
         if self.pos_embed is not None:
             x = x + self.pos_embed
-        q = rearrange(self.q(self.latent.expand(len(x), -1, -1)), "b n (heads dim) -> b heads n dim", heads=self.num_heads)
+        q = rearrange(self.q(self.latent.expand(x.shape[0], -1, -1)), "b n (heads dim) -> b heads n dim", heads=self.num_heads)
         k, v = rearrange(self.kv(x), "b n (two heads dim) -> two b heads n dim", two=2, heads=self.num_heads)
         mixed = self.attend(self.q_norm(q), self.k_norm(k), v, score_bias(q, attn_mask, is_causal=False))
         pooled = self.proj_drop(self.proj(rearrange(mixed, "b heads n dim -> b n (heads dim)")))
