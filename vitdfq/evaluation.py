@@ -79,8 +79,8 @@ def evaluate(
         keywords: the fields of `EvaluationOptions`, where they are documented.
 
     Raises:
-        ValueError: a number out of range; a model in training mode, or one that gives features; logits that are not finite.
-        RecipeError, InputError, AccessError: the data; see `vitdfq.data.load_labeled`.
+        ValueError: a number out of range; a model in training mode; logits that are not finite.
+        RecipeError, InputError, AccessError: the data; see `vitdfq.data.load_labeled`. RecipeError: a model that gives features.
     """
     options = options or build_options(EvaluationOptions, keywords, where="evaluate")
     models = [model] if teacher is None else [model, teacher]

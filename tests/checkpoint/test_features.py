@@ -5,6 +5,7 @@ import torch
 from tiny import FEATURES, make_tiny
 
 import vitdfq
+from vitdfq.checkpoint.save_load import describe
 from vitdfq.models import gives, image_size
 
 
@@ -25,6 +26,8 @@ def test_the_line_without_classes(teacher, tmp_path):
     assert 1e-4 * features.norm() < (quantized - features).norm() < 0.2 * features.norm()
     loaded = vitdfq.load(vitdfq.save(student, tmp_path))
     assert torch.equal(loaded(images), quantized) and gives(loaded) == "features"
+    description = describe(tmp_path)
+    assert description["features"] == features.shape[-1] and "classes" not in description
     plain = vitdfq.load(tmp_path, dequantize=True)
     assert set(plain.state_dict()) == set(teacher.state_dict())
     assert (plain(images) - features).norm() < 0.2 * features.norm()

@@ -5,7 +5,7 @@ import copy
 import pytest
 import timm
 import torch
-from tiny import TINY, randomize_batch_norms
+from tiny import FEATURES, TINY, randomize_batch_norms
 from torch import nn
 
 from vitdfq.models import attention_sites, image_size, open_model, record, units
@@ -42,7 +42,7 @@ VARIANTS = {
     "levit_one_head": ("levit_512_s8", {**LEVIT, "img_size": 32}),
     "levit_odd_grid": ("levit_128s", {**LEVIT, "img_size": (80, 48)}),  # 5 x 3 tokens, then 3 x 2
 }
-ARCHITECTURES = {kind: (name, {**arguments, "num_classes": 7}) for kind, (name, arguments) in TINY.items()} | VARIANTS
+ARCHITECTURES = {kind: (name, {**arguments, "num_classes": 7}) for kind, (name, arguments) in TINY.items()} | VARIANTS | FEATURES
 
 
 def randomize(model: nn.Module) -> None:

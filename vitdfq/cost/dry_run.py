@@ -71,6 +71,9 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     Args:
         recipe: a checked recipe.
         out: folder of the run, as given on the command line.
+
+    Raises:
+        RecipeError: the model gives features.
     """
     weights_are_local = recipe.model.get("pretrained", True) and recipe.model["name"].startswith(("zoo:", "local-dir:"))
     model = load_teacher(**recipe.model | {"pretrained": weights_are_local}).to(distributed.start())

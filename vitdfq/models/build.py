@@ -57,6 +57,11 @@ def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *
         if weights is not None:  # naming the file leaves timm no choice: some versions prefer a pickle in the same folder
             overlay = {"file": str(weights), "source": "", "url": None, "state_dict": None, "custom_load": False}
             source = {**source, "pretrained_cfg_overlay": overlay}
+        if weights is not None and model_args.get("num_classes") == 0:  # timm would miss the place of the head that they have
+            rest = {key: value for key, value in model_args.items() if key != "num_classes"}
+            model = timm.create_model(name, pretrained=True, **source, **rest)
+            model.reset_classifier(0)
+            return model
         return timm.create_model(name, pretrained=weights is not None, **source, **model_args)
     except RuntimeError as error:
         if weights is None:
