@@ -11,7 +11,7 @@ from vitdfq.common.safetensors_io import Header, dtype_name, not_finite
 from vitdfq.models import build
 from vitdfq.models.build import require_runs
 from vitdfq.models.untrusted import fits_file, short
-from vitdfq.preparation.prepare import take_steps
+from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.quantizers.base import Quantizer
 
@@ -25,7 +25,7 @@ def build_structure(spec: dict[str, Any], config: Path, file_bytes: int) -> tupl
     try:
         model = build(spec, most=fits_file(file_bytes))
         require_runs(model)
-        prepared = take_steps(model, **spec["prepare"])[0] if "prepare" in spec else model
+        prepared = prepared_copy(model, **spec["prepare"]) if "prepare" in spec else model
         student: Any = quantize(prepared, **spec["quantize"])
     except (ValueError, TypeError) as error:
         raise InputError(f"{config}: {one_line(error, most=None)}") from error

@@ -13,7 +13,7 @@ from torch import nn
 
 from vitdfq.cost.estimate import estimate_cost
 from vitdfq.models import image_size, load_teacher, require_classes
-from vitdfq.preparation import prepare
+from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantSite, QuantWeighted, named_sites, weighted_modules
 from vitdfq.recipe import Recipe
@@ -78,7 +78,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     weights_are_local = recipe.model.get("pretrained", True) and recipe.model["name"].startswith(("zoo:", "local-dir:"))
     model = load_teacher(**recipe.model | {"pretrained": weights_are_local}).to(distributed.start())
     require_classes(model, "a run")
-    prepared: Any = prepare(model, **recipe.prepare)
+    prepared = prepared_copy(model, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
     synthesis, evaluation = recipe.synthesis, recipe.evaluation
     method = synthesis.resolved()

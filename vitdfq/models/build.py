@@ -59,7 +59,7 @@ def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *
             source = {**source, "pretrained_cfg_overlay": overlay}
         if weights is not None and model_args.get("num_classes") == 0:  # timm would miss the place of the head that they have
             rest = {key: value for key, value in model_args.items() if key != "num_classes"}
-            model = timm.create_model(name, pretrained=True, **source, **rest)
+            model: Any = timm.create_model(name, pretrained=True, **source, **rest)
             model.reset_classifier(0)
             return model
         return timm.create_model(name, pretrained=weights is not None, **source, **model_args)

@@ -54,7 +54,7 @@ def _attention(attention: Any, norm: str, path: str, scale: str) -> Branch | Non
     return Branch(norm, scale, (f"{path}.qkv",), f"{path}.norm", f"{path}.proj")
 
 
-def _mlp(mlp: nn.Module, norm: str, path: str, scale: str) -> Branch | None:
+def _mlp(mlp: Any, norm: str, path: str, scale: str) -> Branch | None:
     return Branch(norm, scale, first_linears(mlp, path), f"{path}.norm", f"{path}.fc2") if type(mlp) in MLPS else None
 
 

@@ -83,7 +83,7 @@ def norm_alone(pair: nn.Sequential, matrix: Tensor, undo: Tensor | None = None) 
     if undo is not None:
         weight = weight @ undo.to(weight.device)
     kind = nn.RMSNorm if affine.bias is None else nn.LayerNorm
-    norm = kind(list(bare.normalized_shape), eps=bare.eps).to(affine.weight).requires_grad_(False)
+    norm: Any = kind(list(bare.normalized_shape), eps=bare.eps).to(affine.weight).requires_grad_(False)
     norm.weight.copy_((matrix * weight).sum(0) / matrix.square().sum(0))
     if affine.bias is not None:
         norm.bias.copy_(matrix.T @ affine.bias.double())

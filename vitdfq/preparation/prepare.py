@@ -1,7 +1,7 @@
 """prepare(): a copy of a model after named transforms."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -66,19 +66,13 @@ def prepare(model: nn.Module, *, steps: list[str] | None = None) -> nn.Module:
         ValueError: a model not loaded by this library, or quantized already; `steps` that are no list; an unknown step, or one
             that does not fit the model.
     """
-    prepared, outcomes = take_steps(model, steps)
-    if steps is None:
-        reasons = [(what, why_not(model)) for what, why_not in ROTATIONS.values()]
-        outcomes += [Outcome("rotated", what, f"rotation {reason}") for what, reason in reasons if reason]
-    line = in_one_line(outcomes) or "no preparation: no step was asked for"
-    earlier = [model.vitdfq["prepared"]] if "prepared" in model.vitdfq else []
-    prepared.vitdfq["prepared"] = "; then ".join([*earlier, line])
-    logger.info(line)
+    prepared = prepared_copy(model, steps)
+    logger.info(prepared.vitdfq["prepared"])
     return prepared
 
 
-def take_steps(model: nn.Module, steps: Sequence[str] | None) -> tuple[Any, list[Outcome]]:
-    """Return what `prepare` returns, without the line, and what each step did: `load` takes the steps of a checkpoint again.
+def prepared_copy(model: nn.Module, steps: list[str] | None = None) -> Any:
+    """Return what `prepare` returns, without a line in the log: `load` takes the steps of a checkpoint again.
 
     Raises:
         ValueError: as `prepare`.
@@ -87,8 +81,18 @@ def take_steps(model: nn.Module, steps: Sequence[str] | None) -> tuple[Any, list
     if isinstance(steps, str):
         raise ValueError(f"steps is {steps!r}; expected a list such as [{steps!r}]")
     prepared: Any = deepcopy(model)
-    steps = default_steps(model) if steps is None else steps
-    outcomes = [(name, lookup(name, TRANSFORMS, "preparation step")(prepared)) for name in steps]
-    earlier = prepared.vitdfq.get("prepare", {"steps": []})["steps"]  # `load` takes all of them again
-    prepared.vitdfq["prepare"] = {"steps": [*earlier, *(name for name, outcome in outcomes if outcome.changed)]}
-    return prepared, [outcome for _, outcome in outcomes]
+    names = default_steps(model) if steps is None else steps
+    outcomes = [(name, lookup(name, TRANSFORMS, "preparation step")(prepared)) for name in names]
+    record = prepared.vitdfq
+    earlier = record.get("prepare", {"steps": []})["steps"]  # `load` takes all of them again
+    record["prepare"] = {"steps": [*earlier, *(name for name, outcome in outcomes if outcome.changed)]}
+    line = in_one_line([outcome for _, outcome in outcomes] + (left_out(model) if steps is None else []))
+    line = line or "no preparation: no step was asked for"
+    record["prepared"] = f"{record['prepared']}; then {line}" if "prepared" in record else line
+    return prepared
+
+
+def left_out(model: nn.Module) -> list[Outcome]:
+    """Return the rotations that `default_steps` does not list, and why."""
+    reasons = [(what, why_not(model)) for what, why_not in ROTATIONS.values()]
+    return [Outcome("rotated", what, f"rotation {reason}") for what, reason in reasons if reason]

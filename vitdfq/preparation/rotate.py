@@ -51,13 +51,11 @@ def rotate_residual(model: nn.Module) -> Outcome:
     streams = rotation.streams(model)
     for stream in streams:
         _rotate_stream(model, stream)
-    stages = "the residual stream" if len(streams) == 1 else f"{len(streams)} residual streams"
-    blocks = sum(
-        any(isinstance(part, OpenedSite) for top in unit.modules for part in top.modules()) for unit in units(model)[:-1]
-    )
-    return Outcome(
-        "rotated", f"{stages} of {blocks} block{'s' * (blocks != 1)}" + (f" ({folded.what} folded)" if folded.changed else "")
-    )
+    what = "the residual stream" if len(streams) == 1 else f"{len(streams)} residual streams"
+    parts = [[part for top in unit.modules for part in top.modules()] for unit in units(model)[:-1]]
+    blocks = sum(any(isinstance(part, OpenedSite) for part in unit) for unit in parts)
+    note = f" ({folded.what} folded)" if folded.changed else ""
+    return Outcome("rotated", f"{what} of {blocks} block{'s' * (blocks != 1)}{note}")
 
 
 @torch.no_grad()
