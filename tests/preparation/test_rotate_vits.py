@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from timm.layers.mlp import Mlp
 from torch import nn
 
 from vitdfq.checkpoint.dequantize import plain_model
@@ -136,6 +137,18 @@ def test_a_norm_of_another_kind_is_named():
     teacher.blocks[0].norm1 = nn.GroupNorm(1, 32)
     with pytest.raises(ValueError, match="works where every norm is a LayerNorm or an RMSNorm only, not on GroupNorm"):
         prepare(teacher, steps=["rotate_residual"])
+
+
+def test_an_mlp_of_another_kind_keeps_the_stream_as_it_is():
+    class Squared(Mlp):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).square()
+
+    teacher = make("registers")
+    teacher.blocks[1].mlp.__class__ = Squared
+    prepared = prepare(teacher)
+    assert "not rotated: the residual stream, because rotation works on timm's Attention and Mlp" in prepared.vitdfq["prepared"]
+    torch.testing.assert_close(prepared(inputs(teacher)), teacher(inputs(teacher)), rtol=1e-9, atol=1e-9)
 
 
 def test_layer_scale_is_folded_where_the_stream_is_not_rotated():

@@ -7,7 +7,7 @@ from timm.models.vision_transformer import Block, ParallelThingsBlock, ResPostBl
 from torch import nn
 
 from vitdfq.models.family import NormReaders, Rotation, Stream
-from vitdfq.models.vit_blocks import branches, last_norm
+from vitdfq.models.vit_blocks import MLPS, branches, last_norm
 
 TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
 LINEAR_POOLINGS = ("token", "avg", "")  # they commute with a rotation of the channels
@@ -63,6 +63,9 @@ def why_not_streams(model: Any) -> str | None:
     """Return what prevents a rotation of the stream, though heads and MLPs may be rotated."""
     if any(type(block) is ResPostBlock for block in model.blocks):
         return "works on blocks whose norms stand before attention and MLP only: these write norms into the stream"
+    parts = sum(len([*block.attns, *block.ffns]) if type(block) is ParallelThingsBlock else 2 for block in model.blocks)
+    if len(branches(model)) != parts:
+        return f"works on timm's Attention and {', '.join(kind.__name__ for kind in MLPS)} only: a block has another branch"
     return None
 
 

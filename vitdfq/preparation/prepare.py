@@ -11,14 +11,8 @@ from vitdfq.common.lookup import lookup
 from vitdfq.models import family_of, require_float
 from vitdfq.preparation.fold import fold_batch_norm, fold_layer_scale, has_batch_norm
 from vitdfq.preparation.outcome import Outcome, in_one_line
-from vitdfq.preparation.rotate import (
-    rotate_heads,
-    rotate_mlp,
-    rotate_residual,
-    why_not_heads,
-    why_not_mlp,
-    why_not_residual,
-)
+from vitdfq.preparation.rotate import rotate_heads, rotate_mlp, rotate_residual
+from vitdfq.preparation.why_not import why_not_heads, why_not_mlp, why_not_residual
 
 logger = logging.getLogger(__name__)
 
