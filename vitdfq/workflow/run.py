@@ -13,7 +13,7 @@ from vitdfq.common.files import write_text
 from vitdfq.evaluation import evaluate
 from vitdfq.hub import model_card, publish, retry
 from vitdfq.models import load_teacher, require_classes
-from vitdfq.preparation import prepare
+from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.reports import image_grid, sqnr
@@ -95,7 +95,7 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
         teacher = load_teacher(**recipe.model).to(device)
         require_classes(teacher, "a run")
     with errors_of_section("prepare and quantize"):
-        prepared = prepare(teacher, **recipe.prepare)
+        prepared = prepared_copy(teacher, **recipe.prepare)
         student = quantize(prepared, **recipe.quantize)
     with errors_of_section("calibrate"):
         check_steps(student, recipe.calibrate.get("steps"))
@@ -104,6 +104,7 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
         lock_run_folder(folder, recipe.name, recipe.to_yaml(), fresh),
         tracked(recipe.trackers, recipe.name, folder, {"recipe": recipe.to_yaml()}) as listeners,
     ):
+        logger.info(prepared.vitdfq["prepared"])  # now that nothing is refused: a refusal is one line
         yield RunStages(recipe, folder, teacher, prepared, listeners)
 
 
