@@ -16,7 +16,7 @@ from vitdfq.common.batch_size import AdaptiveBatchSize
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.common.options import build_options, takes_options
 from vitdfq.data import NO_LABEL, Classes, batches, check_split, load_labeled, transform_of
-from vitdfq.models import require_ready, unwrapped
+from vitdfq.models import require_classes, require_ready, unwrapped
 from vitdfq.runtime.run import Progress, Run
 from vitdfq.training.trainable import divergence
 
@@ -110,7 +110,7 @@ def evaluate(
     Raises:
         ValueError: a number out of range; a model in training mode; logits that are not finite; no data set.
         UnlabeledError: the data set has no labels, and there is no teacher to compare with.
-        RecipeError, InputError, AccessError: the data; see `vitdfq.data.load_labeled`.
+        RecipeError, InputError, AccessError: the data; see `vitdfq.data.load_labeled`. RecipeError: a model that gives features.
     """
     options = options or build_options(EvaluationOptions, keywords, where="evaluate")
     models = [model] if teacher is None else [model, teacher]
@@ -177,6 +177,7 @@ def _predict(models: list[nn.Module], options: EvaluationOptions, run: Run, need
     for model in models:
         require_ready(unwrapped(model), "evaluate")
     plain = unwrapped(models[0])  # a compiled model runs as it is; its description is the model's inside
+    require_classes(plain, "evaluate")
     classes, dataset = Classes.of(plain), options.dataset_of(plain)
     if dataset is None:
         raise RecipeError(options.why_none(plain))

@@ -6,6 +6,7 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitdfq.calibration import STEPS
+from vitdfq.common.errors import RecipeError
 from vitdfq.cost import timing
 from vitdfq.cost.dry_run import plan
 from vitdfq.cost.estimate import PASSES, Options, _synthesis_bytes
@@ -44,6 +45,19 @@ def test_recipe_can_be_planned_offline(name):
     assert planned.seconds["calibrate"] > 0 and planned.seconds["evaluate"] > 0
     assert (planned.seconds["synthesize"] > 0) == (planned.images["steps"] > 0)  # procedural images take no steps
     assert planned.to_dict()["recipe"] == name
+
+
+def test_the_plan_says_what_is_rotated():
+    clip = "model={name: vit_base_patch32_clip_224, img_size: 64, embed_dim: 32, depth: 1, num_heads: 2, num_classes: 10}"
+    planned = plan(load_recipe("quickstart", [clip, "prepare.steps=[rotate_residual, rotate_heads]"]))
+    assert planned.to_dict()["prepared"] == "rotated: the residual stream of 1 block, heads"
+    assert "prepare     rotated: the residual stream of 1 block, heads" in planned.render().renderables
+
+
+def test_a_model_of_features_is_not_planned_yet():
+    clip = "model={name: vit_base_patch32_clip_224.openai, img_size: 64, embed_dim: 32, depth: 1, num_heads: 2}"
+    with pytest.raises(RecipeError, match=r"a run works on models that give classes only, not yet on vit_base_patch32_clip_224"):
+        plan(load_recipe("quickstart", [clip]))
 
 
 def test_training_is_most_of_the_time_of_a_calibration():

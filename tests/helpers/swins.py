@@ -29,11 +29,11 @@ SWINS = {
 
 
 def make_swin(kind: str, **kwargs) -> torch.nn.Module:
-    """An opened Swin of 10 classes, float64, every parameter random: gains and shifts of the norms too."""
-    kwargs = {"embed_dim": 16, **SWINS[kind], **kwargs}
+    """An opened Swin, float64, of 10 classes if not told otherwise, every parameter random: gains and shifts of the norms too."""
+    kwargs = {"embed_dim": 16, "num_classes": 10, **SWINS[kind], **kwargs}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = timm.create_model("swin_tiny_patch4_window7_224", num_classes=10, **kwargs)
+        module = timm.create_model("swin_tiny_patch4_window7_224", **kwargs)
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.add_((0.5 if parameter.ndim == 1 else 0.1) * torch.randn_like(parameter))

@@ -20,6 +20,14 @@ TINY = {  # at least one of each family: an entry here enrolls a new family in e
         "vit_small_patch14_dinov2",
         {"img_size": 28, "patch_size": 7, "embed_dim": 32, "depth": 2, "num_heads": 2},
     ),
+    "clip": (  # a norm in front of the blocks, which would hardly matter beside it without large factors
+        "vit_base_patch32_clip_224",
+        {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "init_values": 5.0},
+    ),
+    "siglip": (  # pooled by attention
+        "vit_base_patch16_siglip_224",
+        {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
+    ),
     "swin": (
         "swin_tiny_patch4_window7_224",
         {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4]},
@@ -30,18 +38,28 @@ TINY = {  # at least one of each family: an entry here enrolls a new family in e
     ),
 }
 
+FEATURES = {  # models that give features: contract tests of what needs no classes
+    "backbone": ("vit_small_patch14_reg4_dinov2", {**TINY["layer_scale"][1], "num_classes": 0}),
+    "tokens": ("vit_tiny_patch16_224", {**TINY["vit"][1], "num_classes": 0, "global_pool": ""}),
+    "latent_pool": ("vit_base_patch16_siglip_224", {**TINY["siglip"][1], "num_classes": 0}),
+    "embedding": ("vit_base_patch32_clip_224.openai", {**TINY["clip"][1], "num_classes": 512}),
+    "swin_backbone": ("swin_tiny_patch4_window7_224", {**TINY["swin"][1], "num_classes": 0}),
+    "levit_backbone": ("levit_128s", {**TINY["levit"][1], "num_classes": 0}),
+}
+
 
 def make_tiny(kind: str) -> torch.nn.Module:
-    """An opened teacher of 10 classes with random weights, the same at every call."""
+    """An opened teacher with random weights, the same at every call: of 10 classes, or one of `FEATURES`."""
     return copy.deepcopy(made_once(kind))  # a third of the time that opening takes, in thousands of tests
 
 
 @cache
 def made_once(kind: str) -> torch.nn.Module:
-    name, kwargs = TINY[kind]
+    name, kwargs = (TINY | FEATURES)[kind]
+    kwargs = {"num_classes": 10, **kwargs}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = timm.create_model(name, num_classes=10, **kwargs)
+        module = timm.create_model(name, **kwargs)
         with torch.no_grad():
             for parameter in module.parameters():
                 if parameter.ndim == 1:

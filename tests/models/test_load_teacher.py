@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from vitdfq.models import attention_sites, build, image_range, load_teacher, structure
+from vitdfq.models import attention_sites, build, gives, image_range, load_teacher, structure
 from vitdfq.models import load as load_module
 
 ARGUMENTS = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -61,6 +61,15 @@ def test_a_folder_loaded_for_another_image_size(folder):
     assert teacher.vitdfq["model"]["model_args"]["img_size"] == 48
     assert attention_sites(teacher)[0].grid == (6, 6)
     assert shapes(build(teacher.vitdfq)) == shapes(teacher)
+
+
+def test_a_folder_without_its_head(folder):
+    teacher, headless = load_teacher(f"local-dir:{folder}"), load_teacher(f"local-dir:{folder}", num_classes=0)
+    assert gives(teacher) == "classes" and gives(headless) == "features"
+    tokens = teacher.forward_features(IMAGES)
+    assert torch.equal(headless(IMAGES), teacher.forward_head(tokens, pre_logits=True))
+    assert torch.equal(load_teacher(f"local-dir:{folder}", num_classes=0, global_pool="")(IMAGES), tokens)
+    check_round_trip(headless)
 
 
 def test_the_zoo_is_the_folders_that_have_a_config(folder, monkeypatch):
@@ -180,8 +189,7 @@ def test_a_misspelt_argument():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "no classification head"),
-        ({"global_pool": ""}, "no classification head"),
+        ({"global_pool": ""}, r"classifies each token \(global_pool ''\); choose a pooling, or num_classes=0 for features"),
         ({"in_chans": 1}, "only RGB"),
     ],
 )

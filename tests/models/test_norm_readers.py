@@ -56,6 +56,18 @@ MODELS = {  # name, arguments, what is read in a block, what the heads read
         {"norm": ("head",)},
     ),
     "norms after": ("vit_tiny_patch16_224", {"block_fn": ResPostBlock}, {}, {"norm": ("head",)}),
+    "pooled by attention": (
+        "vit_tiny_patch16_224",
+        {"global_pool": "map"},
+        BLOCK,
+        {"norm": ("attn_pool.kv",), "attn_pool.norm": ("attn_pool.mlp.fc1",)},
+    ),
+    "pooled by attention, then fc_norm": (
+        "vit_tiny_patch16_224",
+        {"global_pool": "map", "fc_norm": True},
+        BLOCK,
+        {"attn_pool.norm": ("attn_pool.mlp.fc1",), "fc_norm": ("head",)},
+    ),
     "parallel": (
         "vit_small_patch16_18x2_224",
         {},

@@ -5,11 +5,12 @@ import copy
 import pytest
 import torch
 from timm.layers.attention import Attention
+from timm.layers.attention_pool import AttentionPoolLatent
 from torch import nn
 from torch.nn import functional as F
 
 from vitdfq.models import MatMul, Softmax, untouched
-from vitdfq.models.vit import OpenedAttention
+from vitdfq.models.vit_attention import OpenedAttention, OpenedLatentPool
 
 
 class LoudMatMul(nn.Module):
@@ -103,3 +104,29 @@ def test_runs_fused_only_without_hooks(monkeypatch):
     handle.remove()
     opened(x)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"latent_len": 3, "pool_type": "avg"},
+        {"latent_len": 3, "pool_type": ""},
+        {"latent_len": 2, "qk_norm": True, "norm_layer": nn.LayerNorm},
+        {"pos_embed": "abs", "feat_size": 9, "q_proj": False},
+        {"out_features": 0},
+    ],
+    ids=str,
+)
+def test_a_pooling_by_attention(arguments):
+    torch.manual_seed(0)
+    try:
+        pool = AttentionPoolLatent(8, num_heads=2, **arguments).eval().double().requires_grad_(False)
+    except TypeError:
+        pytest.skip("this timm has no such pooling")
+    for parameter in pool.parameters():
+        parameter.add_(0.3 * torch.randn_like(parameter))
+    x = torch.randn(2, 9, 8, dtype=torch.float64)
+    torch.testing.assert_close(OpenedLatentPool(pool).eval()(x), pool(x), rtol=1e-9, atol=1e-9)
+    mask = torch.rand(2, 1, 1, 9) > 0.3
+    mask[..., 0] = True
+    torch.testing.assert_close(OpenedLatentPool(pool).eval()(x, mask), pool(x, mask), rtol=1e-9, atol=1e-9)

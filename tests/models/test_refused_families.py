@@ -15,11 +15,7 @@ VIT = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2}
         ("swinv2_tiny_window8_256", {"embed_dim": 16, "depths": (1, 1), "num_heads": (1, 2)}, "SwinTransformerV2"),
         ("levit_conv_128s", {}, "no family has LevitDistilled"),
         ("vit_base_r26_s32_224", VIT, "VisionTransformer with a HybridEmbed"),
-        (
-            "vit_base_patch16_siglip_224",
-            {**VIT, "num_classes": 5},
-            "no family opens the AttentionPoolLatent at attn_pool",
-        ),
+        ("vit_tiny_patch16_224", {**VIT, "global_pool": "prr"}, "no family opens the AttentionPoolPrr at attn_pool"),
         ("vit_base_patch16_224", {**VIT, "attn_layer": "diff"}, "no family opens the DiffAttention at blocks.0.attn"),
     ],
 )

@@ -119,15 +119,16 @@ def test_mean_preserving_spreads_nearly_as_well_as_hadamard(size):
     assert peaks_of_channels.max() < 2.6  # the same without signs at the rows: 2.8 to 4
 
 
-@pytest.mark.parametrize("pooling", ["max", "avgmax"])
-def test_pooling_that_depends_on_the_basis_is_refused(pooling):
-    teacher = make_swin("two_stages", global_pool=pooling)
-    with pytest.raises(ValueError, match=f"rotate_residual works on.*'{pooling}' pooling depends on the basis"):
-        prepare(teacher, steps=["rotate_residual"])
-    assert prepare(teacher).vitdfq["prepare"]["steps"] == []
-    images = inputs(teacher)
-    kept = prepare(teacher, steps=["rotate_heads", "rotate_mlp"])
-    torch.testing.assert_close(kept(images), teacher(images), rtol=1e-9, atol=1e-9)
+@pytest.mark.parametrize("num_classes", [10, 0])
+@pytest.mark.parametrize("pooling", ["avg", "max", "avgmax", "catavgmax", ""])
+def test_the_stream_is_turned_back_where_the_pooling_depends_on_the_basis(pooling, num_classes):
+    if num_classes and not pooling:
+        pytest.skip("it classifies each token")
+    teacher = make_swin("two_stages", global_pool=pooling, num_classes=num_classes)
+    images, rotated = inputs(teacher), prepare(teacher)
+    assert rotated.vitdfq["prepare"]["steps"] == ALL
+    torch.testing.assert_close(rotated(images), teacher(images), rtol=1e-9, atol=1e-9)
+    assert isinstance(rotated.norm, nn.Sequential) == (pooling != "avg" or not num_classes)
 
 
 def test_a_rotated_stream_is_not_rotated_again():

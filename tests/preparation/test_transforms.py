@@ -39,7 +39,7 @@ def test_default_steps_have_an_effect_each(teacher):
 
 
 def test_default_steps_rotate_what_a_family_can_rotate(teacher):
-    assert (default_steps(teacher)[-3:] == ROTATIONS) == (family_of(teacher).rotation is not None)
+    assert (default_steps(teacher)[-3:] == list(ROTATIONS)) == (family_of(teacher).rotation is not None)
 
 
 def test_steps_are_taken_again_on_an_untrained_model(teacher, images):

@@ -208,6 +208,12 @@ def test_seconds_of_a_calibration_survive_an_interrupted_evaluation(tmp_path, mo
     assert killed and seconds == 5
 
 
+def test_the_record_and_the_card_say_what_was_rotated(finished):
+    line = "rotated: the residual stream of 6 blocks, heads, MLPs"
+    assert json.loads((finished / "out/config.json").read_text())["vitdfq"]["prepared"] == line
+    assert f"to another of the same function: {line}." in (finished / "out/README.md").read_text()
+
+
 def test_the_folder_of_another_run_is_refused_and_not_changed(finished):
     before = (finished / "out/metrics.json").read_bytes()
     done = vitdfq_command("run", finished / "small.yaml", "--set", "name=other", "--out", finished / "out", check=False)

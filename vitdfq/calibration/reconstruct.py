@@ -18,7 +18,7 @@ from vitdfq.calibration.objectives import OBJECTIVES, Loss, total_loss
 from vitdfq.calibration.rounding import SoftRounding, learned_rounding
 from vitdfq.common.lookup import lookup
 from vitdfq.common.options import check_counts
-from vitdfq.models import Unit, units
+from vitdfq.models import Unit, require_classes, units
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.modules import restore_state, state_of, weighted_modules
 from vitdfq.runtime.run import Progress, Run, Tensors
@@ -94,10 +94,12 @@ def reconstruct(
         run: keeps finished units, shares batches or units over the processes.
 
     Raises:
-        ValueError: the quantizers are not fitted; the loss is not finite, at every attempted learning rate.
+        ValueError: the quantizers are not fitted; the teacher gives features; the loss is not finite, at every attempted
+            learning rate.
     """
     options, run = options or ReconstructOptions(), run or Run()
     require_fitted(student, "reconstruct")
+    require_classes(teacher, "reconstruct")
     images = images.cpu()  # cached activations are in host memory
     training_images, held_out_images = hold_out(images) if options.guarded else (images, images[:0])
     validation = HeldOutValidation(teacher, held_out_images, seed=options.seed) if options.guarded else None

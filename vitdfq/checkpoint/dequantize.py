@@ -3,10 +3,11 @@
 How the plain model's function differs from the student's float function, by the transform that is undone:
 
 - Rotations of Swin's stream, of heads and MLPs, folded LayerScale and BatchNorm: only by rounding.
-- A rotated ViT: by the mean over channels that quantized weights write into the stream. The rotated model's RMSNorm reads it,
-  timm's LayerNorm drops it: one of D directions of the quantization noise.
-- A bias that timm's layer does not have (Swin's `reduction`) moves into the norm in front. Where no norm can take it, as before a
-  ViT's qkv without bias, the layer keeps it, and the state has one key more than timm's.
+- A rotated ViT with LayerNorms: by the mean over channels that quantized weights write into the stream. The rotated model's
+  RMSNorm reads it, timm's LayerNorm drops it: one of D directions of the quantization noise.
+- A bias that timm's layer does not have (Swin's `reduction`) moves into the norm in front, that of CLIP's patches into the
+  position embedding. Where neither can take it, as before a ViT's qkv without bias, the layer keeps it, and the state has one key
+  more than timm's.
 """
 
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vitdfq.models import build, family_of, norm_readers, projections
+from vitdfq.models.norms import NORMS
 from vitdfq.preparation.fold import gain_and_shift
 from vitdfq.preparation.undo import undo
 from vitdfq.quantization.modules import QuantLinear, named_weighted_modules
@@ -32,7 +34,7 @@ def plain_model(student: Any, prepared: nn.Module) -> nn.Module:
     state = dict(prepared.state_dict())
     known = plain.state_dict()
     for name, part in plain.named_modules():
-        if isinstance(part, nn.LayerNorm | _BatchNorm) and not any(f"{name}.{key}" in state for key in part.state_dict()):
+        if isinstance(part, (*NORMS, _BatchNorm)) and not any(f"{name}.{key}" in state for key in part.state_dict()):
             state |= {f"{name}.{key}": value for key, value in neutral(part).items()}
     for site in family_of(plain).layer_scales(plain):
         state |= {
@@ -72,6 +74,11 @@ def _place_bias(plain: nn.Module, state: State, name: str) -> None:
     if batch_norm is not None:
         gain, _ = gain_and_shift(plain.get_submodule(batch_norm))
         state[f"{batch_norm}.bias"] += (gain * bias.double()).to(bias.dtype)
+        return
+    added = next((site for site in family_of(plain).token_biases(plain) if site.layer == owner), None)
+    if added is not None:
+        state[added.tokens] = state[added.tokens].clone()
+        state[added.tokens][:, added.first :] += bias
         return
     bias = _beside(plain, state, owner, bias)
     norm = next((site.norm for site in norm_readers(plain) if site.readers == (owner,) and site.shifts), None)

@@ -12,7 +12,7 @@ from vitdfq.checkpoint.config_json import CONFIG, read_config
 from vitdfq.common import safetensors_io
 from vitdfq.common.errors import InputError, one_line
 from vitdfq.common.files import read_json
-from vitdfq.models import build
+from vitdfq.models import build, gives
 from vitdfq.models.untrusted import fits_file
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantWeighted, named_weighted_modules
@@ -25,7 +25,7 @@ def describe_folder(folder: Path, weights: str) -> dict[str, Any]:
     spec = config["vitdfq"]
     try:
         with torch.device("meta"):  # sites and bits do not depend on the preparation
-            student = quantize(build(spec, most=fits_file(num_bytes)), **spec["quantize"])
+            student: Any = quantize(build(spec, most=fits_file(num_bytes)), **spec["quantize"])
     except (ValueError, TypeError) as error:
         raise InputError(f"{folder / CONFIG}: {one_line(error, most=None)}") from error
     metrics = _metrics(folder / "metrics.json")
@@ -33,7 +33,7 @@ def describe_folder(folder: Path, weights: str) -> dict[str, Any]:
     return {
         "model": spec["model"]["name"],
         "architecture": spec["model"]["architecture"],
-        "classes": spec["model"]["num_classes"],
+        gives(student): spec["model"]["num_classes"] or student.head_hidden_size,
         "bits": spec["quantize"].get("bits", "w4a4"),
         "layers": _layers(student),
         "packed layers": sum(name.endswith(".weight_packed") for name in header),

@@ -16,7 +16,7 @@ from vitdfq.models.attention import has_hooks
 from vitdfq.models.build import require_runs
 from vitdfq.models.same_model import first_difference
 from vitdfq.models.untrusted import fits_file, short
-from vitdfq.preparation import prepare
+from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.quantizers.base import Quantizer
 
@@ -32,7 +32,7 @@ def build_structure(spec: dict[str, Any], config: Path, file_bytes: int) -> tupl
     try:
         model = build(spec, most=fits_file(file_bytes))
         require_runs(model)
-        prepared = prepare(model, **spec["prepare"]) if "prepare" in spec else model
+        prepared = prepared_copy(model, **spec["prepare"]) if "prepare" in spec else model
         student: Any = quantize(prepared, **spec["quantize"])
     except (ValueError, TypeError) as error:
         raise InputError(f"{config}: {one_line(error, most=None)}") from error

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdfq.cost import timing
-from vitdfq.models import load_teacher
-from vitdfq.preparation import prepare
+from vitdfq.models import load_teacher, require_classes
+from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.integer import to_integer
 from vitdfq.quantization.modules import bits_of
@@ -40,7 +40,8 @@ def benchmark(recipe: Recipe) -> dict[str, Any]:
     """
     model: dict[str, Any] = recipe.model | {"pretrained": False}
     teacher = load_teacher(**model).to(distributed.start())
-    prepared = prepare(teacher, **recipe.prepare)
+    require_classes(teacher, "bench")
+    prepared = prepared_copy(teacher, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
     images = timing.noise_images(teacher, timing.probe_size(teacher, MAX_BATCH))
     timing.fit_quantizers(student, prepared, images)

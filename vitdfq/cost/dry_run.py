@@ -13,9 +13,9 @@ from torch import nn
 
 from vitdfq.cost.estimate import estimate_cost, evaluated_images
 from vitdfq.evaluation import EvaluationOptions
-from vitdfq.models import image_size, load_teacher
+from vitdfq.models import image_size, load_teacher, require_classes
 from vitdfq.models.load import with_source
-from vitdfq.preparation import prepare
+from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantSite, QuantWeighted, named_sites, weighted_modules
 from vitdfq.recipe import Recipe
@@ -33,6 +33,7 @@ class Plan:
     recipe: str
     model: dict[str, Any]
     images: dict[str, Any]
+    prepared: str  # what was rotated and folded, what was not, and why
     sites: list[dict[str, Any]]
     folder: str
     files: list[str]
@@ -57,6 +58,7 @@ class Plan:
             f"recipe      {self.recipe}",
             f"load        {self.model['name']}: {self.model['parameters'] / 1e6:.1f} M parameters",
             "synthesize  {num_images} images {height}x{width}, method {method}, {steps} steps".format(**self.images),
+            f"prepare     {self.prepared}",
             f"evaluate    {self.images['evaluated_on']}",
             f"write       {self.folder}/: {', '.join(self.files)}",
             *([f"publish     {self.push}"] if self.push else []),
@@ -71,12 +73,16 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     Args:
         recipe: a checked recipe.
         out: folder of the run, as given on the command line.
+
+    Raises:
+        RecipeError: the model gives features.
     """
     section: dict[str, Any] = recipe.model
     weights_are_local = section.get("pretrained", True) and with_source(section["name"]).startswith(("zoo:", "local-dir:"))
     arguments: dict[str, Any] = section | {"pretrained": weights_are_local}
     model = load_teacher(**arguments).to(distributed.start())
-    prepared = prepare(model, **recipe.prepare)
+    require_classes(model, "a run")
+    prepared = prepared_copy(model, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
     synthesis, evaluation = recipe.synthesis, recipe.evaluation
     method = synthesis.resolved()
@@ -100,6 +106,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
             "steps": method.steps,
             "evaluated_on": _evaluated_on(evaluation, model),
         },
+        prepared=prepared.vitdfq["prepared"],
         sites=sites,
         folder=out or f"runs/{recipe.name}",
         files=FILES,

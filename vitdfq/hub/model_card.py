@@ -69,6 +69,7 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
         template_path=str(TEMPLATE),
         metrics=metrics,
         measured=measured,
+        prepared=config["vitdfq"].get("prepared"),
         recipe=recipe,
         recipe_yaml=yaml,
         bits=bits.upper(),

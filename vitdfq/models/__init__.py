@@ -20,6 +20,7 @@ from vitdfq.models.families import (
     units,
 )
 from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Rows, Unit
+from vitdfq.models.gives import gives, require_classes
 from vitdfq.models.images import checked_images
 from vitdfq.models.load import load_teacher, structure
 from vitdfq.models.record import record
@@ -44,6 +45,7 @@ __all__ = [
     "end_sites",
     "family_of",
     "gelu_readers",
+    "gives",
     "image_range",
     "image_size",
     "load_teacher",
@@ -51,6 +53,7 @@ __all__ = [
     "open_model",
     "projections",
     "record",
+    "require_classes",
     "require_float",
     "require_ready",
     "require_student",

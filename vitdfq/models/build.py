@@ -57,6 +57,11 @@ def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *
         if weights is not None:  # naming the file leaves timm no choice: some versions prefer a pickle in the same folder
             overlay = {"file": str(weights), "source": "", "url": None, "state_dict": None, "custom_load": False}
             source = {**source, "pretrained_cfg_overlay": overlay}
+        if weights is not None and model_args.get("num_classes") == 0:  # timm would miss the place of the head that they have
+            rest = {key: value for key, value in model_args.items() if key != "num_classes"}
+            model: Any = timm.create_model(name, pretrained=True, **source, **rest)
+            model.reset_classifier(0)
+            return model
         return timm.create_model(name, pretrained=weights is not None, **source, **model_args)
     except RuntimeError as error:
         if weights is None:
@@ -72,11 +77,11 @@ def finish(model: Any, name: str, model_args: dict[str, Any]) -> Any:
     """Open, freeze and describe a freshly built (or copied) timm model, in place; return it in eval mode and float32.
 
     Raises:
-        ValueError: no family opens it, it has no classifier, it does not read RGB, or its description is not JSON.
+        ValueError: no family opens it, it classifies each token, it does not read RGB, or its description is not JSON.
     """
     open_model(model)
-    if not model.num_classes or not model.global_pool:
-        raise ValueError(f"{name} has no classification head (num_classes 0); choose weights with a classifier")
+    if model.num_classes and not model.global_pool:
+        raise ValueError(f"{name} classifies each token (global_pool ''); choose a pooling, or num_classes=0 for features")
     channels = next(part for part in model.modules() if isinstance(part, nn.Conv2d)).in_channels
     if channels != 3:
         raise ValueError(f"{name} reads images of {channels} channels; only RGB is supported")
@@ -108,14 +113,16 @@ def require_runs(model: Any) -> None:
     """Run shapes through a model whose arguments come from a file; nothing is computed.
 
     Raises:
-        ValueError: it does not give one row of logits per image.
+        ValueError: it does not give one row of logits per image, or without a head features of its width.
     """
     try:
         shape = tuple(without_storage(model)(torch.zeros(1, 3, *image_size(model), device="meta")).shape)
     except Exception as error:  # timm and torch raise any type for arguments that do not fit
         raise ValueError(f"the model that it describes does not run: {one_line(error)}") from error
-    if shape != (1, model.num_classes):
+    if model.num_classes and shape != (1, model.num_classes):
         raise ValueError(f"the model that it describes gives {shape} for one image, not its {model.num_classes} classes")
+    if not model.num_classes and (len(shape) < 2 or shape[0] != 1 or shape[-1] != model.head_hidden_size):
+        raise ValueError(f"the model that it describes gives {shape} for one image, not {model.head_hidden_size} features")
 
 
 def known_architecture(name: str) -> str:

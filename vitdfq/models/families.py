@@ -22,7 +22,7 @@ class EndSites(NamedTuple):
     """The linear layers and convolutions at both ends of a model, by name, in order of execution."""
 
     embedding: tuple[str, ...]  # the first one reads the image: "patch_embed.proj", or the convolutions of a stem
-    head: tuple[str, ...]  # "head", "head_dist"
+    head: tuple[str, ...]  # "head", "head_dist"; none where a model gives what it pools
 
 
 def family_of(model: nn.Module) -> Family:
@@ -78,10 +78,11 @@ def gelu_readers(model: nn.Module) -> set[str]:
 def end_sites(model: nn.Module) -> EndSites:
     """Return the layers of the first and of the last unit of a float model: those that read the image, and the classifiers."""
     names = {id(part): name for name, part in model.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)}
-    chain = units(model)
+    chain, attentions = units(model), tuple(f"{site.name}." for site in attention_sites(model))
 
     def sites(unit: Unit) -> tuple[str, ...]:
-        return tuple(names[id(part)] for top in unit.modules for part in top.modules() if id(part) in names)
+        layers = [names[id(part)] for top in unit.modules for part in top.modules() if id(part) in names]
+        return tuple(name for name in layers if not name.startswith(attentions))  # a pooling by attention is like a block
 
     return EndSites(sites(chain[0]), sites(chain[-1]))
 

@@ -100,26 +100,41 @@ class BatchNormSite:
 
 
 @dataclass(frozen=True)
+class TokenBias:
+    """A parameter that is added to what a layer writes, so that it can take a bias that timm's layer does not have."""
+
+    layer: str  # "patch_embed.proj", without bias in CLIP
+    tokens: str  # "pos_embed": (1, tokens, width)
+    first: int  # the first token that the layer writes; class token and registers stand before it
+
+
+@dataclass(frozen=True)
 class Stream:
     """A residual stream: all that adds to it and all that reads it. A rotation changes both sides and keeps the function."""
 
     width: int  # channels
-    writers: tuple[str, ...]  # linear layers and convolutions (where not `centered`, norms too) whose output is added to it
+    writers: tuple[str, ...]  # linear layers, convolutions and norms whose output is added to it: "patch_embed.proj", "norm_pre"
     tokens: tuple[str, ...]  # parameters (..., width) that are added or prepended to it: "pos_embed", "cls_token"
     readers: tuple[NormReaders, ...]  # a linear layer may read several tokens side by side: in_features is k * width
+    exit: str | None  # "norm": behind this norm (or Identity) something reads the stream in its own basis, such as a maximum
+    centered: bool  # True: all that reads it are norms of one token, so that under LayerNorms it needs no mean over channels
+
+
+def nothing(model: nn.Module) -> None:
+    """Return no reason: nothing prevents it."""
+    return None
 
 
 @dataclass(frozen=True)
 class Rotation:
     """How the streams of a family can be rotated; its heads and MLPs follow from `projections` and `mlp_sites`.
 
-    A `why_not` completes the sentence "rotate_heads ..." with "works on ... only", or returns None.
+    A `why_not` completes the sentence "rotation ..." with "works on ... only", or returns None.
     """
 
     streams: Callable[[Any], list[Stream]]
-    centered: bool  # True: every norm is a LayerNorm of one token, so the stream needs no mean, and RMSNorm takes its place
     why_not: Callable[[Any], str | None]  # the blocks of this model are of another kind
-    why_not_streams: Callable[[Any], str | None]  # heads and MLPs can be rotated, the stream cannot
+    why_not_streams: Callable[[Any], str | None] = nothing  # heads and MLPs can be rotated, the stream cannot
 
 
 def absent(model: nn.Module) -> Sequence[Any]:
@@ -145,4 +160,5 @@ class Family:
     mlp_sites: Callable[[Any], Sequence[MlpSite]] = absent
     layer_scales: Callable[[Any], Sequence[LayerScaleSite]] = absent  # those that are not folded yet
     batch_norms: Callable[[Any], Sequence[BatchNormSite]] = absent  # those that are not folded yet
+    token_biases: Callable[[Any], Sequence[TokenBias]] = absent
     rotation: Rotation | None = None

@@ -110,10 +110,10 @@ def _classifiers(module: Any) -> dict[str, nn.Module]:
 
 
 def _num_classes(module: Any) -> int:
-    """The number of classes of the classifier as it is now; `module.num_classes` may be that of an earlier one.
+    """The number of classes of the classifier as it is now, 0 without one; `module.num_classes` may be that of an earlier one.
 
     Raises:
-        ValueError: no classifier, or classifiers of different sizes.
+        ValueError: classifiers of different sizes.
     """
     layers = {
         name: [part for part in classifier.modules() if isinstance(part, nn.Linear)]
@@ -123,10 +123,7 @@ def _num_classes(module: Any) -> int:
     if len(set(sizes.values())) > 1:
         different = ", ".join(f"{name} has {size}" for name, size in sizes.items())
         raise ValueError(f"the classifiers of this {type(module).__name__} differ in their number of classes: {different}")
-    num_classes = next(iter(sizes.values()), module.num_classes)
-    if not num_classes or not module.global_pool:
-        raise ValueError(f"this {type(module).__name__} has no classification head (num_classes 0): give it a linear classifier")
-    return num_classes
+    return next(iter(sizes.values()), module.num_classes)
 
 
 def _pretrained_cfg(module: Any, num_classes: int) -> dict[str, Any]:

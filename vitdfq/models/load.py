@@ -27,7 +27,7 @@ NOT_TAKEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "fea
 def load_teacher(
     name: str | nn.Module, *, pretrained: bool = True, cache_dir: str | None = None, **timm_kwargs: Any
 ) -> nn.Module:
-    """Load a teacher: a timm classifier, opened, frozen, in eval mode and float32.
+    """Load a teacher: a timm model, opened, frozen, in eval mode and float32.
 
     Args:
         name: `architecture[.tag]`, `hf-hub:owner/repo[@revision]`, `local-dir:PATH` or the path alone, `zoo:NAME`, or a model
@@ -35,18 +35,19 @@ def load_teacher(
             weights, after `reset_classifier`, or with another Linear (and dropout) as classifier. See `from_module`.
         pretrained: False leaves a named model at timm's random initialization.
         cache_dir: the hub's cache, if not the usual one.
-        timm_kwargs: keyword arguments of `timm.create_model` that shape the model, such as `img_size`; for a module
-            those it was built with, needed where timm does not remember them (1.0.31 does).
+        timm_kwargs: keyword arguments of `timm.create_model` that shape the model, such as `img_size`, or `num_classes=0` for
+            features without the head; for a module those it was built with, needed where timm does not remember them (1.0.31
+            does).
 
     Returns:
-        timm's model, which maps normalized images (B, 3, H, W) of `image_size(model)` to logits (B, classes). Each attention has
-        the submodules `qk`, `softmax` and `av`; the `state_dict` is timm's. `model.vitdfq` describes the structure in JSON
-        values. Half precision becomes float32, which holds it exactly. A module stays on its device, everything else is loaded
-        on the CPU.
+        timm's model, which maps normalized images (B, 3, H, W) of `image_size(model)` to logits (B, classes), or to features:
+        (B, D), and with `global_pool=''` (B, N, D) or (B, H, W, D); `gives(model)` says which. Each attention has the submodules
+        `qk`, `softmax` and `av`; the `state_dict` is timm's. `model.vitdfq` describes the structure in JSON values. Half
+        precision becomes float32, which holds it exactly. A module stays on its device, everything else is loaded on the CPU.
 
     Raises:
-        ValueError: unknown name, a family that is not supported, arguments that do not fit, no classifier, no RGB images; a
-            module without weights, with weights that are not finite, or changed in a way that no checkpoint can hold.
+        ValueError: unknown name, a family that is not supported, arguments that do not fit, no RGB images; a module without
+            weights, with weights that are not finite, or changed in a way that no checkpoint can hold.
         InputError: a folder or file is missing, damaged, or a pickle (never opened), or the weights do not fit or are not finite.
         AccessError: the weights cannot be reached and are not in the hub's cache.
     """
@@ -144,8 +145,8 @@ def require_finite(teacher: nn.Module, weights: Path) -> None:
 
 
 def require_trained_head(teacher: Any) -> None:
-    """Raise ValueError when the weights have another number of classes than the model."""
+    """Raise ValueError when the weights have another number of classes than the model; no head needs no training."""
     trained, classes = teacher.pretrained_cfg.get("num_classes"), teacher.num_classes
-    if classes != trained:
+    if classes and classes != trained:
         name = teacher.vitdfq["model"]["name"]
         raise ValueError(f"{name} has weights for {trained} classes; for num_classes={classes} it has no trained head")

@@ -12,6 +12,8 @@ from vitdfq.models.attention import OpenedSite, swap
 from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Rotation, Stream, Unit
 from vitdfq.models.vit import embedded_size, mlp_sites, thirds
 
+LINEAR_POOLINGS = ("avg", "fast", "fastavg", "")  # they commute with a rotation of the channels
+
 
 @final
 class OpenedWindowAttention(OpenedSite):
@@ -111,27 +113,38 @@ def _blocks(model: Any) -> list[tuple[str, Any]]:
 
 def norm_readers(model: Any) -> list[NormReaders]:
     """Return the norms before attention, MLP and patch merging, and the last one; that of the patches feeds the residual."""
-    readers = [norm for stream in streams(model) for norm in stream.readers]
     pools_once = model.head.global_pool.feat_mult() == 1  # catavgmax feeds each channel twice
-    return readers if hasattr(model.head.fc, "weight") and pools_once else readers[:-1]
+    head = _head_norm(model) if pools_once else []
+    return [norm for stream in streams(model) for norm in stream.readers if norm not in head] + head
+
+
+def _head_norm(model: Any) -> list[NormReaders]:
+    """Return the last norm and the classifier that reads it; nothing without a classifier, or with a matrix behind the norm."""
+    reads = hasattr(model.head.fc, "weight") and hasattr(model.norm, "weight")
+    return [NormReaders("norm", ("head.fc",), shifts=True)] if reads else []
 
 
 def streams(model: Any) -> list[Stream]:
-    """Return the stream of each stage: a patch merging reads four tokens of one side by side and writes the next."""
+    """Return the stream of each stage: a patch merging reads four tokens of one side by side and writes the next.
+
+    None is centered: centering each of the four tokens would change their joint mean and variance.
+    """
     writers = ["patch_embed.proj" if isinstance(model.patch_embed.norm, nn.Identity) else "patch_embed.norm"]
     width, readers, stages = len(model.patch_embed.proj.weight), [], []
     for i, stage in enumerate(model.layers):
         merge = f"layers.{i}.downsample"
         if not isinstance(stage.downsample, nn.Identity):
             readers.append(NormReaders(f"{merge}.norm", (f"{merge}.reduction",), shifts=True))
-            stages.append(Stream(width, tuple(writers), (), tuple(readers)))
+            stages.append(Stream(width, tuple(writers), (), tuple(readers), exit=None, centered=False))
             width, writers, readers = len(stage.downsample.reduction.weight), [f"{merge}.reduction"], []
         for j, block in enumerate(stage.blocks):
             name = f"layers.{i}.blocks.{j}"
             writers += [f"{name}.attn.proj", f"{name}.mlp.fc2"]
             readers.append(NormReaders(f"{name}.norm1", (f"{name}.attn.qkv",), shifts=not _pads(block)))
             readers.append(NormReaders(f"{name}.norm2", (f"{name}.mlp.fc1",), shifts=True))
-    return [*stages, Stream(width, tuple(writers), (), (*readers, NormReaders("norm", ("head.fc",), shifts=True)))]
+    last = _head_norm(model) if model.head.global_pool.pool_type in LINEAR_POOLINGS else []
+    exit = None if last else "norm"
+    return [*stages, Stream(width, tuple(writers), (), (*readers, *last), exit=exit, centered=False)]
 
 
 def _pads(block: Any) -> bool:
@@ -147,14 +160,6 @@ def why_not(model: Any) -> str | None:
     return None
 
 
-def why_not_streams(model: Any) -> str | None:
-    """Return what prevents a rotation of the stream, though heads and MLPs may be rotated."""
-    pooling = model.head.global_pool.pool_type
-    if pooling not in ("avg", "fast", "fastavg"):
-        return f"works on heads that read the mean only: {pooling!r} pooling depends on the basis"
-    return None
-
-
 SWIN = Family(
     name="swin",
     examples="Swin (version 1)",
@@ -167,5 +172,5 @@ SWIN = Family(
     final_norm="norm",
     norm_readers=norm_readers,
     mlp_sites=mlp_sites,
-    rotation=Rotation(streams=streams, centered=False, why_not=why_not, why_not_streams=why_not_streams),
+    rotation=Rotation(streams=streams, why_not=why_not),
 )

@@ -6,11 +6,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vitdfq.models import family_of
 from vitdfq.preparation.linear import Layer, layer_at
+from vitdfq.preparation.outcome import Outcome
 
 
 @torch.no_grad()
-def fold_layer_scale(model: nn.Module) -> bool:
-    """Multiply LayerScale (arXiv 2103.17239) into the linear layer that writes its input, in place; return whether there was any.
+def fold_layer_scale(model: nn.Module) -> Outcome:
+    """Multiply LayerScale (arXiv 2103.17239) into the linear layer that writes its input, in place.
 
     A block computes x + gamma * (W y + b); gamma (D,) becomes part of W and b. That is one float operation less at run time;
     scales per channel of the weight absorb gamma exactly.
@@ -27,12 +28,12 @@ def fold_layer_scale(model: nn.Module) -> bool:
         if writer.bias is not None:
             writer.bias.mul_(gamma)
         setattr(block, name, None if is_parameter else nn.Identity())
-    return bool(sites)
+    return _outcome("LayerScale", len(sites))
 
 
 @torch.no_grad()
-def fold_batch_norm(model: nn.Module) -> bool:
-    """Move the running statistics and the affine of every BatchNorm into the layer beside it, in place; return whether any was.
+def fold_batch_norm(model: nn.Module) -> Outcome:
+    """Move the running statistics and the affine of every BatchNorm into the layer beside it, in place.
 
     In eval mode BatchNorm is x -> gain x + shift per channel, with gain = weight / sqrt(var + eps). Behind a layer it scales the
     rows of the weight, before one the columns. The layer gets a bias, the BatchNorm becomes Identity; names stay.
@@ -49,7 +50,11 @@ def fold_batch_norm(model: nn.Module) -> bool:
         fold = _into_writer if site.follows else _into_reader
         fold(layer_at(model, site.layer), *gain_and_shift(model.get_submodule(site.norm)))
         model.set_submodule(site.norm, nn.Identity())
-    return bool(sites)
+    return _outcome("BatchNorm", len(sites))
+
+
+def _outcome(kind: str, count: int) -> Outcome:
+    return Outcome("folded", f"{count} {kind}s") if count else Outcome("folded", kind, f"there is no {kind}")
 
 
 def has_batch_norm(model: nn.Module) -> bool:

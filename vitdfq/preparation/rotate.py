@@ -5,45 +5,67 @@ lists what writes and what reads each stream (`Rotation`); the arithmetic is the
 
 Where every norm is a LayerNorm of one token, the writers are centered: LayerNorm then is RMSNorm, which any rotation leaves as it
 is. Swin's patch merging normalizes four tokens together. Centering each token first would change their joint mean and variance. A
-rotation with Q1 = 1 keeps both, so that LN(Qh) = Q LN(h) without affine, for one token and for four side by side.
+rotation with Q1 = 1 keeps both, so that LN(Qh) = Q LN(h) without affine, for one token and for four side by side. RMSNorms read
+no mean: any rotation will do, and nothing is centered.
+
+A norm that writes into the stream (CLIP's in front of the blocks, Swin's behind the patches) becomes a bare norm and one matrix,
+and so does the norm at an exit, behind which a maximum, or the user of a model without a head, reads the stream in its own basis.
 """
 
 import torch
 from torch import Tensor, nn
 
-from vitdfq.models import FAMILIES, Rows, attention_sites, family_of, projections
+from vitdfq.models import Projections, Rows, attention_sites, family_of, projections, units
+from vitdfq.models.attention import OpenedSite
 from vitdfq.models.family import Rotation, Stream
+from vitdfq.models.norms import RMS_NORMS
 from vitdfq.preparation.fold import fold_layer_scale
 from vitdfq.preparation.hadamard import HadamardTransform, mean_preserving, random_orthogonal
-from vitdfq.preparation.linear import absorb_norm, has_affine, layer_at, norm_then, rotate_input, rotate_output
+from vitdfq.preparation.linear import (
+    Affine,
+    Layer,
+    Norm,
+    absorb_norm,
+    layer_at,
+    norm_then,
+    rotate_input,
+    rotate_output,
+)
+from vitdfq.preparation.outcome import Outcome
+from vitdfq.preparation.why_not import reading_norms, why_not_heads, why_not_mlp, why_not_residual
 
 SEED = 0  # part of the checkpoint: `load` builds the same matrices again
 
 
 @torch.no_grad()
-def rotate_residual(model: nn.Module) -> bool:
-    """Rotate every residual stream in place: writers by Q, readers by Qᵀ, the norms' affine into their readers; return True.
+def rotate_residual(model: nn.Module) -> Outcome:
+    """Rotate every residual stream in place: writers by Q, readers by Qᵀ, the norms' affine into their readers.
 
     LayerScale is folded first: it would stand between a writer and the stream.
 
     Raises:
         ValueError: something in the model does not commute with a rotation.
     """
-    rotation = rotation_of(model, "rotate_residual", why_not_rotatable(model))
-    fold_layer_scale(model)
-    for stream in rotation.streams(model):
-        _rotate_stream(model, stream, rotation.centered)
-    return True
+    rotation = rotation_of(model, "rotate_residual", why_not_residual(model))
+    folded = fold_layer_scale(model)
+    streams = rotation.streams(model)
+    for stream in streams:
+        _rotate_stream(model, stream)
+    what = "the residual stream" if len(streams) == 1 else f"{len(streams)} residual streams"
+    parts = [[part for top in unit.modules for part in top.modules()] for unit in units(model)[:-1]]
+    blocks = sum(any(isinstance(part, OpenedSite) for part in unit) for unit in parts)
+    note = f" ({folded.what} folded)" if folded.changed else ""
+    return Outcome("rotated", f"{what} of {blocks} block{'s' * (blocks != 1)}{note}")
 
 
 @torch.no_grad()
-def rotate_heads(model: nn.Module) -> bool:
-    """Rotate queries and keys, and values and their reader, inside each head, in place; QK-norm keeps its q and k. Return True.
+def rotate_heads(model: nn.Module) -> Outcome:
+    """Rotate queries and keys, and values and their reader, inside each head, in place; QK-norm keeps its q and k.
 
     Raises:
         ValueError: the model's blocks are of a kind that cannot be rotated.
     """
-    rotation_of(model, "rotate_heads", why_not_at_all(model))
+    rotation_of(model, "rotate_heads", why_not_heads(model))
     for site, projection in zip(attention_sites(model), projections(model), strict=True):
         keys, values, queries = projection.keys, projection.values, projection.queries
         rotated: list[tuple[Rows, Tensor]] = []
@@ -61,25 +83,33 @@ def rotate_heads(model: nn.Module) -> bool:
             if rows.bias:
                 bias = model.get_parameter(rows.bias)
                 bias.copy_((bias.double().view(-1, len(r)) @ r.T.to(bias.device)).flatten())
-    return True
+    return Outcome("rotated", _heads(projections(model)))
+
+
+def _heads(sites: list[Projections]) -> str:
+    """Return "heads", or of how many attentions queries and keys, and values, can be rotated."""
+    scores, values = sum(site.queries is not None for site in sites), sum(site.reader is not None for site in sites)
+    if scores == values == len(sites):
+        return "heads"
+    return f"heads (queries and keys of {scores}, values of {values} of {len(sites)} attentions)"
 
 
 @torch.no_grad()
-def rotate_mlp(model: nn.Module) -> bool:
-    """Put a Hadamard transform between GELU and the linear layer that reads it, and undo it there, in place; return True.
+def rotate_mlp(model: nn.Module) -> Outcome:
+    """Put a Hadamard transform between GELU and the linear layer that reads it, and undo it there, in place.
 
     It stays at run time.
 
     Raises:
         ValueError: the model's blocks are of a kind that cannot be rotated.
     """
-    rotation_of(model, "rotate_mlp", why_not_at_all(model))
+    rotation_of(model, "rotate_mlp", why_not_mlp(model))
     for site in family_of(model).mlp_sites(model):
         reader = layer_at(model, site.reader)
         transform = HadamardTransform(reader.weight.shape[1], SEED + 3)
         rotate_input(reader, transform.matrix())
         model.set_submodule(site.hidden, nn.Sequential(model.get_submodule(site.hidden), transform.to(reader.weight)))
-    return True
+    return Outcome("rotated", "MLPs")
 
 
 def rotation_of(model: nn.Module, step: str, reason: str | None) -> Rotation:
@@ -90,34 +120,14 @@ def rotation_of(model: nn.Module, step: str, reason: str | None) -> Rotation:
     return rotation
 
 
-def why_not_at_all(model: nn.Module) -> str | None:
-    """Return what prevents every rotation of a model; None when heads and MLPs can be rotated."""
-    rotation = family_of(model).rotation
-    if rotation is None:
-        rotatable = " and ".join(name for name, family in FAMILIES.items() if family.rotation)
-        return f"works on {rotatable} only, not on this {type(model).__name__}"
-    return rotation.why_not(model)
-
-
-def why_not_rotatable(model: nn.Module) -> str | None:
-    """Return why the rotations do not all fit a model; None when they do."""
-    rotation, reason = family_of(model).rotation, why_not_at_all(model)
-    if rotation is None or reason:
-        return reason
-    if reason := rotation.why_not_streams(model):
-        return reason
-    for stream in rotation.streams(model):
-        writers = [model.get_submodule(name) for name in stream.writers]
-        norms = [part for part in writers if not isinstance(part, nn.Linear | nn.Conv2d)]
-        norms += [model.get_submodule(site.norm) for site in stream.readers]
-        if not all(has_affine(norm) for norm in norms):
-            return "works where every norm is a LayerNorm with its affine only; is the stream rotated already?"
-    return None
-
-
-def stream_basis(stream: Stream, centered: bool) -> Tensor:
+def stream_basis(stream: Stream) -> Tensor:
     """Return the Q (width, width), float64, of a stream; it keeps the mean over channels where norms may not lose it."""
-    return random_orthogonal(stream.width, SEED) if centered else mean_preserving(stream.width, SEED)
+    return random_orthogonal(stream.width, SEED) if stream.centered else mean_preserving(stream.width, SEED)
+
+
+def centering(q: Tensor) -> Tensor:
+    """Return Q (I - 11ᵀ/D): the mean over channels is lost first."""
+    return q - q.mean(1, keepdim=True)
 
 
 def side_by_side(q: Tensor, in_features: int) -> Tensor:
@@ -125,22 +135,22 @@ def side_by_side(q: Tensor, in_features: int) -> Tensor:
     return torch.block_diag(*[q] * (in_features // len(q)))
 
 
-def _rotate_stream(model: nn.Module, stream: Stream, centered: bool) -> None:
-    q = stream_basis(stream, centered)
-    written = q - q.mean(1, keepdim=True) if centered else q  # Q (I - 11ᵀ/D)
-    kind = nn.RMSNorm if centered else nn.LayerNorm
+def _rotate_stream(model: nn.Module, stream: Stream) -> None:
+    q = stream_basis(stream)
+    reads_mean = not any(isinstance(norm, RMS_NORMS) for norm in reading_norms(model, stream))
+    written = centering(q) if stream.centered and reads_mean else q
+    kind: Norm = nn.RMSNorm if stream.centered or not reads_mean else nn.LayerNorm
     for name in stream.writers:
         part = model.get_submodule(name)
-        if isinstance(part, nn.LayerNorm) and not centered:  # no linear layer follows that could absorb its affine and Q
-            model.set_submodule(name, norm_then(part, q, kind))
-        else:
-            rotate_output(layer_at(model, name), written)
+        if isinstance(part, Layer):
+            rotate_output(part, written)
+        else:  # no linear layer follows that could absorb its affine and Q; what it reads is not centered
+            model.set_submodule(name, norm_then(part, written, nn.RMSNorm if isinstance(part, RMS_NORMS) else nn.LayerNorm))
     for name in stream.tokens:
         tokens = model.get_parameter(name)
         tokens.copy_(tokens.double() @ written.T.to(tokens.device))
     for site in stream.readers:
         norm, readers = model.get_submodule(site.norm), [layer_at(model, name) for name in site.readers]
-        assert isinstance(norm, nn.LayerNorm)
         if site.shifts:
             bare = absorb_norm(norm, readers, side_by_side(q, readers[0].weight.shape[1]), kind)
         else:  # zeros are padded behind the norm: its readers must not give them its shift
@@ -148,6 +158,17 @@ def _rotate_stream(model: nn.Module, stream: Stream, centered: bool) -> None:
             for reader in readers:
                 rotate_input(reader, q)
         model.set_submodule(site.norm, bare)
+    if stream.exit:
+        model.set_submodule(stream.exit, _turned_back(model, stream, q, kind))
+
+
+def _turned_back(model: nn.Module, stream: Stream, q: Tensor, kind: Norm) -> nn.Sequential:
+    """Return the norm at a stream's exit, or Identity, and the matrix that gives the stream its own basis again."""
+    assert stream.exit is not None
+    part, first = model.get_submodule(stream.exit), layer_at(model, stream.readers[0].readers[0])
+    if isinstance(part, nn.Identity):
+        return nn.Sequential(part, Affine(q.T.to(first.weight)))
+    return norm_then(part, torch.eye(len(q), dtype=q.dtype), kind, undo=q)
 
 
 def _by_head(size: int, rotated: list[tuple[Rows, Tensor]]) -> Tensor:

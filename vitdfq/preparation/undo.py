@@ -12,15 +12,16 @@ from torch import nn
 from vitdfq.models import family_of
 from vitdfq.preparation.hadamard import HadamardTransform
 from vitdfq.preparation.linear import layer_at, norm_alone, rotate_input, rotate_output
-from vitdfq.preparation.rotate import side_by_side, stream_basis
+from vitdfq.preparation.rotate import centering, side_by_side, stream_basis
 
 
 @torch.no_grad()
 def undo(model: nn.Module, steps: Sequence[str]) -> None:
     """Undo the `steps` that `prepare` took, last first; the model may hold other weights by now.
 
-    The function stays the same, with one exception. A ViT's rotated stream is normalized by RMSNorm, timm's by LayerNorm, which
-    ignores the mean over channels. A float model has no such mean; quantized weights write a little.
+    The function stays the same, with one exception. A ViT's rotated stream is normalized by RMSNorm, which stays here, most of
+    timm's by LayerNorm, which ignores the mean over channels. Behind linear layers a float model has no such mean; quantized
+    weights write a little. A norm that writes the stream (CLIP) writes a mean again, which only LayerNorm drops.
     """
     for name in reversed(steps):
         if name in UNDO:
@@ -32,11 +33,12 @@ def _residual(model: nn.Module) -> None:
     rotation = family_of(model).rotation
     assert rotation is not None
     for stream in rotation.streams(model):
-        q = stream_basis(stream, rotation.centered)
+        q = stream_basis(stream)
+        written = centering(q) if stream.centered else q
         for name in stream.writers:
             part = model.get_submodule(name)
             if isinstance(part, nn.Sequential):
-                model.set_submodule(name, norm_alone(part, q))
+                model.set_submodule(name, norm_alone(part, written))
             else:
                 rotate_output(layer_at(model, name), q.T)
         for name in stream.tokens:
@@ -48,6 +50,11 @@ def _residual(model: nn.Module) -> None:
             norm = model.get_submodule(site.norm)
             if isinstance(norm, nn.Sequential):
                 model.set_submodule(site.norm, norm_alone(norm, q, undo=q))
+        if stream.exit:
+            pair = model.get_submodule(stream.exit)
+            assert isinstance(pair, nn.Sequential)
+            is_bare = isinstance(pair[0], nn.Identity)
+            model.set_submodule(stream.exit, pair[0] if is_bare else norm_alone(pair, torch.eye(len(q), dtype=q.dtype), undo=q))
 
 
 def _mlp(model: nn.Module) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vitdfq.common.gradients import with_gradients
 from vitdfq.common.options import build_options, takes_options
-from vitdfq.models import require_float
+from vitdfq.models import require_classes, require_float
 from vitdfq.runtime.run import Run
 from vitdfq.synthesis.image_selection.farthest_point import procedural_images
 from vitdfq.synthesis.inversion.optimize import batches_of, images_in_a_batch
@@ -51,6 +51,8 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
     require_float(teacher, "synthesize")
     facts = TeacherFacts.of(teacher)
     method = for_teacher(options.resolved(), teacher, facts, options.seed)
+    if any(part.losses for part in parts_of(method).values()):
+        _require_classes(teacher, facts)
     order = kinds(options.num_images, method.mix)
     images_of = {
         kind: iter(_images(teacher, facts, part, order.count(kind), kind, options, run))
@@ -61,6 +63,12 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
     if not images.isfinite().all():
         raise ValueError("synthesis ended in images that are not finite; try a smaller lr")
     return images
+
+
+def _require_classes(teacher: nn.Module, facts: TeacherFacts) -> None:
+    require_classes(teacher, "synthesis with losses")
+    if facts.num_classes < 2:
+        raise ValueError(f"synthesis needs a teacher that tells classes apart, this one has {facts.num_classes}")
 
 
 def keep_batches(images: Tensor, teacher: nn.Module, options: SynthesisOptions, run: Run) -> int:

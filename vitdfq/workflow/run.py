@@ -16,8 +16,8 @@ from vitdfq.checkpoint import save_load
 from vitdfq.common.files import write_text
 from vitdfq.evaluation import UnlabeledError, evaluate
 from vitdfq.hub import model_card, publish, retry
-from vitdfq.models import load_teacher
-from vitdfq.preparation import prepare
+from vitdfq.models import load_teacher, require_classes
+from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.reports import image_grid, sqnr
@@ -130,8 +130,9 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
     device = distributed.start()
     with errors_of_section("model"):
         teacher = load_teacher(**recipe.model).to(device)
+        require_classes(teacher, "a run")
     with errors_of_section("prepare and quantize"):
-        prepared = prepare(teacher, **recipe.prepare)
+        prepared = prepared_copy(teacher, **recipe.prepare)
         student = quantize(prepared, **recipe.quantize)
     with errors_of_section("calibrate"):
         check_steps(student, recipe.calibrate.get("steps"))
@@ -141,6 +142,7 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
         tracked(recipe.trackers, recipe.name, folder, {"recipe": recipe.to_yaml()}) as listeners,
     ):
         logger.info(f"{recipe.name}: results go to {shlex.quote(str(folder))}")
+        logger.info(prepared.vitdfq["prepared"])  # now that nothing is refused: a refusal is one line
         interrupt.kept.folder = folder
         yield RunStages(recipe, folder, teacher, prepared, listeners)
 

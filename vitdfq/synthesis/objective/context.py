@@ -23,7 +23,7 @@ class TeacherFacts:
     """Facts of a teacher that synthesis needs before it runs the teacher."""
 
     image_size: tuple[int, int]  # (height, width)
-    num_classes: int
+    num_classes: int  # 0 without a classifier
     sites: list[AttentionSite]
     low: Tensor  # (1, 3, 1, 1): the normalized value of black per channel
     high: Tensor  # (1, 3, 1, 1): the normalized value of white per channel
@@ -31,15 +31,9 @@ class TeacherFacts:
 
     @staticmethod
     def of(teacher: nn.Module) -> "TeacherFacts":
-        """Read the facts of a teacher.
-
-        Raises:
-            ValueError: the teacher is no classifier of at least two classes.
-        """
+        """Read the facts of a teacher."""
         low, high = image_range(teacher)
         num_classes = int(getattr(teacher, "num_classes", 0))
-        if num_classes < 2:
-            raise ValueError(f"synthesis needs a teacher that tells classes apart, this one has {num_classes}")
         kinds = (nn.LayerNorm, *BATCH_NORMS)
         norms: dict[str, nn.Module] = {name: part for name, part in teacher.named_modules() if isinstance(part, kinds)}
         return TeacherFacts(image_size(teacher), num_classes, attention_sites(teacher), low, high, norms)

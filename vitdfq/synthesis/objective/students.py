@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.models.record import hooked
-from vitdfq.preparation import prepare
+from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import activation_quantizers, put_weight_on_grid, weighted_modules
 
@@ -21,7 +21,7 @@ def make_student(teacher: nn.Module, bits: str) -> nn.Module:
 
 def make_learner(teacher: nn.Module, bits: str) -> nn.Module:
     """Return the student of `make_student` with unrounded weights: fitted quantizers round them at every pass."""
-    student = quantize(prepare(teacher), bits=bits, activation={"observer": "min_max"})
+    student = quantize(prepared_copy(teacher), bits=bits, activation={"observer": "min_max"})
     for module in weighted_modules(student):
         quantizer: Any = module.weight_quantizer
         quantizer.fit(module.weight.flatten(1))

@@ -1,0 +1,72 @@
+"""The residual stream of a ViT: what writes it, what reads it, and what stands at its end."""
+
+from typing import Any
+
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import Block, ParallelThingsBlock, ResPostBlock
+from torch import nn
+
+from vitdfq.models.family import NormReaders, Rotation, Stream
+from vitdfq.models.vit_blocks import MLPS, branches, last_norm
+
+TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
+LINEAR_POOLINGS = ("token", "avg", "")  # they commute with a rotation of the channels
+
+
+def streams(model: Any) -> list[Stream]:
+    """Return the one stream: patches and tokens, what the blocks add to it, and all norms that read it.
+
+    Behind a norm in front of the blocks (CLIP) nothing before it belongs to the stream.
+    """
+    if not isinstance(model.norm_pre, nn.Identity):
+        writers, tokens = ["norm_pre"], []
+    else:
+        writers = ["patch_embed.proj" if isinstance(model.patch_embed.norm, nn.Identity) else "patch_embed.norm"]
+        tokens = [name for name in TOKENS if getattr(model, name, None) is not None]
+    blocks = branches(model)
+    writers += [branch.writer for branch in blocks]
+    readers = [NormReaders(branch.norm, branch.readers, shifts=True) for branch in blocks]
+    last, exit, centered = _end(model)
+    return [Stream(model.embed_dim, tuple(writers), tuple(tokens), (*readers, *last), exit, centered)]
+
+
+def _end(model: Any) -> tuple[list[NormReaders], str | None, bool]:
+    """Return what reads the stream behind the blocks, its exit, and whether it is centered (see `Stream`).
+
+    Linear layers read the last norm where a linear pooling, or none, stands between: these take up the rotation. In all other
+    cases the stream is turned back: behind its norm, or, where something reads it before any norm, there.
+    """
+    last = last_norm(model)
+    is_linear = model.global_pool in LINEAR_POOLINGS
+    pools_by_attention = model.attn_pool is not None
+    if _is_norm(model.norm):
+        return (last, None, True) if last and (is_linear or pools_by_attention) else ([], "norm", True)
+    if is_linear and _is_norm(model.fc_norm) and type(model) is not VisionTransformerDistilled:
+        return (last, None, True) if last else ([], "fc_norm", True)
+    return [], "norm", False
+
+
+def _is_norm(part: nn.Module) -> bool:
+    """Whether timm has a norm there: rotated, it is the first of a pair."""
+    return not isinstance(part[0] if isinstance(part, nn.Sequential) else part, nn.Identity)
+
+
+def why_not(model: Any) -> str | None:
+    """Return what prevents every rotation."""
+    known = (Block, ParallelThingsBlock, ResPostBlock)
+    if other := {type(block).__name__ for block in model.blocks if type(block) not in known}:
+        return f"works on the blocks of ViT, DeiT, DINOv2 and CLIP only, not on {' and '.join(sorted(other))}"
+    return None
+
+
+def why_not_streams(model: Any) -> str | None:
+    """Return what prevents a rotation of the stream, though heads and MLPs may be rotated."""
+    if any(type(block) is ResPostBlock for block in model.blocks):
+        return "works on blocks whose norms stand before attention and MLP only: these write norms into the stream"
+    parts = sum(len([*block.attns, *block.ffns]) if type(block) is ParallelThingsBlock else 2 for block in model.blocks)
+    if len(branches(model)) != parts:
+        return f"works on timm's Attention and {', '.join(kind.__name__ for kind in MLPS)} only: a block has another branch"
+    return None
+
+
+ROTATION = Rotation(streams=streams, why_not=why_not, why_not_streams=why_not_streams)
