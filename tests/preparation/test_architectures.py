@@ -1,0 +1,28 @@
+"""The default steps on every architecture of every family: the function is unchanged with all parameters random."""
+
+import copy
+
+import pytest
+from architectures import ARCHITECTURES, difference, randomized
+
+from vitdfq.models import family_of, open_model
+from vitdfq.preparation import TRANSFORMS
+from vitdfq.preparation.prepare import default_steps
+
+POST_NORM = {  # their norms write into the stream
+    *("vit_post_norm", "eva02_enormous", "relpos_table"),
+    *("swin_v2", "swin_v2_padded", "swin_v2_pretrained_window"),
+}
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_prepared_computes_the_same(kind):
+    plain = randomized(kind)
+    prepared = copy.deepcopy(plain)
+    open_model(prepared)
+    steps = default_steps(prepared)
+    assert all(TRANSFORMS[name](prepared).changed for name in steps)
+    assert difference(plain, prepared) < 1e-9
+    if family_of(prepared).rotation:
+        assert ("rotate_residual" in steps) == (kind not in POST_NORM)
+        assert "rotate_mlp" in steps
