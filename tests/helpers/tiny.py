@@ -59,7 +59,7 @@ FEATURES = {  # models that give features: contract tests of what needs no class
     "tokens": ("vit_tiny_patch16_224", {**TINY["vit"][1], "num_classes": 0, "global_pool": ""}),
     "latent_pool": ("vit_base_patch16_siglip_224", {**TINY["siglip"][1], "num_classes": 0}),
     "embedding": ("vit_base_patch32_clip_224.openai", {**TINY["clip"][1], "num_classes": 512}),
-    "eva_backbone": ("vit_small_patch16_dinov3", {**TINY["eva"][1], "num_classes": 0}),
+    "eva_backbone": ("vit_small_patch16_dinov3_qkvb", {**TINY["eva"][1], "num_classes": 0}),
     "swin_backbone": ("swin_tiny_patch4_window7_224", {**TINY["swin"][1], "num_classes": 0}),
     "levit_backbone": ("levit_128s", {**TINY["levit"][1], "num_classes": 0}),
 }
