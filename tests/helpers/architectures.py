@@ -53,6 +53,10 @@ VARIANTS = {
     "relpos_class_token": ("vit_relpos_base_patch16_clsgap_224", {**VIT, "rel_pos_dim": 16}),
     "relpos_table": ("vit_relpos_base_patch32_plus_rpn_256", {**VIT, "rel_pos_type": "bias"}),
     "relpos_shared": ("vit_srelpos_small_patch16_224", {**VIT, "rel_pos_dim": 16}),
+    "swin_v2_cr_extra_norms": (
+        "swinv2_cr_small_224",
+        {**SWIN, **TWO_STAGES, "img_size": (36, 20), "extra_norm_period": 2},
+    ),
     "swin_v2_padded": ("swinv2_tiny_window8_256", {**SWIN, **TWO_STAGES, "img_size": (36, 20)}),
     "swin_v2_pretrained_window": (
         "swinv2_base_window12to16_192to256",

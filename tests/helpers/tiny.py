@@ -52,6 +52,10 @@ TINY = {  # at least one of each family: an entry here enrolls a new family in e
         "swinv2_tiny_window8_256",
         {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4]},
     ),
+    "swin_v2_cr": (
+        "swinv2_cr_tiny_ns_224",
+        {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": [2, 1], "num_heads": [2, 4]},
+    ),
 }
 
 FEATURES = {  # models that give features: contract tests of what needs no classes

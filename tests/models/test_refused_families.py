@@ -12,7 +12,7 @@ VIT = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2}
     [
         ("resnet18", {}, "ResNet"),
         ("cait_xxs24_224", {"depth": 1, "embed_dim": 32, "num_heads": 2}, "Cait"),
-        ("swinv2_cr_tiny_224", {"embed_dim": 16, "depths": (1, 1), "num_heads": (1, 2)}, "SwinTransformerV2Cr"),
+        ("xcit_nano_12_p16_224", {"depth": 1, "embed_dim": 32, "num_heads": 2}, "Xcit"),
         ("levit_conv_128s", {}, "no family has LevitDistilled"),
         ("vit_base_r26_s32_224", VIT, "VisionTransformer with a HybridEmbed"),
         ("vit_tiny_patch16_224", {**VIT, "global_pool": "prr"}, "no family opens the AttentionPoolPrr at attn_pool"),

@@ -11,7 +11,7 @@ from vitdfq.preparation.prepare import default_steps
 
 POST_NORM = {  # their norms write into the stream
     *("vit_post_norm", "eva02_enormous", "relpos_table"),
-    *("swin_v2", "swin_v2_padded", "swin_v2_pretrained_window"),
+    *("swin_v2", "swin_v2_padded", "swin_v2_pretrained_window", "swin_v2_cr", "swin_v2_cr_extra_norms"),
 }
 
 

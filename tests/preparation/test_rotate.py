@@ -10,7 +10,7 @@ from vitdfq.preparation.prepare import ROTATIONS as KINDS
 
 ROTATIONS = list(KINDS)
 ROTATED = kinds_with(lambda model: family_of(model).rotation)
-POST_NORM = {"swin_v2"}  # its norms write into the stream
+POST_NORM = {"swin_v2", "swin_v2_cr"}  # their norms write into the stream
 
 
 @pytest.mark.parametrize("size", [1, 2, 12, 20, 44, 64, 96, 192, 384, 768, 1024, 1280])

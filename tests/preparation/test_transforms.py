@@ -43,7 +43,9 @@ def test_default_steps_rotate_what_a_family_can_rotate(teacher):
     if family_of(teacher).rotation is None:
         assert not steps
     else:
-        assert steps == (["rotate_heads", "rotate_mlp"] if family_of(teacher).name == "swin_v2" else list(ROTATIONS))
+        assert steps == (
+            ["rotate_heads", "rotate_mlp"] if family_of(teacher).name in ("swin_v2", "swin_v2_cr") else list(ROTATIONS)
+        )
 
 
 def test_steps_are_taken_again_on_an_untrained_model(teacher, images):

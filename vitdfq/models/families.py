@@ -13,6 +13,7 @@ from vitdfq.models.levit import LEVIT
 from vitdfq.models.relpos import RELPOS
 from vitdfq.models.swin import SWIN
 from vitdfq.models.swin_v2 import SWIN_V2
+from vitdfq.models.swin_v2_cr import SWIN_V2_CR
 from vitdfq.models.vit import VIT
 
 FAMILIES: dict[str, Family] = {
@@ -23,6 +24,7 @@ FAMILIES: dict[str, Family] = {
     "beit": BEIT,
     "relpos": RELPOS,
     "swin_v2": SWIN_V2,
+    "swin_v2_cr": SWIN_V2_CR,
 }
 
 

@@ -1,6 +1,7 @@
 """Swin: attention within (shifted) windows, with a relative position bias, and patch merging between stages."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, final
 
@@ -84,9 +85,14 @@ def units(model: Any) -> list[Unit]:
 
 def attention_sites(model: Any) -> list[AttentionSite]:
     """Return the attentions in order of depth; windows are counted for the image size that the model was built for."""
+    return window_sites([(name, block, block.input_resolution) for name, block in named_blocks(model)])
+
+
+def window_sites(blocks: Sequence[tuple[str, Any, tuple[int, int]]]) -> list[AttentionSite]:
+    """Return the attentions of blocks, each (name, block, (height, width) of its tokens), that attend within windows."""
     sites = []
-    for depth, (name, block) in enumerate(named_blocks(model)):
-        (height, width), sides = block.window_size, zip(block.input_resolution, block.window_size, strict=True)
+    for depth, (name, block, resolution) in enumerate(blocks):
+        (height, width), sides = block.window_size, zip(resolution, block.window_size, strict=True)
         sites.append(
             AttentionSite(
                 name=f"{name}.attn",
