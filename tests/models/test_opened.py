@@ -138,6 +138,18 @@ def test_the_gradient_of_an_image_depends_on_no_other(pair):
     assert not together[1:].any()
 
 
+def test_the_class_row_is_the_first_row(pair):
+    """It is computed beside the fused kernel, from the same queries, scale, gain and biases."""
+    opened = pair[1]
+    images = some_images(opened)
+    with record(opened, places(opened, "class_row")) as rows:
+        opened(images)
+    with record(opened, places(opened, "softmax")) as maps:
+        opened(images)
+    for name in places(opened, "class_row"):
+        torch.testing.assert_close(rows[name], maps[name.replace("class_row", "softmax")][..., 0, :])
+
+
 @pytest.mark.parametrize("place", ["softmax", "av"])
 def test_gradient_reaches_the_images(pair, place):
     opened = pair[1]

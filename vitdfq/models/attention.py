@@ -45,12 +45,14 @@ def keep_in_float(parent: nn.Module) -> None:
     swap(parent, nn.Linear, lambda linear: Affine(linear.weight, linear.bias))
 
 
-def beside_qkv(q_bias: Tensor, v_bias: Tensor) -> Tensor:
-    """Return the bias (3 C,) of queries, keys (zeros) and values, where timm keeps two biases (C,) beside the layer `qkv`.
+def add_side_biases(qkv: Tensor, q_bias: Tensor | None, v_bias: Tensor | None) -> Tensor:
+    """Add to queries, keys and values (..., 3 C) the two biases (C,) that some of timm's attentions keep beside the layer `qkv`.
 
     timm passes the layer by and multiplies with its weight. Added to what the layer gives, they leave it a site.
     """
-    return torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
+    if q_bias is None or v_bias is None:
+        return qkv
+    return qkv + torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
 
 
 @final

@@ -10,7 +10,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.beit import Attention, Beit
 from torch import Tensor
 
-from vitdfq.models.attention import OpenedSite, beside_qkv, swap
+from vitdfq.models.attention import OpenedSite, add_side_biases, swap
 from vitdfq.models.family import AttentionSite, Family, Projections, Rotation, Unit, nothing, with_side_bias
 from vitdfq.models.vit import block_sites, embedded_size, opened_sites, thirds
 from vitdfq.models.vit_blocks import Branch, mlp_branch, mlp_sites, readers_of, scales_of
@@ -39,9 +39,7 @@ class OpenedBeitAttention(OpenedSite):
 
     def forward(self, x: Tensor, shared_rel_pos_bias: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, N, C); the shared bias (heads, N, N) is that of all blocks."""
-        qkv = self.qkv(x)
-        if self.q_bias is not None:
-            qkv = qkv + beside_qkv(self.q_bias, self.v_bias)
+        qkv = add_side_biases(self.qkv(x), self.q_bias, self.v_bias)
         q, k, v = rearrange(qkv, "b n (three heads dim) -> three b heads n dim", three=3, heads=self.num_heads)
         mixed = self.attend(q, k, v, self.score_bias(shared_rel_pos_bias))
         return self.proj_drop(self.proj(rearrange(mixed, "b heads n dim -> b n (heads dim)")))

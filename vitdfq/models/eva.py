@@ -13,7 +13,7 @@ from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import Tensor, nn
 
-from vitdfq.models.attention import OpenedSite, beside_qkv, swap
+from vitdfq.models.attention import OpenedSite, add_side_biases, swap
 from vitdfq.models.family import AttentionSite, Family, Projections, Rotation, Rows, Unit, nothing
 from vitdfq.models.vit import block_sites, embedded_size, opened_sites, pool_projections, pool_sites, thirds
 from vitdfq.models.vit_attention import OpenedLatentPool, score_bias
@@ -66,8 +66,7 @@ class OpenedRopeAttention(OpenedSite):
         if self.qkv is None:
             written = [getattr(self, name)(x) for name in SEPARATE]
         else:
-            qkv = self.qkv(x)
-            written = (qkv if self.q_bias is None else qkv + beside_qkv(self.q_bias, self.v_bias)).chunk(3, dim=-1)
+            written = add_side_biases(self.qkv(x), self.q_bias, self.v_bias).chunk(3, dim=-1)
         q, k, v = (rearrange(part, "b n (heads dim) -> b heads n dim", dim=self.head_dim) for part in written)
         return q, k, v
 
@@ -122,9 +121,7 @@ def rope_of(model: Any, index: int, num_tokens: int) -> Tensor | None:
         return None
     height, width = model.patch_embed.grid_size
     if num_tokens != model.num_prefix_tokens + height * width:
-        raise ValueError(
-            f"the blocks of this model take images of {height} x {width} patches one by one, not {num_tokens} tokens"
-        )
+        raise ValueError(f"the chain of units takes images of {height} x {width} patches, not {num_tokens} tokens")
     is_fixed = not model.dynamic_img_size and hasattr(model.rope, "feat_shape")
     rope = model.rope.get_embed() if is_fixed else model.rope.get_embed(shape=(height, width))
     return rope[index] if model.rope_mixed else rope

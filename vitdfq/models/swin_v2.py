@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdfq.models import swin
-from vitdfq.models.attention import OpenedSite, beside_qkv, keep_in_float, swap
+from vitdfq.models.attention import OpenedSite, add_side_biases, keep_in_float, swap
 from vitdfq.models.family import Family, Projections, Rotation, absent, nothing, with_side_bias
 from vitdfq.models.vit import embedded_size, thirds
 from vitdfq.models.vit_blocks import mlp_sites
@@ -46,9 +46,7 @@ class OpenedCosineAttention(OpenedSite):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B * windows, N, C) -> the same; mask (windows, N, N) keeps apart what the cyclic shift brought together."""
-        qkv = self.qkv(x)
-        if self.q_bias is not None:
-            qkv = qkv + beside_qkv(self.q_bias, self.v_bias)
+        qkv = add_side_biases(self.qkv(x), self.q_bias, self.v_bias)
         q, k, v = rearrange(qkv, "b n (three heads dim) -> three b heads n dim", three=3, heads=self.num_heads)
         gain = self.logit_scale.clamp(max=math.log(MAX_SCALE)).exp()
         bias = swin.with_mask(self.score_bias(), mask, x.shape[0])
