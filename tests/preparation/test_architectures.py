@@ -3,7 +3,9 @@
 import copy
 
 import pytest
-from architectures import ARCHITECTURES, difference, randomized
+import torch
+from architectures import ARCHITECTURES, difference, randomized, some_images
+from torch import nn
 
 from vitdfq.models import family_of, open_model
 from vitdfq.preparation import TRANSFORMS
@@ -26,3 +28,17 @@ def test_prepared_computes_the_same(kind):
     if family_of(prepared).rotation:
         assert ("rotate_residual" in steps) == (kind not in POST_NORM)
         assert "rotate_mlp" in steps
+
+
+@pytest.mark.parametrize("kind", ["eva", "beit", "relpos"])
+def test_a_block_with_another_mlp_keeps_its_stream(kind):
+    """What it adds to the stream would not be rotated."""
+    model = randomized(kind)
+    open_model(model)
+    model.blocks[1].mlp = nn.Sequential(model.blocks[1].mlp)
+    assert "rotate_residual" not in default_steps(model)
+    with pytest.raises(ValueError, match="a block has another branch"):
+        TRANSFORMS["rotate_residual"](model)
+    expected = model(some_images(model))
+    TRANSFORMS["rotate_mlp"](model)
+    torch.testing.assert_close(model(some_images(model)), expected)

@@ -14,7 +14,7 @@ from vitdfq.models.attention import OpenedSite, add_side_biases, swap
 from vitdfq.models.family import AttentionSite, Family, Projections, Rotation, Unit, nothing, with_side_bias
 from vitdfq.models.vit import block_sites, embedded_size, opened_sites, thirds
 from vitdfq.models.vit_blocks import Branch, mlp_branch, mlp_sites, readers_of, scales_of
-from vitdfq.models.vit_stream import stream_of
+from vitdfq.models.vit_stream import stream_of, why_not_branches
 
 
 @final
@@ -107,6 +107,11 @@ def branches(model: Any) -> list[Branch]:
     return [branch for branch in found if branch is not None]
 
 
+def why_not_streams(model: Any) -> str | None:
+    """Return what prevents a rotation of the stream, though heads and MLPs may be rotated."""
+    return why_not_branches(branches(model), 2 * len(model.blocks))
+
+
 BEIT = Family(
     name="beit",
     examples="BEiT, BEiT v2",
@@ -121,5 +126,5 @@ BEIT = Family(
     mlp_sites=mlp_sites,
     layer_scales=lambda model: scales_of(model, branches(model)),
     side_biases=lambda model: with_side_bias(projections(model)),
-    rotation=Rotation(lambda model: [stream_of(model, branches(model))], why_not=nothing),
+    rotation=Rotation(lambda model: [stream_of(model, branches(model))], why_not=nothing, why_not_streams=why_not_streams),
 )

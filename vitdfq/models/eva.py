@@ -18,7 +18,7 @@ from vitdfq.models.family import AttentionSite, Family, Projections, Rotation, R
 from vitdfq.models.vit import block_sites, embedded_size, opened_sites, pool_projections, pool_sites, thirds
 from vitdfq.models.vit_attention import OpenedLatentPool, score_bias
 from vitdfq.models.vit_blocks import Branch, mlp_branch, mlp_sites, readers_of, scales_of, token_biases
-from vitdfq.models.vit_stream import stream_of
+from vitdfq.models.vit_stream import POST_NORM, stream_of, why_not_branches
 
 SEPARATE = ("q_proj", "k_proj", "v_proj")
 
@@ -188,8 +188,8 @@ def branches(model: Any) -> list[Branch]:
 def why_not_streams(model: Any) -> str | None:
     """Return what prevents a rotation of the stream, though heads and MLPs may be rotated."""
     if any(type(block) is not EvaBlock for block in model.blocks):
-        return "works on blocks whose norms stand before attention and MLP only: these write norms into the stream"
-    return None
+        return POST_NORM
+    return why_not_branches(branches(model), 2 * len(model.blocks))
 
 
 EVA = Family(

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from vitdfq.models.attention import OpenedSite, keep_in_float, swap
 from vitdfq.models.family import AttentionSite, Family, MlpSite, Projections, Rotation, Unit, nothing
 from vitdfq.models.vit import block_sites, embedded_size, opened_sites, thirds
-from vitdfq.models.vit_blocks import Branch, mlp_branch, readers_of, scales_of
-from vitdfq.models.vit_stream import stream_of
+from vitdfq.models.vit_blocks import MLPS, Branch, mlp_branch, readers_of, scales_of
+from vitdfq.models.vit_stream import POST_NORM, stream_of, why_not_branches
 
 
 @final
@@ -112,15 +112,15 @@ def branches(model: Any) -> list[Branch]:
 
 def mlp_sites(model: Any) -> list[MlpSite]:
     """Return the hidden layers of the blocks' MLPs, not of those that compute biases."""
-    names = [f"blocks.{index}.mlp" for index in range(len(model.blocks))]
+    names = [f"blocks.{index}.mlp" for index, block in enumerate(model.blocks) if type(block.mlp) in MLPS]
     return [MlpSite(f"{name}.norm", f"{name}.fc2") for name in names]
 
 
 def why_not_streams(model: Any) -> str | None:
     """Return what prevents a rotation of the stream, though heads and MLPs may be rotated."""
     if any(type(block) is not RelPosBlock for block in model.blocks):
-        return "works on blocks whose norms stand before attention and MLP only: these write norms into the stream"
-    return None
+        return POST_NORM
+    return why_not_branches(branches(model), 2 * len(model.blocks))
 
 
 RELPOS = Family(

@@ -15,6 +15,7 @@ from vitdfq.models.attention import OpenedSite, add_side_biases, keep_in_float, 
 from vitdfq.models.family import Family, Projections, Rotation, absent, nothing, with_side_bias
 from vitdfq.models.vit import embedded_size, thirds
 from vitdfq.models.vit_blocks import mlp_sites
+from vitdfq.models.vit_stream import POST_NORM
 
 MAX_SCALE = 100.0  # of the cosines
 BIAS_RANGE = 16.0
@@ -77,7 +78,7 @@ def projections(model: Any) -> list[Projections]:
 
 
 def why_not_streams(model: Any) -> str | None:
-    return "works on blocks whose norms stand before attention and MLP only: these write norms into the stream"
+    return POST_NORM
 
 
 SWIN_V2 = Family(

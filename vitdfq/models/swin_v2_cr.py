@@ -14,6 +14,7 @@ from vitdfq.models.family import AttentionSite, Family, MlpSite, NormReaders, Pr
 from vitdfq.models.swin import window_sites, with_mask
 from vitdfq.models.swin_v2 import MAX_SCALE, why_not_streams
 from vitdfq.models.vit import embedded_size, thirds
+from vitdfq.models.vit_blocks import MLPS
 
 
 @final
@@ -103,7 +104,7 @@ def norm_readers(model: Any) -> list[NormReaders]:
 
 def mlp_sites(model: Any) -> list[MlpSite]:
     """Return the hidden layers of the blocks' MLPs, not of those that compute biases."""
-    return [MlpSite(f"{name}.mlp.norm", f"{name}.mlp.fc2") for name, _ in named_blocks(model)]
+    return [MlpSite(f"{name}.mlp.norm", f"{name}.mlp.fc2") for name, block in named_blocks(model) if type(block.mlp) in MLPS]
 
 
 SWIN_V2_CR = Family(

@@ -12,6 +12,7 @@ from vitdfq.models.vit_blocks import MLPS, Branch, branches, last_norm
 
 TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
 LINEAR_POOLINGS = ("token", "avg", "")  # they commute with a rotation of the channels
+POST_NORM = "works on blocks whose norms stand before attention and MLP only: these write norms into the stream"
 
 
 def streams(model: Any) -> list[Stream]:
@@ -68,9 +69,14 @@ def why_not(model: Any) -> str | None:
 def why_not_streams(model: Any) -> str | None:
     """Return what prevents a rotation of the stream, though heads and MLPs may be rotated."""
     if any(type(block) is ResPostBlock for block in model.blocks):
-        return "works on blocks whose norms stand before attention and MLP only: these write norms into the stream"
+        return POST_NORM
     parts = sum(len([*block.attns, *block.ffns]) if type(block) is ParallelThingsBlock else 2 for block in model.blocks)
-    if len(branches(model)) != parts:
+    return why_not_branches(branches(model), parts)
+
+
+def why_not_branches(blocks: Sequence[Branch], parts: int) -> str | None:
+    """Return what prevents a rotation where not all of this number of attentions and MLPs are known branches."""
+    if len(blocks) != parts:
         return f"works on timm's Attention and {', '.join(kind.__name__ for kind in MLPS)} only: a block has another branch"
     return None
 
