@@ -36,6 +36,26 @@ TINY = {  # at least one of each family: an entry here enrolls a new family in e
         "levit_128s",
         {"img_size": 32, "stem_type": "s8", "embed_dim": [32, 48], "key_dim": 8, "depth": [2, 1], "num_heads": [2, 3]},
     ),
+    "eva": (  # DINOv3 with biases beside qkv; rotary positions need a head of a multiple of four
+        "vit_small_patch16_dinov3_qkvb",
+        {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
+    ),
+    "beit": (
+        "beit_base_patch16_224",
+        {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
+    ),
+    "relpos": (
+        "vit_relpos_small_patch16_224",
+        {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "rel_pos_dim": 16, "qkv_bias": True},
+    ),
+    "swin_v2": (
+        "swinv2_tiny_window8_256",
+        {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4]},
+    ),
+    "swin_v2_cr": (
+        "swinv2_cr_tiny_ns_224",
+        {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": [2, 1], "num_heads": [2, 4]},
+    ),
 }
 
 FEATURES = {  # models that give features: contract tests of what needs no classes
@@ -43,6 +63,7 @@ FEATURES = {  # models that give features: contract tests of what needs no class
     "tokens": ("vit_tiny_patch16_224", {**TINY["vit"][1], "num_classes": 0, "global_pool": ""}),
     "latent_pool": ("vit_base_patch16_siglip_224", {**TINY["siglip"][1], "num_classes": 0}),
     "embedding": ("vit_base_patch32_clip_224.openai", {**TINY["clip"][1], "num_classes": 512}),
+    "eva_backbone": ("vit_small_patch16_dinov3_qkvb", {**TINY["eva"][1], "num_classes": 0}),
     "swin_backbone": ("swin_tiny_patch4_window7_224", {**TINY["swin"][1], "num_classes": 0}),
     "levit_backbone": ("levit_128s", {**TINY["levit"][1], "num_classes": 0}),
 }
@@ -61,13 +82,15 @@ def made_once(kind: str) -> torch.nn.Module:
         torch.manual_seed(0)
         module = timm.create_model(name, **kwargs)
         with torch.no_grad():
-            for parameter in module.parameters():
-                if parameter.ndim == 1:
+            is_faint_at_first = hasattr(module, "head_init_scale")  # EVA's and BEiT's weights shrink with depth
+            for path, parameter in module.named_parameters():
+                if parameter.ndim == 1 or path.endswith("logit_scale"):
                     parameter.add_(0.2 * torch.randn_like(parameter))
-                elif not parameter.any():  # tables of biases
+                    parameter.add_(float("gamma_" in path))  # the scales of a branch, which start at almost nothing
+                elif not parameter.any() or (is_faint_at_first and path == "head.weight"):  # tables of biases
                     parameter.normal_()
                 else:
-                    parameter.mul_(2.0)
+                    parameter.mul_(8.0 if is_faint_at_first else 2.0)
             generator = torch.Generator().manual_seed(0)
             randomize_batch_norms(module, torch.randn(16, 3, 32, 32, generator=generator), generator)
     return load_teacher(module, **kwargs)

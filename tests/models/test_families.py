@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from tiny import TINY, make_tiny
 from torch import nn
@@ -30,7 +31,7 @@ def run_with_inputs(model: nn.Module, names: list[str]) -> tuple[torch.Tensor, d
     handles += [
         part.register_forward_hook(lambda _, args, output: gelus.append(output))
         for part in model.modules()
-        if isinstance(part, nn.GELU)
+        if isinstance(part, nn.GELU | timm.layers.GELU)
     ]
     model(images)
     for handle in handles:

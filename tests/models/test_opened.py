@@ -5,81 +5,20 @@ import copy
 import pytest
 import timm
 import torch
-from tiny import FEATURES, TINY, randomize_batch_norms
+from architectures import ARCHITECTURES, difference, randomized, some_images
+from tiny import TINY
 from torch import nn
 
-from vitdfq.models import attention_sites, image_size, open_model, record, units
-
-VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 7}
-SWIN = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "num_classes": 7}
-TWO_STAGES = {"depths": (2, 2), "num_heads": (2, 4)}
-LEVIT = {"img_size": 64, "embed_dim": (32, 48), "key_dim": 8, "depth": (2, 1), "num_heads": (2, 3), "num_classes": 7}
-VARIANTS = {
-    "vit_wide_images": ("vit_tiny_patch16_224", {**VIT, "img_size": (16, 40)}),
-    "vit_qk_norm": ("vit_tiny_patch16_224", {**VIT, "qk_norm": True}),
-    "vit_scaled": ("vit_tiny_patch16_224", {**VIT, "scale_attn_norm": True, "scale_mlp_norm": True}),
-    "vit_average_with_class_token": ("vit_tiny_patch16_224", {**VIT, "global_pool": "avg"}),
-    "vit_no_embed_class": ("vit_tiny_patch16_224", {**VIT, "no_embed_class": True}),
-    "vit_registers": ("vit_base_patch16_reg4_gap_256", VIT),
-    "vit_clip": ("vit_base_patch32_clip_224", VIT),
-    "vit_siglip": ("vit_base_patch16_siglip_224", VIT),
-    "vit_map_fc_norm": ("vit_tiny_patch16_224", {**VIT, "global_pool": "map", "fc_norm": True, "norm_layer": "rmsnorm"}),
-    "vit_siglip_gap": ("vit_base_patch16_siglip_gap_224", VIT),
-    "vit_post_norm": ("vit_base_patch16_rpn_224", VIT),
-    "vit_parallel": ("vit_small_patch16_18x2_224", VIT),
-    "deit_one_head": ("deit_tiny_patch16_224", VIT),
-    "deit3": ("deit3_small_patch16_224", VIT),
-    "dinov2_registers": ("vit_small_patch14_reg4_dinov2", VIT),
-    "dinov2_swiglu": ("vit_giant_patch14_dinov2", VIT),
-    "swin_wide_images": ("swin_tiny_patch4_window7_224", {**SWIN, **TWO_STAGES, "img_size": (16, 48)}),
-    "swin_padded": ("swin_tiny_patch4_window7_224", {**SWIN, **TWO_STAGES, "img_size": (36, 20)}),
-    "swin_deep": (
-        "swin_small_patch4_window7_224",
-        {**SWIN, "img_size": 64, "depths": (2, 2, 4, 2), "num_heads": (1, 2, 4, 8)},
-    ),
-    "swin_s3": ("swin_s3_tiny_224", {**SWIN, **TWO_STAGES}),
-    "levit_distilled": ("levit_128s", LEVIT),
-    "levit_one_head": ("levit_512_s8", {**LEVIT, "img_size": 32}),
-    "levit_odd_grid": ("levit_128s", {**LEVIT, "img_size": (80, 48)}),  # 5 x 3 tokens, then 3 x 2
-}
-ARCHITECTURES = {kind: (name, {**arguments, "num_classes": 7}) for kind, (name, arguments) in TINY.items()} | VARIANTS | FEATURES
-
-
-def randomize(model: nn.Module) -> None:
-    """Let every parameter matter to the logits: timm's zeros, ones and 1e-6 would hide a wrong attention."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim == 1:  # norms, LayerScale gammas, biases
-                parameter.copy_(noise * 0.3 + (0.0 if name.endswith("bias") else 1.0))
-            elif name.endswith(("weight",)):
-                parameter.copy_(noise / parameter[0].numel() ** 0.5)
-            else:  # position embeddings, class, distillation and register tokens, relative position bias tables
-                parameter.copy_(noise)
-        randomize_batch_norms(model, some_images(model), generator)
+from vitdfq.models import attention_sites, open_model, record, units
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def pair(request) -> tuple[nn.Module, nn.Module]:
     """(timm's model, an opened copy of it)."""
-    name, arguments = ARCHITECTURES[request.param]
-    plain = timm.create_model(name, **arguments).eval().requires_grad_(False).double()  # rounding differs between machines
-    randomize(plain)
+    plain = randomized(request.param)
     opened = copy.deepcopy(plain)
     open_model(opened)
     return plain, opened
-
-
-def some_images(model: nn.Module) -> torch.Tensor:
-    return torch.randn(3, 3, *image_size(model), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-
-
-def difference(plain: nn.Module, opened: nn.Module) -> float:
-    """The largest difference of the logits, relative to the largest logit."""
-    images = some_images(plain)
-    expected = plain(images)
-    return float((opened(images) - expected).abs().max() / expected.abs().max())
 
 
 def places(model: nn.Module, place: str) -> list[str]:
@@ -114,22 +53,21 @@ def direct_parameters(model: nn.Module) -> list[list[str]]:
 
 @pytest.mark.parametrize("hooked", [False, True], ids=["fused", "hooked"])
 def test_missing_biases_would_be_noticed(pair, hooked):
-    names = {name for names in direct_parameters(pair[1]) for name in names}
-    if not names:
+    of_sites = direct_parameters(pair[1])
+    if not any(of_sites):
         pytest.skip("all its parameters are in layers")
-    for name in names:
+    for name in {name for names in of_sites for name in names}:
         wrong = copy.deepcopy(pair[1])
-        for site in attention_sites(wrong):
-            attention = wrong.get_submodule(site.name)
-            if name in dict(attention.named_parameters(recurse=False)):
-                attention.get_parameter(name).zero_()
+        for site, names in zip(attention_sites(wrong), of_sites, strict=True):
+            if name in names:
+                wrong.get_submodule(site.name).get_parameter(name).zero_()
         with record(wrong, places(wrong, "softmax") if hooked else []):
             assert difference(pair[0], wrong) > 1e-3
 
 
-def test_swin_and_levit_have_biases():
+def test_these_have_biases():
     kinds = [kind for kind, (name, arguments) in TINY.items() if all(direct_parameters(opened_tiny(name, arguments)))]
-    assert {"swin", "levit"} <= set(kinds) and not {"vit", "deit"} & set(kinds)
+    assert {"swin", "levit", "eva", "beit", "swin_v2"} <= set(kinds) and not {"vit", "deit"} & set(kinds)
 
 
 def opened_tiny(name: str, arguments: dict) -> nn.Module:
@@ -198,6 +136,18 @@ def test_the_gradient_of_an_image_depends_on_no_other(pair):
     (by_itself,) = torch.autograd.grad(opened(alone).square().sum(), alone)
     torch.testing.assert_close(by_itself[0], together[0], rtol=1e-8, atol=1e-8 * together.abs().max().item())
     assert not together[1:].any()
+
+
+def test_the_class_row_is_the_first_row(pair):
+    """It is computed beside the fused kernel, from the same queries, scale, gain and biases."""
+    opened = pair[1]
+    images = some_images(opened)
+    with record(opened, places(opened, "class_row")) as rows:
+        opened(images)
+    with record(opened, places(opened, "softmax")) as maps:
+        opened(images)
+    for name in places(opened, "class_row"):
+        torch.testing.assert_close(rows[name], maps[name.replace("class_row", "softmax")][..., 0, :])
 
 
 @pytest.mark.parametrize("place", ["softmax", "av"])

@@ -11,8 +11,8 @@ VIT = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2}
     ("name", "arguments", "reason"),
     [
         ("resnet18", {}, "ResNet"),
-        ("eva02_tiny_patch14_224", {"depth": 1}, "Eva"),
-        ("swinv2_tiny_window8_256", {"embed_dim": 16, "depths": (1, 1), "num_heads": (1, 2)}, "SwinTransformerV2"),
+        ("cait_xxs24_224", {"depth": 1, "embed_dim": 32, "num_heads": 2}, "Cait"),
+        ("xcit_nano_12_p16_224", {"depth": 1, "embed_dim": 32, "num_heads": 2}, "Xcit"),
         ("levit_conv_128s", {}, "no family has LevitDistilled"),
         ("vit_base_r26_s32_224", VIT, "VisionTransformer with a HybridEmbed"),
         ("vit_tiny_patch16_224", {**VIT, "global_pool": "prr"}, "no family opens the AttentionPoolPrr at attn_pool"),

@@ -36,7 +36,7 @@ def test_swin_has_a_stream_in_each_stage():
 def test_a_family_without_rotation_says_so():
     assert prepare(make_tiny("levit")).vitdfq["prepared"] == (
         "folded: 22 BatchNorms; not rotated: the residual stream, heads, MLPs, "
-        "because rotation works on vit and swin only, not on this LevitDistilled"
+        "because rotation works on vit, swin, eva, beit, relpos, swin_v2 and swin_v2_cr only, not on this LevitDistilled"
     )
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from vitdfq.calibration.equalize import equalize
 from vitdfq.checkpoint.dequantize import _place_bias
 from vitdfq.models import FAMILIES, Rows, load_teacher
+from vitdfq.models.family import with_side_bias
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 
@@ -46,6 +47,10 @@ def projections(model):
     ]
 
 
+def side_biases(model):
+    return with_side_bias(projections(model))
+
+
 def norm_readers(model):
     return [
         replace(site, readers=tuple(f"{name}.linear" if name.endswith("qkv") else name for name in site.readers))
@@ -55,7 +60,9 @@ def norm_readers(model):
 
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setitem(FAMILIES, "vit", replace(VIT, projections=projections, norm_readers=norm_readers))
+    monkeypatch.setitem(
+        FAMILIES, "vit", replace(VIT, projections=projections, norm_readers=norm_readers, side_biases=side_biases)
+    )
     torch.manual_seed(0)
     teacher = load_teacher("vit_tiny_patch16_224", pretrained=False, num_classes=5, qkv_bias=False, **TINY["vit"][1])
     for block in teacher.blocks:

@@ -118,6 +118,7 @@ def _center_keys_and_values(student: Any, images: Tensor) -> None:
         """Subtract the mean output of these rows from their bias, and return it; it follows from the mean input."""
         linear, rows = student.get_submodule(written.linear), list(written.rows)
         mean = (linear.weight @ (inputs[written.linear] - linear.input_shift) + linear.bias)[rows]
+        mean = mean if written.bias is None else mean + student.get_parameter(written.bias)
         linear.bias[rows] -= mean
         return mean
 

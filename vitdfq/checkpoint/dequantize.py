@@ -5,9 +5,9 @@ How the plain model's function differs from the student's float function, by the
 - Rotations of Swin's stream, of heads and MLPs, folded LayerScale and BatchNorm: only by rounding.
 - A rotated ViT with LayerNorms: by the mean over channels that quantized weights write into the stream. The rotated model's
   RMSNorm reads it, timm's LayerNorm drops it: one of D directions of the quantization noise.
-- A bias that timm's layer does not have (Swin's `reduction`) moves into the norm in front, that of CLIP's patches into the
-  position embedding. Where neither can take it, as before a ViT's qkv without bias, the layer keeps it, and the state has one key
-  more than timm's.
+- A bias that timm's layer does not have (Swin's `reduction`, EVA's keys) moves into the norm in front, that of CLIP's patches
+  into the position embedding. Where neither can take it, as before the qkv of a ViT without biases or of Swin v2, the layer keeps
+  it, and the state has one key more than timm's.
 """
 
 from typing import Any
@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from vitdfq.models import build, family_of, norm_readers, projections
 from vitdfq.models.norms import NORMS
 from vitdfq.preparation.fold import gain_and_shift
+from vitdfq.preparation.linear import layer_at
 from vitdfq.preparation.undo import undo
 from vitdfq.quantization.modules import QuantLinear, named_weighted_modules
 
@@ -81,32 +82,57 @@ def _place_bias(plain: nn.Module, state: State, name: str) -> None:
         state[added.tokens][:, added.first :] += bias
         return
     bias = _beside(plain, state, owner, bias)
-    norm = next((site.norm for site in norm_readers(plain) if site.readers == (owner,) and site.shifts), None)
-    if bias.any() and (norm is None or not _into_norm(state, f"{norm}.bias", state[f"{owner}.weight"], bias)):
+    if bias.any() and not _into_norm(plain, state, owner, bias):
         plain.get_submodule(owner).bias = nn.Parameter(bias, requires_grad=False)
         state[name] = bias
 
 
 def _beside(plain: nn.Module, state: State, owner: str, bias: Tensor) -> Tensor:
-    """Move a bias of queries, keys and values into the parameters that timm adds beside the layer; return what is left of it."""
+    """Move a bias into the parameters that timm adds beside the layer; return what is left of it."""
     left = bias.clone()
-    for site in projections(plain):
-        written = [rows for rows in (site.queries, site.keys, site.values) if rows is not None and rows.linear == owner]
-        if not any(rows.bias for rows in written):
-            continue
-        for rows in written:
-            if rows.bias:
-                state[rows.bias] = state[rows.bias] + bias[list(rows.rows)]
-            if rows.bias or (rows is site.keys and site.shifts):  # softmax ignores a bias of the keys
-                left[list(rows.rows)] = 0
+    for rows in family_of(plain).side_biases(plain):
+        if rows.linear == owner and rows.bias:
+            state[rows.bias] = state[rows.bias] + bias[list(rows.rows)]
+            left[list(rows.rows)] = 0
+    left[_unseen(plain, owner)] = 0
     return left
 
 
-def _into_norm(state: State, shift: str, weight: Tensor, bias: Tensor) -> bool:
-    """Add to a norm's shift a vector that its one reader maps to `bias`, and return True; False if there is none."""
-    weight, wanted = weight.double(), bias.double()
-    solution = torch.linalg.pinv(weight) @ wanted
-    if shift not in state or not torch.allclose(weight @ solution, wanted, rtol=1e-6, atol=1e-6 * wanted.abs().max().item()):
+def _unseen(plain: nn.Module, owner: str) -> list[int]:
+    """Return the rows of a layer that write keys, where softmax ignores their bias."""
+    return [row for site in projections(plain) if site.shifts and site.keys.linear == owner for row in site.keys.rows]
+
+
+def _into_norm(plain: nn.Module, state: State, owner: str, bias: Tensor) -> bool:
+    """Add to the shift of the norm in front what `owner` maps to `bias`, and return True; False if there is no such vector.
+
+    All that the norm's readers map it to besides is subtracted from biases that timm has.
+    """
+    site = next((site for site in norm_readers(plain) if owner in site.readers and site.shifts), None)
+    if site is None or f"{site.norm}.bias" not in state:
         return False
-    state[shift] = (state[shift].double() + solution).to(bias.dtype)
+    weights = torch.cat([state[f"{reader}.weight"].double() for reader in site.readers])
+    wanted = torch.cat([bias if reader == owner else bias.new_zeros(len(state[f"{reader}.weight"])) for reader in site.readers])
+    places = [place for reader in site.readers for place in _places(plain, reader)]  # of each row: a parameter and an index
+    fixed = torch.tensor([place is None for place in places])
+    solution = torch.linalg.pinv(weights[fixed]) @ wanted[fixed].double()
+    missed = (weights[fixed] @ solution - wanted[fixed]).abs().max()
+    if missed > 1e-6 * wanted.abs().max():
+        return False
+    state[f"{site.norm}.bias"] = (state[f"{site.norm}.bias"].double() + solution).to(bias.dtype)
+    rest = (wanted - weights @ solution).to(bias.dtype)
+    for place, value in zip(places, rest, strict=True):
+        if place and place[0]:
+            state[place[0]][place[1]] += value
     return True
+
+
+def _places(plain: nn.Module, reader: str) -> list[tuple[str, int] | None]:
+    """Return for each row of a layer the parameter that can hold its bias, and where; "" where no bias is seen, None for none."""
+    layer = layer_at(plain, reader)
+    if layer.bias is not None:
+        return [(f"{reader}.bias", row) for row in range(len(layer.weight))]
+    beside = [rows for rows in family_of(plain).side_biases(plain) if rows.linear == reader]
+    places: dict[int, tuple[str, int]] = dict.fromkeys(_unseen(plain, reader), ("", 0))
+    places |= {row: (rows.bias or "", index) for rows in beside for index, row in enumerate(rows.rows)}
+    return [places.get(row) for row in range(len(layer.weight))]

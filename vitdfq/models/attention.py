@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +22,37 @@ class Softmax(nn.Module):
 
     def forward(self, scores: Tensor) -> Tensor:
         return scores.softmax(dim=-1)
+
+
+@final
+class Affine(nn.Module):
+    """x (..., in) -> weight (out, in) x + bias (out,), if any. Not an nn.Linear, so that `quantize` leaves it in float.
+
+    It stands where no activation is multiplied (biases of scores that an MLP computes from coordinates), and behind norms.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+def keep_in_float(parent: nn.Module) -> None:
+    """Replace every linear layer in `parent` by an `Affine` with its parameters, under its name."""
+    swap(parent, nn.Linear, lambda linear: Affine(linear.weight, linear.bias))
+
+
+def add_side_biases(qkv: Tensor, q_bias: Tensor | None, v_bias: Tensor | None) -> Tensor:
+    """Add to queries, keys and values (..., 3 C) the two biases (C,) that some of timm's attentions keep beside the layer `qkv`.
+
+    timm passes the layer by and multiplies with its weight. Added to what the layer gives, they leave it a site.
+    """
+    if q_bias is None or v_bias is None:
+        return qkv
+    return qkv + torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
 
 
 @final
@@ -55,19 +87,23 @@ class OpenedSite(nn.Module):
         self.av = MatMul()
         self.class_row = ClassRow()
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        """Return `softmax(q * scale @ k^T + bias) @ v`: by `qk`, `softmax` and `av`, or fused if they are untouched.
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, gain: Tensor | None = None) -> Tensor:
+        """Return `softmax(gain * (q * scale @ k^T) + bias) @ v`: by `qk`, `softmax` and `av`, or fused if they are untouched.
 
         Args:
             q, k, v: (B, heads, N, head_dim); there may be fewer queries than keys, and the width of values may be another.
             bias: added to the scores, broadcastable to (B, heads, queries, keys); None for none.
+            gain: (heads, 1, 1), multiplies the product: queries of all heads then have one range. None for none.
         """
+        scaled = q if gain is None else q * gain
         if has_hooks(self.class_row):
-            self.class_row(q * self.scale, k, bias)
+            self.class_row(scaled * self.scale, k, bias)
         if untouched(self.qk, self.softmax, self.av):
             dropout = self.attn_drop.p if self.training else 0.0
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=self.scale)
+            return F.scaled_dot_product_attention(scaled, k, v, attn_mask=bias, dropout_p=dropout, scale=self.scale)
         scores = self.qk(q * self.scale, k.transpose(-2, -1))
+        if gain is not None:
+            scores = scores * gain
         if bias is not None:
             scores = scores + bias
         return self.av(self.attn_drop(self.softmax(scores)), v)

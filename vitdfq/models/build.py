@@ -80,7 +80,7 @@ def finish(model: Any, name: str, model_args: dict[str, Any]) -> Any:
         ValueError: no family opens it, it classifies each token, it does not read RGB, or its description is not JSON.
     """
     open_model(model)
-    if model.num_classes and not model.global_pool:
+    if model.num_classes and getattr(model, "global_pool", None) == "":  # not every model has the attribute
         raise ValueError(f"{name} classifies each token (global_pool ''); choose a pooling, or num_classes=0 for features")
     channels = next(part for part in model.modules() if isinstance(part, nn.Conv2d)).in_channels
     if channels != 3:

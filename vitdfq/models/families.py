@@ -6,15 +6,25 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
+from vitdfq.models.beit import BEIT
+from vitdfq.models.eva import EVA
 from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Unit
 from vitdfq.models.levit import LEVIT
+from vitdfq.models.relpos import RELPOS
 from vitdfq.models.swin import SWIN
+from vitdfq.models.swin_v2 import SWIN_V2
+from vitdfq.models.swin_v2_cr import SWIN_V2_CR
 from vitdfq.models.vit import VIT
 
 FAMILIES: dict[str, Family] = {
     "vit": VIT,
     "swin": SWIN,
     "levit": LEVIT,
+    "eva": EVA,
+    "beit": BEIT,
+    "relpos": RELPOS,
+    "swin_v2": SWIN_V2,
+    "swin_v2_cr": SWIN_V2_CR,
 }
 
 

@@ -55,11 +55,16 @@ class Rows:
 class Projections:
     """The linear layers before and behind one attention, so that a change of keys, queries or values can be undone."""
 
-    queries: Rows | None  # None: scores are not plain products of what the layers write (QK-norm, BatchNorm, RoPE)
+    queries: Rows | None  # None: scores change when queries and keys are rotated alike (QK-norm, BatchNorm, RoPE)
     keys: Rows
     values: Rows
     shifts: bool  # softmax ignores a constant that is added to all keys of a head; False: a norm of the keys does not
     reader: str | None  # "blocks.0.attn.proj" where it reads the weighted values as they are: no norm, gate, activation
+
+
+def with_side_bias(sites: Sequence[Projections]) -> list[Rows]:
+    """Return the rows of queries and values that have a bias beside the layer."""
+    return [rows for site in sites for rows in (site.queries, site.values) if rows is not None and rows.bias]
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ class Rotation:
     A `why_not` completes the sentence "rotation ..." with "works on ... only", or returns None.
     """
 
-    streams: Callable[[Any], list[Stream]]
+    streams: Callable[[Any], Sequence[Stream]]
     why_not: Callable[[Any], str | None]  # the blocks of this model are of another kind
     why_not_streams: Callable[[Any], str | None] = nothing  # heads and MLPs can be rotated, the stream cannot
 
@@ -161,4 +166,5 @@ class Family:
     layer_scales: Callable[[Any], Sequence[LayerScaleSite]] = absent  # those that are not folded yet
     batch_norms: Callable[[Any], Sequence[BatchNormSite]] = absent  # those that are not folded yet
     token_biases: Callable[[Any], Sequence[TokenBias]] = absent
+    side_biases: Callable[[Any], Sequence[Rows]] = absent  # all rows with a `Rows.bias`
     rotation: Rotation | None = None

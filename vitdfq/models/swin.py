@@ -1,6 +1,7 @@
 """Swin: attention within (shifted) windows, with a relative position bias, and patch merging between stages."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, final
 
@@ -43,11 +44,15 @@ class OpenedWindowAttention(OpenedSite):
     def score_bias(self, num_maps: int, mask: Tensor | None) -> Tensor:
         """Return (1, heads, N, N), or with a mask (num_maps, heads, N, N): an image's windows follow each other."""
         table = self.relative_position_bias_table[self.relative_position_index]
-        bias = rearrange(table, "queries keys heads -> 1 heads queries keys")
-        if mask is None:
-            return bias
-        images = num_maps // mask.shape[0]
-        return repeat(bias + mask[:, None], "windows heads queries keys -> (images windows) heads queries keys", images=images)
+        return with_mask(rearrange(table, "queries keys heads -> 1 heads queries keys"), mask, num_maps)
+
+
+def with_mask(bias: Tensor, mask: Tensor | None, num_maps: int) -> Tensor:
+    """Add the mask (windows, N, N) of an image's windows to a bias (1, heads, N, N), repeated to (num_maps, heads, N, N)."""
+    if mask is None:
+        return bias
+    images = num_maps // mask.shape[0]
+    return repeat(bias + mask[:, None], "windows heads queries keys -> (images windows) heads queries keys", images=images)
 
 
 def matches(model: nn.Module) -> bool:
@@ -80,9 +85,14 @@ def units(model: Any) -> list[Unit]:
 
 def attention_sites(model: Any) -> list[AttentionSite]:
     """Return the attentions in order of depth; windows are counted for the image size that the model was built for."""
+    return window_sites([(name, block, block.input_resolution) for name, block in named_blocks(model)])
+
+
+def window_sites(blocks: Sequence[tuple[str, Any, tuple[int, int]]]) -> list[AttentionSite]:
+    """Return the attentions of blocks, each (name, block, (height, width) of its tokens), that attend within windows."""
     sites = []
-    for depth, (name, block) in enumerate(_blocks(model)):
-        (height, width), sides = block.window_size, zip(block.input_resolution, block.window_size, strict=True)
+    for depth, (name, block, resolution) in enumerate(blocks):
+        (height, width), sides = block.window_size, zip(resolution, block.window_size, strict=True)
         sites.append(
             AttentionSite(
                 name=f"{name}.attn",
@@ -100,22 +110,26 @@ def attention_sites(model: Any) -> list[AttentionSite]:
 def projections(model: Any) -> list[Projections]:
     """Return what writes queries, keys and values: the thirds of `qkv`."""
     sites = []
-    for name, block in _blocks(model):
+    for name, block in named_blocks(model):
         queries, keys, values = thirds(f"{name}.attn.qkv", block.attn.num_heads * block.attn.key_dim)
         sites.append(Projections(queries, keys, values, shifts=True, reader=f"{name}.attn.proj"))
     return sites
 
 
-def _blocks(model: Any) -> list[tuple[str, Any]]:
+def named_blocks(model: Any) -> list[tuple[str, Any]]:
     """(name, block), in order of depth."""
     return [(f"layers.{i}.blocks.{j}", block) for i, stage in enumerate(model.layers) for j, block in enumerate(stage.blocks)]
 
 
 def norm_readers(model: Any) -> list[NormReaders]:
     """Return the norms before attention, MLP and patch merging, and the last one; that of the patches feeds the residual."""
-    pools_once = model.head.global_pool.feat_mult() == 1  # catavgmax feeds each channel twice
-    head = _head_norm(model) if pools_once else []
-    return [norm for stream in streams(model) for norm in stream.readers if norm not in head] + head
+    last = last_norm(model)
+    return [norm for stream in streams(model) for norm in stream.readers if norm not in last] + last
+
+
+def last_norm(model: Any) -> list[NormReaders]:
+    """Return the last norm, if the classifier reads each of its channels once: catavgmax feeds it twice."""
+    return _head_norm(model) if model.head.global_pool.feat_mult() == 1 else []
 
 
 def _head_norm(model: Any) -> list[NormReaders]:
@@ -155,7 +169,7 @@ def _pads(block: Any) -> bool:
 
 def why_not(model: Any) -> str | None:
     """Return what prevents every rotation."""
-    if any(type(block) is not SwinTransformerBlock for _, block in _blocks(model)):
+    if any(type(block) is not SwinTransformerBlock for _, block in named_blocks(model)):
         return f"works on the blocks of Swin (version 1) only, not on this {type(model).__name__}"
     return None
 

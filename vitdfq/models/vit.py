@@ -50,30 +50,37 @@ def units(model: Any) -> list[Unit]:
 
 def attention_sites(model: Any) -> list[AttentionSite]:
     """Return the attentions in order of depth: a block of parallel attentions has several, a pooling by attention comes last."""
-    grid, prefix = model.patch_embed.grid_size, model.num_prefix_tokens
-    sites = [
+    return block_sites(model) + pool_sites(model, model.num_prefix_tokens if model.pool_include_prefix else 0)
+
+
+def block_sites(model: Any) -> list[AttentionSite]:
+    """Return the attentions of blocks that keep all tokens of a grid of patches."""
+    return [
         AttentionSite(
             name=name,
             depth=depth,
             num_heads=attention.num_heads,
-            grid=tuple(grid),
-            num_prefix_tokens=prefix,
+            grid=tuple(model.patch_embed.grid_size),
+            num_prefix_tokens=model.num_prefix_tokens,
             num_windows=1,
             class_row=model.global_pool == "token",  # where the head averages, nothing trains the class token's row
         )
         for depth, name, attention in opened_sites(model)
     ]
+
+
+def pool_sites(model: Any, num_prefix_tokens: int) -> list[AttentionSite]:
+    """Return a pooling by attention, if there is one; it reads this number of tokens that are no patches."""
     pool = model.attn_pool
     if pool is None:
-        return sites
+        return []
     return [
-        *sites,
         AttentionSite(
             name="attn_pool",
             depth=len(model.blocks),
             num_heads=pool.num_heads,
-            grid=tuple(grid),
-            num_prefix_tokens=prefix if model.pool_include_prefix else 0,
+            grid=tuple(model.patch_embed.grid_size),
+            num_prefix_tokens=num_prefix_tokens,
             num_windows=1,
             class_row=True,  # the first learned query reads as a class token does
             query_grid=(1, pool.latent_len),
@@ -96,20 +103,19 @@ def projections(model: Any) -> list[Projections]:
                 reader=f"{name}.proj" if isinstance(attention.norm, nn.Identity) and attention.gate is None else None,
             )
         )
-    return sites if model.attn_pool is None else [*sites, _pool_projections(model.attn_pool)]
+    return sites + pool_projections(model)
 
 
-def _pool_projections(pool: OpenedLatentPool) -> Projections:
+def pool_projections(model: Any) -> list[Projections]:
+    """Return the layers of a pooling by attention, if there is one."""
+    pool = model.attn_pool
+    if pool is None:
+        return []
     keys, values = thirds("attn_pool.kv", pool.num_heads * pool.head_dim)[:2]
     (queries, *_) = thirds("attn_pool.q", pool.num_heads * pool.head_dim)
     plain = isinstance(pool.q_norm, nn.Identity) and not isinstance(pool.q, nn.Identity)
-    return Projections(
-        queries=queries if plain else None,
-        keys=keys,
-        values=values,
-        shifts=isinstance(pool.k_norm, nn.Identity),
-        reader=None if isinstance(pool.proj, nn.Identity) else "attn_pool.proj",
-    )
+    reader = None if isinstance(pool.proj, nn.Identity) else "attn_pool.proj"
+    return [Projections(queries if plain else None, keys, values, shifts=isinstance(pool.k_norm, nn.Identity), reader=reader)]
 
 
 def thirds(qkv: str, width: int) -> list[Rows]:

@@ -56,8 +56,8 @@ class OpenedLatentPool(OpenedSite):
         self.num_heads, self.head_dim, self.scale = pool.num_heads, pool.head_dim, pool.scale
         self.key_dim = pool.head_dim
         self.latent_len, self.pool = pool.latent_len, pool.pool
-        self.latent = pool.latent  # (1, queries, D)
         self.pos_embed = pool.pos_embed
+        self.latent = pool.latent  # (1, queries, D)
         self.q = pool.q
         self.kv = pool.kv
         self.q_norm = pool.q_norm

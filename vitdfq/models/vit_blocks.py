@@ -1,5 +1,6 @@
 """The norms, MLPs and LayerScales of a ViT: branches that each read the residual stream and add to it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ class Branch:
     """An attention or an MLP with the norm before it: x + scale * part(norm(x))."""
 
     norm: str  # "blocks.0.norm1"
-    scale: str  # "blocks.0.ls1": LayerScale, or Identity
+    scale: str  # "blocks.0.ls1": LayerScale, or Identity; "blocks.0.gamma_1": a parameter, or None
     readers: tuple[str, ...]  # linear layers that read the norm: "blocks.0.attn.qkv"
     inner: str | None  # "blocks.0.attn.norm": a norm, or Identity, that the writer alone reads; None where a gate stands between
     writer: str  # "blocks.0.attn.proj"
@@ -35,14 +36,14 @@ def branches(model: Any) -> list[Branch]:
         name = f"blocks.{index}"
         if type(block) is Block:
             found.append(_attention(block.attn, f"{name}.norm1", f"{name}.attn", f"{name}.ls1"))
-            found.append(_mlp(block.mlp, f"{name}.norm2", f"{name}.mlp", f"{name}.ls2"))
+            found.append(mlp_branch(block.mlp, f"{name}.norm2", f"{name}.mlp", f"{name}.ls2"))
         elif type(block) is ParallelThingsBlock:
             for i, branch in enumerate(block.attns):
                 path = f"{name}.attns.{i}"
                 found.append(_attention(branch.attn, f"{path}.norm", f"{path}.attn", f"{path}.ls"))
             for i, branch in enumerate(block.ffns):
                 path = f"{name}.ffns.{i}"
-                found.append(_mlp(branch.mlp, f"{path}.norm", f"{path}.mlp", f"{path}.ls"))
+                found.append(mlp_branch(branch.mlp, f"{path}.norm", f"{path}.mlp", f"{path}.ls"))
     return [branch for branch in found if branch is not None]
 
 
@@ -54,7 +55,8 @@ def _attention(attention: Any, norm: str, path: str, scale: str) -> Branch | Non
     return Branch(norm, scale, (f"{path}.qkv",), f"{path}.norm", f"{path}.proj")
 
 
-def _mlp(mlp: Any, norm: str, path: str, scale: str) -> Branch | None:
+def mlp_branch(mlp: Any, norm: str, path: str, scale: str) -> Branch | None:
+    """Return the branch of an MLP; None where it is of another kind than timm's usual ones."""
     return Branch(norm, scale, first_linears(mlp, path), f"{path}.norm", f"{path}.fc2") if type(mlp) in MLPS else None
 
 
@@ -65,11 +67,16 @@ def first_linears(mlp: nn.Module, path: str) -> tuple[str, ...]:
 
 def norm_readers(model: Any) -> list[NormReaders]:
     """Return the norms before attention and MLP, those inside them, and the last ones; norms of q and k feed no linear layer."""
+    return readers_of(model, branches(model))
+
+
+def readers_of(model: Any, blocks: Sequence[Branch]) -> list[NormReaders]:
+    """Return the norms of these branches, and the last ones of a model that pools and classifies as ViTs do."""
     sites: list[NormReaders] = []
-    for branch in branches(model):
+    for branch in blocks:
         sites += site(model, branch.norm, branch.readers)
         sites += site(model, branch.inner, (branch.writer,)) if branch.inner else []
-    pool = model.attn_pool
+    pool = getattr(model, "attn_pool", None)
     if pool is None:
         return sites + last_norm(model)
     inside = site(model, "attn_pool.norm", first_linears(pool.mlp, "attn_pool.mlp")) if pool.mlp is not None else []
@@ -78,7 +85,7 @@ def norm_readers(model: Any) -> list[NormReaders]:
 
 def last_norm(model: Any) -> list[NormReaders]:
     """Return the norm behind the blocks that the heads read, or in their place the keys and values of a pooling by attention."""
-    pool = model.attn_pool
+    pool = getattr(model, "attn_pool", None)
     if pool is not None:
         return site(model, "norm", ("attn_pool.kv",)) if pool.pos_embed is None else []
     is_idle = type(model) is VisionTransformerDistilled  # its forward passes fc_norm by
@@ -103,11 +110,18 @@ def mlp_sites(model: nn.Module) -> list[MlpSite]:
 
 def layer_scales(model: Any) -> list[LayerScaleSite]:
     """Return LayerScale behind each attention and each MLP."""
-    return [
-        LayerScaleSite(branch.scale, branch.writer)
-        for branch in branches(model)
-        if hasattr(model.get_submodule(branch.scale), "gamma")
-    ]
+    return scales_of(model, branches(model))
+
+
+def scales_of(model: Any, blocks: Sequence[Branch]) -> list[LayerScaleSite]:
+    """Return the scales of these branches, submodules or parameters of a block."""
+
+    def is_scale(name: str) -> bool:
+        path, _, last = name.rpartition(".")
+        part = getattr(model.get_submodule(path), last)
+        return isinstance(part, nn.Parameter) or hasattr(part, "gamma")
+
+    return [LayerScaleSite(branch.scale, branch.writer) for branch in blocks if is_scale(branch.scale)]
 
 
 def token_biases(model: Any) -> list[TokenBias]:

@@ -1,5 +1,6 @@
 """The residual stream of a ViT: what writes it, what reads it, and what stands at its end."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from timm.models.deit import VisionTransformerDistilled
@@ -7,10 +8,11 @@ from timm.models.vision_transformer import Block, ParallelThingsBlock, ResPostBl
 from torch import nn
 
 from vitdfq.models.family import NormReaders, Rotation, Stream
-from vitdfq.models.vit_blocks import MLPS, branches, last_norm
+from vitdfq.models.vit_blocks import MLPS, Branch, branches, last_norm
 
 TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
 LINEAR_POOLINGS = ("token", "avg", "")  # they commute with a rotation of the channels
+POST_NORM = "works on blocks whose norms stand before attention and MLP only: these write norms into the stream"
 
 
 def streams(model: Any) -> list[Stream]:
@@ -18,16 +20,20 @@ def streams(model: Any) -> list[Stream]:
 
     Behind a norm in front of the blocks (CLIP) nothing before it belongs to the stream.
     """
-    if not isinstance(model.norm_pre, nn.Identity):
+    return [stream_of(model, branches(model))]
+
+
+def stream_of(model: Any, blocks: Sequence[Branch]) -> Stream:
+    """Return the stream that these branches read and add to, of a model that embeds, pools and classifies as ViTs do."""
+    if not isinstance(getattr(model, "norm_pre", nn.Identity()), nn.Identity):
         writers, tokens = ["norm_pre"], []
     else:
         writers = ["patch_embed.proj" if isinstance(model.patch_embed.norm, nn.Identity) else "patch_embed.norm"]
         tokens = [name for name in TOKENS if getattr(model, name, None) is not None]
-    blocks = branches(model)
     writers += [branch.writer for branch in blocks]
     readers = [NormReaders(branch.norm, branch.readers, shifts=True) for branch in blocks]
     last, exit, centered = _end(model)
-    return [Stream(model.embed_dim, tuple(writers), tuple(tokens), (*readers, *last), exit, centered)]
+    return Stream(model.embed_dim, tuple(writers), tuple(tokens), (*readers, *last), exit, centered)
 
 
 def _end(model: Any) -> tuple[list[NormReaders], str | None, bool]:
@@ -38,8 +44,9 @@ def _end(model: Any) -> tuple[list[NormReaders], str | None, bool]:
     """
     last = last_norm(model)
     is_linear = model.global_pool in LINEAR_POOLINGS
-    pools_by_attention = model.attn_pool is not None
+    pools_by_attention = getattr(model, "attn_pool", None) is not None
     if _is_norm(model.norm):
+        last = [site for site in last if site.norm == "norm"]  # EVA may have a norm behind the pooling too
         return (last, None, True) if last and (is_linear or pools_by_attention) else ([], "norm", True)
     if is_linear and _is_norm(model.fc_norm) and type(model) is not VisionTransformerDistilled:
         return (last, None, True) if last else ([], "fc_norm", True)
@@ -62,9 +69,14 @@ def why_not(model: Any) -> str | None:
 def why_not_streams(model: Any) -> str | None:
     """Return what prevents a rotation of the stream, though heads and MLPs may be rotated."""
     if any(type(block) is ResPostBlock for block in model.blocks):
-        return "works on blocks whose norms stand before attention and MLP only: these write norms into the stream"
+        return POST_NORM
     parts = sum(len([*block.attns, *block.ffns]) if type(block) is ParallelThingsBlock else 2 for block in model.blocks)
-    if len(branches(model)) != parts:
+    return why_not_branches(branches(model), parts)
+
+
+def why_not_branches(blocks: Sequence[Branch], parts: int) -> str | None:
+    """Return what prevents a rotation where not all of this number of attentions and MLPs are known branches."""
+    if len(blocks) != parts:
         return f"works on timm's Attention and {', '.join(kind.__name__ for kind in MLPS)} only: a block has another branch"
     return None
 

@@ -6,22 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitdfq.models.attention import Affine
 from vitdfq.models.norms import NORMS, RMS_NORMS
 
 Layer = nn.Linear | nn.Conv2d
 Norm = type[nn.LayerNorm] | type[nn.RMSNorm]
-
-
-class Affine(nn.Module):
-    """x (..., in) -> weight (out, in) x + bias (out), if any. Not an nn.Linear, so that `quantize` leaves it in float."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.weight, self.bias)
 
 
 def layer_at(model: nn.Module, name: str) -> Layer:

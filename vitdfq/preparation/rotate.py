@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.models import Projections, Rows, attention_sites, family_of, projections, units
-from vitdfq.models.attention import OpenedSite
+from vitdfq.models.attention import Affine, OpenedSite
 from vitdfq.models.family import Rotation, Stream
 from vitdfq.models.norms import RMS_NORMS
 from vitdfq.preparation.fold import fold_layer_scale
 from vitdfq.preparation.hadamard import HadamardTransform, mean_preserving, random_orthogonal
 from vitdfq.preparation.linear import (
-    Affine,
     Layer,
     Norm,
     absorb_norm,
