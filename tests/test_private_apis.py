@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -13,8 +14,9 @@ from source import imports, room, syntax_trees
 from torch import nn
 
 PRIVATE = {  # name -> the rooms that use it
+    "os._exit": {"runtime"},  # documented, private by its name alone
     "timm.models._builder.build_model_with_cfg": {"models"},
-    "timm.models._hub.save_config_for_hf": {"checkpoint"},
+    "timm.models._hub.save_config_for_hf": {"checkpoint", "models"},
     "torch._int_mm": {"quantization"},
     "torch.cpu._is_amx_tile_supported": {"common"},
     "torch.cpu._is_avx512_bf16_supported": {"common"},

@@ -177,8 +177,8 @@ def _predict(models: list[nn.Module], options: EvaluationOptions, run: Run, need
     for model in models:
         require_ready(unwrapped(model), "evaluate")
     plain = unwrapped(models[0])  # a compiled model runs as it is; its description is the model's inside
-    require_classes(plain, "evaluate")
     classes, dataset = Classes.of(plain), options.dataset_of(plain)
+    require_classes(plain, "evaluate")
     if dataset is None:
         raise RecipeError(options.why_none(plain))
     if options.num_workers is None:

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, prune, weight_norm
 
 from vitdfq.calibration import calibrate
 from vitdfq.checkpoint import load, save
-from vitdfq.models import build, load_teacher
+from vitdfq.models import build, gives, load_teacher
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 
@@ -187,7 +187,6 @@ REFUSED = {
     "a forward": (lambda: changed(own_forward), "blocks.1 has a forward of its own"),
     "a hook": (lambda: changed(lambda m: m.blocks[0].register_forward_hook(lambda p, a, x: 2 * x)), "a hook of blocks.0 changes"),
     "an MLP as head": (lambda: changed(set_head(MLP)), r"head is Sequential\(Linear, ReLU, Linear\), not Linear"),
-    "no head": (lambda: changed(identity_head), r"has no classification head \(num_classes 0\)"),
     "one head of two": (lambda: changed(only_one_head, distilled()), "head has 5, head_dist has 7"),
     "fewer blocks": (lambda: changed(lambda m: setattr(m, "blocks", m.blocks[:1])), "it has no blocks.1"),
     "a part": (lambda: changed(lambda m: m.add_module("aux", nn.Linear(2, 2))), r"aux \(Linear\) is not part of it"),
@@ -266,3 +265,10 @@ def test_a_module_that_torch_has_quantized():
     module.extra._register_state_dict_hook(lambda part, state, prefix, metadata: state.update({f"{prefix}dtype": torch.qint8}))
     with pytest.raises(ValueError, match=r"extra.dtype of this VisionTransformer is no tensor; load_teacher takes float models"):
         load_teacher(module)
+
+
+def test_without_a_classifier_it_gives_features():
+    module = changed(identity_head)
+    teacher = load_teacher(module)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert gives(teacher) == "features" and torch.equal(teacher(images), module.eval()(images))

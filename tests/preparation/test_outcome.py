@@ -2,6 +2,7 @@
 
 import logging
 
+import pytest
 from tiny import make_tiny
 from torch import nn
 

@@ -48,7 +48,8 @@ def from_module(module: nn.Module, overrides: dict[str, Any]) -> nn.Module:
     num_classes = _num_classes(module)
     if overrides.get("num_classes", num_classes) != num_classes:
         raise ValueError(f"num_classes is {overrides['num_classes']}; the classifier of this {kind} has {num_classes}")
-    current = {"num_classes": num_classes, "global_pool": module.global_pool}  # both can be changed after a model is built
+    pool = getattr(module, "global_pool", None)  # None: the architecture has no choice of poolings
+    current = {"num_classes": num_classes, "global_pool": pool}  # both can be changed after a model is built
     model_args = {key: current.get(key, value) for key, value in {**remembered, **overrides}.items()}
     advice = f"{ARGUMENTS}; {TAKEN}" if overrides or not remembered else TAKEN
 
@@ -58,8 +59,8 @@ def from_module(module: nn.Module, overrides: dict[str, Any]) -> nn.Module:
     try:
         cfg = _pretrained_cfg(module, num_classes)
         rebuilt = create(known_architecture(name), {**model_args, "num_classes": num_classes}, pretrained_cfg=cfg)
-        if rebuilt.global_pool != module.global_pool:
-            model_args["global_pool"] = module.global_pool
+        if pool is not None and rebuilt.global_pool != pool:
+            model_args["global_pool"] = pool
             rebuilt = create(known_architecture(name), {**model_args, "num_classes": num_classes}, pretrained_cfg=cfg)
         if any(isinstance(part, OpenedSite) for part in module.modules()):
             open_model(rebuilt)
