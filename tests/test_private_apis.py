@@ -3,7 +3,6 @@
 import ast
 import importlib
 import inspect
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
