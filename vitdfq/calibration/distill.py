@@ -10,7 +10,7 @@ from vitdfq.calibration.augment import augment
 from vitdfq.calibration.cached_activations import device_of
 from vitdfq.calibration.held_out import HeldOutValidation, hold_out, worst_ratio
 from vitdfq.common.lookup import lookup
-from vitdfq.common.options import check_counts
+from vitdfq.common.options import check_counts, check_rates
 from vitdfq.common.precision import PRECISIONS, fastest_precision
 from vitdfq.models import require_classes
 from vitdfq.quantization.fitted import require_fitted
@@ -54,6 +54,7 @@ class DistillOptions:
 
     def __post_init__(self) -> None:
         check_counts(self, "iterations", "batch_size")
+        check_rates(self, "lr", "scale_lr")
         if self.precision is not None:
             lookup(self.precision, PRECISIONS, "precision")
 

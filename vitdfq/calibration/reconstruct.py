@@ -17,7 +17,7 @@ from vitdfq.calibration.held_out import HeldOutValidation, hold_out
 from vitdfq.calibration.objectives import OBJECTIVES, Loss, total_loss
 from vitdfq.calibration.rounding import SoftRounding, learned_rounding
 from vitdfq.common.lookup import lookup
-from vitdfq.common.options import check_counts
+from vitdfq.common.options import check_counts, check_rates
 from vitdfq.models import Unit, require_classes, units
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.modules import restore_state, state_of, weighted_modules
@@ -70,6 +70,7 @@ class ReconstructOptions:
 
     def __post_init__(self) -> None:
         check_counts(self, "iterations", "batch_size")
+        check_rates(self, "lr", "scale_lr")
         lookup(self.objective, OBJECTIVES, "objective")
         lookup(self.rounding, ROUNDINGS, "rounding")
 

@@ -3,7 +3,8 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vitdfq.common.lookup import did_you_mean
 
@@ -47,9 +48,46 @@ def build_options(kind: type[T], given: Any, where: str) -> T:
             near = did_you_mean(option, known)
             raise ValueError(f"{where}: unknown option {option!r}{near}; choices: {', '.join(known) or 'none'}")
     try:
-        return kind(**given)
+        options = kind(**given)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    except (TypeError, AttributeError):  # an option of another type, which the dataclass did not expect
+        _check_types(kind, given, where)
+        raise
+    _check_types(kind, given, where)
+    return options
+
+
+def _check_types(kind: type[Any], given: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError for a value that is not of its field's type; what is inside lists and mappings is not looked at."""
+    hints = get_type_hints(kind)
+    for option, value in given.items():
+        if not any(_fits(value, choice) for choice in _choices(hints[option])):
+            expected = " or ".join(KINDS[choice][0] for choice in _choices(hints[option]) if choice in KINDS)
+            raise ValueError(f"{where}: {option} is {value!r}; expected {expected}")
+
+
+KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {  # annotation -> its name for people, what may stand for it
+    bool: ("true or false", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (int, float)),
+    str: ("text", (str,)),
+    dict: ("a mapping", (Mapping,)),
+    list: ("a list", (list, tuple)),
+    type(None): ("None", (type(None),)),
+}
+
+
+def _choices(hint: Any) -> list[Any]:
+    """The types of an annotation, without what is inside lists and mappings."""
+    choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return [get_origin(choice) or choice for choice in choices]
+
+
+def _fits(value: Any, choice: Any) -> bool:
+    if choice not in KINDS:  # the dataclass checks what it alone knows
+        return True
+    return isinstance(value, KINDS[choice][1]) and (choice is bool or not isinstance(value, bool))
 
 
 def changed_options(options: Any) -> dict[str, Any]:
@@ -64,6 +102,13 @@ def check_counts(options: Any, *names: str) -> None:
     """Raise ValueError unless each of these options is a whole number of at least 1."""
     for name in names:
         check_count(getattr(options, name), f"{name} ")
+
+
+def check_rates(options: Any, *names: str) -> None:
+    """Raise ValueError if one of these options is negative, or not a number."""
+    for name in names:
+        if not (value := getattr(options, name)) >= 0:
+            raise ValueError(f"{name} is {value!r}; it must be at least 0")
 
 
 def check_count(value: Any, where: str = "") -> None:
