@@ -76,7 +76,7 @@ def test_images_that_depend_on_each_other_do_so_in_groups_of_a_fixed_size(change
 @pytest.mark.parametrize("kind", SMOOTH)
 def test_an_image_depends_on_no_batch_in_single_precision(kind):
     teacher = make_tiny(kind)
-    together, in_twos = (synthesize(teacher, num_images=4, batch_size=size, steps=4) for size in (4, 2))
+    together, in_twos = (synthesize(teacher, method="sardfq", num_images=4, batch_size=size, steps=4) for size in (4, 2))
     torch.testing.assert_close(in_twos, together, rtol=0, atol=5e-4)  # CPUs differ: 1.4e-4 seen
 
 
@@ -118,7 +118,13 @@ def test_each_loss_alone_is_lowered(name):
     losses = {other: {"weight": 0} for other in LOSSES} | {name: {"weight": 1.0} | LOWERED_WITH.get(name, {})}
     start = synthesize(teacher, method="noise", num_images=3)
     images = synthesize(
-        teacher, num_images=3, steps=40, lr=0.05 if name == "mode_consistency" else None, max_regions=1, losses=losses
+        teacher,
+        method="sardfq",
+        num_images=3,
+        steps=40,
+        lr=0.05 if name == "mode_consistency" else None,
+        max_regions=1,
+        losses=losses,
     )
     before, after = (weighted_total(*make_context(teacher, x, losses)).mean() for x in (start, images))
     assert after < before
@@ -147,7 +153,9 @@ class Spy:
 
 def test_priors_are_fixed_through_the_run():
     spy = Spy()
-    synthesize(make_tiny("vit"), num_images=2, steps=4, max_regions=1, losses={"spy": {"function": spy, "weight": 0.1}})
+    synthesize(
+        make_tiny("vit"), method="sardfq", num_images=2, steps=4, max_regions=1, losses={"spy": {"function": spy, "weight": 0.1}}
+    )
     assert [step for step, *_ in spy.seen] == [0, 1, 2, 3]
     priors = [drawn["attention_prior"] for _, _, _, drawn, _ in spy.seen]
     for later in priors[1:]:
@@ -158,7 +166,7 @@ def test_priors_are_fixed_through_the_run():
 
 def test_two_passes_an_iteration_no_larger_than_the_batch_size():
     spy = Spy()
-    synthesize(make_tiny("vit"), num_images=4, batch_size=4, steps=2, losses={"spy": spy})
+    synthesize(make_tiny("vit"), method="sardfq", num_images=4, batch_size=4, steps=2, losses={"spy": spy})
     sizes = [(step, count) for step, count, *_ in spy.seen]
     crops = sum(count for step, count in sizes if step == 0) - 4
     assert crops > 4
@@ -170,7 +178,7 @@ def test_two_passes_an_iteration_no_larger_than_the_batch_size():
 def test_sub_crops_are_fresh_at_every_iteration():
     """With a vanishing learning rate and the same jitter, views differ by their crop alone."""
     spy = Spy()
-    synthesize(make_tiny("vit"), num_images=4, batch_size=16, steps=12, lr=1e-9, losses={"spy": spy})
+    synthesize(make_tiny("vit"), method="sardfq", num_images=4, batch_size=16, steps=12, lr=1e-9, losses={"spy": spy})
     whole = [images.mean() for _, count, _, _, images in spy.seen if count == 4]
     crops = [images.mean() for _, count, _, _, images in spy.seen if count != 4]
     assert len(whole) == len(crops) == 12
@@ -209,7 +217,7 @@ def test_a_loss_of_ones_own_may_draw_and_listen():
         draw=lambda rng, facts: {"goal": torch.rand((), generator=rng)},
     )
     losses = {name: {"weight": 0} for name in METHODS["sardfq"].losses} | {"attract": {"function": mine, "power": 1}}
-    images = synthesize(make_tiny("vit"), num_images=2, steps=60, max_regions=1, losses=losses)
+    images = synthesize(make_tiny("vit"), method="sardfq", num_images=2, steps=60, max_regions=1, losses=losses)
     assert images.flatten(1).std(dim=1).max() < 0.3  # each drawn to one gray
     assert abs(images[0].mean() - images[1].mean()) > 0.01
 
@@ -220,7 +228,7 @@ def test_a_loss_that_is_not_finite_is_named(bad):
         return ctx.images.mean((1, 2, 3)) * (bad if ctx.step == 2 else 1.0)
 
     with pytest.raises(ValueError, match=r"loss 'mine' is (nan|-?inf) at step 2"):
-        synthesize(make_tiny("vit"), num_images=2, steps=5, losses={"mine": mine})
+        synthesize(make_tiny("vit"), method="sardfq", num_images=2, steps=5, losses={"mine": mine})
 
 
 def test_an_image_whose_loss_stops_being_finite_begins_again_at_half_the_rate_and_the_others_stay(caplog, monkeypatch):

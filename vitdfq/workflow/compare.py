@@ -84,7 +84,8 @@ def _run_comparison(table: "ComparisonTable", recipes: list[Recipe], rows: list[
     measured = {key for row in content["rows"] for key, value in row["mean"].items() if value is not None}
     charts = {key: tables.COLUMNS[key][0] for key in CHARTS if key in measured}
     draw = lambda path: plot_comparison(content["rows"], charts, tables.title(content), content["teacher"], path)  # noqa: E731
-    table.draw("compare.png", {"content": mark_hash(fingerprint(content))}, draw)
+    if charts:  # no row has a score if all of them failed
+        table.draw("compare.png", {"content": mark_hash(fingerprint(content))}, draw)
     return content
 
 

@@ -24,13 +24,13 @@ def quality(teacher: Any, images: Tensor, *, batch_size: int = 32) -> dict[str, 
         layer_norm_distance: distance of the LayerNorms' normalized inputs from the standard normal, see `NormMoments`; as a
             rule the smaller the better. None for a teacher without a LayerNorm on tokens.
     """
-    device = next(teacher.parameters()).device
+    weights = next(teacher.parameters())
     features, probabilities = [], []
     norms = {name: NormMoments() for name in _token_norms(teacher)}
     prefix = _prefix(teacher)
     with record(teacher, [name + INPUT for name in norms]) as recorded:
         for batch in images.split(batch_size):
-            output = teacher.forward_features(batch.to(device))
+            output = teacher.forward_features(batch.to(weights))  # device and precision
             features.append(teacher.forward_head(output, pre_logits=True).float())
             probabilities.append(teacher.forward_head(output).float().softmax(-1))
             for name, moments in norms.items():
