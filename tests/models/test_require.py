@@ -45,6 +45,8 @@ def test_a_wrapped_model(name, tiny_vit):
 
 CHANGES = {
     "training mode": (lambda model: model.train(), r"call model.eval\(\) first"),
+    "double precision": (lambda model: model.double(), r"another precision \(torch.float64\): call model.float\(\) first"),
+    "no weights": (lambda model: model.to("meta"), "has no weights: cls_token is on the meta device"),
     "half precision": (lambda model: model.half(), r"half precision \(torch.float16\): call model.float\(\) first"),
 }
 
@@ -58,6 +60,8 @@ def test_a_model_in_another_state(name, change, tiny_vit):
 
 
 def test_a_name_is_no_model():
+    with pytest.raises(ValueError, match="evaluate takes a model, not a str"):
+        vitdfq.evaluate("zoo:vit", dataset="zoo:fashion-mnist")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"this str is not opened: load_teacher\(model\) does it"):
         require_float("vit_tiny_patch16_224", "quantize")  # pyright: ignore[reportArgumentType]
 

@@ -25,7 +25,8 @@ def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
             outside.enter_context(torch.enable_grad())
             for device in ("cpu", "cuda", "mps"):
                 if torch.is_autocast_enabled(device):
-                    outside.enter_context(torch.autocast(device, enabled=False))
+                    # No cache: an inner autocast would keep weights of earlier steps until the caller's own ends.
+                    outside.enter_context(torch.autocast(device, enabled=False, cache_enabled=False))
             return function(*args, **kwargs)
 
     return wrapped

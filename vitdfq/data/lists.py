@@ -7,8 +7,8 @@ from typing import Any
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.data.columns import LABELS
 from vitdfq.data.hidden import is_hidden
-from vitdfq.data.source import Columns, Source, image_files
-from vitdfq.data.splits import aliases, files_of_split, no_split
+from vitdfq.data.source import WHOLE, Columns, Source, image_files
+from vitdfq.data.splits import aliases, files_of_split, no_split, one_of
 
 SUFFIXES = {".csv", ".tsv"}
 SPLITS = ("split", "set", "subset")  # columns that say which split a row belongs to
@@ -52,9 +52,10 @@ def open_list(name: str, file: Path, split: str | None, columns: Columns) -> Sou
         files_of_split(file.parent, [file], split)  # refuses a list that is called by another split
     elif where is not None and split is not None:
         splits = {number: _cell(row, where).lower() for number, row in numbered}
-        if not set(splits.values()) & aliases(split):
+        one = one_of(f"dataset {name}", split, set(splits.values()) & aliases(split))
+        if one is None:
             raise no_split(f"dataset {name}", split, set(splits.values()))
-        numbered = [(number, row) for number, row in numbered if splits[number] in aliases(split)]
+        numbered = [(number, row) for number, row in numbered if splits[number] == one]
     files = [str(file.parent / _cell(row, image)) for _, row in numbered]
     label = _label_column(name, header, {image, where}, columns)
     if label is None:
@@ -62,7 +63,7 @@ def open_list(name: str, file: Path, split: str | None, columns: Columns) -> Sou
     labels = [_cell(row, label) for _, row in numbered]
     if "" in labels:
         raise RecipeError(f"dataset {name}: row {numbered[labels.index('')][0]} has no {header[label]}")
-    are_numbers = all(text.lstrip("-").isdecimal() for text in labels)
+    are_numbers = all(WHOLE.fullmatch(text) for text in labels)
     feature = Value("int64" if are_numbers else "string")
     return image_files(name, files, [int(text) for text in labels] if are_numbers else labels, feature, InputError)
 
