@@ -267,7 +267,7 @@ def test_a_model_inside_another_module_is_named():
 
 
 def test_a_head_without_values_yet():
-    with pytest.raises(ValueError, match="head.weight of this VisionTransformer has no values yet: run the module once"):
+    with pytest.raises(ValueError, match=r"head.weight of this VisionTransformer has no values yet: run the module once"):
         load_teacher(changed(set_head(nn.LazyLinear(5))))
 
 

@@ -19,7 +19,7 @@ from vitdfq.common.errors import InputError
 from vitdfq.common.files import written_together
 from vitdfq.common.gradients import with_gradients
 from vitdfq.common.hub_connection import download_snapshot
-from vitdfq.models import require_student
+from vitdfq.models import require_float32, require_student
 from vitdfq.models.untrusted import short
 from vitdfq.quantization.fitted import allow
 from vitdfq.runtime import distributed
@@ -47,6 +47,7 @@ def save(student: Any, folder: str | Path) -> Path:
         OSError: the system refused, for example on a full disk; the earlier checkpoint is as it was.
     """
     require_student(student, "save")
+    require_float32(student, "save")
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"save: {folder} is a file; a checkpoint is a folder")
