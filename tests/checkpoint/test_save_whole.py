@@ -94,6 +94,7 @@ CHANGES = {
     "a hook": (lambda m: m.head.register_forward_hook(lambda part, args, x: 2 * x), "a hook of head changes its logits"),
     "fewer blocks": (lambda m: setattr(m, "blocks", m.blocks[:2]), "it has no blocks.2"),
     "a layer that is not quantized": (lambda m: setattr(m, "head", nn.Linear(32, 10)), "head is Linear, not QuantLinear"),
+    "a weight": (lambda m: m.head.weight.add_(1e-4), "head.weight was changed since calibrate"),
     "a site": (lambda m: setattr(m.blocks[0].attn.qk, "renormalize", True), "blocks.0.attn.qk.renormalize is True, not False"),
 }
 

@@ -345,6 +345,18 @@ def test_lists_that_cannot_be_read(tmp_path, text, message, options):
     assert message in refusal(tmp_path / "list.csv", error=ValueError, **options)
 
 
+@pytest.mark.parametrize("images", ["images/0.png", "0.png"])
+def test_a_folder_whose_list_names_other_paths(tmp_path, images):
+    (tmp_path / images).parent.mkdir(exist_ok=True)
+    picture(0).save(tmp_path / images)
+    (tmp_path / "val.csv").write_text("image,label\npictures/0.png,1\n")
+    assert "val.csv names pictures/0.png, which does not exist; paths are relative" in refusal(tmp_path, error=InputError)
+    assert "val.csv has no column 'Image'; choices of image_column: image, label" in refusal(tmp_path, image_column="Image")
+    write_classes(tmp_path, NUMBERED)
+    (tmp_path / images).unlink()
+    assert labels_of(tmp_path, classes=Classes(3, tuple(NUMBERED))) == [0, 1, 2]  # classes need no table
+
+
 def test_a_file_that_a_list_names_and_that_is_missing(tmp_path):
     picture(0).save(tmp_path / "0.png")
     (tmp_path / "list.csv").write_text("image,label\n0.png,1\n1.png,1\n")

@@ -6,7 +6,7 @@ from typing import Any
 
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.data.columns import LABELS
-from vitdfq.data.hidden import is_hidden
+from vitdfq.data.hidden import image_suffixes, is_hidden
 from vitdfq.data.source import WHOLE, Columns, Source, image_files
 from vitdfq.data.splits import aliases, files_of_split, no_split, one_of
 
@@ -21,6 +21,25 @@ def find_lists(folder: Path, columns: Columns) -> list[Path]:
     """Return the lists directly inside `folder` that name image files which exist; other tables are left out."""
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_hidden(path.name))
     return [path for path in tables if _image_column(path, *_read(path), columns) is not None]
+
+
+def check_no_list(name: str, folder: Path, columns: Columns) -> None:
+    """Refuse a folder with a table that names image files: it was meant as the list, but `find_lists` could not take it.
+
+    Raises:
+        RecipeError: the table has no such column.
+        InputError: none of the files exist; the error names the table and a file.
+    """
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_hidden(path.name)):
+        header, rows = _read(path)
+        named = [cell.strip() for row in rows[:TRIED] for cell in row if Path(cell.strip()).suffix.lower() in image_suffixes()]
+        if named and columns.image not in (None, *header):
+            choices = ", ".join(header)
+            raise RecipeError(f"dataset {name}: {path.name} has no column {columns.image!r}; choices of image_column: {choices}")
+        if named and not any((folder / cell).exists() for cell in named):
+            raise InputError(
+                f"dataset {name}: {path.name} names {named[0]}, which does not exist; paths are relative to the list"
+            )
 
 
 def open_list(name: str, file: Path, split: str | None, columns: Columns) -> Source:
