@@ -16,7 +16,7 @@ from vitdfq.common.batch_size import AdaptiveBatchSize
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.common.options import build_options, takes_options
 from vitdfq.data import NO_LABEL, Classes, batches, check_split, load_labeled, transform_of
-from vitdfq.models import require_classes, require_ready, unwrapped
+from vitdfq.models import require_classes, require_float32, require_ready, unwrapped
 from vitdfq.runtime.run import Progress, Run
 from vitdfq.training.trainable import divergence
 
@@ -176,6 +176,7 @@ def _predict(models: list[nn.Module], options: EvaluationOptions, run: Run, need
     """One pass over the images for all models, which share the first one's transform and device."""
     for model in models:
         require_ready(unwrapped(model), "evaluate")
+        require_float32(unwrapped(model), "evaluate")
     plain = unwrapped(models[0])  # a compiled model runs as it is; its description is the model's inside
     classes, dataset = Classes.of(plain), options.dataset_of(plain)
     require_classes(plain, "evaluate")

@@ -42,6 +42,28 @@ def test_whatever_fails_the_checkpoint_before_stays_whole(first, tiny_vit, image
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_file_that_cannot_be_replaced_leaves_the_checkpoint_before(first, tiny_vit, images, name, monkeypatch):
+    folder, before = first
+    replace = Path.replace
+
+    def refuse(path, target):
+        if path.name.endswith(".tmp") and target.name == name:
+            raise PermissionError(name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(PermissionError, match=name):
+        vitdfq.save(calibrated(tiny_vit, images, "w8a8"), folder)
+    assert contents(folder) == before
+
+
+def test_a_file_in_place_of_the_folder(tiny_vit, images, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"save: .*file is a file; a checkpoint is a folder"):
+        vitdfq.save(calibrated(tiny_vit, images, "w8a8"), tmp_path / "file")
+
+
 def test_a_save_that_was_killed_between_its_two_files_is_noticed(first, tiny_vit, images, monkeypatch):
     folder, _ = first
     other = calibrated(tiny_vit, images.flip(0) * 0.9, "w4a4")  # its tensors fit the config of the first student
@@ -49,12 +71,11 @@ def test_a_save_that_was_killed_between_its_two_files_is_noticed(first, tiny_vit
 
     def replace_weights_only(path, target):
         if target.name == "config.json":
-            raise KeyboardInterrupt
+            return target  # as if killed before it
         return replace(path, target)
 
     monkeypatch.setattr(Path, "replace", replace_weights_only)
-    with pytest.raises(KeyboardInterrupt):
-        vitdfq.save(other, folder)
+    vitdfq.save(other, folder)
     with pytest.raises(InputError, match=r"not the weights that config.json was saved with: .*interrupted"):
         vitdfq.load(folder)
     monkeypatch.undo()
@@ -73,6 +94,7 @@ CHANGES = {
     "a hook": (lambda m: m.head.register_forward_hook(lambda part, args, x: 2 * x), "a hook of head changes its logits"),
     "fewer blocks": (lambda m: setattr(m, "blocks", m.blocks[:2]), "it has no blocks.2"),
     "a layer that is not quantized": (lambda m: setattr(m, "head", nn.Linear(32, 10)), "head is Linear, not QuantLinear"),
+    "a weight": (lambda m: m.head.weight.add_(1e-4), "head.weight was changed since calibrate"),
     "a site": (lambda m: setattr(m.blocks[0].attn.qk, "renormalize", True), "blocks.0.attn.qk.renormalize is True, not False"),
 }
 

@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from vitdfq.common.files import fingerprint, write_text, written_whole
+from vitdfq.common.files import fingerprint, write_text, written_together, written_whole
 from vitdfq.common.safetensors_io import write_tensors
 
 
@@ -20,6 +21,30 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("refused", ["a", "b", "c"])
+def test_when_one_of_several_files_cannot_be_replaced_all_stay(tmp_path, monkeypatch, refused, has_links):
+    names, replace = ["a", "b", "c"], Path.replace
+    write_text(tmp_path / "b", "old")
+    write_text(tmp_path / "c", "old")
+
+    def refuse(path, target):
+        if path.name.endswith(".tmp") and target.name == refused:
+            raise PermissionError
+        return replace(path, target)
+
+    def no_links(*given, **options):
+        raise OSError
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(PermissionError), written_together(*(tmp_path / name for name in names)) as temporaries:
+        for temporary in temporaries:
+            temporary.write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"b": "old", "c": "old"}
 
 
 @pytest.mark.integration

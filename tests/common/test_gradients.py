@@ -6,18 +6,23 @@ import torch
 import vitdfq
 from vitdfq.common.gradients import with_gradients
 
-MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
+MODES = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+}
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_are_on_inside_and_as_before_outside(mode):
     @with_gradients
     def flags():
-        return torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
 
     with MODES[mode]():
-        assert flags() == (True, False)
-        assert not torch.is_grad_enabled() and torch.is_inference_mode_enabled() == (mode == "inference_mode")
+        assert flags() == (True, False, False)
+        assert torch.is_grad_enabled() == (mode == "autocast") == torch.is_autocast_enabled("cpu")
+        assert torch.is_inference_mode_enabled() == (mode == "inference_mode")
 
 
 @pytest.mark.parametrize("mode", MODES)

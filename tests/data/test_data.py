@@ -115,6 +115,21 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
     assert images.shape == (3, 3, 8, 6)
 
 
+@pytest.mark.parametrize(("dtype", "suffix"), [(np.uint16, "png"), (np.float32, "tiff")])
+def test_gray_values_that_do_not_fit_8_bits_are_refused(tmp_path, dtype, suffix):
+    (tmp_path / "ant").mkdir()
+    PILImage.fromarray(np.full((4, 4), 1000, dtype)).save(tmp_path / f"ant/x.{suffix}")
+    with pytest.raises(InputError, match=r"x.* values 1000 to 1000; convert it to 8 bits"):
+        list(batches(load_labeled(str(tmp_path), "test", 1), pixels, batch_size=1))
+
+
+def test_a_file_that_is_no_image_is_named_without_an_address(tmp_path):
+    (tmp_path / "ant").mkdir()
+    (tmp_path / "ant/x.png").write_text("text")
+    with pytest.raises(InputError, match=r"x\.png\) is not a readable image \(none of the formats that PIL reads\)"):
+        list(batches(load_labeled(str(tmp_path), "test", 1), pixels, batch_size=1))
+
+
 def test_webdataset_names_are_understood(tmp_path):
     write_parquet(tmp_path / "x.parquet", label=Value("int64"), names=("jpg", "cls"))
     assert read(tmp_path)[0] == LABELS

@@ -1,5 +1,6 @@
 """Folders, tar shards and lists as people have them: the right numbers, or one line."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -133,6 +134,19 @@ def test_a_split_that_is_not_there(tmp_path):
     assert len(labels_of(tmp_path / "b", "holdout")) == 7
 
 
+def test_several_names_of_one_split_are_not_mixed(tmp_path):
+    for number, name in enumerate(["dev", "validation", "train"]):
+        write_parquet(tmp_path / f"parquet/{name}.parquet", [number])
+        write_classes(tmp_path / "folders" / name, NUMBERED[: number + 1])
+    (tmp_path / "list.csv").write_text("image,label,split\n0.png,0,dev\n0.png,1,validation\n")
+    picture(0).save(tmp_path / "0.png")
+    for dataset in (tmp_path / "parquet", tmp_path / "list.csv"):
+        assert labels_of(dataset, "dev") == [0] and labels_of(dataset) == labels_of(dataset, "VALIDATION") == [1]
+        assert "has several splits for 'val'; choices of split: dev, validation" in refusal(dataset, "val")
+    assert labels_of(tmp_path / "folders", "dev", classes=1) == [0] and labels_of(tmp_path / "folders", classes=2) == [0, 1]
+    assert "has several splits for 'val'; choices of split: dev, validation" in refusal(tmp_path / "folders", "val")
+
+
 def test_a_class_may_be_called_like_a_split(tmp_path):
     assert labels_of(write_classes(tmp_path, ["car", "plane", "train"]), "train") == [0, 1, 2]
 
@@ -232,6 +246,41 @@ def test_several_images_in_a_row_of_a_tar(tmp_path):
     assert "no images in 0.tar" in refusal(write_tar(tmp_path / "b/0.tar", {"x.txt": b""}), error=InputError)
 
 
+def test_images_whose_names_have_more_dots_are_not_left_out(tmp_path):
+    image = png(picture(0))
+    folders = {f"{name}/x.{row}.png": image for name in NUMBERED for row in range(2)}
+    assert labels_of(write_tar(tmp_path / "a/0.tar", folders | {"README.txt": b""})) == [0, 0, 1, 1, 2, 2]
+    rows = {"0.png": image, "0.cls": b"1", "1.v2.png": image, "1.v2.cls": b"2"}
+    folder = write_tar(tmp_path / "b/0.tar", rows)
+    assert "1.v2.png in 0.tar is no column png, jpg, ... but 'v2.png'" in refusal(folder)
+    views = {"0.left.png": image, "0.right.png": image, "0.cls": b"2"}
+    assert "0.left.png in 0.tar" in refusal(folder := write_tar(tmp_path / "c/0.tar", views))
+    assert labels_of(folder, image_column="right.png") == [2]
+
+
+def test_shards_that_are_cut_off_or_compressed(tmp_path):
+    """`tarfile` ends without an error where a header is damaged or cut, and finds rows of a compressed shard by other offsets."""
+    path = tmp_path / "0.tar"
+    write_tar(path, {f"{row}.{kind}": b"1" for row in range(3) for kind in ("png", "cls")})
+    whole = path.read_bytes()
+    for content in (whole[:2048], whole[:2100], whole[:2048] + b"x" * 512 + whole[2560:]):
+        path.write_bytes(content)
+        assert "0.tar: damaged or cut off after 2048 bytes" in refusal(tmp_path, error=InputError)
+    path.write_bytes(gzip.compress(whole))
+    assert "0.tar: it is compressed; unpack it" in refusal(tmp_path, error=InputError)
+
+
+@pytest.mark.parametrize("label", [{"0.cls": b"\xff"}, {"0.json": b"{"}])
+def test_labels_of_tar_shards_that_cannot_be_read(tmp_path, label):
+    folder = write_tar(tmp_path / "0.tar", {"0.png": png(picture(0)), **label})
+    assert "row 0 of 0.tar has a label that cannot be read" in refusal(folder, error=InputError)
+
+
+def test_labels_in_the_json_of_tar_shards_have_the_usual_names(tmp_path):
+    facts = {"0.png": png(picture(0)), "0.json": json.dumps({"coarse_label": 0, "fine_label": 2}).encode()}
+    assert labels_of(write_tar(tmp_path / "0.tar", facts)) == [2]
+
+
 # Lists
 
 
@@ -267,7 +316,8 @@ def test_lists_of_splits(tmp_path):
     (tmp_path / "val.csv").write_text("image,label\n0.png,2\n")
     assert labels_of(tmp_path) == [2] and labels_of(tmp_path, "train") == [1]
     (tmp_path / "dev.csv").write_text("image,label\n0.png,0\n")
-    assert "several lists, dev.csv, val.csv; give the path of one" in refusal(tmp_path)
+    assert "several splits for 'validation'; choices of split: dev, val" in refusal(tmp_path)
+    assert labels_of(tmp_path, "dev") == [0]
     for split, label in (("train", 1), ("test", 2)):  # as `datasets` names them
         (tmp_path / "f" / split).mkdir(parents=True)
         picture(0).save(tmp_path / "f" / split / "0.png")
@@ -285,6 +335,7 @@ def test_lists_of_splits(tmp_path):
         ("image,label\n0.png,1\n0.png,\n", "row 1 has no label", {}),
         ("image,label\n0.png,3\n", "row 0 has label 3, the model has classes 0 to 2", {}),
         ("image,label\n", "no column of image files", {}),
+        ("image,label\n0.png,--1\n", "row 0 has label '--1'", {}),
         ("", "the list is empty", {}),
     ],
 )
@@ -292,6 +343,18 @@ def test_lists_that_cannot_be_read(tmp_path, text, message, options):
     picture(0).save(tmp_path / "0.png")
     (tmp_path / "list.csv").write_text(text)
     assert message in refusal(tmp_path / "list.csv", error=ValueError, **options)
+
+
+@pytest.mark.parametrize("images", ["images/0.png", "0.png"])
+def test_a_folder_whose_list_names_other_paths(tmp_path, images):
+    (tmp_path / images).parent.mkdir(exist_ok=True)
+    picture(0).save(tmp_path / images)
+    (tmp_path / "val.csv").write_text("image,label\npictures/0.png,1\n")
+    assert "val.csv names pictures/0.png, which does not exist; paths are relative" in refusal(tmp_path, error=InputError)
+    assert "val.csv has no column 'Image'; choices of image_column: image, label" in refusal(tmp_path, image_column="Image")
+    write_classes(tmp_path, NUMBERED)
+    (tmp_path / images).unlink()
+    assert labels_of(tmp_path, classes=Classes(3, tuple(NUMBERED))) == [0, 1, 2]  # classes need no table
 
 
 def test_a_file_that_a_list_names_and_that_is_missing(tmp_path):

@@ -64,6 +64,11 @@ def test_config_with_wrong_types(folder, key):
     assert f'"{key}" is not a mapping' in refusal(folder)
 
 
+def test_a_quantized_checkpoint(folder):
+    edit(folder, quantization_config={"quant_method": "vitdfq"})
+    assert "of a quantized model, not of a float one; vitdfq.load(folder)" in refusal(folder)
+
+
 def test_config_of_an_unknown_architecture(folder):
     edit(folder, architecture="vit_tinny_patch16_224")
     assert "did you mean 'vit_tiny_patch16_224'" in refusal(folder)

@@ -259,6 +259,18 @@ def test_a_module_of_inference_mode_gives_a_teacher_that_can_be_trained():
     assert module.head.weight.is_inference() and not any(value.is_inference() for value in teacher.state_dict().values())
 
 
+def test_a_model_inside_another_module_is_named():
+    outer = nn.Module()
+    outer.net = nn.Sequential(nn.Identity(), vit())
+    with pytest.raises(ValueError, match=r"Module was not built .*; its part net.1 was: .*get_submodule\('net.1'\)"):
+        load_teacher(outer)
+
+
+def test_a_head_without_values_yet():
+    with pytest.raises(ValueError, match=r"head.weight of this VisionTransformer has no values yet: run the module once"):
+        load_teacher(changed(set_head(nn.LazyLinear(5))))
+
+
 def test_a_module_that_torch_has_quantized():
     module = vit()
     module.register_module("extra", nn.Linear(2, 2))

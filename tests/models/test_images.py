@@ -52,6 +52,8 @@ REFUSED = {
         lambda model, pixels: normalized(model, pixels)[..., :24, :24],
         "images are 24x24, the model takes 32x32: resize",
     ),
+    "on the meta device": (lambda model, pixels: pixels.to("meta"), "images are on the meta device; expected a dense tensor"),
+    "sparse": (lambda model, pixels: pixels.to_sparse(), "images are torch.sparse_coo; expected a dense tensor"),
     "a list": (lambda model, pixels: list(pixels), "images are a list; expected a tensor"),
     "an array": (lambda model, pixels: pixels.numpy(), "images are a ndarray; expected a tensor"),
 }

@@ -39,6 +39,19 @@ def test_a_folder(folder):
     check_round_trip(teacher)
 
 
+def test_a_folder_as_a_path(folder):
+    assert torch.equal(load_teacher(folder)(IMAGES), load_teacher(f"local-dir:{folder}")(IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(None, "not a NoneType"), ({"head.bias": torch.zeros(1)}, r"not a dict: build the module with timm .*load_state_dict")],
+)
+def test_what_is_neither_a_name_nor_a_module(given, message):
+    with pytest.raises(ValueError, match=f"load_teacher takes the name of a model, a folder or a timm module, {message}"):
+        load_teacher(given)
+
+
 def test_the_description_says_all_of_a_folder_but_where_it_was(folder):
     model = load_teacher(f"local-dir:{folder}").vitdfq["model"]
     assert model["name"] == f"local-dir:{folder}"

@@ -57,7 +57,23 @@ def test_a_model_in_another_state(name, change, tiny_vit):
         (FLOAT | STUDENT)[name](make(tiny_vit if name in FLOAT else vitdfq.quantize(tiny_vit)))
 
 
+@pytest.mark.parametrize("name", ["save", "evaluate"])
+def test_double_precision_where_float32_is_read_or_written(name, tiny_vit):
+    verbs = {"save": STUDENT["save"], "evaluate": lambda model: vitdfq.evaluate(model, dataset="zoo:fashion-mnist")}
+    with pytest.raises(ValueError, match=rf"{name} works in float32; cls_token is torch.float64: call model.float\(\) first"):
+        verbs[name](vitdfq.quantize(tiny_vit).double())
+
+
+@pytest.mark.parametrize("name", [*STUDENT, "evaluate"])
+def test_a_student_without_weights(name, tiny_vit):
+    verbs = STUDENT | {"evaluate": lambda model: vitdfq.evaluate(model, dataset="zoo:fashion-mnist")}
+    with pytest.raises(ValueError, match=f"{name}: this VisionTransformer has no weights: cls_token is on the meta device"):
+        verbs[name](vitdfq.quantize(tiny_vit).to("meta"))
+
+
 def test_a_name_is_no_model():
+    with pytest.raises(ValueError, match="evaluate takes a model, not a str"):
+        vitdfq.evaluate("zoo:vit", dataset="zoo:fashion-mnist")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"this str is not opened: load_teacher\(model\) does it"):
         require_float("vit_tiny_patch16_224", "quantize")  # pyright: ignore[reportArgumentType]
 

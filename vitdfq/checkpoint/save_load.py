@@ -19,7 +19,7 @@ from vitdfq.common.errors import InputError
 from vitdfq.common.files import written_together
 from vitdfq.common.gradients import with_gradients
 from vitdfq.common.hub_connection import download_snapshot
-from vitdfq.models import require_student
+from vitdfq.models import require_float32, require_student
 from vitdfq.models.untrusted import short
 from vitdfq.quantization.fitted import allow
 from vitdfq.runtime import distributed
@@ -43,10 +43,14 @@ def save(student: Any, folder: str | Path) -> Path:
 
     Raises:
         ValueError: not a student of this library, not calibrated yet, or changed in a way that the files cannot express.
+        InputError: `folder` is a file.
         OSError: the system refused, for example on a full disk; the earlier checkpoint is as it was.
     """
     require_student(student, "save")
+    require_float32(student, "save")
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"save: {folder} is a file; a checkpoint is a folder")
     try:
         check_values(student)
     except ValueError as error:
@@ -58,7 +62,7 @@ def save(student: Any, folder: str | Path) -> Path:
         with written_together(folder / WEIGHTS, folder / CONFIG) as (weights, config):
             safetensors_io.write_temporary(weights, folder / WEIGHTS, written)
             write_config(student, config, left_out=len(tensors) - len(written), sha256=safetensors_io.digest(written))
-            (folder / EXPORTED).unlink(missing_ok=True)
+        (folder / EXPORTED).unlink(missing_ok=True)
     return folder
 
 

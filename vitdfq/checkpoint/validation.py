@@ -18,6 +18,7 @@ from vitdfq.models.same_model import first_difference
 from vitdfq.models.untrusted import fits_file, short
 from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
+from vitdfq.quantization.modules import named_weighted_modules
 from vitdfq.quantization.quantizers.base import Quantizer
 
 ROUNDING = 0.05  # of the logits: where a device's kernels do not repeat their last digits, rounding steps differ; no work is lost
@@ -87,6 +88,10 @@ def require_rebuilds(student: Any, tensors: state_dict.Tensors) -> None:
     if difference := first_difference(student, rebuilt, besides=["weight_on_grid"]):  # rounded already, or at each pass
         raise ValueError(f"save: load would not return this {kind}: {difference}; {lost}")
     state_dict.fill(rebuilt, {name: value.cpu() for name, value in tensors.items()})
+    for name, layer in named_weighted_modules(student):
+        stored: Any = rebuilt.get_submodule(name).weight
+        if layer.weight_on_grid and (layer.weight.cpu() - stored).abs().max() > 1e-5 * stored.abs().max():
+            raise ValueError(f"save: load would not return this {kind}: {name}.weight was changed since calibrate; {lost}")
     rebuilt.to(device := next(student.parameters()).device)
     image = torch.rand(1, 3, *image_size(student), generator=torch.Generator().manual_seed(0)).to(device)
     logits, loaded = student(image), rebuilt.eval()(image)

@@ -6,8 +6,9 @@ Nothing here knows of processes: where several run the same line, the caller wri
 import hashlib
 import json
 import os
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ def written_whole(path: Path) -> Iterator[Path]:
 def written_together(*paths: Path) -> Iterator[list[Path]]:
     """Yield a temporary path beside each of `paths`; rename all, in this order, when the block ends without an exception.
 
-    No file is replaced before all are complete on the disk. The temporary files exist already, empty: the system gave them the
+    No file is replaced before all are complete on the disk, and where the system refuses to replace one, those before it are put
+    back. The temporary files exist already, empty: the system gave them the
     permissions of new files, and the results keep these whatever the block puts in their place.
     """
     temporaries = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
@@ -44,11 +46,36 @@ def written_together(*paths: Path) -> Iterator[list[Path]]:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             temporary.chmod(permission)  # safetensors writes another file, which only its owner may read, and renames it
-        for path, temporary in zip(paths, temporaries, strict=True):
-            temporary.replace(path)
+        _replace_all(paths, temporaries)
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
+
+
+def _replace_all(paths: Sequence[Path], temporaries: Sequence[Path]) -> None:
+    """Rename each temporary file over its path; all or none, short of a killed process."""
+    kept = {path: path.with_name(f".{path.name}.{os.getpid()}.old") for path in paths[:-1] if os.path.lexists(path)}
+    replaced: list[Path] = []
+    try:
+        for path, old in kept.items():
+            old.unlink(missing_ok=True)
+            try:
+                os.link(path, old, follow_symlinks=False)  # a second name costs no space; some file systems have none
+            except OSError:
+                shutil.copy2(path, old)
+        for path, temporary in zip(paths, temporaries, strict=True):
+            temporary.replace(path)
+            replaced.append(path)
+    except BaseException:
+        for path in replaced:
+            if path in kept:
+                kept[path].replace(path)
+            else:
+                path.unlink()
+        raise
+    finally:
+        for old in kept.values():
+            old.unlink(missing_ok=True)
 
 
 def _create(path: Path) -> int:

@@ -64,20 +64,35 @@ def batches(
 def _picture(name: str, index: int, image: dict[str, Any] | None) -> Any:
     """Decode as timm's reader does: no rotation by EXIF, three channels."""
     import fsspec
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         if image is None:
             raise ValueError("it is missing")
         if image["bytes"] is not None:
-            return Image.open(io.BytesIO(image["bytes"])).convert("RGB")
+            return _rgb(Image.open(io.BytesIO(image["bytes"])))
         file: Any
         with fsspec.open(image["path"], "rb") as file:  # a path on disk or inside a Hub repository
-            return Image.open(file).convert("RGB")
+            return _rgb(Image.open(file))
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError and its own for damaged files
+        if isinstance(error, UnidentifiedImageError):
+            error = ValueError("none of the formats that PIL reads")  # its own text is the address of an object
         path = (image or {}).get("path")
         where = f"row {index}" + (f" ({path})" if path else "")
         raise InputError(f"dataset {name}: {where} is not a readable image ({one_line(error)})") from error
+
+
+def _rgb(image: Any) -> Any:
+    """Convert to three channels of 8 bits.
+
+    Raises:
+        ValueError: gray values of more than 8 bits, which PIL does not scale: almost all would be white, or of floats black.
+    """
+    if image.mode.startswith(("I", "F")):
+        low, high = image.getextrema()
+        if low < 0 or high > 255 or image.mode == "F":
+            raise ValueError(f"mode {image.mode!r} with values {low:g} to {high:g}; convert it to 8 bits")
+    return image.convert("RGB")
 
 
 def _in_order(function: Callable, items: Iterable, num_workers: int, ahead: int) -> Generator[Any, None, None]:

@@ -6,9 +6,9 @@ from typing import Any
 
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.data.columns import LABELS
-from vitdfq.data.hidden import is_hidden
-from vitdfq.data.source import Columns, Source, image_files
-from vitdfq.data.splits import aliases, files_of_split, no_split
+from vitdfq.data.hidden import image_suffixes, is_hidden
+from vitdfq.data.source import WHOLE, Columns, Source, image_files
+from vitdfq.data.splits import aliases, files_of_split, no_split, one_of
 
 SUFFIXES = {".csv", ".tsv"}
 SPLITS = ("split", "set", "subset")  # columns that say which split a row belongs to
@@ -21,6 +21,25 @@ def find_lists(folder: Path, columns: Columns) -> list[Path]:
     """Return the lists directly inside `folder` that name image files which exist; other tables are left out."""
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_hidden(path.name))
     return [path for path in tables if _image_column(path, *_read(path), columns) is not None]
+
+
+def check_no_list(name: str, folder: Path, columns: Columns) -> None:
+    """Refuse a folder with a table that names image files: it was meant as the list, but `find_lists` could not take it.
+
+    Raises:
+        RecipeError: the table has no such column.
+        InputError: none of the files exist; the error names the table and a file.
+    """
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_hidden(path.name)):
+        header, rows = _read(path)
+        named = [cell.strip() for row in rows[:TRIED] for cell in row if Path(cell.strip()).suffix.lower() in image_suffixes()]
+        if named and columns.image not in (None, *header):
+            choices = ", ".join(header)
+            raise RecipeError(f"dataset {name}: {path.name} has no column {columns.image!r}; choices of image_column: {choices}")
+        if named and not any((folder / cell).exists() for cell in named):
+            raise InputError(
+                f"dataset {name}: {path.name} names {named[0]}, which does not exist; paths are relative to the list"
+            )
 
 
 def open_list(name: str, file: Path, split: str | None, columns: Columns) -> Source:
@@ -52,9 +71,10 @@ def open_list(name: str, file: Path, split: str | None, columns: Columns) -> Sou
         files_of_split(file.parent, [file], split)  # refuses a list that is called by another split
     elif where is not None and split is not None:
         splits = {number: _cell(row, where).lower() for number, row in numbered}
-        if not set(splits.values()) & aliases(split):
+        one = one_of(f"dataset {name}", split, set(splits.values()) & aliases(split))
+        if one is None:
             raise no_split(f"dataset {name}", split, set(splits.values()))
-        numbered = [(number, row) for number, row in numbered if splits[number] in aliases(split)]
+        numbered = [(number, row) for number, row in numbered if splits[number] == one]
     files = [str(file.parent / _cell(row, image)) for _, row in numbered]
     label = _label_column(name, header, {image, where}, columns)
     if label is None:
@@ -62,7 +82,7 @@ def open_list(name: str, file: Path, split: str | None, columns: Columns) -> Sou
     labels = [_cell(row, label) for _, row in numbered]
     if "" in labels:
         raise RecipeError(f"dataset {name}: row {numbered[labels.index('')][0]} has no {header[label]}")
-    are_numbers = all(text.lstrip("-").isdecimal() for text in labels)
+    are_numbers = all(WHOLE.fullmatch(text) for text in labels)
     feature = Value("int64" if are_numbers else "string")
     return image_files(name, files, [int(text) for text in labels] if are_numbers else labels, feature, InputError)
 

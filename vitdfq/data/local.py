@@ -7,7 +7,7 @@ from vitdfq.common.errors import InputError, RecipeError, one_line
 from vitdfq.data import lists
 from vitdfq.data.class_folders import open_class_folders
 from vitdfq.data.class_names import Classes
-from vitdfq.data.hidden import visible_files
+from vitdfq.data.hidden import visible_files, visible_folders
 from vitdfq.data.source import Columns, Source
 from vitdfq.data.splits import files_of_split, folder_of_split
 from vitdfq.data.tar_shards import open_shards
@@ -33,6 +33,8 @@ def open_folder(name: str, folder: Path, split: str, classes: Classes, columns: 
     found = lists.find_lists(inner, columns) if inner != folder else []
     if len(found) == 1:  # `metadata.csv` in the split's folder
         return lists.open_list(name, found[0], None, columns)
+    if len(visible_folders(inner)) < 2:  # no classes: a table of labels would be left out in silence
+        lists.check_no_list(name, folder, columns)
     return open_class_folders(name, inner, classes, columns)
 
 

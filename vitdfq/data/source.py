@@ -1,8 +1,10 @@
 """What every reader returns: the opened rows of a split."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
+WHOLE = re.compile(r"-?\d+")  # a label that is a number
 NO_LABELS = "none"  # as the name of the label column: the set's labels are not read
 
 

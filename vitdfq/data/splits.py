@@ -37,12 +37,11 @@ def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
     """Return the files of `folder` that name the split in their path; all files, if none names any split.
 
     Raises:
-        RecipeError: only other splits are named, or none is named and `split` is not the usual name of one.
+        RecipeError: several are meant, only other splits are named, or none is named and `split` is not the usual name of one.
     """
     splits = {file: split_named_by(file.relative_to(folder), split) for file in files}
-    matching = [file for file, named in splits.items() if named in aliases(split)]
-    if matching:
-        return matching
+    if one := one_of(folder, split, {named for named in splits.values() if named in aliases(split)}):
+        return [file for file, named in splits.items() if named == one]
     if any(splits.values()):
         raise no_split(folder, split, {named for named in splits.values() if named})
     check_unsplit(folder, split)
@@ -53,14 +52,13 @@ def folder_of_split(folder: Path, split: str) -> Path:
     """Return the folder that holds the class folders: the split's own, or `folder` itself if it has none for any split.
 
     Raises:
-        RecipeError: there are only folders of other splits, or none, and `split` is not the usual name of one.
+        RecipeError: several are meant, there are only folders of other splits, or none, and `split` is not the usual name of one.
     """
     named = split_folders(folder, split)
     if named:
         matching = [path for path in named if path.name.lower() in aliases(split)]
-        exact = [path for path in matching if path.name == split]
-        if matching:
-            return (exact or matching)[0]
+        if one := one_of(folder, split, {path.name for path in matching}):
+            return folder / one
         raise no_split(folder, split, {path.name for path in named})
     check_unsplit(folder, split)
     return folder
@@ -109,6 +107,23 @@ def aliases(split: str) -> set[str]:
     """Return all names that are used for a split, itself among them, in lower case."""
     split = split.lower()
     return next((synonyms for synonyms in SAME_SPLIT if split in synonyms), {split})
+
+
+def one_of(where: object, split: str, named: set[str]) -> str | None:
+    """Return which of a set's splits is meant: the one that is written as `split` is, or else the only one.
+
+    Args:
+        where: the set, for messages.
+        split: as asked for.
+        named: the aliases of `split` that the set has; none: None is returned.
+
+    Raises:
+        RecipeError: several, for example "dev" and "val" where "validation" is asked for. They may be different sets.
+    """
+    written = [name for name in named if name == split] or [name for name in named if name.lower() == split.lower()] or [*named]
+    if len(written) > 1:
+        raise RecipeError(f"{where} has several splits for {split!r}; choices of split: {', '.join(sorted(written))}")
+    return written[0] if written else None
 
 
 def no_split(where: object, split: str, choices: set[str]) -> RecipeError:

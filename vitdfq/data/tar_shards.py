@@ -8,11 +8,12 @@ from typing import Any
 
 from vitdfq.common.errors import InputError, RecipeError, one_line
 from vitdfq.data.class_folders import natural
+from vitdfq.data.columns import LABELS as USUAL
 from vitdfq.data.hidden import image_suffixes, is_hidden
-from vitdfq.data.source import Columns, Source
+from vitdfq.data.source import WHOLE, Columns, Source
 
 LABELS = ("cls", "json")  # suffixes of a row's label, the first that it has; timm reads both
-IN_JSON = ("label", "cls", "class", "target")  # keys of a label
+IN_JSON = tuple(key for key in USUAL if key != "coarse_label")  # keys of a label; all classes count, not groups of them
 Member = tuple[str, int, int]  # name, offset, size
 Row = dict[str, Member]  # suffix, without the first dot and in lower case -> member
 
@@ -53,7 +54,7 @@ class _Shards:
             try:
                 rows = self.index(file)
             except (tarfile.TarError, OSError) as error:
-                raise InputError(f"dataset {name}: not readable as webdataset ({one_line(error)})") from error
+                raise InputError(f"dataset {name}: not readable as webdataset ({file.name}: {one_line(error)})") from error
             self.num_rows += len(rows)
             folders |= {_folder(row) for row in rows}
             first = first or next(((file, row) for row in rows), None)
@@ -62,25 +63,39 @@ class _Shards:
         self.image_of(first[1])  # several images in a row are refused here
         if not columns.has_labels:
             return
-        with first[0].open("rb") as shard:
-            self.first_label = self.label_of(shard, first[1])
+        try:
+            with first[0].open("rb") as shard:
+                self.first_label = self.label_of(shard, first[1])
+        except RecipeError:
+            raise
+        except ValueError as error:  # no UTF-8, no JSON
+            raise InputError(f"dataset {name}: row 0 of {first[0].name} has a label that cannot be read ({error})") from error
         if self.first_label is None and columns.label is None and folders != {""}:
             self.classes = natural(folders)
 
     def index(self, file: Path) -> list[Row]:
-        """The rows of a shard that hold an image: members by suffix; without other members than images, each is a row."""
-        with tarfile.open(file) as shard:
-            members = [
-                (member.name, member.offset_data, member.size)
-                for member in shard
-                if member.isfile() and not is_hidden(member.name)
-            ]
+        """The rows of a shard that hold an image: members by suffix; where no other member goes with an image, each is a row.
+
+        Raises:
+            RecipeError: an image whose suffix has two dots, in a row without another: it is not left out in silence.
+        """
+        members = _members(file)
+        images = [member for member in members if _last_suffix(member[0]) in self.suffixes]
+        of_images = {_key(name) for name, _, _ in images}
+        if not any(_key(name) in of_images and _last_suffix(name) not in self.suffixes for name, _, _ in members):
+            return [{_last_suffix(member[0]): member} for member in images]
         rows: dict[str, Row] = {}
-        if all(_suffix(name).rpartition(".")[2] in self.suffixes for name, _, _ in members):
-            return [{_suffix(member[0]).rpartition(".")[2]: member} for member in members]
         for member in members:
             rows.setdefault(_key(member[0]), {})[_suffix(member[0])] = member
-        return [row for row in rows.values() if any(suffix in self.suffixes for suffix in row) or self.columns.image in row]
+        with_image = {
+            key for key, row in rows.items() if any(suffix in self.suffixes for suffix in row) or self.columns.image in row
+        }
+        if left_out := [name for name, _, _ in images if _key(name) not in with_image]:
+            raise RecipeError(
+                f"dataset {self.name}: {left_out[0]} in {file.name} is no column png, jpg, ... but {_suffix(left_out[0])!r}, as "
+                "the names of rows end at the first dot; rename it, or name the column with image_column"
+            )
+        return [rows[key] for key in rows if key in with_image]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield {"image": {"bytes", "path"}, "label"}; without a label where there is none."""
@@ -129,12 +144,30 @@ class _Shards:
 
 def _label(value: Any) -> Any:
     text = str(value).strip()
-    return int(text) if text.lstrip("-").isdecimal() else text
+    return int(text) if WHOLE.fullmatch(text) else text
 
 
 def _read(shard: Any, member: Member) -> bytes:
     shard.seek(member[1])
     return shard.read(member[2])
+
+
+def _members(file: Path) -> list[Member]:
+    """The visible files in a shard.
+
+    Raises:
+        tarfile.TarError: compressed (a row could not be found by its offset), damaged, or cut off, where `tarfile` just stops.
+    """
+    with file.open("rb") as opened:
+        if opened.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+            raise tarfile.ReadError("it is compressed; unpack it")
+        opened.seek(0)
+        with tarfile.open(fileobj=opened, mode="r:") as shard:
+            members = [member for member in shard if member.isfile() and not is_hidden(member.name)]
+            opened.seek(shard.offset)
+            if any(end := opened.read(tarfile.BLOCKSIZE)) or len(end) < tarfile.BLOCKSIZE:
+                raise tarfile.ReadError(f"damaged or cut off after {shard.offset} bytes")
+    return [(member.name, member.offset_data, member.size) for member in members]
 
 
 def _key(name: str) -> str:
@@ -145,6 +178,10 @@ def _key(name: str) -> str:
 
 def _suffix(name: str) -> str:
     return PurePosixPath(name).name.partition(".")[2].lower()
+
+
+def _last_suffix(name: str) -> str:
+    return _suffix(name).rpartition(".")[2]
 
 
 def _folder(row: Row) -> str:

@@ -24,7 +24,7 @@ from vitdfq.models.gives import gives, require_classes
 from vitdfq.models.images import checked_images
 from vitdfq.models.load import load_teacher, structure
 from vitdfq.models.record import record
-from vitdfq.models.require import require_float, require_ready, require_student, warn_if_changed
+from vitdfq.models.require import require_float, require_float32, require_ready, require_student, warn_if_changed
 from vitdfq.models.wrappers import unwrapped
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "record",
     "require_classes",
     "require_float",
+    "require_float32",
     "require_ready",
     "require_student",
     "structure",

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
 
 from vitdfq.common.errors import one_line
 from vitdfq.common.safetensors_io import not_finite
@@ -37,7 +38,7 @@ def from_module(module: nn.Module, overrides: dict[str, Any]) -> nn.Module:
     kind = type(module).__name__
     pretrained_cfg: Any = getattr(module, "pretrained_cfg", None) or {}
     if not pretrained_cfg.get("architecture"):
-        raise ValueError(f"{kind} was not built with timm.create_model, so it cannot be built again")
+        raise ValueError(f"{kind} was not built with timm.create_model, so it cannot be built again{_timm_model_in(module)}")
     record = getattr(module, "vitdfq", {})
     if "quantize" in record or "integer" in record or record.get("prepare", {}).get("steps"):
         raise ValueError(f"load_teacher takes a timm model; this {kind} is quantized or prepared already")
@@ -87,6 +88,13 @@ def from_module(module: nn.Module, overrides: dict[str, Any]) -> nn.Module:
     if half:
         logger.info("load_teacher: weights of %s became float32", ", ".join(sorted(str(dtype) for dtype in half)))
     return teacher
+
+
+def _timm_model_in(module: nn.Module) -> str:
+    """Advice where a module holds a model of timm's, as those of training libraries do."""
+    configs = {name: getattr(part, "pretrained_cfg", None) for name, part in module.named_modules()}
+    inside = next((name for name, config in configs.items() if config and config.get("architecture")), None)
+    return "" if inside is None else f"; its part {inside} was: load_teacher(model.get_submodule({inside!r}))"
 
 
 def linear_heads(module: nn.Module) -> dict[str, nn.Module]:
@@ -145,6 +153,8 @@ def _require_weights(module: nn.Module) -> torch.device:
     """
     state: dict[str, Any] = module.state_dict()
     for name, value in state.items():
+        if isinstance(value, UninitializedTensorMixin):
+            raise ValueError(f"{name} of this {type(module).__name__} has no values yet: run the module once on an image")
         if not isinstance(value, Tensor):  # torch's own quantized layers
             raise ValueError(f"{name} of this {type(module).__name__} is no tensor; load_teacher takes float models")
     devices = {value.device for value in state.values()}

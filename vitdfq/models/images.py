@@ -25,6 +25,8 @@ def checked_images(model: nn.Module, images: Tensor) -> Tensor:
         raise ValueError(f"images are a {type(images).__name__}; expected a tensor (N, 3, H, W), normalized")
     low, high = (value.cpu().flatten() for value in image_range(model))
     how = f"normalize them with the model's mean and std: black is {_triple(low)}, white is {_triple(high)}"
+    if images.is_meta or images.layout != torch.strided:
+        raise ValueError(f"images are {'on the meta device' if images.is_meta else images.layout}; expected a dense tensor")
     if not images.is_floating_point():
         raise ValueError(f"images are {images.dtype}, not float32: scale to 0..1, then {how}")
     if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:

@@ -1,5 +1,7 @@
 """Load a teacher: by timm name, from the hub, a folder or the zoo, or from a module built with timm."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,15 @@ NOT_TAKEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "fea
 
 @with_gradients
 def load_teacher(
-    name: str | nn.Module, *, pretrained: bool = True, cache_dir: str | None = None, **timm_kwargs: Any
+    name: str | os.PathLike[str] | nn.Module, *, pretrained: bool = True, cache_dir: str | None = None, **timm_kwargs: Any
 ) -> nn.Module:
     """Load a teacher: a timm model, opened, frozen, in eval mode and float32.
 
     Args:
-        name: `architecture[.tag]`, `hf-hub:owner/repo[@revision]`, `local-dir:PATH` or the path alone, `zoo:NAME`, or a model
-            built with timm, which stays as it is: in any mode and precision, within DataParallel or torch.compile, with tied
-            weights, after `reset_classifier`, or with another Linear (and dropout) as classifier. See `from_module`.
+        name: `architecture[.tag]`, `hf-hub:owner/repo[@revision]`, `local-dir:PATH` or the path alone (text or `Path`),
+            `zoo:NAME`, or a model built with timm, which stays as it is: in any mode and precision, within DataParallel or
+            torch.compile, with tied weights, after `reset_classifier`, or with another Linear (and dropout) as classifier. See
+            `from_module`.
         pretrained: False leaves a named model at timm's random initialization.
         cache_dir: the hub's cache, if not the usual one.
         timm_kwargs: keyword arguments of `timm.create_model` that shape the model, such as `img_size`, or `num_classes=0` for
@@ -56,7 +59,12 @@ def load_teacher(
             raise ValueError(f"load_teacher does not take {key}; name a folder (local-dir:PATH) or pass a timm module")
     if isinstance(name, nn.Module):
         return from_module(name, timm_kwargs)
-    name = with_source(name)
+    if not isinstance(name, str | os.PathLike):
+        advice = ": build the module with timm and fill it, module.load_state_dict(...)" if isinstance(name, Mapping) else ""
+        raise ValueError(
+            f"load_teacher takes the name of a model, a folder or a timm module, not a {type(name).__name__}{advice}"
+        )
+    name = with_source(os.fspath(name)) if isinstance(name, str) else f"local-dir:{os.fspath(name)}"
     source, colon, place = name.partition(":")
     path = Path(place if source == "local-dir" else name).expanduser()
     if source not in ("zoo", "hf-hub") and is_file_of_weights(path):

@@ -47,10 +47,13 @@ def require_student(model: nn.Module, verb: str) -> None:
     if not isinstance(record, dict) or "quantize" not in record:
         raise ValueError(f"{verb} takes what quantize returned; this {kind} is not quantized")
     require_ready(model, verb)
+    _require_values(model, verb)
 
 
 def require_ready(model: nn.Module, verb: str) -> None:
-    """Raise ValueError when a model cannot compute with float32 images: training mode, half precision, no weights."""
+    """Raise ValueError when a model cannot compute with float32 images: no module, training mode, half precision."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{verb} takes a model, not a {type(model).__name__}: load_teacher or load returns one")
     if model.training:
         raise ValueError(f"{verb}: the model is in training mode: call model.eval() first")
     for name, value in model.named_parameters():
@@ -58,3 +61,17 @@ def require_ready(model: nn.Module, verb: str) -> None:
             raise ValueError(f"{verb} works in float32; {name} is in half precision ({value.dtype}): call model.float() first")
         if value.is_inference():
             raise ValueError(f"{verb}: {name} was made in torch.inference_mode() and cannot be trained: copy the model outside")
+
+
+def require_float32(model: nn.Module, verb: str) -> None:
+    """Raise ValueError when a parameter is not in float32, as checkpoints and images of data sets are, or has no values."""
+    _require_values(model, verb)
+    for name, value in model.named_parameters():
+        if value.dtype != torch.float32:
+            raise ValueError(f"{verb} works in float32; {name} is {value.dtype}: call model.float() first")
+
+
+def _require_values(model: nn.Module, verb: str) -> None:
+    for name, value in model.named_parameters():
+        if value.is_meta:
+            raise ValueError(f"{verb}: this {type(model).__name__} has no weights: {name} is on the meta device")

@@ -61,6 +61,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         way_out = f"; make one of {files[0].name}: {convert_command(files[0])}" if files else ""
         raise InputError(f"{folder}: has no config.json, so it is not a timm model folder{way_out}")
     config = read_json(file)
+    if "quantization_config" in config:
+        raise InputError(f"{file}: of a quantized model, not of a float one; vitdfq.load(folder) reads what vitdfq saved")
     if not isinstance(config.get("architecture"), str):
         raise InputError(f'{file}: names no "architecture", so it is not a timm model config')
     for key in ("model_args", "pretrained_cfg"):
