@@ -203,7 +203,9 @@ def push(
 
 @app.command()
 def convert(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A .pth, .pt, .bin, .ckpt, .pth.tar or .safetensors file.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A .pth, .pt, .bin, .ckpt, .pth.tar or .safetensors file, or its folder.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write, for local-dir:DIR as model.name.")],
     arch: Annotated[str | None, typer.Option("--arch", metavar="NAME", help="timm's name of the model.")] = None,
     key: Annotated[str, typer.Option("--key", metavar="NAME", help="Entry of a training checkpoint, if not the usual.")] = "",

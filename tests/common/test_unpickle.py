@@ -104,3 +104,18 @@ def test_what_is_no_state_dict_is_refused_in_one_line(tmp_path):
     with pytest.raises(Exception) as caught:
         read(tmp_path / "x.pth")
     assert "\n" not in _explain(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "pointer of Git LFS"),
+        (b"\n<!DOCTYPE html>", "a web page"),
+        (b"PK\x03\x04 and no end", "its end is missing"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named(content, message, tmp_path):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "x.pth")

@@ -88,3 +88,18 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(model, tmp_path):
     assert refusal({}, img_size=2 * size).endswith(f"in another shape pos_embed; try --set img_size={size}")
     with pytest.raises(InputError, match=r"absent.pth: no such file"):
         convert(tmp_path / "absent.pth", out, ARCHITECTURE)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments", "message"),
+    [
+        ("vit_tinny_patch16_224", {}, "unknown timm model 'vit_tinny_patch16_224', did you mean"),
+        (ARCHITECTURE, {"nope": 1}, "timm cannot build"),
+        (ARCHITECTURE, {"num_classes": 10}, "num_classes is 10, but its classifier has 5 classes"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_one_line_with_the_file(architecture, arguments, message, model, tmp_path):
+    write(model.state_dict(), tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match=rf"x.safetensors: {message}"):
+        convert(tmp_path / "x.safetensors", tmp_path / "out", architecture, **ARGUMENTS, **arguments)
+    assert not (tmp_path / "out").exists()

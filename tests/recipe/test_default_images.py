@@ -42,3 +42,10 @@ def test_a_message_says_what_was_chosen_and_why(caplog):
         synthesis_of("w8a8", method="noise")
     [message] = caplog.messages
     assert message.startswith("synthesize: 32 images of dead_leaves, since the recipe names no method; w8a8 needs ranges only")
+
+
+def test_further_bits_are_calibrated_on_the_same_images_and_so_decide_too(caplog):
+    with caplog.at_level(logging.INFO, logger="vitdfq"):
+        recipe = load_recipe({"model": {"name": "zoo:vit"}, "quantize": {"bits": "w8a8"}, "also_bits": ["w6a6", "w4a8"]})
+    assert (recipe.synthesis.method, recipe.synthesis.num_images) == ("vitdfq", 64)
+    assert "w4a8 is trained on them" in caplog.text

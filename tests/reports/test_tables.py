@@ -1,9 +1,12 @@
 """The comparison's table, against means and deviations computed by hand."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from vitdfq.reports import tables
-from vitdfq.reports.tables import comparison_table
+from vitdfq.reports.tables import FittingTable, comparison_table, synthetic_notes
 
 EMPTY = dict.fromkeys(tables.COLUMNS)
 
@@ -126,8 +129,8 @@ def test_a_run_in_a_narrow_terminal_keeps_its_numbers():
         "student": scores | {"weight_bits": 4, "activation_bits": 4},
         "size": {"packed_bytes": 700_000, "float_bytes": 4_820_000},
         "synthetic": {
-            "dead_leaves": {"agreement": 96.875, "logits_sqnr_db": 21.04},
-            "noise": {"agreement": 88.0, "logits_sqnr_db": None},
+            "dead_leaves": {"num_images": 32, "agreement": 96.875, "logits_sqnr_db": 21.04},
+            "noise": {"num_images": 32, "agreement": 88.0, "logits_sqnr_db": None},
         },
         "synthesis": {"method": "attention_sardfq"},
         "teacher": {"name": "zoo:deit", "num_images": 5000, "top1": 91.26, "top5": 99.1},
@@ -137,6 +140,20 @@ def test_a_run_in_a_narrow_terminal_keeps_its_numbers():
     console = Console(width=60)
     with console.capture() as captured:
         console.print(tables.summary_table(metrics))
-    assert "dead_leaves 96.9 %, 21.0 dB; noise 88.0 %, no error" in " ".join(captured.get().split())
+    notes = " ".join(captured.get().split())
+    assert "32 dead_leaves images that it never saw: same class on 96.9 %, logits SQNR 21.0 dB" in notes
+    assert "same class on 88.0 %, logits SQNR infinite dB" in notes
     for number in ("90.66", "99.07", "95.12", "12.34", "0.70", "4.82", "91.26"):
         assert number in captured.get(), number
+
+
+def test_notes_are_as_wide_as_the_terminal_not_as_the_table():
+    row = {"num_images": 32, "agreement": 96.875, "logits_sqnr_db": 36.94}
+    table = FittingTable("t", ["bits", "MB"], [["W8A8", "1.29"]], notes=synthetic_notes({"calibration": row, "noise": row}))
+    printed = io.StringIO()
+    Console(width=80, file=printed).print(table)
+    assert printed.getvalue().splitlines()[-3:] == [
+        "the student against its teacher on synthetic images, which needs no data:",
+        "  32 calibration images: same class on 96.9 %, logits SQNR 36.9 dB",
+        "  32 noise images that it never saw: same class on 96.9 %, logits SQNR 36.9 dB",
+    ]

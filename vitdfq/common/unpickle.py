@@ -6,6 +6,7 @@ OUT receives the state dict as safetensors; its metadata names the entry that it
 """
 
 import sys
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,6 +44,8 @@ def read(file: Path, key: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
         ValueError: there is no state dict.
         Exception: torch's own, for a file that is damaged or forbidden.
     """
+    if reason := _no_checkpoint(file):
+        raise ValueError(reason)
     try:
         others = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
     except ValueError:  # older than torch 1.6: no zip
@@ -65,6 +68,21 @@ def read(file: Path, key: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
     if not tensors:
         raise ValueError("holds no state dict: no tensors by name")
     return tensors, about
+
+
+def _no_checkpoint(file: Path) -> str | None:
+    """What a file is that torch would blame with its own internals: empty, an unfinished download, or text; else None."""
+    with open(file, "rb") as opened:
+        start = opened.read(200)
+    if not start:
+        return "the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS instead of the file; get it with `git lfs pull`"
+    if start.startswith(b"PK") and not zipfile.is_zipfile(file):
+        return "its end is missing; copy or download it again"
+    if start.lstrip().startswith((b"<", b"{")):
+        return "text, such as a web page or JSON; download it again"
+    return None
 
 
 def _tensors(content: object) -> dict[str, Tensor]:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdfq.cost import timing
-from vitdfq.models import load_teacher, require_classes
+from vitdfq.models import require_classes
 from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.integer import to_integer
 from vitdfq.quantization.modules import bits_of
 from vitdfq.quantization.options import bits_name
 from vitdfq.recipe import Recipe
+from vitdfq.recipe.teacher import load_section
 from vitdfq.runtime import distributed
 from vitdfq.synthesis import METHODS, Method
 from vitdfq.synthesis.resolve import parts_of
@@ -39,7 +40,7 @@ def benchmark(recipe: Recipe) -> dict[str, Any]:
         "peak_bytes".
     """
     model: dict[str, Any] = recipe.model | {"pretrained": False}
-    teacher = load_teacher(**model).to(distributed.start())
+    teacher = load_section(model).to(distributed.start())
     require_classes(teacher, "bench")
     prepared = prepared_copy(teacher, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)

@@ -13,12 +13,13 @@ from torch import nn
 
 from vitdfq.cost.estimate import estimate_cost, evaluated_images
 from vitdfq.evaluation import EvaluationOptions
-from vitdfq.models import image_size, load_teacher, require_classes
+from vitdfq.models import image_size, require_classes
 from vitdfq.models.load import with_source
 from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantSite, QuantWeighted, named_sites, weighted_modules
 from vitdfq.recipe import Recipe
+from vitdfq.recipe.teacher import load_section
 from vitdfq.runtime import distributed
 from vitdfq.synthesis import TeacherFacts
 from vitdfq.synthesis.teacher_filter import for_teacher
@@ -80,7 +81,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     section: dict[str, Any] = recipe.model
     weights_are_local = section.get("pretrained", True) and with_source(section["name"]).startswith(("zoo:", "local-dir:"))
     arguments: dict[str, Any] = section | {"pretrained": weights_are_local}
-    model = load_teacher(**arguments).to(distributed.start())
+    model = load_section(arguments).to(distributed.start())
     require_classes(model, "a run")
     prepared = prepared_copy(model, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)

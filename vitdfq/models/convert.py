@@ -48,8 +48,8 @@ def convert(
         "mean" and "std" of the images' normalization.
 
     Raises:
-        InputError: nothing to read, `out` exists, no architecture, or weights that do not fit it.
-        ValueError: timm does not know the architecture or its arguments.
+        InputError: nothing to read, `out` exists, no architecture or one that timm does not know, arguments that it does not
+            take, or weights that do not fit them.
     """
     out, file = Path(out), Path(source).expanduser()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -62,10 +62,18 @@ def convert(
     known = architecture or config.get("architecture") or about.get("architecture")
     if not isinstance(known, str):
         raise InputError(f"{file}: does not say which model it is; name it with --arch, as `timm.list_models()` does")
-    known_architecture(known)
     arguments: dict[str, Any] = {**config.get("model_args", {}), **model_args}
     pretrained_cfg = config.get("pretrained_cfg")
-    model, prefix, left_out = _fill(file, tensors, known, arguments, pretrained_cfg if architecture is None else None)
+    try:
+        known_architecture(known)
+        model, prefix, left_out = _fill(file, tensors, known, arguments, pretrained_cfg if architecture is None else None)
+    except InputError:
+        raise
+    except ValueError as error:  # timm's
+        raise InputError(f"{file}: {error}") from error
+    asked = model_args.get("num_classes", model.num_classes)
+    if asked != model.num_classes:
+        raise InputError(f"{file}: num_classes is {asked}, but its classifier has {model.num_classes} classes; leave it out")
     _write(model, out, arguments)
     shape = model.pretrained_cfg
     return {

@@ -65,22 +65,43 @@ def load_teacher(
             f"load_teacher takes the name of a model, a folder or a timm module, not a {type(name).__name__}{advice}"
         )
     name = with_source(os.fspath(name)) if isinstance(name, str) else f"local-dir:{os.fspath(name)}"
+    check_name(name)
+    source, colon, place = name.partition(":")
+    if not colon:
+        return from_timm(name, pretrained, cache_dir, timm_kwargs)
+    if source == "zoo":
+        folder = zoo_folder(place)
+    else:
+        folder = fetch(place, FILES, cache_dir) if source == "hf-hub" else Path(place).expanduser()
+    return from_folder(name, folder, pretrained, timm_kwargs)
+
+
+def check_name(name: str) -> None:
+    """Check what the name of a teacher shows by itself; no weights are read and nothing is downloaded.
+
+    Raises:
+        ValueError: a name that neither timm nor the zoo has, or that names no source.
+        InputError: the path of a file of weights, which has to be converted first.
+    """
+    name = with_source(name)
     source, colon, place = name.partition(":")
     path = Path(place if source == "local-dir" else name).expanduser()
     if source not in ("zoo", "hf-hub") and is_file_of_weights(path):
         refuse_file(path)
     if not colon and not any(sign in name for sign in "/\\"):
-        return from_timm(name, pretrained, cache_dir, timm_kwargs)
-    if source not in SOURCES or not place:
+        known_architecture(name)
+    elif source not in SOURCES or not place:
         raise ValueError(
             f"model name {name!r} looks like a path or a hub repository{did_you_mean(source, SOURCES)}; "
             "write local-dir:PATH, hf-hub:owner/repo or zoo:NAME"
         )
-    if source == "zoo":
-        folder = lookup(place, {path.parent.name: path.parent for path in ZOO.glob("*/config.json")}, "zoo model")
-    else:
-        folder = fetch(place, FILES, cache_dir) if source == "hf-hub" else path
-    return from_folder(name, folder, pretrained, timm_kwargs)
+    elif source == "zoo":
+        zoo_folder(place)
+
+
+def zoo_folder(name: str) -> Path:
+    """The folder of a model that comes with the package; ValueError with the choices for another name."""
+    return lookup(name, {path.parent.name: path.parent for path in ZOO.glob("*/config.json")}, "zoo model")
 
 
 def with_source(name: str) -> str:

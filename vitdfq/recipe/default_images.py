@@ -8,7 +8,7 @@ from vitdfq.synthesis.presets import DEFAULT_METHOD
 INDEPENDENT = ("num_images", "batch_size", "seed", "precision")  # keys that say how many images and how, not which
 
 
-def default_images(section: dict[str, Any], bits: str) -> tuple[dict[str, Any], str]:
+def default_images(section: dict[str, Any], *bits: str) -> tuple[dict[str, Any], str]:
     """Return the keys that a section `synthesize` without a method lacks, and the reason, for people.
 
     Two uses of images differ in what they need. Ranges and GPTQ need activations of the usual size: procedural images give
@@ -17,22 +17,29 @@ def default_images(section: dict[str, Any], bits: str) -> tuple[dict[str, Any], 
 
     Args:
         section: the section of the recipe; a key that says more than how many images keeps the preset's own defaults.
-        bits: such as "w4a4", already checked.
+        bits: of every student that is calibrated on the images, such as "w4a4", already checked; the fewest decide.
     """
-    weight_bits, activation_bits = parse_bits(bits)
-    fewest = min(weight_bits, activation_bits or weight_bits)
+    fewest, hardest = min((_fewest(text), text) for text in bits)
     if any(key not in INDEPENDENT for key in section):
-        keys, reason = {"method": DEFAULT_METHOD}, "the default"
+        keys, reason = {"method": DEFAULT_METHOD}, "the preset whose students are nearest to their teachers on average"
     elif fewest >= 8:
         keys, reason = (
             {"method": "dead_leaves", "num_images": 32},
-            f"{bits} needs ranges only, which procedural images show in seconds",
+            f"{hardest} needs ranges only, which procedural images show in seconds",
         )
     elif fewest > 4:
-        keys, reason = {"method": DEFAULT_METHOD, "num_images": 32, "steps": 50}, f"{bits} is not trained on them: few are enough"
+        keys, reason = (
+            {"method": DEFAULT_METHOD, "num_images": 32, "steps": 50},
+            f"{hardest} is not trained on them: few are enough",
+        )
     else:
-        keys, reason = {"method": DEFAULT_METHOD, "num_images": 64, "steps": 100}, f"{bits} is trained on them (distill)"
+        keys, reason = {"method": DEFAULT_METHOD, "num_images": 64, "steps": 100}, f"{hardest} is trained on them (distill)"
     return keys | section, reason
+
+
+def _fewest(bits: str) -> int:
+    weight_bits, activation_bits = parse_bits(bits)
+    return min(weight_bits, activation_bits or weight_bits)
 
 
 def describe(section: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CALLS = ("model", "synthesize", "prepare", "quantize", "calibrate", "evaluate", "push")  # sections that are one call each
-OFF = (None, False, "none")  # as the section `evaluate`: a run without evaluation
+OFF = (None, False, "none", "None")  # as the section `evaluate`: a run without evaluation
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")  # a recipe's name is the name of a folder
 
 
@@ -139,7 +139,8 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         from vitdfq.recipe.default_images import default_images, describe
 
         given = {key: value for key, value in content["synthesize"].items() if value is not None}
-        content["synthesize"], reason = default_images(given, content["quantize"].get("bits", DEFAULT_BITS))
+        bits = [content["quantize"].get("bits", DEFAULT_BITS), *content["also_bits"]]
+        content["synthesize"], reason = default_images(given, *bits)
         logger.info(f"synthesize: {describe(content['synthesize'])}, since the recipe names no method; {reason}")
     for section in CALLS:
         if takes_seed(section):

@@ -17,7 +17,7 @@ from vitdfq.data import check_dataset
 from vitdfq.evaluation import AUTO, NONE, EvaluationOptions, evaluate
 from vitdfq.hub.publish import check_repo, push
 from vitdfq.models import load_teacher
-from vitdfq.models.build import known_architecture
+from vitdfq.models.load import check_name
 from vitdfq.models.untrusted import check_arguments
 from vitdfq.preparation import TRANSFORMS, prepare
 from vitdfq.quantization import quantize
@@ -69,8 +69,7 @@ def _check_model(name: str | None = None, pretrained: bool = True, cache_dir: st
     if cache_dir is not None:
         raise ValueError("cache_dir: a recipe does not choose where files are stored; set HF_HUB_CACHE instead")
     check_arguments(arguments)
-    if not any(sign in name for sign in ":/\\"):  # others are looked up when they are loaded
-        known_architecture(name)
+    check_name(name)
 
 
 def _losses(section: dict[str, Any]) -> Nested:

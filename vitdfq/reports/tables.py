@@ -126,14 +126,14 @@ class FittingTable:
             blocks[-1].append(index)
         for block in blocks:
             table = Table(title=self.title if block is blocks[0] else None)
-            if block is blocks[-1] and self.notes:
-                table.caption = Text(self.notes)  # as Text: brackets in an error are no markup
             for column in (*names, *block):
                 justify = "right" if column in numbers else "left"
                 table.add_column(Text(self.headings[column]), justify=justify, width=widths[column])
             for row in self.rows:
                 table.add_row(*(Text(row[column]) for column in (*names, *block)))
             yield table
+        if self.notes:  # below, not as the caption, which is as narrow as the table
+            yield Text(self.notes)  # brackets in an error are no markup
 
 
 def _heading_width(heading: str) -> int:
@@ -174,12 +174,13 @@ def summary_table(metrics: dict[str, Any]) -> FittingTable:
 
 
 def synthetic_notes(scores: dict[str, dict[str, Any]]) -> str:
-    """A line on the saved student's error on synthetic images, by kind; "calibration" are those it was calibrated on."""
-    parts = [
-        f"{kind} {row['agreement']:.1f} %, {format_number(row['logits_sqnr_db'], None, 1) or 'no error'} dB"
-        for kind, row in scores.items()
-    ]
-    return f"agreement and logits SQNR on synthetic images, without data: {'; '.join(parts)}" if parts else ""
+    """Lines on the saved student's error on synthetic images, by kind; "calibration" are those it was calibrated on."""
+    lines = []
+    for kind, row in scores.items():
+        images = "calibration images" if kind == "calibration" else f"{kind} images that it never saw"
+        sqnr = format_number(row["logits_sqnr_db"], None, 1) or "infinite"
+        lines.append(f"  {row['num_images']} {images}: same class on {row['agreement']:.1f} %, logits SQNR {sqnr} dB")
+    return "\n".join(["the student against its teacher on synthetic images, which needs no data:", *lines]) if lines else ""
 
 
 def comparison_table(content: dict[str, Any]) -> FittingTable:

@@ -16,10 +16,11 @@ from vitdfq.checkpoint import save_load
 from vitdfq.common.files import write_text
 from vitdfq.evaluation import UnlabeledError, evaluate
 from vitdfq.hub import model_card, publish, retry
-from vitdfq.models import load_teacher, require_classes
+from vitdfq.models import require_classes
 from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.recipe import Recipe, load_recipe
+from vitdfq.recipe.teacher import load_section
 from vitdfq.reports import image_grid, sqnr
 from vitdfq.reports.plots import plot_unit_sqnr
 from vitdfq.runtime import distributed, interrupt
@@ -129,7 +130,7 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
     """
     device = distributed.start()
     with errors_of_section("model"):
-        teacher = load_teacher(**recipe.model).to(device)
+        teacher = load_section(recipe.model).to(device)
         require_classes(teacher, "a run")
     with errors_of_section("prepare and quantize"):
         prepared = prepared_copy(teacher, **recipe.prepare)
@@ -157,7 +158,7 @@ def evaluate_run(folder: str | Path, overrides: list[str]) -> dict[str, Any]:
     try:
         metrics = evaluate(student, **recipe.evaluate, run=SharedRun())
     except UnlabeledError:  # agreement needs no labels, but the teacher
-        teacher = load_teacher(**recipe.model).to(distributed.start())
+        teacher = load_section(recipe.model).to(distributed.start())
         metrics = evaluate(student, teacher=teacher, **recipe.evaluate, run=SharedRun())
     logger.info(f"evaluated {shlex.quote(str(folder))}; nothing was written to it")
     return metrics
