@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.integration)
         if not any(item.get_closest_marker(name) for name in NOT_UNIT):
             item.add_marker(pytest.mark.unit)
+    # Files that take longest begin first, so that no process is left alone with one of them at the end.
+    items.sort(key=lambda item: not any(item.path.relative_to(tests).is_relative_to(name) for name in INTEGRATION))
 
 
 def refuse_in_unit_tests(event: str, args: tuple) -> None:

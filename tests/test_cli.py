@@ -262,7 +262,6 @@ def test_a_dry_run_downloads_and_writes_nothing(command, tmp_path, monkeypatch):
     assert code == 0 and not err and plan["model"]["name"] == "deit_tiny_patch16_224.fb_in1k"
     assert "blocks.3.attn.qk" in {site["name"] for site in plan["sites"]}
     assert list(tmp_path.iterdir()) == []
-    assert "blocks.3.attn.qk" in command("run", "deit_t_w4a4", *small, "--dry-run")[1]
 
 
 def test_verbs_on_a_run(command, recipe, tmp_path):

@@ -21,7 +21,7 @@ from vitdfq.models import image_size, load_teacher
 from vitdfq.recipe import Recipe, load_recipe
 
 STORED = Path(__file__).with_name("stored")
-EXAMPLES = [pytest.param(30, id="30"), pytest.param(1000, id="1000", marks=pytest.mark.slow)]
+EXAMPLES = [pytest.param(15, id="15"), pytest.param(1000, id="1000", marks=pytest.mark.slow)]
 RECIPE = {
     "name": "mine",
     "seed": 1,

@@ -86,6 +86,7 @@ def test_every_step_of_calibration_has_a_cost():
     assert set(PASSES) == set(STEPS)
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_batch():
     small, large = (
         plan(load_recipe("quickstart", ["model.name=vit_tiny_patch16_224", f"synthesize.batch_size={size}"])) for size in (1, 64)

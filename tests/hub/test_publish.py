@@ -125,7 +125,14 @@ def test_pushing_again_commits_what_changed_and_nothing_else(hub, push, folder):
     assert again.stdout == done.stdout and "no new commit" in again.stderr and len(pushed(hub)) == 2
 
 
-@pytest.mark.parametrize("lost", [["put"], ["commit"], ["answer"], ["create", "answer"]], ids=" ".join)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [["commit"], ["create", "answer"], pytest.param(["put"], marks=SLOW), pytest.param(["answer"], marks=SLOW)],
+    ids=" ".join,
+)
 def test_a_lost_connection_is_tried_again_and_makes_one_commit(lost, hub, push):
     hub.lose = lost
     done = push("--format", "json")

@@ -44,8 +44,8 @@ def initializers(path) -> dict[str, int]:
 
 BITS = {"layer_scale": "w8a8", "levit": "w6a6", "swin": "w8a8"}
 # vit goes through every option below; deit differs from it in its second head only, relpos from beit and swin_v2_cr from swin_v2
-# in the origin of their biases
-SLOW = ("vit", "deit", "relpos", "swin_v2_cr")
+# in the origin of their biases, beit from eva and siglip from clip in what is tested elsewhere
+SLOW = ("vit", "deit", "relpos", "swin_v2_cr", "beit", "siglip")
 FAMILIES = [pytest.param(kind, BITS.get(kind, "w4a4"), marks=[pytest.mark.slow] if kind in SLOW else []) for kind in TINY]
 
 

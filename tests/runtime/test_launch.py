@@ -97,7 +97,7 @@ if vitdfq.runtime.distributed.is_main():
 """
 
 
-@pytest.mark.parametrize(("ranks", "printed"), [("01", "['noise']\n"), ("1", ""), ("0", "")])
+@pytest.mark.parametrize(("ranks", "printed"), [("01", "['noise']\n"), ("1", ""), pytest.param("0", "", marks=pytest.mark.slow)])
 def test_a_row_fails_in_all_processes_or_the_comparison_ends(ranks, printed, tmp_path):
     """A process that continues with the next row, while the others wait for it in this one, would block for ever."""
     (tmp_path / "failing.py").write_text(FAILING)

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from torch import nn
-
 from vitdfq.common.errors import RecipeError, VitdfqError
 from vitdfq.models import load_teacher
 
 
-def load_section(model: dict[str, Any]) -> nn.Module:
+def load_section(model: dict[str, Any]) -> Any:
     """Return the teacher that the section `model` describes.
 
     Raises:
