@@ -21,20 +21,15 @@ import vitdfq.synthesis
 from vitdfq import cli
 from vitdfq.models import image_size
 
-# Folders and files whose tests run the real command, read the zoo, write ONNX, or train from end to end. Single tests elsewhere
-# say `integration`.
+# Folders and files whose tests run the real command, read the zoo, write ONNX, or calibrate or train from end to end. Single
+# tests elsewhere say `integration`.
 INTEGRATION = (
-    *("cost", "hub", "onnx", "workflow", "test_bad_input.py", "test_cli.py", "test_layers.py", "test_zoo.py"),
-    *("checkpoint/test_reference.py", "data/test_readers.py", "runtime/test_launch.py", "training/test_batch_sharding.py"),
-    *(
-        "calibration/test_distill.py",
-        "calibration/test_reconstruct.py",
-        "calibration/test_resume.py",
-        "calibration/test_steps.py",
-    ),
+    *("calibration", "checkpoint", "cost", "hub", "onnx", "workflow"),
+    *("test_bad_input.py", "test_cli.py", "test_layers.py", "test_zoo.py"),
+    *("data/test_imagenet.py", "data/test_readers.py", "runtime/test_launch.py", "training/test_batch_sharding.py"),
+    *("quantization/test_integer.py", "quantization/test_new_quantizer.py", "quantization/test_policies.py"),
     *("synthesis/generator/test_train.py", "synthesis/test_mix.py", "synthesis/test_synthesize.py"),
-    *("checkpoint/test_hostile_files.py", "checkpoint/test_compressed_tensors.py"),  # hundreds of damaged files; a slow import
-    *("calibration/test_center.py", "quantization/test_policies.py"),
+    "models/test_from_module.py",
 )
 NOT_UNIT = ("integration", "slow", "gpu", "hub")
 FOLDER_ARGUMENTS = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import TINY, make_tiny
+from tiny import TO_CALIBRATE, make_tiny
 
 from vitdfq.calibration import calibrate
 from vitdfq.calibration.held_out import HeldOutValidation, hold_out, worst_ratio
@@ -26,11 +26,7 @@ def test_outputs_are_those_of_the_model(kind):
     assert output_distance(outputs, outputs) == 0
 
 
-ALIKE = ("clip", "siglip", "beit", "relpos", "swin_v2_cr")  # to vit, eva and swin_v2, in what training sees
-KINDS = [pytest.param(kind, marks=[pytest.mark.slow] if kind in ALIKE else []) for kind in TINY]
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TO_CALIBRATE)
 def test_the_error_falls_on_images_that_are_not_trained_on(kind):
     teacher = make_tiny(kind)
     images, others = dead_leaves(teacher), dead_leaves(teacher, 16, seed=9)

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from tiny import TO_CALIBRATE, make_tiny
 
 from vitdfq.calibration import STEPS, calibrate
 from vitdfq.checkpoint.save_load import load, save
-from vitdfq.models import units
+from vitdfq.models import image_size, units
 from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import weighted_modules
@@ -26,7 +27,10 @@ def recipe_up_to(name):
 
 
 @pytest.mark.parametrize("name", sorted(STEPS))
-def test_a_step_changes_the_student_alone_is_deterministic_and_survives_a_checkpoint(teacher, images, name, tmp_path):
+@pytest.mark.parametrize("kind", TO_CALIBRATE)
+def test_a_step_changes_the_student_alone_is_deterministic_and_survives_a_checkpoint(kind, name, tmp_path):
+    teacher = make_tiny(kind)
+    images = torch.randn(8, 3, *image_size(teacher), generator=torch.Generator().manual_seed(1))
     before, state = teacher(images), {key: value.clone() for key, value in teacher.state_dict().items()}
     student, again = (calibrated(teacher, images, recipe_up_to(name)) for _ in range(2))
     assert torch.equal(teacher(images), before)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from functools import cache
 
+import pytest
 import timm
 import torch
 
@@ -67,6 +68,10 @@ FEATURES = {  # models that give features: contract tests of what needs no class
     "swin_backbone": ("swin_tiny_patch4_window7_224", {**TINY["swin"][1], "num_classes": 0}),
     "levit_backbone": ("levit_128s", {**TINY["levit"][1], "num_classes": 0}),
 }
+
+
+ALIKE = ("clip", "siglip", "beit", "relpos", "swin_v2_cr")  # to vit, eva and swin_v2, in what calibration sees of them
+TO_CALIBRATE = [pytest.param(kind, marks=[pytest.mark.slow] if kind in ALIKE else []) for kind in TINY]  # for tests of seconds
 
 
 def make_tiny(kind: str) -> torch.nn.Module:

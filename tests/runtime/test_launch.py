@@ -51,7 +51,7 @@ def alone(tmp_path_factory) -> Path:
     return folder / "out"
 
 
-@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+@pytest.mark.parametrize("launcher", [pytest.param(TORCHRUN, marks=pytest.mark.slow), ACCELERATE], ids=["torchrun", "accelerate"])
 def test_two_processes_give_the_bytes_of_one(launcher, alone, tmp_path):
     done = launch(launcher, tmp_path)
     out = tmp_path / "out"
