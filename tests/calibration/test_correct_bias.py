@@ -108,7 +108,7 @@ def test_a_change_of_the_float_weights_is_no_error(teacher, images, rewrite):
         if name in before:
             assert (value - before[name]).abs().max() < 0.1, name
     for name, error in mean_errors(student, teacher, images).items():
-        assert error.abs().max() < 3e-4, name  # a value that rounding moves over a step of the grid counts
+        assert error.abs().max() < 3e-3, name  # rounding, which differs by processor, moves values over a step of the grid
 
 
 @pytest.mark.parametrize("kind", ["vit", "deit", "layer_scale", "swin", "levit"])
