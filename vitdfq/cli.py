@@ -13,7 +13,7 @@ import typer
 
 import vitdfq
 from vitdfq.common.errors import VitdfqError
-from vitdfq.runtime import distributed, interrupt
+from vitdfq.runtime import distributed
 
 app = typer.Typer(
     name="vitdfq",
@@ -275,15 +275,14 @@ def print_result(content: Any, format: Format, render: Callable[[], Any]) -> Non
 
 def main() -> None:
     """Run the command line; every known error is one line on stderr and an exit code (see `vitdfq.common.errors`)."""
-    with interrupt.handled():
-        try:
-            app()
-        except VitdfqError as error:
-            exit_with_error(error, error.exit_code)
-        except OSError as error:
-            exit_with_error(f"{error.filename or 'file system'}: {error.strerror or error}", 1, error)
-        except Exception as error:  # a bug, or a wrong argument without a check of its own
-            exit_with_error(f"{type(error).__name__}: {error} (VITDFQ_DEBUG=1 shows the traceback)", 1, error)
+    try:
+        app()
+    except VitdfqError as error:
+        exit_with_error(error, error.exit_code)
+    except OSError as error:
+        exit_with_error(f"{error.filename or 'file system'}: {error.strerror or error}", 1, error)
+    except Exception as error:  # a bug, or a wrong argument without a check of its own
+        exit_with_error(f"{type(error).__name__}: {error} (VITDFQ_DEBUG=1 shows the traceback)", 1, error)
 
 
 def exit_with_error(message: object, exit_code: int, error: BaseException | None = None) -> None:

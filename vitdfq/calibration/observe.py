@@ -14,8 +14,7 @@ from vitdfq.models.record import hooked
 from vitdfq.quantization.clip_search import Cost
 from vitdfq.quantization.modules import QuantMatMul, QuantSite, QuantWeighted, bits_of, named_sites, weighted_modules
 from vitdfq.runtime.run import Progress, Run
-from vitdfq.synthesis import synthesize
-from vitdfq.synthesis.procedural import PROCEDURAL
+from vitdfq.synthesis import procedural_kinds
 
 FitHook = Callable[[Any, Any], None]  # a forward pre-hook
 
@@ -83,8 +82,7 @@ def _cover(student: nn.Module, teacher: nn.Module, images: Tensor, count: int | 
     """Procedural images of every kind, `count` of each; see `ObserveOptions.num_cover`."""
     if count is None:
         count = NUM_COVER if bits_of(student)["activation_bits"] == 8 else 0
-    kinds = PROCEDURAL if count else ()
-    return [synthesize(teacher, method=kind, num_images=count, seed=COVER_SEED).to(images) for kind in kinds]
+    return [cover.to(images) for cover in procedural_kinds(teacher, count, COVER_SEED).values()] if count else []
 
 
 def count_fits(student: nn.Module) -> int:

@@ -10,6 +10,15 @@ from vitdfq.common.lookup import did_you_mean
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {  # annotation -> its name for people, what may stand for it
+    bool: ("true or false", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (int, float)),
+    str: ("text", (str,)),
+    dict: ("a mapping", (Mapping,)),
+    list: ("a list", (list, tuple)),
+    type(None): ("None", (type(None),)),
+}
 LONGEST_PATH = 200  # characters of a path in a message: globs may come out of a stranger's file
 
 
@@ -65,17 +74,6 @@ def _check_types(kind: type[Any], given: Mapping[str, Any], where: str) -> None:
         if not any(_fits(value, choice) for choice in _choices(hints[option])):
             expected = " or ".join(KINDS[choice][0] for choice in _choices(hints[option]) if choice in KINDS)
             raise ValueError(f"{where}: {option} is {value!r}; expected {expected}")
-
-
-KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {  # annotation -> its name for people, what may stand for it
-    bool: ("true or false", (bool,)),
-    int: ("a whole number", (int,)),
-    float: ("a number", (int, float)),
-    str: ("text", (str,)),
-    dict: ("a mapping", (Mapping,)),
-    list: ("a list", (list, tuple)),
-    type(None): ("None", (type(None),)),
-}
 
 
 def _choices(hint: Any) -> list[Any]:

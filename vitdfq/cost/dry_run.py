@@ -91,7 +91,8 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
         method = for_teacher(method, model, TeacherFacts.of(model), synthesis.seed)
     height, width = image_size(model)
     sites = [_site(name, site) for name, site in named_sites(student).items()]
-    cost = estimate_cost(recipe, model, prepared, student, method)
+    num_evaluated, is_known = evaluated_images(evaluation, model)
+    cost = estimate_cost(recipe, model, prepared, student, method, num_evaluated)
     return Plan(
         recipe=recipe.name,
         model={
@@ -105,7 +106,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
             "width": width,
             "method": synthesis.method,
             "steps": method.steps,
-            "evaluated_on": _evaluated_on(evaluation, model),
+            "evaluated_on": _evaluated_on(evaluation, model, num_evaluated, is_known),
         },
         prepared=prepared.vitdfq["prepared"],
         sites=sites,
@@ -117,8 +118,8 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     )
 
 
-def _evaluated_on(options: EvaluationOptions, model: nn.Module) -> str:
-    dataset, (count, is_known) = options.dataset_of(model), evaluated_images(options, model)
+def _evaluated_on(options: EvaluationOptions, model: nn.Module, count: int, is_known: bool) -> str:
+    dataset = options.dataset_of(model)
     if dataset is None:
         return f"nothing ({options.why_none(model)})"
     return f"{count:,} images of {dataset}" if is_known else f"all images of {dataset} (not counted; estimated as {count:,})"

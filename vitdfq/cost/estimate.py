@@ -59,13 +59,16 @@ class Options:
     method: Method
 
 
-def estimate_cost(recipe: Recipe, teacher: nn.Module, prepared: nn.Module, student: nn.Module, method: Method) -> CostEstimate:
+def estimate_cost(
+    recipe: Recipe, teacher: nn.Module, prepared: nn.Module, student: nn.Module, method: Method, num_evaluated: int
+) -> CostEstimate:
     """Time the models of a recipe on their device, and estimate each stage.
 
     Args:
         recipe: a checked recipe.
         teacher, prepared, student: its models, with any weights; the student's quantizers are fitted on noise.
         method: of the synthesis, resolved for the teacher.
+        num_evaluated: see `evaluated_images`.
     """
     synthesis, evaluation = recipe.synthesis, recipe.evaluation
     options = Options(synthesis.num_images, synthesis.batch_size, method)
@@ -85,7 +88,7 @@ def estimate_cost(recipe: Recipe, teacher: nn.Module, prepared: nn.Module, stude
     seconds = {
         "synthesize": sum(_synthesis(teacher, options, parts, len(images)) for parts in (parts_of(method), *baselines)),
         "calibrate": students * _calibration(recipe, student, costs, options.num_images),
-        "evaluate": _evaluation(evaluation, teacher, costs, students),
+        "evaluate": _evaluation(evaluation, teacher, costs, students, num_evaluated),
     }
     base = timing.peak_memory(images.device)
     largest = 4 * timing.largest_output(student)
@@ -208,8 +211,7 @@ def evaluated_images(options: EvaluationOptions, teacher: nn.Module) -> tuple[in
     return min(options.num_images or labeled.num_rows, labeled.num_rows), True
 
 
-def _evaluation(options: EvaluationOptions, teacher: nn.Module, costs: Costs, students: int) -> float:
-    count, _ = evaluated_images(options, teacher)
+def _evaluation(options: EvaluationOptions, teacher: nn.Module, costs: Costs, students: int, count: int) -> float:
     encoded = io.BytesIO()
     Image.effect_noise(IMAGE_SIZES.get(str(options.dataset), IMAGENET_SIZE), 64).convert("RGB").save(encoded, format="JPEG")
     transform = transform_of(teacher)

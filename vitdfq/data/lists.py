@@ -19,8 +19,7 @@ Rows = list[list[str]]
 
 def find_lists(folder: Path, columns: Columns) -> list[Path]:
     """Return the lists directly inside `folder` that name image files which exist; other tables are left out."""
-    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_hidden(path.name))
-    return [path for path in tables if _image_column(path, *_read(path), columns) is not None]
+    return [path for path in _tables(folder) if _image_column(path, *_read(path), columns) is not None]
 
 
 def check_no_list(name: str, folder: Path, columns: Columns) -> None:
@@ -30,7 +29,7 @@ def check_no_list(name: str, folder: Path, columns: Columns) -> None:
         RecipeError: the table has no such column.
         InputError: none of the files exist; the error names the table and a file.
     """
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_hidden(path.name)):
+    for path in _tables(folder):
         header, rows = _read(path)
         named = [cell.strip() for row in rows[:TRIED] for cell in row if Path(cell.strip()).suffix.lower() in image_suffixes()]
         if named and columns.image not in (None, *header):
@@ -85,6 +84,10 @@ def open_list(name: str, file: Path, split: str | None, columns: Columns) -> Sou
     are_numbers = all(WHOLE.fullmatch(text) for text in labels)
     feature = Value("int64" if are_numbers else "string")
     return image_files(name, files, [int(text) for text in labels] if are_numbers else labels, feature, InputError)
+
+
+def _tables(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_hidden(path.name))
 
 
 def _read(file: Path) -> tuple[list[str], Rows]:

@@ -43,7 +43,7 @@ def open_shards(name: str, files: list[Path], columns: Columns) -> Source:
 
 
 class _Shards:
-    """Reads the headers of all shards once, and then row by row."""
+    """Reads the headers of all shards, to count rows and see the first; then row by row, one shard's headers at a time."""
 
     def __init__(self, name: str, files: list[Path], columns: Columns) -> None:
         self.name, self.files, self.columns = name, files, columns

@@ -70,20 +70,8 @@ def from_module(module: nn.Module, overrides: dict[str, Any]) -> nn.Module:
     if difference := first_difference(module, rebuilt, heads):
         raise refusal(difference)
     teacher = finish(rebuilt, name, model_args).to(device)
-    own = _copy(module)
-    images = torch.rand(1, 3, *image_size(teacher), generator=torch.Generator().manual_seed(0)).to(device)
-    with torch.no_grad():
-        try:
-            expected = own(images)  # first: old forms of weight_norm compute the weight at each pass
-        except Exception as error:  # the module's forward may raise any type
-            raise ValueError(f"{name} does not run in eval mode and float32: {one_line(error)}") from error
-        teacher.load_state_dict(_state(own, teacher.state_dict(), linear_heads(own)))
-        try:
-            torch.testing.assert_close(teacher(images), expected, rtol=TOLERANCE, atol=TOLERANCE * float(expected.abs().max()))
-        except AssertionError as error:
-            hooked = [part_name or kind for part_name, part in module.named_modules() if has_hooks(part)]
-            reason = f"a hook of {hooked[0]} changes its logits" if hooked else f"its logits differ ({one_line(error)})"
-            raise refusal(reason) from error
+    if difference := _fill(teacher, module):
+        raise refusal(difference)
     half = {value.dtype for value in module.parameters() if value.dtype != torch.float32}
     if half:
         logger.info("load_teacher: weights of %s became float32", ", ".join(sorted(str(dtype) for dtype in half)))
@@ -95,6 +83,31 @@ def _timm_model_in(module: nn.Module) -> str:
     configs = {name: getattr(part, "pretrained_cfg", None) for name, part in module.named_modules()}
     inside = next((name for name, config in configs.items() if config and config.get("architecture")), None)
     return "" if inside is None else f"; its part {inside} was: load_teacher(model.get_submodule({inside!r}))"
+
+
+def _fill(teacher: nn.Module, module: nn.Module) -> str | None:
+    """Give a teacher a module's weights; return what differs if the two then have other logits for one image.
+
+    Raises:
+        ValueError: the module does not run.
+    """
+    own = _copy(module)
+    weights = next(teacher.parameters())
+    images = torch.rand(1, 3, *image_size(teacher), generator=torch.Generator().manual_seed(0)).to(weights.device)
+    with torch.no_grad():
+        try:
+            expected = own(images)  # first: old forms of weight_norm compute the weight at each pass
+        except Exception as error:  # the module's forward may raise any type
+            record: Any = teacher.vitdfq
+            raise ValueError(f"{record['model']['name']} does not run in eval mode and float32: {one_line(error)}") from error
+        teacher.load_state_dict(_state(own, teacher.state_dict(), linear_heads(own)))
+        try:
+            torch.testing.assert_close(teacher(images), expected, rtol=TOLERANCE, atol=TOLERANCE * float(expected.abs().max()))
+        except AssertionError as error:
+            kind = type(module).__name__
+            hooked = [part_name or kind for part_name, part in module.named_modules() if has_hooks(part)]
+            return f"a hook of {hooked[0]} changes its logits" if hooked else f"its logits differ ({one_line(error)})"
+    return None
 
 
 def linear_heads(module: nn.Module) -> dict[str, nn.Module]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from vitdfq.quantization.options import parse_bits
+from vitdfq.synthesis.options import SynthesisOptions
 from vitdfq.synthesis.presets import DEFAULT_METHOD
 
 INDEPENDENT = ("num_images", "batch_size", "seed", "precision")  # keys that say how many images and how, not which
@@ -44,5 +45,6 @@ def _fewest(bits: str) -> int:
 
 def describe(section: dict[str, Any]) -> str:
     """ "64 images of vitdfq, 100 steps": what `default_images` chose."""
-    steps = f", {section['steps']} steps" if "steps" in section else ""
-    return f"{section.get('num_images', 32)} images of {section['method']}{steps}"
+    options = SynthesisOptions(**section)
+    steps = "" if options.steps is None else f", {options.steps} steps"
+    return f"{options.num_images} images of {options.method}{steps}"

@@ -1,9 +1,22 @@
-"""The teacher of a recipe: `load_teacher` with the section `model`."""
+"""Calls that a recipe's sections hold the arguments of: an error names the section."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from vitdfq.common.errors import RecipeError, VitdfqError
 from vitdfq.models import load_teacher
+
+
+@contextmanager
+def errors_of_section(section: str) -> Iterator[None]:
+    """Turn a ValueError inside the block into a RecipeError that names the recipe section of the wrong arguments."""
+    try:
+        yield
+    except VitdfqError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"{section}: {error}") from error
 
 
 def load_section(model: dict[str, Any]) -> Any:
@@ -13,9 +26,5 @@ def load_section(model: dict[str, Any]) -> Any:
         RecipeError: no family opens it, or its arguments do not fit: what only building it shows.
         VitdfqError: as `load_teacher`, for files and the Hub.
     """
-    try:
+    with errors_of_section("model"):
         return load_teacher(**model)
-    except VitdfqError:
-        raise
-    except ValueError as error:
-        raise RecipeError(f"model: {error}") from error

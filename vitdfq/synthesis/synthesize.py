@@ -18,6 +18,7 @@ from vitdfq.synthesis.objective.context import TeacherFacts
 from vitdfq.synthesis.objective.token_pruning import prunable
 from vitdfq.synthesis.options import SynthesisOptions
 from vitdfq.synthesis.presets import Method
+from vitdfq.synthesis.procedural import PROCEDURAL
 from vitdfq.synthesis.resolve import ENGINES, parts_of
 from vitdfq.synthesis.teacher_filter import for_teacher
 
@@ -63,6 +64,11 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
     if not images.isfinite().all():
         raise ValueError("synthesis ended in images that are not finite; try a smaller lr")
     return images
+
+
+def procedural_kinds(teacher: nn.Module, num_images: int, seed: int) -> dict[str, Tensor]:
+    """Return procedural images of every kind, each (num_images, 3, H, W), by kind: what a teacher may meet, without a model."""
+    return {kind: synthesize(teacher, method=kind, num_images=num_images, seed=seed) for kind in PROCEDURAL}
 
 
 def _require_classes(teacher: nn.Module, facts: TeacherFacts) -> None:

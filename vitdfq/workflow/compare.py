@@ -20,6 +20,7 @@ from vitdfq.data import unseen_images
 from vitdfq.evaluation import Predictions, score
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.recipe.comparison import Comparison, Row, check_agreement, comparison_of, rows_of
+from vitdfq.recipe.teacher import errors_of_section
 from vitdfq.reports import image_grid, tables
 from vitdfq.reports.plots import plot_attention, plot_comparison
 from vitdfq.runtime import distributed
@@ -29,7 +30,7 @@ from vitdfq.synthesis import quality
 from vitdfq.synthesis.attention_maps import attention_maps, attention_priors
 from vitdfq.workflow.artifacts import Inputs, mark_hash
 from vitdfq.workflow.run import open_run, say_written
-from vitdfq.workflow.stages import RunStages, errors_of_section
+from vitdfq.workflow.stages import RunStages
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from vitdfq.models import require_classes
 from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.recipe import Recipe, load_recipe
-from vitdfq.recipe.teacher import load_section
+from vitdfq.recipe.teacher import errors_of_section, load_section
 from vitdfq.reports import image_grid, sqnr
 from vitdfq.reports.plots import plot_unit_sqnr
 from vitdfq.runtime import distributed, interrupt
@@ -28,24 +28,15 @@ from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.runtime.trackers import tracked
 from vitdfq.workflow import synthetic_scores
 from vitdfq.workflow.artifacts import lock_run_folder
-from vitdfq.workflow.stages import RunStages, errors_of_section
+from vitdfq.workflow.stages import RunStages
 
 logger = logging.getLogger(__name__)
 
+CHECKPOINT = ["config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md"]
 WRITTEN = {  # last stage -> files that a run up to it leaves
     "images": ["images.safetensors", "reports/"],
-    "student": (
-        written := [
-            "images.safetensors",
-            "config.json",
-            "model.safetensors",
-            "recipe.yaml",
-            "metrics.json",
-            "README.md",
-            "reports/",
-        ]
-    ),
-    "metrics": written,
+    "student": ["images.safetensors", *CHECKPOINT, "reports/"],
+    "metrics": ["images.safetensors", *CHECKPOINT, "reports/"],
 }
 
 
@@ -80,12 +71,13 @@ def _run_stages(stages: RunStages, until: str) -> dict[str, Any]:
     """All stages in order, up to `until`."""
     recipe, folder, teacher, prepared = stages.recipe, stages.folder, stages.teacher, stages.prepared
     stages.num_stages = stages.count(until)
+    teacher_predictions = None
     if until == "metrics":
         if recipe.push:
             distributed.from_main(retry.check_token)
         if stages.evaluates:
             stages.begin(f"evaluate the teacher, {recipe.model['name']}")
-            stages.predict_teacher()  # first: data that cannot be read must not cost a synthesis
+            teacher_predictions = stages.predict_teacher()  # first: data that cannot be read must not cost a synthesis
         else:
             logger.info(f"{recipe.evaluation.why_none(teacher)}; the run goes on without evaluation")
     stages.begin(f"synthesize {recipe.synthesis.num_images} images, method {recipe.synthesis.method}")
@@ -106,7 +98,7 @@ def _run_stages(stages: RunStages, until: str) -> dict[str, Any]:
         write_text(folder / "reports" / "unit_sqnr.json", json.dumps(content, indent=2) + "\n")
         plot_unit_sqnr(unit_errors, folder / "reports" / "unit_sqnr.png")
     metrics |= {"calibration": {"seconds": seconds}, "size": stages.sizes(), "synthetic": scores}
-    metrics |= stages.evaluate(student, images, with_data=until == "metrics")
+    metrics |= stages.evaluate(student, images, teacher_predictions)
     metrics["sha256"] = distributed.from_main(lambda: publish.seal(folder))
     if distributed.is_main():
         model_card.write_card(folder, metrics, recipe.to_dict(), save_load.read_config(folder), recipe.to_yaml())
@@ -129,9 +121,8 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
     leaves no folder.
     """
     device = distributed.start()
-    with errors_of_section("model"):
-        teacher = load_section(recipe.model).to(device)
-        require_classes(teacher, "a run")
+    teacher = load_section(recipe.model).to(device)
+    require_classes(teacher, "a run")
     with errors_of_section("prepare and quantize"):
         prepared = prepared_copy(teacher, **recipe.prepare)
         student = quantize(prepared, **recipe.quantize)

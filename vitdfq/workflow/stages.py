@@ -1,8 +1,7 @@
 """The stages of one run: the inputs of each, and its artifact, which is used again while the inputs stay the same."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,14 @@ from torch import Tensor, nn
 
 from vitdfq.calibration import calibrate
 from vitdfq.checkpoint import save_load
-from vitdfq.common.errors import GateError, RecipeError, VitdfqError
+from vitdfq.common.errors import GateError
 from vitdfq.common.safetensors_io import digest
 from vitdfq.common.version import __version__
 from vitdfq.evaluation import Predictions, no_score, predict, score
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import bits_of
 from vitdfq.recipe import Recipe
+from vitdfq.recipe.teacher import errors_of_section
 from vitdfq.reports import gates
 from vitdfq.runtime import distributed, interrupt
 from vitdfq.runtime.progress import Listener
@@ -29,17 +29,6 @@ from vitdfq.synthesis.synthesize import keep_batches
 from vitdfq.workflow.artifacts import ArtifactStore, Inputs, mark_hash
 
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def errors_of_section(section: str) -> Iterator[None]:
-    """Turn a ValueError inside the block into a RecipeError that names the recipe section of the wrong arguments."""
-    try:
-        yield
-    except VitdfqError:
-        raise
-    except ValueError as error:
-        raise RecipeError(f"{section}: {error}") from error
 
 
 class RunStages:
@@ -171,12 +160,12 @@ class RunStages:
         packed = distributed.from_main(lambda: (self.folder / save_load.WEIGHTS).stat().st_size)
         return {"float_bytes": save_load.float_bytes(self.teacher), "packed_bytes": packed}
 
-    def evaluate(self, student: nn.Module, images: Tensor, with_data: bool = True) -> dict[str, Any]:
+    def evaluate(self, student: nn.Module, images: Tensor, teacher: Predictions | None) -> dict[str, Any]:
         """Scores (see `vitdfq.evaluation.score`) of teacher, student and a student of each baseline; students at other bits.
 
-        They are None where there is nothing to evaluate on or not `with_data`, and those that need labels where there are none.
+        They are None without predictions of the teacher, and those that need labels where there are none.
         """
-        teacher, recipe = self.predict_teacher() if with_data else None, self.recipe
+        recipe = self.recipe
         images_of = {"student": images}
         for method in recipe.baselines if teacher else ():  # without data their images would serve nothing
             self.begin(f"synthesize images of baseline {method}")

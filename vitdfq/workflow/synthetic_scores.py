@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from vitdfq.calibration.cached_activations import device_of, forward_in_batches
 from vitdfq.evaluation import NO_LABEL, Predictions, score
 from vitdfq.reports.sqnr import BATCH_SIZE
-from vitdfq.synthesis import synthesize
-from vitdfq.synthesis.procedural import PROCEDURAL
+from vitdfq.synthesis import procedural_kinds
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ LARGEST_GAP_DB = 10.0
 
 def unseen_images(teacher: nn.Module, seed: int) -> dict[str, Tensor]:
     """Procedural images of each kind, (NUM_IMAGES, 3, H, W), other than those of a run with this seed."""
-    return {kind: synthesize(teacher, method=kind, num_images=NUM_IMAGES, seed=seed + SEED_OFFSET) for kind in PROCEDURAL}
+    return procedural_kinds(teacher, NUM_IMAGES, seed + SEED_OFFSET)
 
 
 def synthetic_scores(student: nn.Module, prepared: nn.Module, images: Tensor, unseen: dict[str, Tensor]) -> dict[str, Any]:
