@@ -11,10 +11,10 @@ from timm.models.beit import Attention, Beit
 from torch import Tensor
 
 from vitdfq.models.attention import OpenedSite, add_side_biases, swap
-from vitdfq.models.family import AttentionSite, Family, Projections, Rotation, Unit, nothing, with_side_bias
-from vitdfq.models.vit import block_sites, embedded_size, opened_sites, thirds
+from vitdfq.models.family import Family, Projections, Unit, with_side_bias
+from vitdfq.models.vit import block_chain, block_sites, embedded_size, opened_sites, thirds
 from vitdfq.models.vit_blocks import Branch, mlp_branch, mlp_sites, readers_of, scales_of
-from vitdfq.models.vit_stream import stream_of, why_not_branches
+from vitdfq.models.vit_stream import rotation_of
 
 
 @final
@@ -69,20 +69,7 @@ def units(model: Any) -> list[Unit]:
         shared = None if model.rel_pos_bias is None else model.rel_pos_bias()
         return model.blocks[index](x, shared_rel_pos_bias=shared)
 
-    def head(x: Tensor) -> Tensor:
-        return model.forward_head(model.norm(x))
-
-    before = [model.patch_embed, model.pos_drop, *([] if model.rel_pos_bias is None else [model.rel_pos_bias])]
-    return [
-        Unit("embed", embed, tuple(before)),
-        *(Unit(f"blocks.{i}", partial(block, i), (model.blocks[i],)) for i in range(len(model.blocks))),
-        Unit("head", head, (model.norm, model.fc_norm, model.head_drop, model.head)),
-    ]
-
-
-def attention_sites(model: Any) -> list[AttentionSite]:
-    """Return the attentions in order of depth."""
-    return block_sites(model)
+    return block_chain(model, embed, block, (model.patch_embed, model.pos_drop, model.rel_pos_bias))
 
 
 def projections(model: Any) -> list[Projections]:
@@ -107,18 +94,13 @@ def branches(model: Any) -> list[Branch]:
     return [branch for branch in found if branch is not None]
 
 
-def why_not_streams(model: Any) -> str | None:
-    """Return what prevents a rotation of the stream, though heads and MLPs may be rotated."""
-    return why_not_branches(branches(model), 2 * len(model.blocks))
-
-
 BEIT = Family(
     name="beit",
     examples="BEiT, BEiT v2",
     matches=matches,
     open=partial(swap, kind=Attention, opened=OpenedBeitAttention),
     units=units,
-    attention_sites=attention_sites,
+    attention_sites=block_sites,
     projections=projections,
     image_size=embedded_size,
     final_norm="norm",
@@ -126,5 +108,5 @@ BEIT = Family(
     mlp_sites=mlp_sites,
     layer_scales=lambda model: scales_of(model, branches(model)),
     side_biases=lambda model: with_side_bias(projections(model)),
-    rotation=Rotation(lambda model: [stream_of(model, branches(model))], why_not=nothing, why_not_streams=why_not_streams),
+    rotation=rotation_of(branches),
 )

@@ -14,11 +14,11 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import Tensor, nn
 
 from vitdfq.models.attention import OpenedSite, add_side_biases, swap
-from vitdfq.models.family import AttentionSite, Family, Projections, Rotation, Rows, Unit, nothing
-from vitdfq.models.vit import block_sites, embedded_size, opened_sites, pool_projections, pool_sites, thirds
+from vitdfq.models.family import AttentionSite, Family, Projections, Rows, Unit
+from vitdfq.models.vit import block_chain, block_sites, embedded_size, opened_sites, pool_projections, pool_sites, thirds
 from vitdfq.models.vit_attention import OpenedLatentPool, score_bias
 from vitdfq.models.vit_blocks import Branch, mlp_branch, mlp_sites, readers_of, scales_of, token_biases
-from vitdfq.models.vit_stream import POST_NORM, stream_of, why_not_branches
+from vitdfq.models.vit_stream import rotation_of
 
 SEPARATE = ("q_proj", "k_proj", "v_proj")
 
@@ -98,17 +98,8 @@ def units(model: Any) -> list[Unit]:
     def block(index: int, x: Tensor) -> Tensor:
         return model.blocks[index](x, rope=rope_of(model, index, x.shape[1]))
 
-    def head(x: Tensor) -> Tensor:
-        return model.forward_head(model.norm(x))
-
-    def parts(*names: str) -> tuple[nn.Module, ...]:
-        return tuple(part for name in names if (part := getattr(model, name, None)) is not None)
-
-    return [
-        Unit("embed", embed, parts("patch_embed", "pos_drop", "patch_drop", "rope", "norm_pre")),
-        *(Unit(f"blocks.{i}", partial(block, i), (model.blocks[i],)) for i in range(len(model.blocks))),
-        Unit("head", head, parts("norm", "attn_pool", "fc_norm", "head_drop", "head")),
-    ]
+    before = ("patch_embed", "pos_drop", "patch_drop", "rope", "norm_pre")
+    return block_chain(model, embed, block, [getattr(model, name, None) for name in before])
 
 
 def rope_of(model: Any, index: int, num_tokens: int) -> Tensor | None:
@@ -185,13 +176,6 @@ def branches(model: Any) -> list[Branch]:
     return [branch for branch in found if branch is not None]
 
 
-def why_not_streams(model: Any) -> str | None:
-    """Return what prevents a rotation of the stream, though heads and MLPs may be rotated."""
-    if any(type(block) is not EvaBlock for block in model.blocks):
-        return POST_NORM
-    return why_not_branches(branches(model), 2 * len(model.blocks))
-
-
 EVA = Family(
     name="eva",
     examples="EVA, EVA-02, EVA-CLIP, DINOv3, PE, RoPE-ViT",
@@ -207,5 +191,5 @@ EVA = Family(
     layer_scales=lambda model: scales_of(model, branches(model)),
     token_biases=token_biases,
     side_biases=side_biases,
-    rotation=Rotation(lambda model: [stream_of(model, branches(model))], why_not=nothing, why_not_streams=why_not_streams),
+    rotation=rotation_of(branches, EvaBlock),
 )

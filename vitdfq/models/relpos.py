@@ -1,6 +1,5 @@
 """RelPos-ViT: a ViT without position embeddings, with biases of the scores by offset or from an MLP over log coordinates."""
 
-from functools import partial
 from typing import Any, final
 
 import torch
@@ -11,10 +10,10 @@ from timm.models.vision_transformer_relpos import RelPosAttention, RelPosBlock, 
 from torch import Tensor, nn
 
 from vitdfq.models.attention import OpenedSite, keep_in_float, swap
-from vitdfq.models.family import AttentionSite, Family, MlpSite, Projections, Rotation, Unit, nothing
-from vitdfq.models.vit import block_sites, embedded_size, opened_sites, thirds
+from vitdfq.models.family import Family, MlpSite, Projections, Unit
+from vitdfq.models.vit import block_chain, block_sites, embedded_size, fused_projections, opened_sites
 from vitdfq.models.vit_blocks import MLPS, Branch, mlp_branch, readers_of, scales_of
-from vitdfq.models.vit_stream import POST_NORM, stream_of, why_not_branches
+from vitdfq.models.vit_stream import rotation_of
 
 
 @final
@@ -65,20 +64,7 @@ def units(model: Any) -> list[Unit]:
         shared = None if model.shared_rel_pos is None else model.shared_rel_pos.get_bias()
         return model.blocks[index](x, shared_rel_pos=shared)
 
-    def head(x: Tensor) -> Tensor:
-        return model.forward_head(model.norm(x))
-
-    before = [model.patch_embed, *([] if model.shared_rel_pos is None else [model.shared_rel_pos])]
-    return [
-        Unit("embed", embed, tuple(before)),
-        *(Unit(f"blocks.{i}", partial(block, i), (model.blocks[i],)) for i in range(len(model.blocks))),
-        Unit("head", head, (model.norm, model.fc_norm, model.head_drop, model.head)),
-    ]
-
-
-def attention_sites(model: Any) -> list[AttentionSite]:
-    """Return the attentions in order of depth."""
-    return block_sites(model)
+    return block_chain(model, embed, block, (model.patch_embed, model.shared_rel_pos))
 
 
 def projections(model: Any) -> list[Projections]:
@@ -86,16 +72,7 @@ def projections(model: Any) -> list[Projections]:
     sites = []
     for _, name, attention in opened_sites(model):
         assert isinstance(attention, OpenedRelPosAttention)
-        queries, keys, values = thirds(f"{name}.qkv", attention.num_heads * attention.key_dim)
-        sites.append(
-            Projections(
-                queries=queries if isinstance(attention.q_norm, nn.Identity) else None,
-                keys=keys,
-                values=values,
-                shifts=isinstance(attention.k_norm, nn.Identity),
-                reader=f"{name}.proj",
-            )
-        )
+        sites.append(fused_projections(name, attention, reader=f"{name}.proj"))
     return sites
 
 
@@ -116,25 +93,18 @@ def mlp_sites(model: Any) -> list[MlpSite]:
     return [MlpSite(f"{name}.norm", f"{name}.fc2") for name in names]
 
 
-def why_not_streams(model: Any) -> str | None:
-    """Return what prevents a rotation of the stream, though heads and MLPs may be rotated."""
-    if any(type(block) is not RelPosBlock for block in model.blocks):
-        return POST_NORM
-    return why_not_branches(branches(model), 2 * len(model.blocks))
-
-
 RELPOS = Family(
     name="relpos",
     examples="RelPos-ViT",
     matches=matches,
     open=open_attentions,
     units=units,
-    attention_sites=attention_sites,
+    attention_sites=block_sites,
     projections=projections,
     image_size=embedded_size,
     final_norm="norm",
     norm_readers=lambda model: readers_of(model, branches(model)),
     mlp_sites=mlp_sites,
     layer_scales=lambda model: scales_of(model, branches(model)),
-    rotation=Rotation(lambda model: [stream_of(model, branches(model))], why_not=nothing, why_not_streams=why_not_streams),
+    rotation=rotation_of(branches, RelPosBlock),
 )

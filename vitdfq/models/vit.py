@@ -1,5 +1,6 @@
 """ViT, DeiT and their kin: registers, LayerScale, QK-norm, gated and scaled attention, any pooling, two heads or none."""
 
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,8 @@ from vitdfq.models.family import AttentionSite, Family, Projections, Rows, Unit
 from vitdfq.models.vit_attention import OpenedAttention, OpenedLatentPool
 from vitdfq.models.vit_blocks import layer_scales, mlp_sites, norm_readers, token_biases
 from vitdfq.models.vit_stream import ROTATION
+
+HEAD = ("norm", "attn_pool", "fc_norm", "head_drop", "head", "head_dist")  # what stands behind the blocks; no model has all
 
 
 def matches(model: Any) -> bool:
@@ -37,14 +40,34 @@ def units(model: Any) -> list[Unit]:
     def block(index: int, x: Tensor) -> Tensor:
         return model.blocks[index](x)
 
+    return block_chain(model, embed, block, (model.patch_embed, model.pos_drop, model.patch_drop, model.norm_pre))
+
+
+def block_chain(
+    model: Any,
+    embed: Callable[[Tensor], Tensor],
+    block: Callable[[int, Tensor], Tensor],
+    before: Sequence[nn.Module | None],
+) -> list[Unit]:
+    """Return the chain of a model that runs its blocks in turn, and norms, pools and classifies as ViTs do.
+
+    Args:
+        model: with `blocks`, `norm` and `forward_head`.
+        embed: images to tokens.
+        block: (index, tokens) to tokens.
+        before: submodules that belong to "embed"; None for one that this model does without.
+    """
+
     def head(x: Tensor) -> Tensor:
         return model.forward_head(model.norm(x))
 
-    last = [getattr(model, name, None) for name in ("norm", "attn_pool", "fc_norm", "head_drop", "head", "head_dist")]
+    def present(modules: Iterable[nn.Module | None]) -> tuple[nn.Module, ...]:
+        return tuple(module for module in modules if module is not None)
+
     return [
-        Unit("embed", embed, (model.patch_embed, model.pos_drop, model.patch_drop, model.norm_pre)),
+        Unit("embed", embed, present(before)),
         *(Unit(f"blocks.{i}", partial(block, i), (model.blocks[i],)) for i in range(len(model.blocks))),
-        Unit("head", head, tuple(module for module in last if module is not None)),
+        Unit("head", head, present(getattr(model, name, None) for name in HEAD)),
     ]
 
 
@@ -93,17 +116,21 @@ def projections(model: Any) -> list[Projections]:
     sites = []
     for _, name, attention in opened_sites(model):
         assert isinstance(attention, OpenedAttention)
-        queries, keys, values = thirds(f"{name}.qkv", attention.num_heads * attention.head_dim)
-        sites.append(
-            Projections(
-                queries=queries if isinstance(attention.q_norm, nn.Identity) else None,
-                keys=keys,
-                values=values,
-                shifts=isinstance(attention.k_norm, nn.Identity),
-                reader=f"{name}.proj" if isinstance(attention.norm, nn.Identity) and attention.gate is None else None,
-            )
-        )
+        reads_plain = isinstance(attention.norm, nn.Identity) and attention.gate is None
+        sites.append(fused_projections(name, attention, f"{name}.proj" if reads_plain else None))
     return sites + pool_projections(model)
+
+
+def fused_projections(name: str, attention: Any, reader: str | None) -> Projections:
+    """Return what writes queries, keys and values of an attention with one `qkv`, which may norm queries and keys."""
+    queries, keys, values = thirds(f"{name}.qkv", attention.num_heads * attention.key_dim)
+    return Projections(
+        queries=queries if isinstance(attention.q_norm, nn.Identity) else None,
+        keys=keys,
+        values=values,
+        shifts=isinstance(attention.k_norm, nn.Identity),
+        reader=reader,
+    )
 
 
 def pool_projections(model: Any) -> list[Projections]:

@@ -1,13 +1,13 @@
 """The residual stream of a ViT: what writes it, what reads it, and what stands at its end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, ParallelThingsBlock, ResPostBlock
 from torch import nn
 
-from vitdfq.models.family import NormReaders, Rotation, Stream
+from vitdfq.models.family import NormReaders, Rotation, Stream, nothing
 from vitdfq.models.vit_blocks import MLPS, Branch, branches, last_norm
 
 TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
@@ -79,6 +79,25 @@ def why_not_branches(blocks: Sequence[Branch], parts: int) -> str | None:
     if len(blocks) != parts:
         return f"works on timm's Attention and {', '.join(kind.__name__ for kind in MLPS)} only: a block has another branch"
     return None
+
+
+def rotation_of(branches_of: Callable[[Any], Sequence[Branch]], kind: type[nn.Module] | None = None) -> Rotation:
+    """Return the rotation of a family of one stream, whose blocks each have an attention and an MLP.
+
+    Args:
+        branches_of: returns the branches of a model's blocks.
+        kind: the blocks whose norms stand before attention and MLP, where the family has others too.
+    """
+
+    def streams_of(model: Any) -> list[Stream]:
+        return [stream_of(model, branches_of(model))]
+
+    def why_not_streams_of(model: Any) -> str | None:
+        if kind is not None and any(type(block) is not kind for block in model.blocks):
+            return POST_NORM
+        return why_not_branches(branches_of(model), 2 * len(model.blocks))
+
+    return Rotation(streams_of, why_not=nothing, why_not_streams=why_not_streams_of)
 
 
 ROTATION = Rotation(streams=streams, why_not=why_not, why_not_streams=why_not_streams)
