@@ -13,13 +13,33 @@ from vitdfq.common.gradients import with_gradients
 from vitdfq.common.hub_connection import fetch
 from vitdfq.common.lookup import did_you_mean, lookup
 from vitdfq.common.safetensors_io import not_finite
-from vitdfq.models.build import create, finish, known_architecture, require_runs
+from vitdfq.models.build import NORM_EPS, create, finish, known_architecture, require_runs
+from vitdfq.models.fill import fill, misfit
 from vitdfq.models.from_module import from_module
+from vitdfq.models.gives import gives
+from vitdfq.models.other_folders import MARKS
+from vitdfq.models.transformers import PREPROCESSOR, is_transformers
+from vitdfq.models.transformers import read as read_transformers
 from vitdfq.models.untrusted import fits_file, fits_memory
-from vitdfq.models.weights import WEIGHTS, check_weights, is_file_of_weights, read_config, refuse_file
+from vitdfq.models.weights import (
+    INDEX,
+    WEIGHTS,
+    check_weights,
+    is_file_of_weights,
+    read_config,
+    read_weights,
+    refuse_file,
+    weight_files,
+)
 
 ZOO = Path(__file__).parents[1] / "zoo"
-FILES = ["config.json", WEIGHTS]  # of a repository on the hub: nothing else is downloaded
+FILES = ["config.json", WEIGHTS]  # of timm's repository on the hub: nothing else is downloaded
+SHARDS = "model-*-of-*.safetensors"
+HUB_FILES = [*FILES, INDEX, SHARDS, PREPROCESSOR, *MARKS]  # of anyone's
+PROJECTION = (
+    "its projection has a width that timm publishes no tower with, so that its outputs would be taken for classes; "
+    "num_classes=0 loads the features in front of it"
+)
 SOURCES = ("zoo", "local-dir", "hf-hub")
 LONGEST_PATH = 1000  # characters; of a longer one the system would not say whether it is there
 NOT_TAKEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "features_only", "device", "dtype")
@@ -72,7 +92,7 @@ def load_teacher(
     if source == "zoo":
         folder = zoo_folder(place)
     else:
-        folder = fetch(place, FILES, cache_dir) if source == "hf-hub" else Path(place).expanduser()
+        folder = fetch(place, HUB_FILES, cache_dir) if source == "hf-hub" else Path(place).expanduser()
     return from_folder(name, folder, pretrained, timm_kwargs)
 
 
@@ -138,10 +158,14 @@ def from_timm(name: str, pretrained: bool, cache_dir: str | None, model_args: di
 
 
 def from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, Any]) -> nn.Module:
-    """Load a folder with config.json and model.safetensors, as timm writes them; `overrides` replace its arguments."""
+    """Load a folder with config.json and model.safetensors, of timm or transformers; `overrides` replace its arguments."""
     config = read_config(folder)
     try:
+        if is_transformers(config):
+            return _from_transformers(name, folder, config, pretrained, overrides)
         known_architecture(config["architecture"])
+        if NORM_EPS in config:
+            overrides = {NORM_EPS: config[NORM_EPS], **overrides}
         return _from_folder(name, folder, pretrained, overrides, {**config.get("model_args", {}), **overrides})
     except VitdfqError:
         raise
@@ -164,6 +188,35 @@ def _from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str,
     if pretrained:
         require_trained_head(teacher)
         require_finite(teacher, weights)
+    return teacher
+
+
+def _from_transformers(name: str, folder: Path, config: dict[str, Any], pretrained: bool, overrides: dict[str, Any]) -> nn.Module:
+    """Build timm's model of a folder of `transformers`, and fill it with the tensors under timm's names."""
+    form = read_transformers(folder, config, img_size=overrides.get("img_size"), headless=overrides.get("num_classes") == 0)
+    architecture, classes = known_architecture(form.architecture), form.pretrained_cfg["num_classes"]
+    files = weight_files(folder) if pretrained else []
+    most = fits_file(sum(file.stat().st_size for file in files)) if pretrained else fits_memory()
+    model_args = {**form.model_args, **overrides}
+    wanted = overrides.get("num_classes", classes)
+    built = {**model_args, "num_classes": wanted or classes}  # with the head that the weights have
+    model = create(architecture, built, most=most, pretrained_cfg=form.pretrained_cfg)
+    if pretrained and wanted in (0, classes):
+        tensors = form.tensors(read_weights(files))
+        if wrong := misfit(model, tensors):
+            raise InputError(f"{folder}: the weights do not fit {architecture}: {wrong} (in timm's names)")
+        fill(model, tensors)
+    if wanted == 0:
+        model.reset_classifier(0)
+    if name.startswith("hf-hub:"):
+        model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
+    teacher = finish(model, name, model_args)
+    require_runs(teacher)
+    if pretrained:
+        require_trained_head(teacher)
+        require_finite(teacher, folder)
+    if form.projects and gives(teacher) == "classes":
+        raise InputError(f"{folder}: {PROJECTION}")
     return teacher
 
 
