@@ -16,7 +16,6 @@ from vitdfq.common.safetensors_io import not_finite
 from vitdfq.models.build import NORM_EPS, create, finish, known_architecture, require_runs
 from vitdfq.models.fill import fill, misfit
 from vitdfq.models.from_module import from_module
-from vitdfq.models.gives import gives
 from vitdfq.models.other_folders import MARKS
 from vitdfq.models.transformers import PREPROCESSOR, is_transformers
 from vitdfq.models.transformers import read as read_transformers
@@ -36,10 +35,6 @@ ZOO = Path(__file__).parents[1] / "zoo"
 FILES = ["config.json", WEIGHTS]  # of timm's repository on the hub: nothing else is downloaded
 SHARDS = "model-*-of-*.safetensors"
 HUB_FILES = [*FILES, INDEX, SHARDS, PREPROCESSOR, *MARKS]  # of anyone's
-PROJECTION = (
-    "its projection has a width that timm publishes no tower with, so that its outputs would be taken for classes; "
-    "num_classes=0 loads the features in front of it"
-)
 SOURCES = ("zoo", "local-dir", "hf-hub")
 LONGEST_PATH = 1000  # characters; of a longer one the system would not say whether it is there
 NOT_TAKEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "features_only", "device", "dtype")
@@ -215,8 +210,6 @@ def _from_transformers(name: str, folder: Path, config: dict[str, Any], pretrain
     if pretrained:
         require_trained_head(teacher)
         require_finite(teacher, folder)
-    if form.projects and gives(teacher) == "classes":
-        raise InputError(f"{folder}: {PROJECTION}")
     return teacher
 
 

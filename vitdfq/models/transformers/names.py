@@ -50,7 +50,7 @@ def with_qkv(tensors: Tensors) -> Tensors:
 
 def resampled(positions: Tensor, prefix: int, grid: tuple[int, int], wanted: tuple[int, int], antialias: bool) -> Tensor:
     """Return position embeddings (1, prefix + H * W, D) for another grid of patches, as transformers interpolates them."""
-    if grid == wanted or positions.ndim != 3 or positions.shape[1] != prefix + grid[0] * grid[1]:
+    if grid == wanted or 0 in wanted or positions.ndim != 3 or positions.shape[1] != prefix + grid[0] * grid[1]:
         return positions  # of a wrong shape: named where the tensors are compared with the model
     patches = positions[:, prefix:].float().unflatten(1, grid).permute(0, 3, 1, 2)
     patches = nn.functional.interpolate(patches, size=wanted, mode="bicubic", align_corners=False, antialias=antialias)

@@ -107,7 +107,7 @@ def siglip(config: Config) -> Structure:
 
 
 def clip(config: Config) -> Structure:
-    """CLIP: a norm in front of the blocks; the class token, projected or not, or a classifier of the patches' mean, not normed."""
+    """CLIP: a norm in front of the blocks; the class token, projected or not, or a classifier of the mean of patches, no norm."""
     is_classifier = config.gives == "classes"
     arguments = {"pre_norm": True, "final_norm": not is_classifier, "global_pool": "avg" if is_classifier else "token"}
     width = config.whole("hidden_size")
