@@ -46,6 +46,9 @@ def load_teacher(
 ) -> nn.Module:
     """Load a teacher: a timm model, opened, frozen, in eval mode and float32.
 
+    A repository or folder is one of timm, or of Hugging Face `transformers`: ViT, DeiT, Swin, Swin v2, DINOv2, SigLIP, CLIP
+    (`transformers/kinds.py` lists types and classes) and TimmWrapper, whose names and arguments are translated into timm's.
+
     Args:
         name: `architecture[.tag]`, `hf-hub:owner/repo[@revision]`, `local-dir:PATH` or the path alone (text or `Path`),
             `zoo:NAME`, or a model built with timm, which stays as it is: in any mode and precision, within DataParallel or
@@ -54,8 +57,8 @@ def load_teacher(
         pretrained: False leaves a named model at timm's random initialization.
         cache_dir: the hub's cache, if not the usual one.
         timm_kwargs: keyword arguments of `timm.create_model` that shape the model, such as `img_size`, or `num_classes=0` for
-            features without the head; for a module those it was built with, needed where timm does not remember them (1.0.31
-            does).
+            features without the head, and `norm_eps`, the epsilon of all LayerNorms; for a module those it was built with, needed
+            where timm does not remember them (1.0.31 does).
 
     Returns:
         timm's model, which maps normalized images (B, 3, H, W) of `image_size(model)` to logits (B, classes), or to features:
