@@ -3,6 +3,7 @@
 Pickles are read in a process of their own, see `vitdfq/common/unpickle.py`.
 """
 
+import logging
 import math
 import shlex
 import shutil
@@ -26,6 +27,8 @@ from vitdfq.models.other_folders import what_it_is
 from vitdfq.models.transformers import is_transformers
 from vitdfq.models.transformers import read as read_transformers
 from vitdfq.models.weights import INDEX, PICKLES, WEIGHTS, weight_files
+
+logger = logging.getLogger(__name__)
 
 
 def convert(
@@ -66,6 +69,8 @@ def convert(
             raise InputError(f"{file}: config.json beside it says which model it is ({config['model_type']}); leave --arch out")
         headless = model_args.get("num_classes") == 0
         form = read_transformers(file.parent, config, img_size=model_args.get("img_size"), headless=headless)
+        for note in form.notes:
+            logger.warning(note)
         config, tensors = form._asdict(), form.tensors(tensors)
     known = architecture or config.get("architecture") or about.get("architecture")
     if not isinstance(known, str):

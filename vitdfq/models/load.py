@@ -1,5 +1,6 @@
 """Load a teacher: by timm name, from the hub, a folder or the zoo, or from a module built with timm."""
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,10 +32,12 @@ from vitdfq.models.weights import (
     weight_files,
 )
 
+logger = logging.getLogger(__name__)
+
 ZOO = Path(__file__).parents[1] / "zoo"
 FILES = ["config.json", WEIGHTS]  # of timm's repository on the hub: nothing else is downloaded
 SHARDS = "model-*-of-*.safetensors"
-HUB_FILES = [*FILES, INDEX, SHARDS, PREPROCESSOR, *MARKS]  # of anyone's
+DESCRIPTIONS = ["config.json", PREPROCESSOR, *MARKS]  # of anyone's repository
 SOURCES = ("zoo", "local-dir", "hf-hub")
 LONGEST_PATH = 1000  # characters; of a longer one the system would not say whether it is there
 NOT_TAKEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "features_only", "device", "dtype")
@@ -87,10 +90,9 @@ def load_teacher(
     source, colon, place = name.partition(":")
     if not colon:
         return from_timm(name, pretrained, cache_dir, timm_kwargs)
-    if source == "zoo":
-        folder = zoo_folder(place)
-    else:
-        folder = fetch(place, HUB_FILES, cache_dir) if source == "hf-hub" else Path(place).expanduser()
+    if source == "hf-hub":
+        return from_hub(name, place, pretrained, cache_dir, timm_kwargs)
+    folder = zoo_folder(place) if source == "zoo" else Path(place).expanduser()
     return from_folder(name, folder, pretrained, timm_kwargs)
 
 
@@ -155,6 +157,15 @@ def from_timm(name: str, pretrained: bool, cache_dir: str | None, model_args: di
     return finish(create(name, model_args, weights), name, model_args)
 
 
+def from_hub(name: str, repository: str, pretrained: bool, cache_dir: str | None, overrides: dict[str, Any]) -> nn.Module:
+    """Load a repository on the hub; what its small files show to be impossible is refused before its weights are downloaded."""
+    described = from_folder(name, fetch(repository, DESCRIPTIONS, cache_dir), False, overrides)
+    if not pretrained:
+        return described
+    del described
+    return from_folder(name, fetch(repository, [*DESCRIPTIONS, WEIGHTS, INDEX, SHARDS], cache_dir), True, overrides)
+
+
 def from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, Any]) -> nn.Module:
     """Load a folder with config.json and model.safetensors, of timm or transformers; `overrides` replace its arguments."""
     config = read_config(folder)
@@ -194,6 +205,8 @@ def _from_transformers(name: str, folder: Path, config: dict[str, Any], pretrain
     form = read_transformers(folder, config, img_size=overrides.get("img_size"), headless=overrides.get("num_classes") == 0)
     architecture, classes = known_architecture(form.architecture), form.pretrained_cfg["num_classes"]
     files = weight_files(folder) if pretrained else []
+    for note in form.notes if pretrained else ():
+        logger.warning(note)
     most = fits_file(sum(file.stat().st_size for file in files)) if pretrained else fits_memory()
     model_args = {**form.model_args, **overrides}
     wanted = overrides.get("num_classes", classes)

@@ -1,6 +1,5 @@
 """A folder of `transformers`: its config.json in timm's words, its weights under timm's names."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,6 @@ from vitdfq.models.transformers.names import Tensors
 from vitdfq.models.transformers.timm_wrapper import WRAPPER, read_wrapper
 from vitdfq.models.untrusted import short
 
-logger = logging.getLogger(__name__)
-
 KEPT = ("first_conv", "classifier", "pool_size", "fixed_input_size")  # facts of the class, whatever the weights
 NOT_CLASSES = ("regression", "multi_label_classification")
 
@@ -30,6 +27,7 @@ class TimmForm(NamedTuple):
     model_args: dict[str, Any]  # and `norm_eps`, see `vitdfq.models.build.create`
     pretrained_cfg: dict[str, Any]
     tensors: Callable[[Tensors], Tensors]  # transformers' names -> timm's; what is not part of the model is left out
+    notes: tuple[str, ...] = ()  # what was decided without the folder saying it, for whoever uses the weights
 
 
 def is_transformers(config: dict[str, Any]) -> bool:
@@ -57,17 +55,17 @@ def read(folder: Path, config: dict[str, Any], *, img_size: Any = None, headless
     gives = _gives(file, kind, name, headless)
     labels = _labels(file, config, headless) if gives.endswith("classes") else []
     tower = _tower(file, config, kind, gives, len(labels))
-    images = read_images(folder)
+    images, notes = read_images(folder), []
     if images is None:
         mean, std = kind.normalization
         images = {"mean": mean, "std": std}
-        logger.warning(f"{folder}: has no {PREPROCESSOR}; images are taken to be normalized with mean {mean} and std {std}")
+        notes.append(f"{folder}: has no {PREPROCESSOR}; images are taken to be normalized with mean {mean} and std {std}")
     if img_size is not None:
         img_size = _checked_size(img_size)
     elif kind.interpolates:
         img_size = _fitting(tower, images.get("input_size"))
         if img_size is not None and img_size != tower.size("image_size"):
-            logger.info(f"{folder}: for images of {img_size}, as its processor makes them; img_size=... builds it for others")
+            notes.append(f"{folder}: built for images of {img_size}, as its {PREPROCESSOR} makes them; img_size=... for others")
     structure = kind.structure(replace(tower, img_size=img_size))
     architecture, model_args = structure.architecture, structure.model_args
     if gives == "projection" and not headless and tower.num_classes not in projection_widths(architecture):
@@ -81,7 +79,7 @@ def read(folder: Path, config: dict[str, Any], *, img_size: Any = None, headless
         except (RuntimeError, IndexError, TypeError) as error:  # torch's, for shapes that cannot be joined or cut
             raise InputError(f"{folder}: holds tensors in shapes that no {name} has ({one_line(error)})") from error
 
-    return TimmForm(architecture, model_args, pretrained_cfg, tensors)
+    return TimmForm(architecture, model_args, pretrained_cfg, tensors, tuple(notes))
 
 
 def _class_name(file: Path, config: dict[str, Any], is_known: bool) -> str:
