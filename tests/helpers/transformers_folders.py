@@ -213,7 +213,7 @@ def unjoined(state: dict[str, Tensor], model_type: str) -> dict[str, Tensor]:
     if model_type == "deit" and "reg_token" in result:
         result["dist_token"] = result.pop("reg_token")
     if model_type == "dinov2_with_registers":  # the class token has a position there
-        position = torch.full_like(result["cls_token"], 0.25)
+        position = torch.linspace(-1, 1, 32).view(1, 1, 32)
         result |= {"cls_token": result["cls_token"] - position, "pos_embed": torch.cat([position, result["pos_embed"]], dim=1)}
     if model_type.startswith(("siglip", "clip")):
         result["pos_embed"] = result["pos_embed"][0]
