@@ -71,7 +71,8 @@ def convert(
         form = read_transformers(file.parent, config, img_size=model_args.get("img_size"), headless=headless)
         for note in form.notes:
             logger.warning(note)
-        config, tensors = form._asdict(), form.tensors(tensors)
+        tensors = form.tensors(tensors)
+        config = {"architecture": form.architecture, "model_args": form.model_args, "pretrained_cfg": form.pretrained_cfg}
     known = architecture or config.get("architecture") or about.get("architecture")
     if not isinstance(known, str):
         raise InputError(f"{file}: does not say which model it is; name it with --arch, as `timm.list_models()` does")
