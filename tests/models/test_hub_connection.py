@@ -13,6 +13,7 @@ import torch
 from hub_server import TOKEN, HubServer, Repo
 from huggingface_hub import constants
 from tiny import TINY
+from transformers_folders import write_folder
 
 from vitdfq.checkpoint import load, save_load
 from vitdfq.checkpoint.save_load import describe
@@ -197,6 +198,27 @@ def test_a_revision_can_be_loaded(folder, connect, tmp_path):
         assert load_teacher(f"hf-hub:someone/model@{old}", cache_dir=tmp_path).num_classes == 5
         with pytest.raises(InputError, match='names no "architecture"'):
             load_teacher("hf-hub:someone/model", cache_dir=tmp_path)
+
+
+def test_a_repository_of_transformers(connect, tmp_path):
+    model = write_folder("vit", tmp_path / "saved")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
+    files["preprocessor_config.json"] = b'{"image_mean": [0.25, 0.25, 0.25], "image_std": [0.5, 0.5, 0.5]}'
+    files |= {"pytorch_model.bin": b"", "vocab.json": b"{}"}
+    llm = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"never downloaded"}
+    with HubServer() as hub:
+        hub.repos["someone/vit"] = Repo("someone/vit", private=False, commits=[files])
+        hub.repos["someone/llm"] = Repo("someone/llm", private=False, commits=[llm])
+        connect(hub.url)
+        teacher = load_teacher("hf-hub:someone/vit", cache_dir=tmp_path)
+        with pytest.raises(InputError, match="is a transformers model of type 'llama'"):
+            load_teacher("hf-hub:someone/llm", cache_dir=tmp_path)
+    images = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(teacher(images), model(images))
+    assert teacher.vitdfq["model"]["name"] == "hf-hub:someone/vit" and teacher.pretrained_cfg["mean"] == [0.25] * 3
+    downloaded = {path.name for path in tmp_path.glob("models--*/snapshots/*/*")}
+    assert downloaded == {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert [path.name for path in tmp_path.glob("models--someone--llm/snapshots/*/*")] == ["config.json"]
 
 
 def test_a_revision_of_a_checkpoint(monkeypatch, tmp_path):

@@ -17,6 +17,7 @@ from vitdfq.common.lookup import did_you_mean
 from vitdfq.models.families import image_size, open_model
 from vitdfq.models.untrusted import bounded, check_arguments, short
 
+NORM_EPS = "norm_eps"  # an argument of `create`
 ORIGIN = ("file", "url", "source", "state_dict", "hf_hub_filename", "custom_load")  # keys of a pretrained_cfg: no structure
 
 
@@ -43,13 +44,26 @@ def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *
     """Call `timm.create_model`, with weights from a safetensors file or untrained.
 
     With `most`, where the arguments come from a file, the model is first built without storage: it may not have more parameters
-    (numbers, not tensors) than that.
+    (numbers, not tensors) than that. One argument is not timm's, which takes no such number: `norm_eps` becomes the epsilon of
+    every LayerNorm (`transformers` has 1e-12 where timm has 1e-6).
 
     Raises:
         ValueError: timm's error in one line, or the model is too large.
         InputError: the weights do not fit.
     """
     check_arguments(model_args)
+    arguments = dict(model_args)
+    eps = arguments.pop(NORM_EPS, None)
+    if eps is not None and (not isinstance(eps, float) or not 0 < eps < 1):
+        raise ValueError(f"{NORM_EPS} is {short(eps)}; expected a number between 0 and 1")
+    model = _create(name, arguments, weights, most, source)
+    for part in model.modules() if eps is not None else ():
+        if isinstance(part, nn.LayerNorm):
+            part.eps = eps
+    return model
+
+
+def _create(name: str, model_args: dict[str, Any], weights: Path | None, most: int | None, source: dict[str, Any]) -> Any:
     try:
         if most is not None:
             with torch.device("meta"), bounded(most):

@@ -3,6 +3,7 @@
 Pickles are read in a process of their own, see `vitdfq/common/unpickle.py`.
 """
 
+import logging
 import math
 import shlex
 import shutil
@@ -20,10 +21,14 @@ from torch import Tensor, nn
 from vitdfq.common.errors import InputError
 from vitdfq.common.files import read_json
 from vitdfq.common.safetensors_io import is_pickle, not_finite, read_metadata, read_tensors, write_tensors
-from vitdfq.models.build import create, known_architecture
-from vitdfq.models.weights import PICKLES, WEIGHTS
+from vitdfq.models.build import NORM_EPS, create, known_architecture
+from vitdfq.models.fill import few, fill, misfit
+from vitdfq.models.other_folders import what_it_is
+from vitdfq.models.transformers import is_transformers
+from vitdfq.models.transformers import read as read_transformers
+from vitdfq.models.weights import INDEX, PICKLES, WEIGHTS, weight_files
 
-SHOWN = 3  # names in a message
+logger = logging.getLogger(__name__)
 
 
 def convert(
@@ -36,7 +41,7 @@ def convert(
 
     Args:
         source: a state dict or training checkpoint of PyTorch (.pth, .pt, .bin, .ckpt, .pth.tar), a .safetensors file, or a
-            folder of timm that holds one.
+            folder of timm or `transformers` that holds one.
         out: folder that does not exist yet.
         architecture: timm's name `architecture[.tag]`; None: the one that the file or the folder's config.json names. The tag
             decides the normalization of images.
@@ -51,14 +56,23 @@ def convert(
         InputError: nothing to read, `out` exists, no architecture or one that timm does not know, arguments that it does not
             take, or weights that do not fit them.
     """
-    out, file = Path(out), Path(source).expanduser()
+    out = Path(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{out}: exists; choose another --out")
-    config: dict[str, Any] = {}
-    if file.is_dir():
-        config = read_json(file / "config.json") if (file / "config.json").is_file() else {}
-        file = _weights_in(file)
+    files, config = _files(Path(source).expanduser())
+    file = files[0]
     tensors, about = _read(file, key)
+    for other in files[1:]:
+        tensors |= _read(other, key)[0]
+    if is_transformers(config):
+        if architecture is not None:
+            raise InputError(f"{file}: config.json beside it says which model it is ({config['model_type']}); leave --arch out")
+        headless = model_args.get("num_classes") == 0
+        form = read_transformers(file.parent, config, img_size=model_args.get("img_size"), headless=headless)
+        for note in form.notes:
+            logger.warning(note)
+        tensors = form.tensors(tensors)
+        config = {"architecture": form.architecture, "model_args": form.model_args, "pretrained_cfg": form.pretrained_cfg}
     known = architecture or config.get("architecture") or about.get("architecture")
     if not isinstance(known, str):
         raise InputError(f"{file}: does not say which model it is; name it with --arch, as `timm.list_models()` does")
@@ -94,7 +108,7 @@ def summary(result: dict[str, Any]) -> str:
     if result["key"]:
         lines.append(f"weights of the entry {result['key']!r}; --key names another")
     if result["left_out"]:
-        lines.append(f"left out, not of this model: {_few(result['left_out'])}")
+        lines.append(f"left out, not of this model: {few(result['left_out'])}")
     lines.append(
         f"images are normalized with mean {result['mean']} and std {result['std']}: correct config.json if it was others"
     )
@@ -102,13 +116,24 @@ def summary(result: dict[str, Any]) -> str:
     return "\n".join([*lines, f"quantize it: vitdfq run RECIPE --set {name}"])
 
 
-def _weights_in(folder: Path) -> Path:
-    """The one file of weights in a folder."""
-    if (folder / WEIGHTS).is_file():
-        return folder / WEIGHTS
+def _files(source: Path) -> tuple[list[Path], dict[str, Any]]:
+    """The files of weights that a source holds, and its config.json: a file has the one beside it if that is of transformers."""
+    folder = source if source.is_dir() else source.parent
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if source.is_dir():
+        return _weights_in(folder), config
+    return [source], config if is_transformers(config) else {}
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    """The one file of weights in a folder, or the shards of one."""
+    if what := what_it_is(folder):
+        raise InputError(f"{folder}: {what}")
+    if (folder / WEIGHTS).is_file() or (folder / INDEX).is_file():
+        return weight_files(folder)
     files = sorted({path for pattern in ("*.safetensors", *PICKLES) for path in folder.glob(pattern)})
     if len(files) == 1:
-        return files[0]
+        return files
     raise InputError(f"{folder}: holds {'no file' if not files else f'{len(files)} files'} of weights; name one file")
 
 
@@ -148,18 +173,10 @@ def _fill(
     if num_classes is not None and num_classes != shape.num_classes:
         arguments["num_classes"] = num_classes
     model = create(architecture, arguments, pretrained_cfg=pretrained_cfg)
-    expected = model.state_dict()
-    missing, unexpected = [name for name in expected if name not in inside], [name for name in inside if name not in expected]
-    others = [name for name in expected if name in inside and inside[name].shape != expected[name].shape]
-    wrong = [
-        f"{what} {_few(names)}"
-        for what, names in (("lacks", missing), ("has besides", unexpected), ("has in another shape", others))
-        if names
-    ]
-    if wrong:
-        hint = _image_size_hint(inside, model) if (missing, unexpected, others) == ([], [], ["pos_embed"]) else ""
-        raise InputError(f"{file}: is not a {architecture}: {'; '.join(wrong)}{hint}")
-    model.load_state_dict({name: value.to(expected[name].dtype) for name, value in inside.items()})
+    if wrong := misfit(model, inside):
+        hint = _image_size_hint(inside, model) if wrong == ([], [], ["pos_embed"]) else ""
+        raise InputError(f"{file}: is not a {architecture}: {wrong}{hint}")
+    fill(model, inside)
     if name := not_finite(model):
         raise InputError(f"{file}: {name} is not finite")
     arguments.pop("num_classes", None)  # config.json has a key for it
@@ -191,11 +208,6 @@ def _image_size_hint(tensors: dict[str, Tensor], model: nn.Module) -> str:
     return f"; try --set img_size={math.isqrt(tensors['pos_embed'].shape[1]) * patch_size[0]}" if patch_size else ""
 
 
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(name[:100] for name in names[:SHOWN]) + more
-
-
 def _write(model: Any, out: Path, model_args: dict[str, Any]) -> None:
     """Write the folder beside its place, then rename it."""
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -204,7 +216,9 @@ def _write(model: Any, out: Path, model_args: dict[str, Any]) -> None:
         folder.mkdir()
         write_tensors(folder / WEIGHTS, {name: value.clone() for name, value in model.state_dict().items()})
         model.pretrained_cfg = {**model.pretrained_cfg, "num_classes": model.num_classes}
-        save_config_for_hf(model, str(folder / "config.json"), model_args=model_args or None)
+        eps = {key: value for key, value in model_args.items() if key == NORM_EPS}  # beside what timm understands
+        rest = {key: value for key, value in model_args.items() if key not in eps}
+        save_config_for_hf(model, str(folder / "config.json"), eps or None, rest or None)
         if out.is_dir():
             out.rmdir()  # empty
         shutil.move(folder, out)

@@ -1,5 +1,6 @@
 """Load a teacher: by timm name, from the hub, a folder or the zoo, or from a module built with timm."""
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +14,30 @@ from vitdfq.common.gradients import with_gradients
 from vitdfq.common.hub_connection import fetch
 from vitdfq.common.lookup import did_you_mean, lookup
 from vitdfq.common.safetensors_io import not_finite
-from vitdfq.models.build import create, finish, known_architecture, require_runs
+from vitdfq.models.build import NORM_EPS, create, finish, known_architecture, require_runs
+from vitdfq.models.fill import fill, misfit
 from vitdfq.models.from_module import from_module
+from vitdfq.models.other_folders import MARKS
+from vitdfq.models.transformers import PREPROCESSOR, is_transformers
+from vitdfq.models.transformers import read as read_transformers
 from vitdfq.models.untrusted import fits_file, fits_memory
-from vitdfq.models.weights import WEIGHTS, check_weights, is_file_of_weights, read_config, refuse_file
+from vitdfq.models.weights import (
+    INDEX,
+    WEIGHTS,
+    check_weights,
+    is_file_of_weights,
+    read_config,
+    read_weights,
+    refuse_file,
+    weight_files,
+)
+
+logger = logging.getLogger(__name__)
 
 ZOO = Path(__file__).parents[1] / "zoo"
-FILES = ["config.json", WEIGHTS]  # of a repository on the hub: nothing else is downloaded
+FILES = ["config.json", WEIGHTS]  # of timm's repository on the hub: nothing else is downloaded
+SHARDS = "model-*-of-*.safetensors"
+DESCRIPTIONS = ["config.json", PREPROCESSOR, *MARKS]  # of anyone's repository
 SOURCES = ("zoo", "local-dir", "hf-hub")
 LONGEST_PATH = 1000  # characters; of a longer one the system would not say whether it is there
 NOT_TAKEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "features_only", "device", "dtype")
@@ -31,6 +49,9 @@ def load_teacher(
 ) -> nn.Module:
     """Load a teacher: a timm model, opened, frozen, in eval mode and float32.
 
+    A repository or folder is one of timm, or of Hugging Face `transformers`: ViT, DeiT, Swin, Swin v2, DINOv2, SigLIP, CLIP
+    (`transformers/kinds.py` lists types and classes) and TimmWrapper, whose names and arguments are translated into timm's.
+
     Args:
         name: `architecture[.tag]`, `hf-hub:owner/repo[@revision]`, `local-dir:PATH` or the path alone (text or `Path`),
             `zoo:NAME`, or a model built with timm, which stays as it is: in any mode and precision, within DataParallel or
@@ -39,8 +60,8 @@ def load_teacher(
         pretrained: False leaves a named model at timm's random initialization.
         cache_dir: the hub's cache, if not the usual one.
         timm_kwargs: keyword arguments of `timm.create_model` that shape the model, such as `img_size`, or `num_classes=0` for
-            features without the head; for a module those it was built with, needed where timm does not remember them (1.0.31
-            does).
+            features without the head, and `norm_eps`, the epsilon of all LayerNorms; for a module those it was built with, needed
+            where timm does not remember them (1.0.31 does).
 
     Returns:
         timm's model, which maps normalized images (B, 3, H, W) of `image_size(model)` to logits (B, classes), or to features:
@@ -69,10 +90,9 @@ def load_teacher(
     source, colon, place = name.partition(":")
     if not colon:
         return from_timm(name, pretrained, cache_dir, timm_kwargs)
-    if source == "zoo":
-        folder = zoo_folder(place)
-    else:
-        folder = fetch(place, FILES, cache_dir) if source == "hf-hub" else Path(place).expanduser()
+    if source == "hf-hub":
+        return from_hub(name, place, pretrained, cache_dir, timm_kwargs)
+    folder = zoo_folder(place) if source == "zoo" else Path(place).expanduser()
     return from_folder(name, folder, pretrained, timm_kwargs)
 
 
@@ -137,11 +157,24 @@ def from_timm(name: str, pretrained: bool, cache_dir: str | None, model_args: di
     return finish(create(name, model_args, weights), name, model_args)
 
 
+def from_hub(name: str, repository: str, pretrained: bool, cache_dir: str | None, overrides: dict[str, Any]) -> nn.Module:
+    """Load a repository on the hub; what its small files show to be impossible is refused before its weights are downloaded."""
+    described = from_folder(name, fetch(repository, DESCRIPTIONS, cache_dir), False, overrides)
+    if not pretrained:
+        return described
+    del described
+    return from_folder(name, fetch(repository, [*DESCRIPTIONS, WEIGHTS, INDEX, SHARDS], cache_dir), True, overrides)
+
+
 def from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, Any]) -> nn.Module:
-    """Load a folder with config.json and model.safetensors, as timm writes them; `overrides` replace its arguments."""
+    """Load a folder with config.json and model.safetensors, of timm or transformers; `overrides` replace its arguments."""
     config = read_config(folder)
     try:
+        if is_transformers(config):
+            return _from_transformers(name, folder, config, pretrained, overrides)
         known_architecture(config["architecture"])
+        if NORM_EPS in config:
+            overrides = {NORM_EPS: config[NORM_EPS], **overrides}
         return _from_folder(name, folder, pretrained, overrides, {**config.get("model_args", {}), **overrides})
     except VitdfqError:
         raise
@@ -164,6 +197,35 @@ def _from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str,
     if pretrained:
         require_trained_head(teacher)
         require_finite(teacher, weights)
+    return teacher
+
+
+def _from_transformers(name: str, folder: Path, config: dict[str, Any], pretrained: bool, overrides: dict[str, Any]) -> nn.Module:
+    """Build timm's model of a folder of `transformers`, and fill it with the tensors under timm's names."""
+    form = read_transformers(folder, config, img_size=overrides.get("img_size"), headless=overrides.get("num_classes") == 0)
+    architecture, classes = known_architecture(form.architecture), form.pretrained_cfg["num_classes"]
+    files = weight_files(folder) if pretrained else []
+    for note in form.notes if pretrained else ():
+        logger.warning(note)
+    most = fits_file(sum(file.stat().st_size for file in files)) if pretrained else fits_memory()
+    model_args = {**form.model_args, **overrides}
+    wanted = overrides.get("num_classes", classes)
+    built = {**model_args, "num_classes": wanted or classes}  # with the head that the weights have
+    model = create(architecture, built, most=most, pretrained_cfg=form.pretrained_cfg)
+    if pretrained and wanted in (0, classes):
+        tensors = form.tensors(read_weights(files))
+        if wrong := misfit(model, tensors):
+            raise InputError(f"{folder}: the weights do not fit {architecture}: {wrong} (in timm's names)")
+        fill(model, tensors)
+    if wanted == 0:
+        model.reset_classifier(0)
+    if name.startswith("hf-hub:"):
+        model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
+    teacher = finish(model, name, model_args)
+    require_runs(teacher)
+    if pretrained:
+        require_trained_head(teacher)
+        require_finite(teacher, folder)
     return teacher
 
 
