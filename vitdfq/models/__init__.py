@@ -20,7 +20,7 @@ from vitdfq.models.families import (
     units,
 )
 from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Rows, Unit
-from vitdfq.models.gives import gives, require_classes
+from vitdfq.models.gives import gives, mean_over_tokens, require_classes
 from vitdfq.models.images import checked_images
 from vitdfq.models.load import load_teacher, structure
 from vitdfq.models.record import record
@@ -49,6 +49,7 @@ __all__ = [
     "image_range",
     "image_size",
     "load_teacher",
+    "mean_over_tokens",
     "norm_readers",
     "open_model",
     "projections",
