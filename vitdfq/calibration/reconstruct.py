@@ -82,8 +82,8 @@ def reconstruct(
 
     Inputs are mixed element by element from quantized and float activations (QDrop, arXiv 2203.05740), which reduces overfitting
     of few or unusual images. The quantized activations are computed anew after each unit. If the training of a unit increases
-    the error of the whole student on held-out images, it is undone (`HeldOutValidation`). A unit without quantized layers, such as
-    the last one of a model without a head, has nothing to train.
+    the error of the whole student on held-out images, it is undone (`HeldOutValidation`). A unit without quantized layers,
+    such as the last one of a model without a head, has nothing to train.
 
     Several processes each take a share of a batch and sum their gradients, so that all train the same student; each caches the
     activations of all images.

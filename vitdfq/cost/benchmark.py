@@ -21,8 +21,9 @@ from vitdfq.quantization.options import bits_name
 from vitdfq.recipe import Recipe
 from vitdfq.recipe.teacher import load_section
 from vitdfq.runtime import distributed
-from vitdfq.synthesis import METHODS, Method
+from vitdfq.synthesis import METHODS, Method, TeacherFacts
 from vitdfq.synthesis.resolve import parts_of
+from vitdfq.synthesis.without_classes import with_possible_mix
 
 ROUNDS = 5
 MAX_BATCH = 32  # images
@@ -84,7 +85,7 @@ def _forward(teacher: nn.Module, student: nn.Module, images: Tensor) -> dict[str
 def _synthesis(recipe: Recipe, teacher: nn.Module, images: Tensor) -> dict[str, dict[str, float]]:
     """Time a step on whole images with all patches, for each preset that optimizes images of the recipe."""
     options = recipe.synthesis
-    parts = parts_of(options.resolved())
+    parts = parts_of(with_possible_mix(options.resolved(), TeacherFacts.of(teacher)))
     methods: dict[str, Method] = {kind if kind in METHODS else options.method: part for kind, part in parts.items() if part.steps}
 
     def bare() -> None:

@@ -19,10 +19,11 @@ from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantSite, QuantWeighted, named_sites, weighted_modules
 from vitdfq.recipe import Recipe
-from vitdfq.recipe.teacher import load_section
+from vitdfq.recipe.teacher import errors_of_section, load_section
 from vitdfq.runtime import distributed
-from vitdfq.synthesis import TeacherFacts
+from vitdfq.synthesis import TeacherFacts, check_classes
 from vitdfq.synthesis.teacher_filter import for_teacher
+from vitdfq.synthesis.without_classes import with_possible_mix
 
 FILES = ["images.safetensors", "config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md", "reports/"]
 
@@ -86,9 +87,12 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     prepared = prepared_copy(model, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
     synthesis, evaluation = recipe.synthesis, recipe.evaluation
-    method = synthesis.resolved()
+    facts = TeacherFacts.of(model)
+    with errors_of_section("synthesize"):
+        check_classes(synthesis, facts)
+    method = with_possible_mix(synthesis.resolved(), facts)
     if weights_are_local:
-        method = for_teacher(method, model, TeacherFacts.of(model), synthesis.seed)
+        method = for_teacher(method, model, facts, synthesis.seed)
     height, width = image_size(model)
     sites = [_site(name, site) for name, site in named_sites(student).items()]
     num_evaluated, is_known = evaluated_images(evaluation, model)

@@ -17,9 +17,10 @@ from vitdfq.data import Classes, is_local, load_labeled, transform_of
 from vitdfq.evaluation import EvaluationOptions
 from vitdfq.models import units
 from vitdfq.recipe import Recipe
-from vitdfq.synthesis import METHODS, Method
+from vitdfq.synthesis import METHODS, Method, TeacherFacts
 from vitdfq.synthesis.mix import kinds
 from vitdfq.synthesis.resolve import parts_of
+from vitdfq.synthesis.without_classes import with_possible_mix
 from vitdfq.training.activation_memory import training_bytes_per_image
 
 NUM_TEST_IMAGES = {"imagenet-1k": 50_000, "zoo:fashion-mnist": 10_000}
@@ -84,7 +85,8 @@ def estimate_cost(
     )
     is_evaluated = evaluation.dataset_of(teacher) is not None
     names = recipe.baselines if is_evaluated else []  # they are made for their scores
-    students, baselines = 1 + len(names), [parts_of(METHODS[name]) for name in names]
+    facts = TeacherFacts.of(teacher)
+    students, baselines = 1 + len(names), [parts_of(with_possible_mix(METHODS[name], facts)) for name in names]
     seconds = {
         "synthesize": sum(_synthesis(teacher, options, parts, len(images)) for parts in (parts_of(method), *baselines)),
         "calibrate": students * _calibration(recipe, student, costs, options.num_images),

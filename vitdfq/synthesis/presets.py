@@ -51,7 +51,9 @@ class Method:
     mix: Mapping[str, float] = field(default_factory=dict)  # other preset -> share of the images that it makes
     # From here on: set by presets only.
     generator_losses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # changes to `losses` with a generator
-    feature_losses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # in place of `losses`, if the teacher gives features
+    feature_losses: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # in place of `losses`, if the teacher gives features
     schedule: Schedule = field(default_factory=Schedule)
     candidates: int = 1  # without steps: images rendered per image returned, see image_selection.farthest_point
     pairs: bool = False  # images 2i and 2i + 1 have the same classes and draws

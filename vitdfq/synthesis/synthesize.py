@@ -21,7 +21,7 @@ from vitdfq.synthesis.presets import METHODS, Method
 from vitdfq.synthesis.procedural import PROCEDURAL
 from vitdfq.synthesis.resolve import ENGINES, parts_of
 from vitdfq.synthesis.teacher_filter import for_teacher
-from vitdfq.synthesis.without_classes import left_out, require_no_classes, why_classes
+from vitdfq.synthesis.without_classes import left_out, require_no_classes, why_classes, with_possible_mix
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,8 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
     options, run = options or build_options(SynthesisOptions, keywords, where="synthesize"), run or Run()
     require_float(teacher, "synthesize")
     facts = TeacherFacts.of(teacher)
+    check_classes(options, facts)
     method = for_teacher(options.resolved(), teacher, facts, options.seed)
-    check_classes(options, method, facts)
     if without := _left_out(options, method, facts):
         logger.info(f"synthesize: the teacher gives features; left out: {'; '.join(without)}")
     order = kinds(options.num_images, method.mix)
@@ -77,9 +77,10 @@ def procedural_kinds(teacher: nn.Module, num_images: int, seed: int) -> dict[str
     return {kind: synthesize(teacher, method=kind, num_images=num_images, seed=seed) for kind in PROCEDURAL}
 
 
-def check_classes(options: SynthesisOptions, method: Method, facts: TeacherFacts) -> None:
-    """Raise ValueError where a method needs more classes than the teacher has; `method` is that of `for_teacher`."""
-    losses_of = {kind: part for kind, part in parts_of(method).items() if part.losses}
+def check_classes(options: SynthesisOptions, facts: TeacherFacts) -> None:
+    """Raise ValueError where the method needs more classes than the teacher has; nothing is computed."""
+    parts = parts_of(with_possible_mix(options.resolved(), facts))
+    losses_of = {kind: part for kind, part in parts.items() if part.losses}
     if losses_of and facts.num_classes == 1:
         raise ValueError("synthesis needs a teacher that tells classes apart, this one has 1")
     if facts.num_classes:
@@ -95,7 +96,9 @@ def _left_out(options: SynthesisOptions, method: Method, facts: TeacherFacts) ->
     """What a teacher that gives features leaves out: presets of the mix, and losses of those that stay."""
     if facts.num_classes:
         return []
-    presets = [f"the images of {name}" for name in options.resolved().mix if why_classes(METHODS[name]) and name not in method.mix]
+    presets = [
+        f"the images of {name}" for name in options.resolved().mix if why_classes(METHODS[name]) and name not in method.mix
+    ]
     losses = [(_name(kind, options), left_out(part)) for kind, part in parts_of(method).items() if part.losses]
     return presets + [f"{' and '.join(names)} of {name}" for name, names in losses if names]
 

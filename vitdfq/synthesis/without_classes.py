@@ -1,8 +1,11 @@
 """What a method is with a teacher that gives features: no labels are drawn, and losses that compare classes are left out.
 
-Most presets add the same two losses to their own: `SHARED`. Without the cross-entropy of it a preset remains what it is, as long as
-no loss of its own compares classes. Otherwise, or where it has no other loss, the preset needs a teacher that gives classes.
+Most presets add the same two losses, `SHARED`, to losses of their own. Without the cross-entropy among them a preset
+remains what it is, as long as no loss of its own compares classes. Otherwise, or without losses of its own, it needs a teacher that gives
+classes.
 """
+
+from dataclasses import replace
 
 from vitdfq.synthesis.objective.context import TeacherFacts
 from vitdfq.synthesis.objective.weighted_losses import WeightedLoss, resolve_losses
@@ -19,6 +22,22 @@ def losses_for(method: Method, facts: TeacherFacts) -> list[WeightedLoss]:
         return resolve_losses(method.losses)
     require_no_classes("of these losses", method)
     return [weighted for weighted in _of_features(method) if not weighted.loss.needs_classes]
+
+
+def with_possible_mix(method: Method, facts: TeacherFacts) -> Method:
+    """Return `method` without the presets of its `mix` that need classes, where the teacher gives features; other shares grow.
+
+    A method that does not set `skip_unsuitable` keeps them.
+    """
+    if facts.num_classes or not method.skip_unsuitable:
+        return method
+    return with_mix(method, {name: share for name, share in method.mix.items() if why_classes(METHODS[name]) is None})
+
+
+def with_mix(method: Method, remaining: dict[str, float]) -> Method:
+    """Return `method` with these presets of its `mix`, in the same proportions to each other and to the method's own images."""
+    total = 1 - sum(method.mix.values()) + sum(remaining.values())
+    return replace(method, mix={name: share / total for name, share in remaining.items()})
 
 
 def left_out(method: Method) -> list[str]:

@@ -26,6 +26,8 @@ from vitdfq.reports.plots import plot_unit_sqnr
 from vitdfq.runtime import distributed, interrupt
 from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.runtime.trackers import tracked
+from vitdfq.synthesis import TeacherFacts, check_classes
+from vitdfq.synthesis.options import SynthesisOptions
 from vitdfq.workflow import synthetic_scores
 from vitdfq.workflow.artifacts import lock_run_folder
 from vitdfq.workflow.stages import RunStages
@@ -128,6 +130,12 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
         student = quantize(prepared, **recipe.quantize)
     with errors_of_section("calibrate"):
         check_steps(student, recipe.calibrate.get("steps"))
+    facts = TeacherFacts.of(teacher)
+    with errors_of_section("synthesize"):
+        check_classes(recipe.synthesis, facts)
+    with errors_of_section("baselines"):
+        for name in recipe.baselines:
+            check_classes(SynthesisOptions(method=name), facts)
     folder = Path(out) if out else Path("runs") / recipe.name
     with (
         lock_run_folder(folder, recipe.name, recipe.to_yaml(), fresh),
