@@ -88,6 +88,7 @@ METHODS: dict[str, Method] = {
         },
         steps=100,
         mix={"dead_leaves": 1 / 2, "psaq": 1 / 6, "smi": 1 / 6},
+        # Without classes: SARDFQ's attention priors on whole images, beside the PSAQ-ViT images of the mix.
         feature_losses={"attention_prior": {"weight": 100.0}, "total_variation": {"weight": 0.05}},
         skip_unsuitable=True,
     ),

@@ -1,7 +1,7 @@
 """What a method is with a teacher that gives features: no labels are drawn, and losses that compare classes are left out.
 
-Most presets add the same two losses, `SHARED`, to losses of their own. Without the cross-entropy among them a preset remains what it
-is, as long as no loss of its own compares classes. Otherwise, or without losses of its own, it needs a teacher that gives classes.
+Most presets add the same two losses, `SHARED`, to losses of their own. Without the cross-entropy among them a preset remains what
+it is, as long as no loss of its own compares classes. Otherwise, or without losses of its own, it needs classes.
 """
 
 from dataclasses import replace
