@@ -13,6 +13,7 @@ class Constant(torch.nn.Module):
     def __init__(self, logits):
         super().__init__()
         self.logits = torch.nn.Parameter(torch.tensor(logits))
+        self.num_classes = 2
 
     def forward(self, images):
         return self.logits[: len(images)]
