@@ -1,5 +1,6 @@
 """Classes from features: a linear head, the embeddings of texts, or k-NN."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdfq.common.errors import RecipeError
-from vitdfq.data import NO_LABEL, Classes, has_split_beside, load_labeled, same_split
+from vitdfq.data import Classes, has_split_beside, load_labeled, same_split
 from vitdfq.evaluation.files import read_linear_head, read_text_embeddings
 from vitdfq.evaluation.knn import Bank, vote
 from vitdfq.evaluation.options import READERS, EvaluationOptions, KnnOptions
 from vitdfq.evaluation.passes import Images, Keep, one_pass
 from vitdfq.models import feature_width, gives
 from vitdfq.runtime.run import Run
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,11 @@ def knn_reader(
 
     def numbers_of(labels: Tensor) -> Tensor:
         numbers = banks[0].numbers_of(labels)
-        if bool((labels != NO_LABEL).all()) and bool((numbers == len(banks[0].classes)).all()):
+        unknown = int((numbers == len(banks[0].classes)).sum())
+        if unknown == len(labels):
             raise RecipeError(f"evaluate.knn: no label of {dataset} is among those of the neighbors in {name}")
+        if unknown:
+            logger.warning(f"{unknown} of {len(labels)} images have a label that no neighbor has: k-NN cannot be right about them")
         return numbers
 
     return Reader("knn", None, lambda index, features: vote(features, banks[index], wanted.k, run), numbers_of)

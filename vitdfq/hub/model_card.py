@@ -31,6 +31,7 @@ KNOWN = {  # name in a recipe -> Hub id, title, split on the Hub (None: the reci
     "imagenet-1k": ("imagenet-1k", "ImageNet-1k", None, 50_000),
     "zoo:fashion-mnist": ("zalando-datasets/fashion_mnist", "Fashion-MNIST", "test", 10_000),
 }
+LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "apple-ascl", "apple-amlr", "gemma", "other")
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
@@ -57,7 +58,7 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
     data = ModelCardData(
         model_name=metrics["recipe"],
         eval_results=_results(metrics["student"], measured, features) if measured and measured.labeled else None,
-        license=source.get("license") or "other",
+        **_license(source.get("license")),
         library_name="vitdfq",
         pipeline_tag=_task(features),
         tags=["timm", "vision-transformer", "quantization", "post-training-quantization", "data-free", bits],
@@ -97,6 +98,11 @@ def _measured(evaluate: dict[str, Any], num_images: int, labeled: bool) -> Measu
         return Measured(dataset, dataset, split, whole, labeled)
     kind = "labeled images" if labeled else "images without labels"
     return Measured(None, f"{Path(dataset).name}, a folder of {kind}", split, whole, labeled)
+
+
+def _license(name: str | None) -> dict[str, str]:
+    """The license as the Hub's list has it; another one is "other", with its name."""
+    return {"license": name} if name in LICENSES else {"license": "other"} | ({"license_name": name} if name else {})
 
 
 def _task(features: CardFeatures | None) -> str:
