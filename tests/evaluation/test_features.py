@@ -77,7 +77,9 @@ def test_cosine_is_a_mean_over_tokens_and_then_over_images_and_the_error_is_over
     target = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [0.0, 4.0]]])
     outputs = torch.tensor([[[0.0, 1.0], [0.0, 2.0]], [[3.0, 0.0], [0.0, -4.0]]])
     assert compare(outputs, target).tolist() == [[0.5, 2.0, 5.0], [0.0, 64.0, 25.0]]
-    with pytest.raises(ValueError, match="the model gives 2 x 2 numbers an image, its teacher 1 x 2 numbers an image: not the same features"):
+    with pytest.raises(
+        ValueError, match="the model gives 2 x 2 numbers an image, its teacher 1 x 2 numbers an image: not the same features"
+    ):
         compare(outputs, target[:, :1])
 
 
@@ -145,7 +147,7 @@ def test_files_that_cannot_be_are_refused_in_one_line(option, tensors, message, 
 
 
 def test_what_cannot_be_measured_is_refused(folder, tmp_path):
-    with pytest.raises(RecipeError, match="can only be compared with its teacher, unless evaluate.knn, evaluate.linear_head or"):
+    with pytest.raises(RecipeError, match=r"can only be compared with its teacher, unless evaluate.knn, evaluate.linear_head or"):
         evaluate(Angles(), dataset=folder)
     for knn in ({"split": "validation"}, {"split": "val"}, {"split": "test"}):
         with pytest.raises(RecipeError, match=rf"no split '{knn['split']}' beside 'validation'"):

@@ -143,7 +143,14 @@ def test_it_says_what_was_rotated_and_what_was_not(card, monkeypatch):
     assert "of the same function: rotated: heads; not rotated: MLPs, because there are none.\n\n## Reproduce" in card().text
 
 
-FEATURE_SCORES = {"top1": None, "top5": None, "agreement": None, "cosine": 0.98765, "relative_error": 0.1234, "features_sqnr_db": 18.2}
+FEATURE_SCORES = {
+    "top1": None,
+    "top5": None,
+    "agreement": None,
+    "cosine": 0.98765,
+    "relative_error": 0.1234,
+    "features_sqnr_db": 18.2,
+}
 SYNTHETIC = {"noise": {"num_images": 32, "cosine": 0.99, "relative_error": 0.1, "features_sqnr_db": None}}
 
 

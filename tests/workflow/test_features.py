@@ -81,7 +81,10 @@ def test_a_run_compares_features(recipe, tmp_path, monkeypatch):
     assert "cosine 0.99" in table and "without labels" not in table
     card = ModelCard.load(out / "README.md")
     assert card.data.pipeline_tag == "image-feature-extraction" and card.data.get("eval_results") is None
-    assert f"| **this model, W8A8** | {metrics['student']['cosine']:.4f} |" in card.text and "student(images) gives features" in card.text
+    assert (
+        f"| **this model, W8A8** | {metrics['student']['cosine']:.4f} |" in card.text
+        and "student(images) gives features" in card.text
+    )
     assert "they need no labels" in card.text and "top-1" not in card.text and "logits" not in card.text
     again = evaluate_run(out, [])
     assert all(again[key] == metrics["student"][key] for key in DISTANCE_KEYS)

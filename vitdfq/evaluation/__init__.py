@@ -1,13 +1,13 @@
 """What a model is worth on real images: top-1 of classes, or how near features are to the teacher's.
 
-    evaluate, predict    the front door                                                             evaluate.py
-    EvaluationOptions    the section `evaluate` of a recipe                                         options.py
-    collect              what models give on images: logits, or features and classes read from them  collect.py
-    passes               one pass over the images for all models, in shards                         passes.py
-    Predictions          outputs on a set of images; FeaturePredictions: those that are no classes  predictions.py
-    score, summarize     numbers from predictions                                                   score.py
-    features             tokens and pooled vectors, compared with the teacher's                     features.py
-    readers              classes from features: a linear head, text embeddings, k-NN                readers.py, files.py, knn.py
+evaluate, predict    the front door                                                             evaluate.py
+EvaluationOptions    the section `evaluate` of a recipe                                         options.py
+collect              what models give on images: logits, or features and classes read from them  collect.py
+passes               one pass over the images for all models, in shards                         passes.py
+Predictions          outputs on a set of images; FeaturePredictions: those that are no classes  predictions.py
+score, summarize     numbers from predictions                                                   score.py
+features             tokens and pooled vectors, compared with the teacher's                     features.py
+readers              classes from features: a linear head, text embeddings, k-NN                readers.py, files.py, knn.py
 """
 
 from vitdfq.data import NO_LABEL

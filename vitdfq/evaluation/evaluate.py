@@ -35,7 +35,7 @@ def evaluate(
     Raises:
         ValueError: a wrong argument; a model that is not in eval mode or not in float32; outputs that are not finite.
         UnlabeledError: nothing to compare the outputs with: no teacher, and no labels or nothing that reads classes.
-        RecipeError, InputError, AccessError: the data; see `vitdfq.data.load_labeled`. InputError: the file of a head or of texts.
+        RecipeError, InputError, AccessError: the data; see `vitdfq.data.load_labeled`. InputError: the head's or texts' file.
     """
     options = options or build_options(EvaluationOptions, keywords, where="evaluate")
     models = [model] if teacher is None else [model, teacher]

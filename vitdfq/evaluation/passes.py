@@ -81,9 +81,7 @@ def one_pass(models: list[nn.Module], images: Images, options: EvaluationOptions
         except TooFewImagesError as error:
             run.forget()  # a missing file shifts all later rows, so that finished shards may hold others
             few = (
-                f"split {images.split!r} is empty"
-                if not count
-                else f"fewer images than the {count} expected; is a file missing?"
+                f"split {images.split!r} is empty" if not count else f"fewer images than the {count} expected; is a file missing?"
             )
             raise InputError(f"dataset {dataset}: {few}") from error
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -51,6 +51,4 @@ def predictions_of(tensors: Tensors, read_by: str | None) -> AnyPredictions:
     """Return what `tensors()` was called on; other tensors beside those are left out."""
     if "features" not in tensors:
         return Predictions(tensors["logits"], tensors["labels"])
-    return FeaturePredictions(
-        tensors["features"], tensors["labels"], read_by, tensors.get("logits"), tensors.get("comparison")
-    )
+    return FeaturePredictions(tensors["features"], tensors["labels"], read_by, tensors.get("logits"), tensors.get("comparison"))

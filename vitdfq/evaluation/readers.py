@@ -68,9 +68,7 @@ def file_reader(model: Any, options: EvaluationOptions) -> Reader | None:
         weight, bias = read_linear_head(path, feature_width(model))
         return Reader("linear_head", Classes(len(weight)), lambda index, features: F.linear(features, weight, bias))
     texts = read_text_embeddings(path, feature_width(model))
-    return Reader(
-        "text_embeddings", Classes(len(texts)), lambda index, features: F.linear(F.normalize(features, dim=1), texts)
-    )
+    return Reader("text_embeddings", Classes(len(texts)), lambda index, features: F.linear(F.normalize(features, dim=1), texts))
 
 
 def knn_reader(
@@ -105,7 +103,9 @@ def knn_reader(
         if unknown == len(labels):
             raise RecipeError(f"evaluate.knn: no label of {dataset} is among those of the neighbors in {name}")
         if unknown:
-            logger.warning(f"{unknown} of {len(labels)} images have a label that no neighbor has: k-NN cannot be right about them")
+            logger.warning(
+                f"{unknown} of {len(labels)} images have a label that no neighbor has: k-NN cannot be right about them"
+            )
         return numbers
 
     return Reader("knn", None, lambda index, features: vote(features, banks[index], wanted.k, run), numbers_of)
@@ -121,6 +121,6 @@ def check_neighbors(dataset: str, options: EvaluationOptions, wanted: KnnOptions
         return
     if same_split(wanted.split, options.split) or not has_split_beside(dataset, options.split, wanted.split):
         raise RecipeError(
-            f"evaluate.knn: dataset {dataset} has no split {wanted.split!r} beside {options.split!r}, and no image may be its own "
-            "neighbor; name another one in evaluate.knn.split, or another set in evaluate.knn.dataset"
+            f"evaluate.knn: dataset {dataset} has no split {wanted.split!r} beside {options.split!r}, and no image may be "
+            "its own neighbor; name another one in evaluate.knn.split, or another set in evaluate.knn.dataset"
         )

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 ALIKE = (
-    "The model gives features, not classes. Cosine (mean over images) and relative error, |difference| / |teacher's|, compare them "
-    "with the float32 teacher's"
+    "The model gives features, not classes. Cosine (mean over images) and relative error, |difference| / |teacher's|, compare "
+    "them with the float32 teacher's"
 )
 HOW = {  # what read the classes -> the text above the table
     None: f"{ALIKE}; they need no labels.",
-    "knn": f"{ALIKE}. Top-1 is by weighted k-NN (DINO's protocol, arXiv 2104.14294); each model makes the bank of neighbors itself.",
+    "knn": f"{ALIKE}. Top-1 is by weighted k-NN (DINO's protocol, arXiv 2104.14294); each model makes its own neighbors.",
     "linear_head": f"{ALIKE}. Top-1 is by a linear head on them that came as a file and is no part of this repository.",
     "text_embeddings": f"{ALIKE}. Top-1 is zero-shot, by the cosine to embeddings of texts that came as a file.",
 }

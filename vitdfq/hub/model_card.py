@@ -80,7 +80,7 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
         features=features,
         output=features.output if features else "logits",
         outputs=features.describe() if features else "",
-        how=HOW.get(features.read_by, "") if features else "",
+        how=HOW[features.read_by] if features else "",
         columns=features.columns if features else (),
         number=lambda value, digits: "" if value is None else f"{value:.{digits}f}",
     )
@@ -113,7 +113,7 @@ def _task(features: CardFeatures | None) -> str:
 def _results(student: dict[str, Any], measured: Measured, features: CardFeatures | None) -> list[EvalResult]:
     """Return top-1 and top-5 for the Hub's list; name and split tell a part of a set from the whole."""
     num_images = student["num_images"]
-    reader = TITLES.get(features.read_by, "") if features else ""
+    reader = TITLES[features.read_by] if features and features.read_by else ""
     return [
         EvalResult(
             task_type=_task(features),

@@ -28,10 +28,11 @@ def export(source: nn.Module | str | Path, path: str | Path | None = None, *, fo
             a model of classes, `features` of a backbone, `embedding` of a tower that projects to the space of texts (CLIP).
 
     Returns:
-        file, bytes, opset; `output`: its name; `kernels`: kind of site ("linear", "qk", "av", "convolution") -> onnxruntime's arithmetic
-        ("integer", "weights alone": 4-bit weights and float arithmetic, "float") -> number of sites; `sqnr_db`: SQNR of its
-        output against the student's, of the median of three random images; `least_site_sqnr_db`: the same of the output of one
-        site for the same input, for the worst site. The last two are None where equal. Without onnxruntime all three are None.
+        file, bytes, opset; `output`: its name; `kernels`: kind of site ("linear", "qk", "av", "convolution") -> onnxruntime's
+        arithmetic ("integer", "weights alone": 4-bit weights and float arithmetic, "float") -> number of sites; `sqnr_db`: SQNR
+        of its output against the student's, of the median of three random images; `least_site_sqnr_db`: the same of the output
+        of one site for the same input, for the worst site. The last two are None where equal. Without onnxruntime all three are
+        None.
 
     Raises:
         ValueError: unknown format; a module that is not of this library, or not calibrated.

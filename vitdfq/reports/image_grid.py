@@ -18,7 +18,7 @@ MAX_NAME = 12  # characters of a class name
 
 @torch.inference_mode()
 def save_grid(teacher: nn.Module, images: Tensor, path: Path) -> None:
-    """Write the first images of (N, 3, H, W) as one PNG, each with the teacher's class and its confidence, if it gives classes."""
+    """Write the first images of (N, 3, H, W) as one PNG, each with the teacher's class and its confidence, if there are any."""
     images = images[:MAX_IMAGES]
     captions = _captions(teacher, images) if gives(teacher) == "classes" else [""] * len(images)
     rows = -(-len(images) // COLUMNS)

@@ -36,7 +36,10 @@ logger = logging.getLogger(__name__)
 
 REAL = Row("real images (reference, uses data)", None)
 NUM_ATTENTION_IMAGES = 4  # images whose attention is plotted
-CHARTS = ("cosine", "relative_error", "features_sqnr_db", "top1", "agreement", "logits_sqnr_db", "class_confidence", "diversity", "layer_norm_distance")
+CHARTS = (
+    *("cosine", "relative_error", "features_sqnr_db"),
+    *("top1", "agreement", "logits_sqnr_db", "class_confidence", "diversity", "layer_norm_distance"),
+)
 
 
 def compare(

@@ -31,7 +31,7 @@ def unseen_images(teacher: nn.Module, seed: int) -> dict[str, Tensor]:
 
 
 def synthetic_scores(student: nn.Module, prepared: nn.Module, images: Tensor, unseen: dict[str, Tensor]) -> dict[str, Any]:
-    """Agreement, KL and SQNR of a student with its teacher by kind of image, or the distance of features; see `vitdfq.evaluation`.
+    """Agreement, KL and SQNR of a student with its teacher by kind of image, or the distance of features; see `summarize`.
 
     Args:
         student: a calibrated student.
@@ -41,7 +41,8 @@ def synthetic_scores(student: nn.Module, prepared: nn.Module, images: Tensor, un
     """
     scores = {}
     for kind, batch in ({CALIBRATION: images[:NUM_IMAGES]} | unseen).items():
-        outputs, target = (forward_in_batches(model, batch.cpu(), device_of(student), BATCH_SIZE) for model in (student, prepared))
+        pair = (student, prepared)
+        outputs, target = (forward_in_batches(model, batch.cpu(), device_of(student), BATCH_SIZE) for model in pair)
         if gives(student) == "features":
             scores[kind] = feature_distance(outputs, target)
             continue
