@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdfq.cost import timing
-from vitdfq.models import require_classes
+from vitdfq.models import gives
 from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.integer import to_integer
@@ -42,7 +42,6 @@ def benchmark(recipe: Recipe) -> dict[str, Any]:
     """
     model: dict[str, Any] = recipe.model | {"pretrained": False}
     teacher = load_section(model).to(distributed.start())
-    require_classes(teacher, "bench")
     prepared = prepared_copy(teacher, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
     images = timing.noise_images(teacher, timing.probe_size(teacher, MAX_BATCH))
@@ -90,7 +89,12 @@ def _synthesis(recipe: Recipe, teacher: nn.Module, images: Tensor) -> dict[str, 
 
     def bare() -> None:
         pixels = images.clone().requires_grad_()
-        F.cross_entropy(teacher(pixels), torch.zeros(len(images), dtype=torch.long, device=images.device)).backward()
+        outputs = teacher(pixels)
+        if gives(teacher) == "classes":
+            loss = F.cross_entropy(outputs, torch.zeros(len(images), dtype=torch.long, device=images.device))
+        else:
+            loss = outputs.square().mean()
+        loss.backward()
 
     bare_step = timing.median_seconds(bare) / len(images)
     views = {name: timing.synthesis_cost(teacher, method, len(images)).view for name, method in methods.items()}

@@ -43,6 +43,18 @@ def mean_over_tokens(features: Tensor) -> Tensor:
     return features if features.ndim == 2 else features.flatten(1, -2).mean(1)
 
 
+def output_name(model: Any) -> Literal["logits", "features", "embedding"]:
+    """Return what the outputs of a model are called: those of a projection to the space of texts are an embedding."""
+    if gives(model) == "classes":
+        return "logits"
+    return "embedding" if getattr(model, "num_classes", 0) else "features"
+
+
+def feature_width(model: Any) -> int:
+    """Return the width of a model's outputs: its number of classes, or the channels of its features."""
+    return model.num_classes or model.head_hidden_size
+
+
 @cache
 def projection_widths(architecture: str) -> frozenset[int]:
     """Return the widths of the projections that timm publishes weights of for an architecture."""
