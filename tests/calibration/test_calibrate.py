@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from tiny import FEATURE_KINDS, make_tiny
 
 from vitdfq.calibration import calibrate
 from vitdfq.calibration.calibrate import default_steps
@@ -13,6 +14,7 @@ from vitdfq.checkpoint.save_load import load, save
 from vitdfq.common.errors import NotFiniteError
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import put_weight_on_grid, weighted_modules
+from vitdfq.synthesis import synthesize
 from vitdfq.training.trainable import trainable
 
 
@@ -54,6 +56,17 @@ def test_steps_that_fit_nothing_are_refused(tiny_vit, images, steps):
     with pytest.raises(ValueError, match=r"^calibrate: patch_embed.proj.weight_quantizer is not fitted; steps lack observe$"):
         calibrate(student, tiny_vit, images, steps=steps)
     assert student.blocks[0].mlp.fc1.weight.isfinite().all()
+
+
+@pytest.mark.parametrize("bits", ["w8a8", pytest.param("w4a4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", FEATURE_KINDS)
+def test_default_steps_work_for_features(kind, bits, tmp_path):
+    teacher = make_tiny(kind)
+    images, others = (synthesize(teacher, method="dead_leaves", num_images=16, seed=seed) for seed in (0, 1))
+    student = calibrate(quantize(teacher, bits=bits), teacher, images)
+    error = (student(others) - teacher(others)).norm() / teacher(others).norm()
+    assert 0 < error < {"w8a8": 0.1, "w4a4": 0.6}[bits]
+    assert torch.equal(load(save(student, tmp_path))(others), student(others))
 
 
 def test_no_steps_do_not_change_a_fitted_student(tiny_vit, images):

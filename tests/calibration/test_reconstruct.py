@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny import make_tiny
+from tiny import FEATURE_KINDS, make_tiny
 
 from vitdfq.calibration import STEPS, calibrate
 from vitdfq.calibration.objectives import OBJECTIVES, _fisher_weights
-from vitdfq.calibration.reconstruct import ROUNDINGS, ReconstructOptions
+from vitdfq.calibration.reconstruct import ROUNDINGS, ReconstructOptions, has_weights
 from vitdfq.calibration.rounding import learned_rounding
 from vitdfq.models import units
 from vitdfq.quantization import quantize
@@ -32,6 +32,33 @@ def test_every_objective_reduces_the_error(objective, kind):
         return (student(others) - wanted).square().mean()
 
     assert error(["observe", {"reconstruct": FAST | {"objective": objective}}]) < error(["observe"])
+
+
+@pytest.mark.parametrize(
+    "objective", [name if name == "mse" else pytest.param(name, marks=pytest.mark.slow) for name in OBJECTIVES]
+)
+@pytest.mark.parametrize("kind", FEATURE_KINDS)
+def test_features_come_nearer(kind, objective):
+    """A model without a head has nothing to train in its last unit."""
+    teacher = make_tiny(kind)
+    images, others = dead_leaves(teacher), dead_leaves(teacher, 16, seed=9)
+    wanted = teacher(others)
+
+    def error(steps):
+        student = calibrate(quantize(teacher, bits="w3a3"), teacher, images, steps=steps)
+        return (student(others) - wanted).square().mean()
+
+    fast = FAST | {"iterations": 20}
+    assert error(["observe", {"reconstruct": fast | {"objective": objective}}]) < error(["observe"])
+
+
+@pytest.mark.parametrize("kind", ["backbone", pytest.param("embedding", marks=pytest.mark.slow)])
+def test_units_without_weights_are_left_out_of_an_independent_training(kind):
+    teacher = make_tiny(kind)
+    assert has_weights(units(quantize(teacher))[-1]) == (kind == "embedding")
+    independent = {"reconstruct": FAST | {"iterations": 2, "independent": True}}
+    student = calibrate(quantize(teacher, bits="w3a3"), teacher, dead_leaves(teacher), steps=["observe", independent])
+    assert student(dead_leaves(teacher, 2)).isfinite().all()
 
 
 def test_units_trained_independently_reduce_the_error_and_do_not_depend_on_each_other(tiny_vit):

@@ -17,7 +17,7 @@ from vitdfq.synthesis import resolve_method
 RECIPES = packaged_recipes()
 QUICK = ("quickstart", "deit_t_w4a4")  # planning runs the models: seconds for small ones
 NAMED = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(RECIPES)]
-NAMED = [named for named in NAMED if named.values[0].startswith(("quickstart", "deit", "swin", "vit"))]
+NAMED = [named for named in NAMED if named.values[0].startswith(("quickstart", "deit", "swin", "vit", "dino", "clip", "siglip"))]
 
 
 @pytest.fixture(autouse=True)
@@ -54,10 +54,22 @@ def test_the_plan_says_what_is_rotated():
     assert "prepare     rotated: the residual stream of 1 block, heads" in planned.render().renderables
 
 
-def test_a_model_of_features_is_not_planned_yet():
+def test_neighbors_add_their_passes():
     clip = "model={name: vit_base_patch32_clip_224.openai, img_size: 64, embed_dim: 32, depth: 1, num_heads: 2}"
-    with pytest.raises(RecipeError, match=r"a run works on models that give classes only, not yet on vit_base_patch32_clip_224"):
-        plan(load_recipe("quickstart", [clip]))
+    evaluate = "evaluate={dataset: imagenet-1k, num_images: 1000}"
+    plain = plan(load_recipe("clip_b_w8a8", [clip, evaluate]))
+    knn = plan(load_recipe("clip_b_w8a8", [clip, evaluate, "evaluate.knn={split: train, num_images: 9000}"]))
+    assert plain.model["gives"] == "embedding" and plain.images["evaluated_on"] == "1,000 images of imagenet-1k, features alone"
+    assert knn.images["evaluated_on"] == "1,000 images of imagenet-1k, classes read by knn"
+    assert knn.seconds["evaluate"] == pytest.approx(10 * plain.seconds["evaluate"])
+
+
+def test_the_threshold_of_the_other_kind_is_refused():
+    clip = "model={name: vit_base_patch32_clip_224.openai, img_size: 64, embed_dim: 32, depth: 1, num_heads: 2}"
+    with pytest.raises(RecipeError, match="min_agreement: this model gives features, whose gate is min_cosine"):
+        plan(load_recipe("clip_b_w8a8", [clip, "min_agreement=50"]))
+    with pytest.raises(RecipeError, match="min_cosine: this model gives classes, whose gate is min_agreement"):
+        plan(load_recipe("quickstart", ["min_cosine=0.5"]))
 
 
 def test_training_is_most_of_the_time_of_a_calibration():

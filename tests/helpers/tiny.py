@@ -72,6 +72,8 @@ FEATURES = {  # models that give features: contract tests of what needs no class
 
 ALIKE = ("clip", "siglip", "beit", "relpos", "swin_v2_cr")  # to vit, eva and swin_v2, in what calibration sees of them
 TO_CALIBRATE = [pytest.param(kind, marks=[pytest.mark.slow] if kind in ALIKE else []) for kind in TINY]  # for tests of seconds
+FAST_FEATURES = ("backbone", "embedding")
+FEATURE_KINDS = [pytest.param(kind, marks=[] if kind in FAST_FEATURES else [pytest.mark.slow]) for kind in FEATURES]
 
 
 def make_tiny(kind: str) -> torch.nn.Module:

@@ -141,3 +141,58 @@ def test_it_says_what_was_rotated_and_what_was_not(card, monkeypatch):
     assert "another of the same function" not in card().text  # students of earlier versions do not know it
     monkeypatch.setitem(CONFIG["vitdfq"], "prepared", "rotated: heads; not rotated: MLPs, because there are none")
     assert "of the same function: rotated: heads; not rotated: MLPs, because there are none.\n\n## Reproduce" in card().text
+
+
+FEATURE_SCORES = {
+    "top1": None,
+    "top5": None,
+    "agreement": None,
+    "cosine": 0.98765,
+    "relative_error": 0.1234,
+    "features_sqnr_db": 18.2,
+}
+SYNTHETIC = {"noise": {"num_images": 32, "cosine": 0.99, "relative_error": 0.1, "features_sqnr_db": None}}
+
+
+@pytest.fixture
+def of_features(monkeypatch):
+    """The card's metrics and config are of a model that gives features, whose classes `read_by` read."""
+
+    def change(num_classes: int = 0, read_by: str | None = None, **scores: float) -> None:
+        row = FEATURE_SCORES | scores | {"read_by": read_by}
+        monkeypatch.setitem(METRICS, "student", METRICS["student"] | row)
+        monkeypatch.setitem(METRICS, "baselines", {"noise": row | {"cosine": 0.9}})
+        monkeypatch.setitem(METRICS, "teacher", METRICS["teacher"] | {"top1": row["top1"] and 80.0, "top5": row["top5"] and 95.0})
+        monkeypatch.setitem(METRICS, "synthetic", SYNTHETIC)
+        monkeypatch.setitem(METRICS, "read_by", read_by)
+        monkeypatch.setitem(CONFIG["vitdfq"]["model"], "num_classes", num_classes)
+
+    return change
+
+
+def test_a_card_of_features(card, of_features):
+    of_features()
+    page = card({"num_images": 1000}, num_images=1000)
+    assert page.data.pipeline_tag == "image-feature-extraction" and page.data.get("eval_results") is None
+    assert "| model | cosine | relative error | SQNR dB |\n|-|-:|-:|-:|\n| **this model, W4A8** | 0.9877 |" in page.text
+    assert "| the same, calibrated on noise | 0.9000 | 0.1234 | 18.20 |" in page.text
+    assert "| 32 noise | 0.9900 |  |" in page.text and "features are one vector" in page.text
+    assert "top-1" not in page.text and "agree" not in page.text
+
+
+@pytest.mark.parametrize(("read_by", "name"), [("knn", "k-NN"), ("linear_head", "Linear"), ("text_embeddings", "Zero-shot")])
+def test_a_card_says_what_read_the_classes(card, of_features, read_by, name):
+    of_features(512, read_by, top1=70.0, top5=90.0, agreement=91.0)
+    page = card()
+    results = {result.metric_name: result for result in page.data.eval_results}
+    assert set(results) == {f"{name} Top-1", f"{name} Top-5"} and results[f"{name} Top-1"].task_type == "image-feature-extraction"
+    assert "| teacher, float32 |  |  |  | 80.00 | 95.00 |  |" in page.text
+    assert "| **this model, W4A8** | 0.9877 | 0.1234 | 18.20 | 70.00 | 90.00 | 91.00 |" in page.text
+    assert "student(images) gives embedding" in page.text and "(batch, 512)" in page.text
+
+
+def test_a_license_that_the_hub_does_not_know_is_named(card, monkeypatch):
+    monkeypatch.setitem(CONFIG["vitdfq"]["model"]["pretrained_cfg"], "license", "dinov3-license")
+    assert (card().data.license, card().data.to_dict()["license_name"]) == ("other", "dinov3-license")
+    monkeypatch.setitem(CONFIG["vitdfq"]["model"]["pretrained_cfg"], "license", None)
+    assert card().data.license == "other" and "license_name" not in card().data.to_dict()

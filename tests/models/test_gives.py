@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import timm
+import torch
 from timm.models import get_pretrained_cfg
+from tiny import make_tiny
 
-from vitdfq.models import gives, load_teacher, require_classes
+from vitdfq.models import feature_width, gives, load_teacher, output_name, require_classes
 
 CLASSES = {1000, 11221, 11821, 19168, 21841, 21842, 21843, 115217}  # of ImageNet-1k, its larger sets, and Bamboo
 
@@ -66,3 +68,10 @@ def test_the_refusal_names_the_model_and_the_way_out():
     headless = load_teacher("vit_tiny_patch16_224", pretrained=False, **arguments)
     with pytest.raises(ValueError, match=r"not yet on vit_tiny_patch16_224, which gives features$"):
         require_classes(headless, "evaluate")
+
+
+def test_outputs_have_a_name_and_a_width():
+    tower, classifier = published("vit_base_patch16_clip_224.openai"), published("vit_base_patch16_224.augreg_in1k")
+    assert [output_name(model) for model in (tower, classifier)] == ["embedding", "logits"] and feature_width(tower) == 512
+    backbone = make_tiny("backbone")
+    assert output_name(backbone) == "features" and feature_width(backbone) == backbone(torch.zeros(1, 3, 28, 28)).shape[1]

@@ -71,6 +71,17 @@ def test_the_file_of_every_family_computes_as_the_student(kind, bits, tmp_path):
     assert bool(small) == (bits == "w4a4") and not any("/" in text for text in paths_in(data))
 
 
+@pytest.mark.parametrize(("kind", "output"), [("tokens", "features"), ("embedding", "embedding"), ("vit", "logits")])
+def test_the_output_has_the_name_of_what_it_is(kind, output, tmp_path):
+    student = make_student(make_tiny(kind), bits="w8a8")
+    found = vitdfq.export(student, tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    assert found["output"] == output and [value.name for value in graph.output] == [output]
+    assert f"\n{output} " in summary(found) and found["sqnr_db"] > 20
+    images = torch.randn(1, 3, *image_size(student))
+    assert runtime.outputs((tmp_path / "model.onnx").read_bytes(), images)[0].shape == student(images).shape
+
+
 def paths_in(data: bytes) -> list[str]:
     model = onnx.load_from_string(data)
     return [note.value for node in model.graph.node for note in node.metadata_props] + [model.doc_string]

@@ -74,6 +74,23 @@ def test_an_imagenet_recipe(path):
     assert recipe.evaluate == {"dataset": "imagenet-1k", "split": "validation"}
 
 
+FEATURE_RECIPES = {
+    "dinov2_s_w8a8": "vit_small_patch14_dinov2.lvd142m",
+    "dinov3_s_w8a8": "vit_small_patch16_dinov3.lvd1689m",
+    "clip_b_w8a8": "vit_base_patch16_clip_224.openai",
+    "siglip2_b_w8a8": "vit_base_patch16_siglip_224.v2_webli",
+}
+
+
+def test_recipes_of_models_that_give_features():
+    extending = {path.stem: load_recipe(path) for path in RECIPES if "extends: _features" in path.read_text()}
+    assert {name: recipe.model["name"] for name, recipe in extending.items()} == FEATURE_RECIPES
+    for recipe in extending.values():
+        assert recipe.model["name"] in timm.list_pretrained(), "a pinned tag"
+        assert recipe.bits == "w8a8" and recipe.baselines == ["noise"] and recipe.reference_top1 is None
+        assert load_recipe(recipe.to_dict(), ["quantize.bits=w4a4", "evaluate.knn={split: train}"]).evaluation.neighbors.k == 20
+
+
 def test_reference_top1_is_that_of_the_pinned_tag():
     published = {
         "vit_base_patch16_224.augreg_in21k_ft_in1k": 84.534,
@@ -85,7 +102,7 @@ def test_reference_top1_is_that_of_the_pinned_tag():
         "swin_small_patch4_window7_224.ms_in1k": 83.228,
         "swin_base_patch4_window7_224.ms_in1k": 83.604,
     }
-    imagenet = [load_recipe(path) for path in RECIPES if not path.stem.startswith(("quickstart", "paper", "compare"))]
+    imagenet = [load_recipe(path) for path in RECIPES if "extends: _imagenet" in path.read_text()]
     assert {recipe.model["name"]: recipe.reference_top1 for recipe in imagenet} == published
 
 

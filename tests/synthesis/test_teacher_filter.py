@@ -10,7 +10,7 @@ from vitdfq.synthesis import METHODS, TeacherFacts, synthesize, teacher_filter
 from vitdfq.synthesis.resolve import resolve_method
 
 MIX = {"dead_leaves": 0.5, "smi": 0.1}
-FILTERED = replace(resolve_method("agm", mix=MIX), skip_if_noise_to_teacher=True)
+FILTERED = replace(resolve_method("agm", mix=MIX), skip_unsuitable=True)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_leaves_nearer_than_noise_stay(filtered_mix, distance):
 
 
 def test_a_mix_given_by_name_is_not_filtered(filtered_mix):
-    assert METHODS["vitdfq"].skip_if_noise_to_teacher
+    assert METHODS["vitdfq"].skip_unsuitable
     assert filtered_mix(resolve_method("vitdfq", mix=MIX), 0.9) == MIX
 
 

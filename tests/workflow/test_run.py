@@ -174,7 +174,7 @@ def test_a_damaged_config_is_named_in_a_message_and_the_student_made_again(finis
 
 def test_a_raised_gate_applies_to_a_finished_student(finished, tmp_path, monkeypatch):
     gates = []
-    monkeypatch.setattr("vitdfq.reports.gates.check_student", lambda *arguments: gates.append(arguments[-1]))
+    monkeypatch.setattr("vitdfq.reports.gates.check_student", lambda *arguments, **least: gates.append(least["min_agreement"]))
     out = shutil.copytree(finished / "out", tmp_path / "out")
     vitdfq.run(finished / "small.yaml", out=out, overrides=["min_agreement=100"], until="student")
     assert gates == [100]

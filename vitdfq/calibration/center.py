@@ -12,7 +12,7 @@ from vitdfq.calibration.folding import float_inputs, float_pass, require_unfitte
 from vitdfq.calibration.held_out import HeldOutValidation, worst_ratio
 from vitdfq.calibration.observe import count_fits, fit_all
 from vitdfq.common.options import check_counts
-from vitdfq.models import Rows, attention_sites, projections, require_classes
+from vitdfq.models import Rows, attention_sites, projections
 from vitdfq.quantization.modules import QuantLinear
 from vitdfq.runtime.run import Progress, Run
 from vitdfq.synthesis import synthesize
@@ -71,12 +71,10 @@ def center(
         run: receives the progress.
 
     Raises:
-        ValueError: the quantizers are fitted already; the teacher gives features, and the change is to be guarded.
+        ValueError: the quantizers are fitted already.
     """
     options, run = options or CenterOptions(), run or Run()
     require_unfitted(student, "center")
-    if options.guarded:
-        require_classes(teacher, "center, unless guarded is false,")
     images = images[: options.num_images]
     before = {name: value.clone() for name, value in student.state_dict().items()}
     rewrites = (_center_keys_and_values, _center_queries, _center_inputs)

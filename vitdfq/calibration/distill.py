@@ -12,7 +12,6 @@ from vitdfq.calibration.held_out import HeldOutValidation, hold_out, worst_ratio
 from vitdfq.common.lookup import lookup
 from vitdfq.common.options import check_counts, check_rates
 from vitdfq.common.precision import PRECISIONS, fastest_precision
-from vitdfq.models import require_classes
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.runtime.run import Run, Tensors
 from vitdfq.training.activation_memory import bytes_saved_for_backward
@@ -76,12 +75,10 @@ def distill(
         run: keeps the state at every validation; the processes share every batch.
 
     Raises:
-        ValueError: the quantizers are not fitted; the teacher gives features; the loss is not finite, at every attempted
-            learning rate.
+        ValueError: the quantizers are not fitted; the loss is not finite, at every attempted learning rate.
     """
     options, run = options or DistillOptions(), run or Run()
     require_fitted(student, "distill")
-    require_classes(teacher, "distill")
     device = device_of(student)
     dtype = PRECISIONS[options.precision or fastest_precision(device)]
     training_images, held_out_images = hold_out(images)

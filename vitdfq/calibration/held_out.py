@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vitdfq.calibration.cached_activations import device_of
 from vitdfq.synthesis import synthesize
-from vitdfq.training.output_distance import ClassifierOutputs, output_distance, run_to_outputs
+from vitdfq.training.output_distance import ModelOutputs, output_distance, run_to_outputs
 
 SEED_OFFSET = 1_000_003  # so that held-out images differ from those of any run's own seed
 NUM_PROCEDURAL = 32
@@ -55,7 +55,7 @@ class HeldOutValidation:
 
 
 @torch.no_grad()
-def _outputs(model: nn.Module, images: Tensor) -> ClassifierOutputs:
+def _outputs(model: nn.Module, images: Tensor) -> ModelOutputs:
     return run_to_outputs(model, images.to(device_of(model)))
 
 

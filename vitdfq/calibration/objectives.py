@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.calibration.cached_activations import device_of
-from vitdfq.models import units
+from vitdfq.models import gives, units
 from vitdfq.runtime.run import Run
 from vitdfq.training.output_distance import outputs_of_last_block
 from vitdfq.training.trainable import divergence
@@ -28,7 +28,10 @@ Loss = Callable[[Tensor, Tensor], list[Summand]]
 """(the unit's output, the float unit's output), both (B, ...) -> the summands of the loss."""
 
 Objective = Callable[[int], Loss]
-"""Position of a unit in the chain -> its loss. The last unit writes logits: its loss is always their divergence."""
+"""Position of a unit in the chain -> its loss.
+
+The last unit writes the model's output: its loss is always the divergence of logits, or the relative error of features.
+"""
 
 
 def total_loss(summands: list[Summand], num_images: int, run: Run) -> Tensor:
@@ -55,15 +58,16 @@ def total_loss(summands: list[Summand], num_images: int, run: Run) -> Tensor:
 
 def mse(teacher: nn.Module, images: Tensor) -> Objective:
     """Squared error of the unit's output, relative to its energy; `images` (N, 3, H, W) are not used."""
-    return _last_by_divergence(teacher, lambda position: _relative_error)
+    return _last_by_output(teacher, lambda position: _relative_error)
 
 
 def fisher(teacher: nn.Module, images: Tensor) -> Objective:
-    """Squared error, weighted by the sensitivity of the class probabilities to each position of the output.
+    """Squared error, weighted by the sensitivity of the model's output to each position of the unit's output.
 
     The weights are the diagonal of the Fisher information of the softmax (as in BRECQ, arXiv 2102.05426), estimated with random
     probes: u = sqrt(p) v - p (sqrt(p) . v) with v ~ N(0, I) has E[u u^T] = diag(p) - p p^T, and the square of the gradient of
-    u . logits is averaged over images (N, 3, H, W). No label is needed.
+    u . logits is averaged over images (N, 3, H, W). No label is needed. Features are taken as the mean of a normal distribution
+    with unit variance, whose Fisher information is I: u = v.
     """
     weights = _fisher_weights(teacher, images)
 
@@ -74,7 +78,7 @@ def fisher(teacher: nn.Module, images: Tensor) -> Objective:
 
         return loss
 
-    return _last_by_divergence(teacher, weighted)
+    return _last_by_output(teacher, weighted)
 
 
 def through_rest(teacher: nn.Module, images: Tensor) -> Objective:
@@ -98,15 +102,16 @@ def through_rest(teacher: nn.Module, images: Tensor) -> Objective:
 
         return loss
 
-    return _last_by_divergence(teacher, through)
+    return _last_by_output(teacher, through)
 
 
 OBJECTIVES = {"mse": mse, "fisher": fisher, "through_rest": through_rest}
 
 
-def _last_by_divergence(teacher: nn.Module, objective: Objective) -> Objective:
+def _last_by_output(teacher: nn.Module, objective: Objective) -> Objective:
     last = len(units(teacher)) - 1
-    return lambda position: _divergence if position == last else objective(position)
+    of_output = _divergence if gives(teacher) == "classes" else _relative_error
+    return lambda position: of_output if position == last else objective(position)
 
 
 def _relative_error(output: Tensor, target: Tensor) -> list[Summand]:
@@ -119,10 +124,16 @@ def _divergence(logits: Tensor, target: Tensor) -> list[Summand]:
     return [Summand(divergence(logits, target), None, is_mean=True)]
 
 
+def softmax_probe(v: Tensor, logits: Tensor) -> Tensor:
+    """Return u (B, C) with E[u u^T] = diag(p) - p p^T of the softmax p of logits (B, C), for v ~ N(0, I)."""
+    root = logits.softmax(-1).sqrt()
+    return root * v - root.square() * (root * v).sum(-1, keepdim=True)
+
+
 def _fisher_weights(teacher: nn.Module, images: Tensor) -> list[Tensor]:
     """One (1, ...) weight of mean 1 for each unit's output but the last."""
     rng = torch.Generator().manual_seed(0)
-    chain = units(teacher)
+    chain, has_classes = units(teacher), gives(teacher) == "classes"
     totals: list[Tensor] = []
     for batch in images.split(BATCH_SIZE):
         with torch.enable_grad():
@@ -132,12 +143,11 @@ def _fisher_weights(teacher: nn.Module, images: Tensor) -> list[Tensor]:
                 if not outputs:
                     x = x.detach().requires_grad_()  # gradients start at the first unit's output
                 outputs.append(x)
-            logits = chain[-1].forward(x)
-            root = logits.detach().softmax(-1).sqrt()
+            result = chain[-1].forward(x)
             for probe in range(NUM_PROBES):
-                v = torch.randn(root.shape, generator=rng).to(root)
-                u = root * v - root.square() * (root * v).sum(-1, keepdim=True)
-                gradients = torch.autograd.grad((u * logits).sum(), outputs, retain_graph=probe + 1 < NUM_PROBES)
+                v = torch.randn(result.shape, generator=rng).to(result)
+                u = softmax_probe(v, result.detach()) if has_classes else v
+                gradients = torch.autograd.grad((u * result).sum(), outputs, retain_graph=probe + 1 < NUM_PROBES)
                 squares = [gradient.square().sum(0, keepdim=True) for gradient in gradients]
                 totals = [a + b for a, b in zip(totals, squares, strict=True)] if totals else squares
     return [total / total.mean().clamp(min=torch.finfo(total.dtype).tiny) for total in totals]

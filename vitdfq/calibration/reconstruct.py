@@ -18,7 +18,7 @@ from vitdfq.calibration.objectives import OBJECTIVES, Loss, total_loss
 from vitdfq.calibration.rounding import SoftRounding, learned_rounding
 from vitdfq.common.lookup import lookup
 from vitdfq.common.options import check_counts, check_rates
-from vitdfq.models import Unit, require_classes, units
+from vitdfq.models import Unit, units
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.modules import restore_state, state_of, weighted_modules
 from vitdfq.runtime.run import Progress, Run, Tensors
@@ -82,7 +82,8 @@ def reconstruct(
 
     Inputs are mixed element by element from quantized and float activations (QDrop, arXiv 2203.05740), which reduces overfitting
     of few or unusual images. The quantized activations are computed anew after each unit. If the training of a unit increases
-    the error of the whole student on held-out images, it is undone (`HeldOutValidation`).
+    the error of the whole student on held-out images, it is undone (`HeldOutValidation`). A unit without quantized layers,
+    such as the last one of a model without a head, has nothing to train.
 
     Several processes each take a share of a batch and sum their gradients, so that all train the same student; each caches the
     activations of all images.
@@ -95,18 +96,16 @@ def reconstruct(
         run: keeps finished units, shares batches or units over the processes.
 
     Raises:
-        ValueError: the quantizers are not fitted; the teacher gives features; the loss is not finite, at every attempted
-            learning rate.
+        ValueError: the quantizers are not fitted; the loss is not finite, at every attempted learning rate.
     """
     options, run = options or ReconstructOptions(), run or Run()
     require_fitted(student, "reconstruct")
-    require_classes(teacher, "reconstruct")
     images = images.cpu()  # cached activations are in host memory
     training_images, held_out_images = hold_out(images) if options.guarded else (images, images[:0])
     validation = HeldOutValidation(teacher, held_out_images, seed=options.seed) if options.guarded else None
     losses = OBJECTIVES[options.objective](teacher, training_images)
     pairs = list(zip(units(student), units(teacher), strict=True))
-    names = [unit.name for unit, _ in pairs]
+    names = [unit.name for unit, _ in pairs if has_weights(unit)]
     trained_here = run.share(run.missing(names)) if options.independent else names
     batch_run = Run() if options.independent else run_for_batches(run, min(options.batch_size, len(training_images)))
     with run.progress("reconstruct", total=len(trained_here) * options.iterations) as bar:
@@ -115,7 +114,12 @@ def reconstruct(
         chain = Chain(student, pairs, training_images, losses, validation, trainer, run)
         undone = chain.train_independently() if options.independent else chain.train_in_order()
     if undone:
-        logger.info(f"reconstruct: {undone} of {len(pairs)} units put back, worse on held-out images")
+        logger.info(f"reconstruct: {undone} of {len(names)} units put back, worse on held-out images")
+
+
+def has_weights(unit: Unit) -> bool:
+    """Whether a unit of a student has quantized layers."""
+    return any(weighted_modules(owner) for owner in unit.modules)
 
 
 @dataclass(frozen=True)
@@ -136,22 +140,29 @@ class Chain:
 
     def train_in_order(self) -> int:
         """Train each unit on the outputs of the trained units before it. Returns the number of undone trainings."""
-        quantized, real, rng, undone = self.images, self.images, self.trainer.rng, 0
+        quantized, real, undone = self.images, self.images, 0
         for position, (unit, float_unit) in enumerate(self.pairs):
             target = self.forward(float_unit, real)
-            state = self.run.resume(unit.name)
-            if state is None:
-                worse = self._train_unit(position, quantized, real, target)
-                state = self.run.agree(state_of(unit.modules)) | {"rng": rng.get_state(), "worse": torch.tensor(worse)}
-                self.run.checkpoint(unit.name, state)
-            else:
-                self.trainer.bar.skip(self.trainer.options.iterations)
-            rng.set_state(state.pop("rng"))
-            undone += int(state.pop("worse"))
-            restore_state(unit.modules, state)
+            if has_weights(unit):
+                undone += self._train_or_resume(position, quantized, real, target)
             real = target  # before the next line, so that memory holds one copy less while it runs
             quantized = self.forward(unit, quantized)
         return undone
+
+    def _train_or_resume(self, position: int, quantized: Tensor, real: Tensor, target: Tensor) -> bool:
+        """Train the unit at `position`, unless an earlier start did. Returns whether the training was undone."""
+        (unit, _), rng = self.pairs[position], self.trainer.rng
+        state = self.run.resume(unit.name)
+        if state is None:
+            worse = self._train_unit(position, quantized, real, target)
+            state = self.run.agree(state_of(unit.modules)) | {"rng": rng.get_state(), "worse": torch.tensor(worse)}
+            self.run.checkpoint(unit.name, state)
+        else:
+            self.trainer.bar.skip(self.trainer.options.iterations)
+        rng.set_state(state.pop("rng"))
+        worse = bool(state.pop("worse"))
+        restore_state(unit.modules, state)
+        return worse
 
     def _train_unit(self, position: int, quantized: Tensor, real: Tensor, target: Tensor) -> bool:
         """Train the unit at `position`. Returns whether the training was undone, since the error on held-out images increased."""
@@ -170,8 +181,9 @@ class Chain:
 
         Returns the number of undone trainings.
         """
-        before = {unit.name: state_of(unit.modules) for unit, _ in self.pairs}
-        positions = {unit.name: position for position, (unit, _) in enumerate(self.pairs)}
+        positions = {unit.name: position for position, (unit, _) in enumerate(self.pairs) if has_weights(unit)}
+        trained_units = [self.pairs[position][0] for position in positions.values()]
+        before = {unit.name: state_of(unit.modules) for unit in trained_units}
         real, reached = self.images, 0  # the float input of the unit at position `reached`
 
         def compute(name: str) -> Tensors:
@@ -192,7 +204,7 @@ class Chain:
         states, undone = self.run.compute_missing(positions, compute), 0
         if self.validation:
             self.validation.start(self.student)
-        for (unit, _), state in zip(self.pairs, states, strict=True):
+        for unit, state in zip(trained_units, states, strict=True):
             restore_state(unit.modules, state)
             if self.validation and not self.validation.accepts(self.student):
                 restore_state(unit.modules, before[unit.name])

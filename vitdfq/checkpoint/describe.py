@@ -12,7 +12,7 @@ from vitdfq.checkpoint.config_json import CONFIG, read_config
 from vitdfq.common import safetensors_io
 from vitdfq.common.errors import InputError, one_line
 from vitdfq.common.files import read_json
-from vitdfq.models import build, gives
+from vitdfq.models import build, feature_width, gives
 from vitdfq.models.untrusted import fits_file
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantWeighted, named_weighted_modules
@@ -33,7 +33,7 @@ def describe_folder(folder: Path, weights: str) -> dict[str, Any]:
     return {
         "model": spec["model"]["name"],
         "architecture": spec["model"]["architecture"],
-        gives(student): spec["model"]["num_classes"] or student.head_hidden_size,
+        gives(student): feature_width(student),
         "bits": spec["quantize"].get("bits", "w4a4"),
         "layers": _layers(student),
         "packed layers": sum(name.endswith(".weight_packed") for name in header),
@@ -44,6 +44,8 @@ def describe_folder(folder: Path, weights: str) -> dict[str, Any]:
         "written by": f"vitdfq {config['quantization_config'].get('library_version')}",
         "top1": metrics["student"].get("top1"),
         "teacher top1": metrics["teacher"].get("top1"),
+        **({"cosine": metrics["student"]["cosine"]} if "cosine" in metrics["student"] else {}),
+        **({"top1 read by": metrics["read_by"]} if "cosine" in metrics["student"] else {}),
         "images": metrics["student"].get("num_images"),
         "recipe": metrics.get("recipe"),
         "reproduce": f"vitdfq run {shlex.quote(str(recipe))}" if recipe.is_file() else None,
@@ -99,9 +101,10 @@ def _metrics(path: Path) -> dict[str, Any]:
     """
     content = read_json(path) if path.is_file() else {}
     metrics = {"recipe": content.get("recipe"), "student": content.get("student", {}), "teacher": content.get("teacher", {})}
-    sections = (metrics["student"], metrics["teacher"])
-    numbers = [section.get(key) for section in sections if isinstance(section, dict) for key in ("top1", "num_images")]
-    fits = all(isinstance(section, dict) for section in sections) and isinstance(metrics["recipe"], str | None)
+    metrics["read_by"] = content.get("read_by")
+    sections, texts = (metrics["student"], metrics["teacher"]), (metrics["recipe"], metrics["read_by"])
+    numbers = [section.get(key) for section in sections if isinstance(section, dict) for key in ("top1", "num_images", "cosine")]
+    fits = all(isinstance(section, dict) for section in sections) and all(isinstance(text, str | None) for text in texts)
     if not fits or not all(isinstance(number, int | float | None) and not isinstance(number, bool) for number in numbers):
         raise InputError(f"{path}: not the metrics of a run")
     return metrics

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdfq.cost import timing
-from vitdfq.models import require_classes
+from vitdfq.models import gives
 from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.integer import to_integer
@@ -21,8 +21,9 @@ from vitdfq.quantization.options import bits_name
 from vitdfq.recipe import Recipe
 from vitdfq.recipe.teacher import load_section
 from vitdfq.runtime import distributed
-from vitdfq.synthesis import METHODS, Method
+from vitdfq.synthesis import METHODS, Method, TeacherFacts
 from vitdfq.synthesis.resolve import parts_of
+from vitdfq.synthesis.without_classes import with_possible_mix
 
 ROUNDS = 5
 MAX_BATCH = 32  # images
@@ -41,7 +42,6 @@ def benchmark(recipe: Recipe) -> dict[str, Any]:
     """
     model: dict[str, Any] = recipe.model | {"pretrained": False}
     teacher = load_section(model).to(distributed.start())
-    require_classes(teacher, "bench")
     prepared = prepared_copy(teacher, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
     images = timing.noise_images(teacher, timing.probe_size(teacher, MAX_BATCH))
@@ -84,12 +84,17 @@ def _forward(teacher: nn.Module, student: nn.Module, images: Tensor) -> dict[str
 def _synthesis(recipe: Recipe, teacher: nn.Module, images: Tensor) -> dict[str, dict[str, float]]:
     """Time a step on whole images with all patches, for each preset that optimizes images of the recipe."""
     options = recipe.synthesis
-    parts = parts_of(options.resolved())
+    parts = parts_of(with_possible_mix(options.resolved(), TeacherFacts.of(teacher)))
     methods: dict[str, Method] = {kind if kind in METHODS else options.method: part for kind, part in parts.items() if part.steps}
 
     def bare() -> None:
         pixels = images.clone().requires_grad_()
-        F.cross_entropy(teacher(pixels), torch.zeros(len(images), dtype=torch.long, device=images.device)).backward()
+        outputs = teacher(pixels)
+        if gives(teacher) == "classes":
+            loss = F.cross_entropy(outputs, torch.zeros(len(images), dtype=torch.long, device=images.device))
+        else:
+            loss = outputs.square().mean()
+        loss.backward()
 
     bare_step = timing.median_seconds(bare) / len(images)
     views = {name: timing.synthesis_cost(teacher, method, len(images)).view for name, method in methods.items()}

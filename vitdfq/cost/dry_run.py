@@ -12,17 +12,19 @@ from rich.table import Table
 from torch import nn
 
 from vitdfq.cost.estimate import estimate_cost, evaluated_images
-from vitdfq.evaluation import EvaluationOptions
-from vitdfq.models import image_size, require_classes
+from vitdfq.evaluation import HEAD, EvaluationOptions, check_reading
+from vitdfq.models import image_size, output_name
 from vitdfq.models.load import with_source
 from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantSite, QuantWeighted, named_sites, weighted_modules
 from vitdfq.recipe import Recipe
-from vitdfq.recipe.teacher import load_section
+from vitdfq.recipe.teacher import errors_of_section, load_section
+from vitdfq.reports import gates
 from vitdfq.runtime import distributed
-from vitdfq.synthesis import TeacherFacts
+from vitdfq.synthesis import TeacherFacts, check_classes
 from vitdfq.synthesis.teacher_filter import for_teacher
+from vitdfq.synthesis.without_classes import with_possible_mix
 
 FILES = ["images.safetensors", "config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md", "reports/"]
 
@@ -57,7 +59,7 @@ class Plan:
         costs = (f"{stage} {self.seconds[stage]:.0f} s, {self.peak_bytes[stage] / 1e9:.1f} GB" for stage in self.seconds)
         lines = [
             f"recipe      {self.recipe}",
-            f"load        {self.model['name']}: {self.model['parameters'] / 1e6:.1f} M parameters",
+            f"load        {self.model['name']}: {self.model['parameters'] / 1e6:.1f} M parameters, gives {self.model['gives']}",
             "synthesize  {num_images} images {height}x{width}, method {method}, {steps} steps".format(**self.images),
             f"prepare     {self.prepared}",
             f"evaluate    {self.images['evaluated_on']}",
@@ -76,19 +78,23 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
         out: folder of the run, as given on the command line.
 
     Raises:
-        RecipeError: the model gives features.
+        RecipeError, InputError: what would be refused before the first stage of a run.
     """
     section: dict[str, Any] = recipe.model
     weights_are_local = section.get("pretrained", True) and with_source(section["name"]).startswith(("zoo:", "local-dir:"))
     arguments: dict[str, Any] = section | {"pretrained": weights_are_local}
     model = load_section(arguments).to(distributed.start())
-    require_classes(model, "a run")
+    gates.check_thresholds(model, recipe.min_agreement, recipe.min_cosine)
+    check_reading(model, recipe.evaluation)
     prepared = prepared_copy(model, **recipe.prepare)
     student = quantize(prepared, **recipe.quantize)
     synthesis, evaluation = recipe.synthesis, recipe.evaluation
-    method = synthesis.resolved()
+    facts = TeacherFacts.of(model)
+    with errors_of_section("synthesize"):
+        check_classes(synthesis, facts)
+    method = with_possible_mix(synthesis.resolved(), facts)
     if weights_are_local:
-        method = for_teacher(method, model, TeacherFacts.of(model), synthesis.seed)
+        method = for_teacher(method, model, facts, synthesis.seed)
     height, width = image_size(model)
     sites = [_site(name, site) for name, site in named_sites(student).items()]
     num_evaluated, is_known = evaluated_images(evaluation, model)
@@ -99,6 +105,7 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
             "name": recipe.model["name"],
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "packed_bytes": _packed_bytes(student),
+            "gives": output_name(model),
         },
         images={
             "num_images": synthesis.num_images,
@@ -122,7 +129,10 @@ def _evaluated_on(options: EvaluationOptions, model: nn.Module, count: int, is_k
     dataset = options.dataset_of(model)
     if dataset is None:
         return f"nothing ({options.why_none(model)})"
-    return f"{count:,} images of {dataset}" if is_known else f"all images of {dataset} (not counted; estimated as {count:,})"
+    read_by = options.read_by(model)
+    how = "" if read_by == HEAD else f", {'features alone' if read_by is None else f'classes read by {read_by}'}"
+    known, unknown = f"{count:,} images of {dataset}", f"all images of {dataset} (not counted; estimated as {count:,})"
+    return (known if is_known else unknown) + how
 
 
 def _site(name: str, site: QuantSite) -> dict[str, Any]:

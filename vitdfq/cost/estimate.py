@@ -15,14 +15,16 @@ from vitdfq.calibration.held_out import MAX_HELD_OUT, NUM_PROCEDURAL
 from vitdfq.cost import timing
 from vitdfq.data import Classes, is_local, load_labeled, transform_of
 from vitdfq.evaluation import EvaluationOptions
-from vitdfq.models import units
+from vitdfq.models import gives, units
 from vitdfq.recipe import Recipe
-from vitdfq.synthesis import METHODS, Method
+from vitdfq.synthesis import METHODS, Method, TeacherFacts
 from vitdfq.synthesis.mix import kinds
 from vitdfq.synthesis.resolve import parts_of
+from vitdfq.synthesis.without_classes import with_possible_mix
 from vitdfq.training.activation_memory import training_bytes_per_image
 
 NUM_TEST_IMAGES = {"imagenet-1k": 50_000, "zoo:fashion-mnist": 10_000}
+NUM_TRAIN_IMAGES = 1_281_167  # of ImageNet-1k
 IMAGE_SIZES = {"zoo:fashion-mnist": (28, 28)}  # (width, height) of an encoded image
 IMAGENET_SIZE = (500, 375)  # typical; taken for every other data set
 VALIDATION_IMAGES = MAX_HELD_OUT + NUM_PROCEDURAL  # images of one validation on held-out images
@@ -84,11 +86,12 @@ def estimate_cost(
     )
     is_evaluated = evaluation.dataset_of(teacher) is not None
     names = recipe.baselines if is_evaluated else []  # they are made for their scores
-    students, baselines = 1 + len(names), [parts_of(METHODS[name]) for name in names]
+    facts = TeacherFacts.of(teacher)
+    students, baselines = 1 + len(names), [parts_of(with_possible_mix(METHODS[name], facts)) for name in names]
     seconds = {
         "synthesize": sum(_synthesis(teacher, options, parts, len(images)) for parts in (parts_of(method), *baselines)),
         "calibrate": students * _calibration(recipe, student, costs, options.num_images),
-        "evaluate": _evaluation(evaluation, teacher, costs, students, num_evaluated),
+        "evaluate": _evaluation(evaluation, teacher, costs, students, num_evaluated + neighbors(evaluation, teacher)),
     }
     base = timing.peak_memory(images.device)
     largest = 4 * timing.largest_output(student)
@@ -206,9 +209,22 @@ def evaluated_images(options: EvaluationOptions, teacher: nn.Module) -> tuple[in
     if not is_local(dataset):
         count = options.num_images or NUM_TEST_IMAGES.get(dataset)
         return count or NUM_TEST_IMAGES["imagenet-1k"], count is not None
-    labeled = load_labeled(dataset, options.split, Classes.of(teacher), **options.reading)
+    classes = Classes.of(teacher) if gives(teacher) == "classes" else None
+    labeled = load_labeled(dataset, options.split, classes, **options.reading)
     assert labeled.num_rows is not None, "sets on disk say how many rows they have"
     return min(options.num_images or labeled.num_rows, labeled.num_rows), True
+
+
+def neighbors(options: EvaluationOptions, teacher: nn.Module) -> int:
+    """Return how many images k-NN's neighbors are; a set whose size is not known is taken to be as large as ImageNet's train."""
+    dataset, wanted = options.dataset_of(teacher), options.neighbors
+    if dataset is None or wanted is None:
+        return 0
+    name = wanted.dataset or dataset
+    if not is_local(name):
+        return wanted.num_images or NUM_TRAIN_IMAGES
+    labeled = load_labeled(name, wanted.split, None, **options.reading)
+    return min(wanted.num_images or labeled.num_rows or NUM_TRAIN_IMAGES, labeled.num_rows or NUM_TRAIN_IMAGES)
 
 
 def _evaluation(options: EvaluationOptions, teacher: nn.Module, costs: Costs, students: int, count: int) -> float:

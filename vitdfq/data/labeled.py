@@ -8,6 +8,7 @@ from typing import Any
 from vitdfq.common.errors import InputError, RecipeError, one_line
 from vitdfq.data.class_names import Classes, class_numbers, label_numbers, normalized
 from vitdfq.data.columns import with_columns
+from vitdfq.data.own_labels import own_numbers
 from vitdfq.data.readers import closed_at_exit
 from vitdfq.data.source import Columns, Source
 from vitdfq.data.sources import open_source
@@ -65,7 +66,7 @@ class Labeled:
 def load_labeled(
     dataset: str,
     split: str,
-    classes: Classes | int,
+    classes: Classes | int | None,
     streaming: bool = True,
     *,
     image_column: str | None = None,
@@ -79,7 +80,7 @@ def load_labeled(
             tar shards; a folder with a list of files, or the list (.csv, .tsv); a folder of class folders, or of one folder for
             each split with class folders inside; a folder of images, which have no labels.
         split: for example "validation". The zoo's set has "test", also called "validation".
-        classes: of the model, or only their number.
+        classes: of the model, or only their number; None: the set's own, equal numbers for equal classes in all of its splits.
         streaming: read a Hub set while it arrives, and keep nothing; False: download the split into the Hub's cache first.
         image_column: of the images; None: it is looked for. In tar shards it is a suffix.
         label_column: of the labels; None: it is looked for; "none": they are not read.
@@ -90,13 +91,19 @@ def load_labeled(
         InputError: a missing or damaged file or folder, or no images.
         AccessError: a Hub dataset that cannot be reached: offline, gated or not found.
     """
-    classes = Classes(classes) if isinstance(classes, int) else classes
+    is_own = classes is None
+    classes = Classes(classes or 0) if classes is None or isinstance(classes, int) else classes
     columns = Columns(image_column, label_column)
     source = open_source(dataset, split, streaming, classes, columns)
     if source.num_rows == 0:
         raise InputError(f"dataset {dataset}: split {split!r} is empty")
     rows = source.rows if source.is_named else with_columns(dataset, source.rows, columns, classes.num)
-    number_of = _numbers(dataset, rows.features["label"], classes, match_names) if "label" in rows.column_names else None
+    if "label" not in rows.column_names:
+        number_of = None
+    elif is_own:
+        number_of = own_numbers(dataset, rows.features["label"])
+    else:
+        number_of = _numbers(dataset, rows.features["label"], classes, match_names)
     return Labeled(replace(source, rows=rows), classes.num, number_of)
 
 

@@ -10,7 +10,7 @@ from vitdfq.data.hidden import visible_files
 from vitdfq.data.local import KINDS, open_file, open_folder
 from vitdfq.data.remote import open_fetched, open_stream
 from vitdfq.data.source import Columns, Source
-from vitdfq.data.splits import aliases, check_split, split_folders, split_named_by
+from vitdfq.data.splits import aliases, check_split, same_split, split_folders, split_named_by
 
 ZOO = Path(__file__).parents[1] / "zoo"
 SHORT_NAMES = {"imagenet-1k": "ILSVRC/imagenet-1k"}
@@ -67,17 +67,17 @@ def is_local(dataset: str) -> bool:
     return Path(dataset).expanduser().exists() or not HUB_ID.fullmatch(SHORT_NAMES.get(dataset, dataset))
 
 
-def has_train_split(dataset: str, split: str) -> bool:
-    """Return whether `dataset` may have a split "train" beside `split`; True for a Hub id, whose splits are not known here."""
+def has_split_beside(dataset: str, split: str, other: str = "train") -> bool:
+    """Return whether `dataset` may have a split `other` beside `split`; True for a Hub id, whose splits are not known here."""
     path = _zoo(dataset) if dataset.startswith("zoo:") else Path(dataset).expanduser()
-    if split.lower() in aliases("train") or path.is_file():
+    if same_split(split, other) or path.is_file():
         return False
     if not path.is_dir():
         return True
     files = visible_files(path, KINDS)
     if files:
-        return any(split_named_by(file.relative_to(path)) in aliases("train") for file in files)
-    return any(inner.name.lower() in aliases("train") for inner in split_folders(path))
+        return any(split_named_by(file.relative_to(path), other) in aliases(other) for file in files)
+    return any(inner.name.lower() in aliases(other) for inner in split_folders(path, other))
 
 
 def _zoo(dataset: str) -> Path:

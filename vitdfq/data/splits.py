@@ -109,6 +109,11 @@ def aliases(split: str) -> set[str]:
     return next((synonyms for synonyms in SAME_SPLIT if split in synonyms), {split})
 
 
+def same_split(split: str, other: str) -> bool:
+    """Return whether two names mean one split."""
+    return split.lower() in aliases(other)
+
+
 def one_of(where: object, split: str, named: set[str]) -> str | None:
     """Return which of a set's splits is meant: the one that is written as `split` is, or else the only one.
 

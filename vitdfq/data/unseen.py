@@ -7,14 +7,22 @@ from vitdfq.common.errors import RecipeError
 from vitdfq.data.batches import batches, transform_of
 from vitdfq.data.class_names import Classes
 from vitdfq.data.labeled import Labeled, load_labeled
-from vitdfq.data.sources import has_train_split
+from vitdfq.data.sources import has_split_beside
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def unseen_images(
-    model: Any, *, dataset: str, split: str, evaluated: int | None, count: int, block: int = 0, **reading: Any
+    model: Any,
+    *,
+    dataset: str,
+    split: str,
+    evaluated: int | None,
+    count: int,
+    block: int = 0,
+    has_classes: bool = True,
+    **reading: Any,
 ) -> "Tensor":
     """Return images (count, 3, H, W), normalized for the model, on the CPU.
 
@@ -28,13 +36,15 @@ def unseen_images(
         evaluated: number of its images that are evaluated, from the first; None: all.
         count: images to return.
         block: number of the block of `count` images.
+        has_classes: whether the model gives classes, which the set's must be.
         reading: columns and the like, as in `load_labeled`: rows are in the order in which they are evaluated.
 
     Raises:
         RecipeError: there are fewer images that are not evaluated.
         InputError, AccessError: as `load_labeled`.
     """
-    labeled, first = _open(model, dataset, split, evaluated, count, block, reading)
+    classes = Classes.of(model) if has_classes else None
+    labeled, first = _open(classes, dataset, split, evaluated, count, block, reading)
     rest = replace(labeled, source=replace(labeled.source, rows=labeled.source.rows.skip(first)))
     for images, _ in batches(rest, transform_of(model), batch_size=count, num_images=count):
         if len(images) == count:
@@ -43,11 +53,10 @@ def unseen_images(
 
 
 def _open(
-    model: Any, dataset: str, split: str, evaluated: int | None, count: int, block: int, reading: dict[str, Any]
+    classes: Classes | None, dataset: str, split: str, evaluated: int | None, count: int, block: int, reading: dict[str, Any]
 ) -> tuple[Labeled, int]:
     """Return the rows, and the number of the first one to take."""
-    classes = Classes.of(model)
-    if has_train_split(dataset, split):
+    if has_split_beside(dataset, split):
         try:
             return load_labeled(dataset, "train", classes, **reading), block * count
         except RecipeError:  # a Hub set without one; any other error of the set is raised again below

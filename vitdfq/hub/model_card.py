@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from vitdfq.common.files import write_text
 from vitdfq.evaluation import AUTO, EvaluationOptions
+from vitdfq.hub.card_features import HOW, TITLES, CardFeatures, features_of
 from vitdfq.quantization.options import bits_name
 from vitdfq.runtime import distributed
 
@@ -30,6 +31,7 @@ KNOWN = {  # name in a recipe -> Hub id, title, split on the Hub (None: the reci
     "imagenet-1k": ("imagenet-1k", "ImageNet-1k", None, 50_000),
     "zoo:fashion-mnist": ("zalando-datasets/fashion_mnist", "Fashion-MNIST", "test", 10_000),
 }
+LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "apple-ascl", "apple-amlr", "gemma", "other")
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
@@ -46,6 +48,7 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
     if not distributed.is_main():
         return
     source = config["vitdfq"]["model"]["pretrained_cfg"]
+    features = features_of(metrics, config)
     model = config["vitdfq"]["model"]["name"]
     num_images = metrics["student"]["num_images"]
     measured = None if num_images is None else _measured(recipe["evaluate"], num_images, metrics["student"]["top1"] is not None)
@@ -54,10 +57,10 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
     bits = bits_name(metrics["student"]["weight_bits"], metrics["student"]["activation_bits"])
     data = ModelCardData(
         model_name=metrics["recipe"],
-        eval_results=_results(metrics["student"], measured) if measured and measured.labeled else None,
-        license=source.get("license") or "other",
+        eval_results=_results(metrics["student"], measured, features) if measured and measured.labeled else None,
+        **_license(source.get("license")),
         library_name="vitdfq",
-        pipeline_tag="image-classification",
+        pipeline_tag=_task(features),
         tags=["timm", "vision-transformer", "quantization", "post-training-quantization", "data-free", bits],
         **({"metrics": ["accuracy"]} if measured and measured.labeled else {}),
         **({"datasets": [measured.hub_id]} if measured and measured.hub_id else {}),
@@ -74,6 +77,12 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
         recipe_yaml=yaml,
         bits=bits.upper(),
         repo=repo,
+        features=features,
+        output=features.output if features else "logits",
+        outputs=features.describe() if features else "",
+        how=HOW[features.read_by] if features else "",
+        columns=features.columns if features else (),
+        number=lambda value, digits: "" if value is None else f"{value:.{digits}f}",
     )
     write_text(folder / "README.md", str(card))
 
@@ -91,18 +100,29 @@ def _measured(evaluate: dict[str, Any], num_images: int, labeled: bool) -> Measu
     return Measured(None, f"{Path(dataset).name}, a folder of {kind}", split, whole, labeled)
 
 
-def _results(student: dict[str, Any], measured: Measured) -> list[EvalResult]:
+def _license(name: str | None) -> dict[str, str]:
+    """The license as the Hub's list has it; another one is "other", with its name."""
+    return {"license": name} if name in LICENSES else {"license": "other"} | ({"license_name": name} if name else {})
+
+
+def _task(features: CardFeatures | None) -> str:
+    """The Hub's name of what the model does."""
+    return "image-feature-extraction" if features else "image-classification"
+
+
+def _results(student: dict[str, Any], measured: Measured, features: CardFeatures | None) -> list[EvalResult]:
     """Return top-1 and top-5 for the Hub's list; name and split tell a part of a set from the whole."""
     num_images = student["num_images"]
+    reader = TITLES[features.read_by] if features and features.read_by else ""
     return [
         EvalResult(
-            task_type="image-classification",
+            task_type=_task(features),
             dataset_type=measured.hub_id or "custom",
             dataset_name=measured.name if measured.whole else f"{measured.name} (only {num_images} images)",
             dataset_split=measured.split if measured.whole else f"{measured.split}[:{num_images}]",
             dataset_args={"num_images": num_images},
             metric_type="accuracy",
-            metric_name=name,
+            metric_name=f"{reader}{name}",
             metric_value=round(student[key], 2),
         )
         for name, key in (("Top-1", "top1"), ("Top-5", "top5"))

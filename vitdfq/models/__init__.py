@@ -20,7 +20,7 @@ from vitdfq.models.families import (
     units,
 )
 from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Rows, Unit
-from vitdfq.models.gives import gives, require_classes
+from vitdfq.models.gives import feature_width, gives, mean_over_tokens, output_name, require_classes
 from vitdfq.models.images import checked_images
 from vitdfq.models.load import load_teacher, structure
 from vitdfq.models.record import record
@@ -44,13 +44,16 @@ __all__ = [
     "checked_images",
     "end_sites",
     "family_of",
+    "feature_width",
     "gelu_readers",
     "gives",
     "image_range",
     "image_size",
     "load_teacher",
+    "mean_over_tokens",
     "norm_readers",
     "open_model",
+    "output_name",
     "projections",
     "record",
     "require_classes",

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import timm
 from timm.models import get_pretrained_cfg
+from torch import Tensor
 
 from vitdfq.common.errors import RecipeError
 
@@ -35,6 +36,23 @@ def require_classes(model: Any, verb: str) -> None:
     name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture", type(model).__name__)
     doubt = "; if its outputs are classes, name them in label_names of its config" if getattr(model, "num_classes", 0) else ""
     raise RecipeError(f"{verb} works on models that give classes only, not yet on {name}, which gives features{doubt}")
+
+
+def mean_over_tokens(features: Tensor) -> Tensor:
+    """Return one vector for each image, (B, D), of features (B, D), or (B, N, D), (B, H, W, D) of a model that does not pool."""
+    return features if features.ndim == 2 else features.flatten(1, -2).mean(1)
+
+
+def output_name(model: Any) -> Literal["logits", "features", "embedding"]:
+    """Return what the outputs of a model are called: those of a projection to the space of texts are an embedding."""
+    if gives(model) == "classes":
+        return "logits"
+    return "embedding" if getattr(model, "num_classes", 0) else "features"
+
+
+def feature_width(model: Any) -> int:
+    """Return the width of a model's outputs: its number of classes, or the channels of its features."""
+    return model.num_classes or model.head_hidden_size
 
 
 @cache

@@ -13,17 +13,17 @@ from vitdfq.onnx import runtime
 
 NUM_IMAGES = 3  # another batch size than was traced
 LEAST_AT_A_SITE = 40.0  # dB
-LEAST_OF_LOGITS = 20.0  # dB, or 10 below the SQNR between the student in float64 and in float32
+LEAST_OF_OUTPUT = 20.0  # dB, or 10 below the SQNR between the student in float64 and in float32
 
 
 @torch.no_grad()
 def compare(
     model: nn.Module, data: bytes, opened: bytes, ends: dict[str, str], channels_last: set[str]
 ) -> dict[str, float | None]:
-    """Compare on random images: `least_site_sqnr_db` of any site's output, and `sqnr_db` of the file's logits (None: equal).
+    """Compare on random images: `least_site_sqnr_db` of any site's output, and `sqnr_db` of the file's own output (None: equal).
 
     Another order of summation rounds a few values to the neighboring code, and in a deep model each such step passes through
-    all later layers: logits at 4 bits then differ as much as the student's in float32 and in float64, which proves nothing about
+    all later layers: outputs at 4 bits then differ as much as the student's in float32 and in float64, which proves nothing about
     the file. So the output of each site in the student is replaced by onnxruntime's, and the next site is compared from there.
 
     Args:
@@ -39,7 +39,7 @@ def compare(
     model = deepcopy(model).cpu().eval()
     images = torch.randn(NUM_IMAGES, 3, *image_size(model), generator=torch.Generator().manual_seed(0))
     exact = sqnr(deepcopy(model).double()(images.double()).float(), wanted := model(images))
-    logits, *inside = runtime.outputs(opened, images, list(ends.values()))
+    outputs, *inside = runtime.outputs(opened, images, list(ends.values()))
     least = [math.inf]
 
     def replace_by(site: str, theirs: Tensor) -> Callable[..., Tensor]:
@@ -55,10 +55,10 @@ def compare(
         )
         for site, theirs in zip(ends, inside, strict=True)
     ]
-    least.append(_require(logits, model(images), LEAST_AT_A_SITE, "the model"))
+    least.append(_require(outputs, model(images), LEAST_AT_A_SITE, "the model"))
     for handle in handles:
         handle.remove()
-    whole = _require(runtime.outputs(data, images)[0], wanted, min(LEAST_OF_LOGITS, exact - 10), "the model")
+    whole = _require(runtime.outputs(data, images)[0], wanted, min(LEAST_OF_OUTPUT, exact - 10), "the model")
     return {"least_site_sqnr_db": _rounded(min(least)), "sqnr_db": _rounded(whole)}
 
 

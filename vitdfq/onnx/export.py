@@ -13,6 +13,7 @@ from vitdfq.common.errors import ExportError
 from vitdfq.common.files import written_whole
 from vitdfq.common.lookup import lookup
 from vitdfq.common.safetensors_io import not_finite
+from vitdfq.models import output_name
 from vitdfq.models.require import require_ready
 from vitdfq.models.wrappers import require_unwrapped
 
@@ -23,13 +24,15 @@ def export(source: nn.Module | str | Path, path: str | Path | None = None, *, fo
     Args:
         source: a calibrated student, a teacher or prepared model (stays float), or a folder or Hub repository of `save`.
         path: of the file; None: `onnx/model.onnx` in the folder `source`.
-        format: "onnx": QDQ with integer weights, opset 21; input `pixel_values` (batch, 3, H, W), normalized; output `logits`.
+        format: "onnx": QDQ with integer weights, opset 21; input `pixel_values` (batch, 3, H, W), normalized; output `logits` of
+            a model of classes, `features` of a backbone, `embedding` of a tower that projects to the space of texts (CLIP).
 
     Returns:
-        file, bytes, opset; `kernels`: kind of site ("linear", "qk", "av", "convolution") -> onnxruntime's arithmetic
-        ("integer", "weights alone": 4-bit weights and float arithmetic, "float") -> number of sites; `sqnr_db`: SQNR of its
-        logits against the student's, of the median of three random images; `least_site_sqnr_db`: the same of the output of one
-        site for the same input, for the worst site. The last two are None where equal. Without onnxruntime all three are None.
+        file, bytes, opset; `output`: its name; `kernels`: kind of site ("linear", "qk", "av", "convolution") -> onnxruntime's
+        arithmetic ("integer", "weights alone": 4-bit weights and float arithmetic, "float") -> number of sites; `sqnr_db`: SQNR
+        of its output against the student's, of the median of three random images; `least_site_sqnr_db`: the same of the output
+        of one site for the same input, for the worst site. The last two are None where equal. Without onnxruntime all three are
+        None.
 
     Raises:
         ValueError: unknown format; a module that is not of this library, or not calibrated.
@@ -67,7 +70,7 @@ def _onnx(model: nn.Module, path: Path) -> dict[str, Any]:
     built = build(model)
     with written_whole(path) as temporary:
         temporary.write_bytes(built.data)
-    return {"file": os.fspath(path), "bytes": len(built.data)} | built.results
+    return {"file": os.fspath(path), "bytes": len(built.data), "output": output_name(model)} | built.results
 
 
 FORMATS = {"onnx": _onnx}
@@ -77,9 +80,9 @@ def summary(result: dict[str, Any]) -> str:
     """The result of `export` as lines of text."""
     lines = {"file": result["file"], "bytes": f"{result['bytes']:,}", "opset": result["opset"]}
     if result["kernels"] is None:
-        return _table(lines | {"onnxruntime": "not installed: neither the logits nor the kernels were checked"})
+        return _table(lines | {"onnxruntime": f"not installed: neither the {result['output']} nor the kernels were checked"})
     lines["each site"] = f"{_near(result['least_site_sqnr_db'])} or nearer to the student's output for the same input"
-    lines["logits"] = f"{_near(result['sqnr_db'])}; rounding steps of all sites add up"
+    lines[result["output"]] = f"{_near(result['sqnr_db'])}; rounding steps of all sites add up"
     for kind, counts in result["kernels"].items():
         lines[kind] = ", ".join(f"{count} {ARITHMETIC[name]}" for name, count in counts.items())
     return _table(lines)

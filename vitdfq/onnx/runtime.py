@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from vitdfq.onnx.trace import INPUT, OUTPUT
+from vitdfq.onnx.trace import INPUT
 
 INTEGER = ("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger")
 # By default 4-bit weights alone are multiplied by rounded activations: an error of hundredths of the output.
@@ -42,9 +42,10 @@ def session(
 
 
 def outputs(model: bytes, images: Tensor, names: Sequence[str] = ()) -> list[Tensor]:
-    """Return the logits (B, classes) of normalized images (B, 3, H, W), and the other outputs that are named."""
+    """Return the model's own output for normalized images (B, 3, H, W), logits or features, and the outputs that are named."""
     running = session(model, without=BACKWARDS if names else ())
-    return [torch.from_numpy(output) for output in running.run([OUTPUT, *names], {INPUT: images.numpy()})]
+    own = running.get_outputs()[0].name
+    return [torch.from_numpy(output) for output in running.run([own, *names], {INPUT: images.numpy()})]
 
 
 def kernels(model: bytes, kinds: dict[str, str]) -> dict[str, dict[str, int]]:

@@ -10,14 +10,16 @@ from onnx import ModelProto
 from torch import nn
 
 from vitdfq.common.errors import ExportError, one_line
-from vitdfq.models import image_size
+from vitdfq.models import image_size, output_name
 from vitdfq.onnx.operators import OPSET
 
-INPUT, OUTPUT, BATCH = "pixel_values", "logits", "batch"
+INPUT, BATCH = "pixel_values", "batch"
 
 
 def traced(copy: nn.Module) -> ModelProto:
     """Return the graph of an `exportable_copy`, from `pixel_values` (batch, 3, H, W) to `logits` (batch, classes).
+
+    Features are called `features`, those of a projection to the space of texts `embedding`; tokens are (batch, N, D).
 
     Raises:
         ExportError: torch cannot trace it, or has no ONNX operator for something in it.
@@ -32,7 +34,7 @@ def traced(copy: nn.Module) -> ModelProto:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=[output_name(copy)],
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
                 verbose=False,
             )

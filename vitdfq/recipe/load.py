@@ -33,7 +33,7 @@ class Recipe:
     """A checked recipe: a section holds keyword arguments of the function of its name, `model` those of `load_teacher`.
 
     Raises:
-        ValueError: the name cannot be a folder's, the seed is negative, or a percentage is none.
+        ValueError: the name cannot be a folder's, the seed is negative, or a percentage or a cosine is none.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Recipe:
     seed: int = 0
     reference_top1: float | None = None  # the teacher's published top-1 on the whole split
     min_agreement: float | None = None  # % of the synthetic images on which the student must agree; None: well above chance
+    min_cosine: float | None = None  # the same for features: their mean cosine to the teacher's on the synthetic images
     model: dict[str, Any] = field(default_factory=dict)
     synthesize: dict[str, Any] = field(default_factory=dict)
     prepare: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +64,8 @@ class Recipe:
         for key, percentage in (("reference_top1", self.reference_top1), ("min_agreement", self.min_agreement)):
             if percentage is not None and not 0 <= percentage <= 100:
                 raise ValueError(f"{key}: {percentage} is not a percentage")
+        if self.min_cosine is not None and not 0 <= self.min_cosine <= 1:
+            raise ValueError(f"min_cosine: {self.min_cosine} is not between 0 and 1")
 
     @property
     def synthesis(self) -> "SynthesisOptions":

@@ -14,7 +14,7 @@ from vitdfq.calibration.calibrate import parse_steps
 from vitdfq.common.errors import InputError
 from vitdfq.common.lookup import lookup
 from vitdfq.data import check_dataset
-from vitdfq.evaluation import AUTO, NONE, EvaluationOptions, evaluate
+from vitdfq.evaluation import AUTO, NONE, EvaluationOptions, KnnOptions, evaluate
 from vitdfq.hub.publish import check_repo, push
 from vitdfq.models import load_teacher
 from vitdfq.models.load import check_name
@@ -103,9 +103,16 @@ def _check_calibration(steps: list[Any] | None = None, seed: int = 0) -> None:
 
 
 def _check_evaluation(**section: Any) -> None:
-    dataset = EvaluationOptions(**section).dataset
-    if dataset not in (None, AUTO, NONE):
-        check_dataset(str(dataset))
+    options = EvaluationOptions(**section)
+    neighbors = None if options.neighbors is None else options.neighbors.dataset
+    for dataset in (options.dataset, neighbors):
+        if dataset not in (None, AUTO, NONE):
+            check_dataset(str(dataset))
+
+
+def _neighbors(section: dict[str, Any]) -> Nested:
+    if section.get("knn") is not None:
+        yield ("knn",), keywords(KnnOptions)
 
 
 def _check_push(repo: str | None = None, **options: Any) -> None:
@@ -139,7 +146,7 @@ SECTIONS: dict[str, Section] = {
     "prepare": Section(prepare, _check_preparation),
     "quantize": Section(quantize, _check_quantization),
     "calibrate": Section(calibrate, _check_calibration, _steps),
-    "evaluate": Section(evaluate, _check_evaluation),
+    "evaluate": Section(evaluate, _check_evaluation, _neighbors),
     "push": Section(push, _check_push),
     "compare": Section(Comparison, Comparison),
 }

@@ -23,15 +23,41 @@ COLUMNS = {  # key in compare.json -> (heading of the column, digits)
     "synthesis_seconds": ("synthesis s", 1),
     "calibration_seconds": ("calibration s", 1),
 }
+FEATURES = {  # the same for a model that gives features
+    "cosine": ("cosine", 4),
+    "relative_error": ("relative error", 4),
+    "features_sqnr_db": ("features SQNR dB", 2),
+}
+TOP1_OF = {"knn": "k-NN top-1 %", "linear_head": "linear top-1 %", "text_embeddings": "zero-shot top-1 %"}  # what read it
+OF_CLASSES = ("top1", "agreement", "kl", "logits_sqnr_db", "class_confidence")  # columns that features alone do not have
 WITH_LABELS = ("top1", "top5", "agreement", "logits_sqnr_db")  # of the table of a run
 WITHOUT_LABELS = ("agreement", "kl", "logits_sqnr_db")
 RUN_COLUMNS = COLUMNS | {"top5": ("top-5 %", 2)}
 SHORT_HEADING = 11  # characters
 TEACHER = "(teacher, float32)"
+ALIKE = "cosine, relative error and SQNR compare features with the teacher's, which needs no labels"
 NO_LABELS = "the images have no labels: agreement, KL and SQNR need none, top-1 does"
 
 
-def summarize(cells: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def columns_of(gives: str, read_by: str | None) -> dict[str, tuple[str, int]]:
+    """Return the columns of a comparison of models that give "classes" or "features", whose classes `read_by` read."""
+    if gives == "classes":
+        return COLUMNS
+    if read_by is None:
+        read = {}
+    else:
+        read = {"top1": (TOP1_OF[read_by], 2), "agreement": COLUMNS["agreement"]}
+    rest = {key: column for key, column in COLUMNS.items() if key not in (*OF_CLASSES, "num_images")}
+    return {"num_images": COLUMNS["num_images"]} | FEATURES | read | rest
+
+
+def columns_in(content: dict[str, Any]) -> dict[str, tuple[str, int]]:
+    """Return the columns of the comparison in compare.json."""
+    gives = "features" if any("cosine" in row["mean"] for row in content["rows"]) else "classes"
+    return columns_of(gives, content["teacher"].get("read_by"))
+
+
+def summarize(cells: Iterable[dict[str, Any]], columns: Iterable[str] = tuple(COLUMNS)) -> dict[str, Any]:
     """Summarize the cells of one row, one for each seed.
 
     Returns:
@@ -40,7 +66,7 @@ def summarize(cells: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """
     cells = list(cells)
     complete = [cell for cell in cells if "error" not in cell]
-    values = {key: [cell[key] for cell in complete if cell[key] is not None] for key in COLUMNS}
+    values = {key: [cell[key] for cell in complete if cell[key] is not None] for key in columns}
     return {
         "n": len(complete),
         "mean": {key: mean(numbers) if numbers else None for key, numbers in values.items()},
@@ -51,10 +77,12 @@ def summarize(cells: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def text_rows(content: dict[str, Any]) -> list[list[str]]:
     """The cells as text: headings, the teacher's row, then a row for each entry of `content["rows"]`."""
-    rows = [["calibrated on", "n", *(heading for heading, _ in COLUMNS.values())]]
-    rows.append([TEACHER, "", "", format_number(content["teacher"]["top1"], None, 2), *[""] * (len(COLUMNS) - 2)])
+    columns = columns_in(content)
+    rows = [["calibrated on", "n", *(heading for heading, _ in columns.values())]]
+    top1 = format_number(content["teacher"]["top1"], None, 2)
+    rows.append([TEACHER, "", *(top1 if key == "top1" else "" for key in columns)])
     for row in content["rows"]:
-        numbers = [format_number(row["mean"][key], row["sd"][key], digits) for key, (_, digits) in COLUMNS.items()]
+        numbers = [format_number(row["mean"][key], row["sd"][key], digits) for key, (_, digits) in columns.items()]
         rows.append([row["title"], str(row["n"]), *numbers])
     return rows
 
@@ -78,7 +106,10 @@ def notes(content: dict[str, Any]) -> str:
     lines = ["mean ± standard deviation over n seeds" if len(content["seeds"]) > 1 else "one seed: no spread is known"]
     if any(row["uses_data"] for row in content["rows"]):
         lines.append("the row of real images uses data (without labels, never evaluated): a reference, not a data-free result")
-    if content["teacher"]["top1"] is None:
+    columns = columns_in(content)
+    if "cosine" in columns:
+        lines.append(ALIKE)
+    if content["teacher"]["top1"] is None and "top1" in columns:
         lines.append(NO_LABELS)
     lines += [f"{row['title']} failed: {row['error']}" for row in content["rows"] if row["error"]]
     return "\n".join(lines)
@@ -152,12 +183,13 @@ def summary_table(metrics: dict[str, Any]) -> FittingTable:
     bits = bits_name(student["weight_bits"], student["activation_bits"])
     method, also = metrics["synthesis"]["method"], metrics.get("also_bits", {})
     teacher, num_images = metrics["teacher"], metrics["teacher"]["num_images"]
-    on = "not evaluated" if num_images is None else f"on {num_images:,} images{' without labels' * (teacher['top1'] is None)}"
-    scores = () if num_images is None else WITHOUT_LABELS if teacher["top1"] is None else WITH_LABELS
+    columns = run_columns(metrics)
+    unlabeled = teacher["top1"] is None and "agreement" in columns  # what reads no classes does not miss labels
+    on = "not evaluated" if num_images is None else f"on {num_images:,} images{' without labels' * unlabeled}"
     rows: list[list[str]] = []
 
     def add(bits: str, title: str, row: dict[str, Any], num_bytes: int | None) -> None:
-        numbers = [format_number(row.get(key), None, RUN_COLUMNS[key][1]) for key in scores]
+        numbers = [format_number(row.get(key), None, digits) for key, (_, digits) in columns.items()]
         rows.append([bits, title, *numbers, format_number(None if num_bytes is None else num_bytes / 1e6, None, 2)])
 
     add("float32", "(teacher)", teacher, size["float_bytes"])
@@ -168,9 +200,22 @@ def summary_table(metrics: dict[str, Any]) -> FittingTable:
         packed = size["packed_bytes"] if name == bits else None  # students at other bits are not saved
         for title, row in [(method, measured["student"]), *measured["baselines"].items()]:
             add(name.upper(), f"{title} images", row, packed)
-    headings = ["bits", "calibrated on", *(RUN_COLUMNS[key][0] for key in scores), "MB"]
+    headings = ["bits", "calibrated on", *(heading for heading, _ in columns.values()), "MB"]
     notes = synthetic_notes(metrics.get("synthetic", {}))
     return FittingTable(f"{teacher['name']} {on}, seed {metrics['seed']}", headings, rows, num_names=2, notes=notes)
+
+
+def run_columns(metrics: dict[str, Any]) -> dict[str, tuple[str, int]]:
+    """Return the columns of a run's table, from its metrics: none without an evaluation."""
+    teacher = metrics["teacher"]
+    if teacher["num_images"] is None:
+        return {}
+    labeled = teacher["top1"] is not None
+    if "cosine" not in metrics["student"]:
+        return {key: RUN_COLUMNS[key] for key in (WITH_LABELS if labeled else WITHOUT_LABELS)}
+    read_by = metrics["read_by"]
+    top = {"top1": (TOP1_OF[read_by], 2), "top5": RUN_COLUMNS["top5"]} if read_by and labeled else {}
+    return FEATURES | top | ({"agreement": COLUMNS["agreement"]} if read_by else {})
 
 
 def synthetic_notes(scores: dict[str, dict[str, Any]]) -> str:
@@ -178,8 +223,11 @@ def synthetic_notes(scores: dict[str, dict[str, Any]]) -> str:
     lines = []
     for kind, row in scores.items():
         images = "calibration images" if kind == "calibration" else f"{kind} images that it never saw"
-        sqnr = format_number(row["logits_sqnr_db"], None, 1) or "infinite"
-        lines.append(f"  {row['num_images']} {images}: same class on {row['agreement']:.1f} %, logits SQNR {sqnr} dB")
+        outputs, alike = "logits", f"same class on {row['agreement']:.1f} %" if "agreement" in row else ""
+        if "cosine" in row:
+            outputs, alike = "features", f"cosine {row['cosine']:.4f}"
+        sqnr = format_number(row[f"{outputs}_sqnr_db"], None, 1) or "infinite"
+        lines.append(f"  {row['num_images']} {images}: {alike}, {outputs} SQNR {sqnr} dB")
     return "\n".join(["the student against its teacher on synthetic images, which needs no data:", *lines]) if lines else ""
 
 

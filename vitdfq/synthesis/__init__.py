@@ -13,7 +13,7 @@ from vitdfq.synthesis.losses import LOSSES
 from vitdfq.synthesis.objective.context import Loss, SynthContext, TeacherFacts
 from vitdfq.synthesis.presets import METHODS, Method
 from vitdfq.synthesis.resolve import resolve_method
-from vitdfq.synthesis.synthesize import procedural_kinds, synthesize
+from vitdfq.synthesis.synthesize import check_classes, procedural_kinds, synthesize
 
 __all__ = [
     "LOSSES",
@@ -23,6 +23,7 @@ __all__ = [
     "SynthContext",
     "TeacherFacts",
     "Trained",
+    "check_classes",
     "procedural_kinds",
     "quality",
     "resolve_method",

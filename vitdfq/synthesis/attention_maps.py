@@ -11,9 +11,9 @@ from vitdfq.models import attention_sites, record
 from vitdfq.models.family import AttentionSite
 from vitdfq.synthesis.objective.attention_rows import attention_rows, rows_name
 from vitdfq.synthesis.objective.context import TeacherFacts
-from vitdfq.synthesis.objective.weighted_losses import resolve_losses
 from vitdfq.synthesis.resolve import method_of
 from vitdfq.synthesis.targets.views import draw_views
+from vitdfq.synthesis.without_classes import losses_for
 
 PRIOR = "attention_prior"
 
@@ -33,10 +33,10 @@ def attention_priors(teacher: nn.Module, count: int, section: Mapping[str, Any])
     None if the method has no attention priors, takes no step, or mixes in images of other presets.
     """
     method = method_of(section)
-    terms = resolve_losses(method.losses)
+    facts = TeacherFacts.of(teacher)
+    terms = losses_for(method, facts)
     if method.steps == 0 or method.mix or PRIOR not in [term.name for term in terms]:
         return None
-    facts = TeacherFacts.of(teacher)
     site = facts.sites[-1]
     views = [draw_views(index, section.get("seed", 0), method, terms, facts)[0] for index in range(count)]
     return _on_patches(torch.stack([view.drawn[PRIOR][site.name] for view in views]), site)

@@ -30,8 +30,8 @@ class StudentTrainingConfig:
 class Method:
     """A preset: which losses, targets, schedule and engine make the images.
 
-    Every field is a keyword of `synthesize` that changes it, except seven that only a preset sets: `summary`,
-    `generator_losses`, `schedule`, `candidates`, `pairs`, `student_training` and `skip_if_noise_to_teacher`.
+    Every field is a keyword of `synthesize` that changes it, except eight that only a preset sets: `summary`,
+    `generator_losses`, `feature_losses`, `schedule`, `candidates`, `pairs`, `student_training` and `skip_unsuitable`.
     """
 
     summary: str
@@ -51,16 +51,19 @@ class Method:
     mix: Mapping[str, float] = field(default_factory=dict)  # other preset -> share of the images that it makes
     # From here on: set by presets only.
     generator_losses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # changes to `losses` with a generator
+    feature_losses: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # in place of `losses`, if the teacher gives features
     schedule: Schedule = field(default_factory=Schedule)
     candidates: int = 1  # without steps: images rendered per image returned, see image_selection.farthest_point
     pairs: bool = False  # images 2i and 2i + 1 have the same classes and draws
     student_training: StudentTrainingConfig = field(default_factory=StudentTrainingConfig)
-    skip_if_noise_to_teacher: bool = False  # applies to procedural presets of `mix`, see teacher_filter
+    skip_unsuitable: bool = False  # presets of `mix` that do not suit the teacher are left out, see teacher_filter
 
 
 DEFAULT_METHOD = "vitdfq"
 
-CLASSES = {"class_confidence": {"weight": 1.0}, "total_variation": {"weight": 0.05}}  # shared by most presets
+SHARED = {"class_confidence": {"weight": 1.0}, "total_variation": {"weight": 0.05}}  # by most presets, beside losses of their own
 
 METHODS: dict[str, Method] = {
     "noise": Method("Gaussian noise; the baseline without optimization", losses={}, steps=0),
@@ -80,18 +83,20 @@ METHODS: dict[str, Method] = {
     "vitdfq": Method(
         "Ours: AGM-style, PSAQ-ViT and SMI-style images in turn; half dead leaves unless they are noise to the teacher",
         losses={
-            **CLASSES,
+            **SHARED,
             "margin_discrepancy": {"weight": 0.5, "after": 0.3},
         },
         steps=100,
         mix={"dead_leaves": 1 / 2, "psaq": 1 / 6, "smi": 1 / 6},
-        skip_if_noise_to_teacher=True,
+        # Without classes: SARDFQ's attention priors on whole images, beside the PSAQ-ViT images of the mix.
+        feature_losses={"attention_prior": {"weight": 100.0}, "total_variation": {"weight": 0.05}},
+        skip_unsuitable=True,
     ),
     "psaq": Method(
         "PSAQ-ViT (arXiv 2203.02250): dissimilar patches, one-hot classes",
         losses={
             "patch_similarity": {"weight": 1.0},
-            **CLASSES,
+            **SHARED,
         },
         labels="hard",
     ),
@@ -108,7 +113,7 @@ METHODS: dict[str, Method] = {
         "SARDFQ (arXiv 2412.16553): attention priors, regions with classes of their own, soft labels",
         losses={
             "attention_prior": {"weight": 100.0},
-            **CLASSES,
+            **SHARED,
         },
         max_regions=4,
     ),
@@ -152,7 +157,7 @@ METHODS: dict[str, Method] = {
     # Patches are pruned at shares of the run; the paper's code prunes at steps 50 to 300 of 4,000. Its TV weight is 1e-4.
     "smi": Method(
         "SMI-style (arXiv 2510.27186): class and smoothness; the least attended patches are pruned during the run",
-        losses=CLASSES,
+        losses=SHARED,
         labels="hard",
         prune_at=(0.1, 0.2, 0.3, 0.4),
     ),
@@ -160,7 +165,7 @@ METHODS: dict[str, Method] = {
     "ris": Method(
         "RIS-style (our reading of the abstract of arXiv 2310.03661): robust to small perturbations, low label correlation",
         losses={
-            **CLASSES,
+            **SHARED,
             "perturbation_robustness": {"weight": 1.0, "after": 0.2, "every": 2},
             "label_correlation": {"weight": 0.1},
         },
@@ -169,7 +174,7 @@ METHODS: dict[str, Method] = {
     "acq": Method(
         "ACQ-style (our reading of the abstract of arXiv 2301.07266): attention centers, dissimilar pairs, mode consistency",
         losses={
-            **CLASSES,
+            **SHARED,
             "attention_center": {"weight": 1.0},
             "pair_distance": {"weight": 0.1, "after": 0.1},
             "mode_consistency": {"weight": 10.0, "after": 0.1},
@@ -180,7 +185,7 @@ METHODS: dict[str, Method] = {
     "agm": Method(
         "AGM-style (10.1109/TCSVT.2024.3399311, our reading of the abstract): teacher and student differ by a random margin",
         losses={
-            **CLASSES,
+            **SHARED,
             "margin_discrepancy": {"weight": 0.5, "after": 0.3},
         },
         student_training=StudentTrainingConfig(interpolate=0.5),  # with engine "generator" and a student
@@ -198,7 +203,7 @@ METHODS: dict[str, Method] = {
     # Without GDFQ's second loss, which matches the statistics stored in BatchNorms: LayerNorms store none.
     "gdfq": Method(
         "GDFQ's form (arXiv 2003.03603): a generator conditioned on the class, one-hot classes",
-        losses=CLASSES,
+        losses=SHARED,
         labels="hard",
         schedule=Schedule(rolls=(15,), warmup=0.1),
         engine="generator",

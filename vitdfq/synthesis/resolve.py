@@ -46,9 +46,10 @@ def resolve_method(method: str, losses: Mapping[str, Any] | None = None, **chang
                     f"{name} {changes[name]!r} goes with engine 'images'; a generator renders whole images of one class"
                 )
     if "mix" in changes:  # presets named in a call are used whatever the teacher
-        changes["skip_if_noise_to_teacher"] = False
+        changes["skip_unsuitable"] = False
     preset_losses = merge(preset.losses, preset.generator_losses) if engine == "generator" else preset.losses
-    resolved = replace(base, losses=merge(preset_losses, losses), **changes)
+    feature_losses = merge(preset.feature_losses, losses) if preset.feature_losses else {}
+    resolved = replace(base, losses=merge(preset_losses, losses), feature_losses=feature_losses, **changes)
     _check_names(method, resolved)
     _check_numbers(method, resolved)
     return resolved

@@ -9,18 +9,19 @@ from torch import Tensor, nn
 
 from vitdfq.common.gradients import with_gradients
 from vitdfq.common.options import build_options, takes_options
-from vitdfq.models import require_classes, require_float
+from vitdfq.models import require_float
 from vitdfq.runtime.run import Run
 from vitdfq.synthesis.image_selection.farthest_point import procedural_images
 from vitdfq.synthesis.inversion.optimize import batches_of, images_in_a_batch
-from vitdfq.synthesis.mix import kinds, seed_of
+from vitdfq.synthesis.mix import SELF, kinds, seed_of
 from vitdfq.synthesis.objective.context import TeacherFacts
 from vitdfq.synthesis.objective.token_pruning import prunable
 from vitdfq.synthesis.options import SynthesisOptions
-from vitdfq.synthesis.presets import Method
+from vitdfq.synthesis.presets import METHODS, Method
 from vitdfq.synthesis.procedural import PROCEDURAL
 from vitdfq.synthesis.resolve import ENGINES, parts_of
 from vitdfq.synthesis.teacher_filter import for_teacher
+from vitdfq.synthesis.without_classes import left_out, require_no_classes, why_classes, with_possible_mix
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
     or `num_images`. Where a loss compares images or a decoder makes them, it also depends on the others of its group: images 0
     to 15, 16 to 31 and so on. The global random state is neither read nor changed.
 
+    A teacher that gives features has no classes to draw labels of: losses that compare classes are left out, which a message
+    says, and methods that are nothing without them are refused.
+
     Args:
         teacher: a model of `load_teacher`: in eval mode, attention opened. It is left unchanged.
         options: all options as one object, in place of keywords.
@@ -46,14 +50,16 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
         (num_images, 3, H, W) normalized images, float32 on the CPU, within the range of the teacher's normalization.
 
     Raises:
-        ValueError: an unknown name or option, a number out of range, or a loss that stopped being finite.
+        ValueError: an unknown name or option, a number out of range, or a loss that stopped being finite; the teacher gives
+            features, and the method needs classes, or labels are asked for.
     """
     options, run = options or build_options(SynthesisOptions, keywords, where="synthesize"), run or Run()
     require_float(teacher, "synthesize")
     facts = TeacherFacts.of(teacher)
+    check_classes(options, facts)
     method = for_teacher(options.resolved(), teacher, facts, options.seed)
-    if any(part.losses for part in parts_of(method).values()):
-        _require_classes(teacher, facts)
+    if without := _left_out(options, method, facts):
+        logger.info(f"synthesize: the teacher gives features; left out: {'; '.join(without)}")
     order = kinds(options.num_images, method.mix)
     images_of = {
         kind: iter(_images(teacher, facts, part, order.count(kind), kind, options, run))
@@ -71,10 +77,34 @@ def procedural_kinds(teacher: nn.Module, num_images: int, seed: int) -> dict[str
     return {kind: synthesize(teacher, method=kind, num_images=num_images, seed=seed) for kind in PROCEDURAL}
 
 
-def _require_classes(teacher: nn.Module, facts: TeacherFacts) -> None:
-    require_classes(teacher, "synthesis with losses")
-    if facts.num_classes < 2:
-        raise ValueError(f"synthesis needs a teacher that tells classes apart, this one has {facts.num_classes}")
+def check_classes(options: SynthesisOptions, facts: TeacherFacts) -> None:
+    """Raise ValueError where the method needs more classes than the teacher has; nothing is computed."""
+    parts = parts_of(with_possible_mix(options.resolved(), facts))
+    losses_of = {kind: part for kind, part in parts.items() if part.losses}
+    if losses_of and facts.num_classes == 1:
+        raise ValueError("synthesis needs a teacher that tells classes apart, this one has 1")
+    if facts.num_classes:
+        return
+    for key in ("labels", "label_range"):
+        if (value := getattr(options, key)) is not None:
+            raise ValueError(f"{key} {value!r} is about targets of classes, and the teacher gives features: leave it out")
+    for kind, part in losses_of.items():
+        require_no_classes(repr(_name(kind, options)), part)
+
+
+def _left_out(options: SynthesisOptions, method: Method, facts: TeacherFacts) -> list[str]:
+    """What a teacher that gives features leaves out: presets of the mix, and losses of those that stay."""
+    if facts.num_classes:
+        return []
+    presets = [
+        f"the images of {name}" for name in options.resolved().mix if why_classes(METHODS[name]) and name not in method.mix
+    ]
+    losses = [(_name(kind, options), left_out(part)) for kind, part in parts_of(method).items() if part.losses]
+    return presets + [f"{' and '.join(names)} of {name}" for name, names in losses if names]
+
+
+def _name(kind: str, options: SynthesisOptions) -> str:
+    return options.method if kind == SELF else kind
 
 
 def keep_batches(images: Tensor, teacher: nn.Module, options: SynthesisOptions, run: Run) -> int:

@@ -1,12 +1,12 @@
-"""Leaves procedural images out of a mix where the teacher represents them no better than noise."""
+"""Leaves presets out of a mix that do not suit the teacher: procedural images that are noise to it, methods that need classes."""
 
-from dataclasses import replace
 from typing import Any
 
 from vitdfq.synthesis.image_selection.farthest_point import procedural_images
 from vitdfq.synthesis.image_selection.quality import quality
 from vitdfq.synthesis.objective.context import TeacherFacts
 from vitdfq.synthesis.presets import METHODS, Method
+from vitdfq.synthesis.without_classes import with_mix, with_possible_mix
 
 NUM_IMAGES = 32  # rendered of each kind for the measurement
 # A kind stays if its LayerNorm distance is below this share of noise's. Dead leaves: .37 on DINOv2, .93 to .99 on models of small
@@ -15,17 +15,18 @@ MAX_NOISE_RATIO = 0.75
 
 
 def for_teacher(method: Method, teacher: Any, facts: TeacherFacts, seed: int) -> Method:
-    """Return `method` without the procedural presets of its `mix` that are noise to the teacher; the other shares grow.
+    """Return `method` without the presets of its `mix` that do not suit the teacher; the other shares grow.
 
-    The measure is `layer_norm_distance` of `quality`: images that resemble the teacher's training data have a smaller distance
-    than noise. A teacher without LayerNorms has no such distance and keeps all presets, and so does a method that does not set
-    `skip_if_noise_to_teacher`.
+    Those are presets that need classes, where the teacher gives features, and procedural presets that are noise to it. The
+    measure of noise is `layer_norm_distance` of `quality`: images that resemble the teacher's training data have a smaller
+    distance than noise. A teacher without LayerNorms has no such distance. A method that does not set `skip_unsuitable` keeps all
+    presets.
     """
-    if not method.skip_if_noise_to_teacher:
+    if not method.skip_unsuitable:
         return method
+    method = with_possible_mix(method, facts)
     remaining = {name: share for name, share in method.mix.items() if not _is_noise(teacher, facts, METHODS[name], seed)}
-    total = 1 - sum(method.mix.values()) + sum(remaining.values())
-    return replace(method, mix={name: share / total for name, share in remaining.items()})
+    return with_mix(method, remaining)
 
 
 def _is_noise(teacher: Any, facts: TeacherFacts, preset: Method, seed: int) -> bool:

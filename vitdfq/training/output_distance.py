@@ -8,19 +8,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vitdfq.models import family_of, units
+from vitdfq.models import family_of, gives, units
 from vitdfq.training.trainable import divergence
 
 
-class ClassifierOutputs(NamedTuple):
-    """The outputs of a classifier's last three stages."""
+class ModelOutputs(NamedTuple):
+    """The outputs of a model's last stages: tokens, what is pooled of them, and what a head makes of that, if there is one."""
 
     tokens: Tensor  # (B, N, D) or (B, H, W, D), after the final norm, if there is one
-    pooled: Tensor  # (B, D), the input of the head
-    logits: Tensor  # (B, C)
+    pooled: Tensor  # (B, D), the input of the head; the tokens again where a model does not pool
+    logits: Tensor | None = None  # (B, C) of classes; None where the model gives features
+    embedding: Tensor | None = None  # (B, E), of a head that projects (CLIP); None for classes, and without a head
 
 
-def run_to_outputs(model: Any, images: Tensor) -> ClassifierOutputs:
+def run_to_outputs(model: Any, images: Tensor) -> ModelOutputs:
     """Run the whole model on images (B, 3, H, W)."""
     x = images
     for unit in units(model)[:-1]:
@@ -28,33 +29,51 @@ def run_to_outputs(model: Any, images: Tensor) -> ClassifierOutputs:
     return outputs_of_last_block(model, x)
 
 
-def outputs_of_last_block(model: Any, x: Tensor) -> ClassifierOutputs:
+def outputs_of_last_block(model: Any, x: Tensor) -> ModelOutputs:
     """Run the final norm, the pooling and the head on the output `x` of the last block."""
     norm = family_of(model).final_norm
     tokens = x if norm is None else model.get_submodule(norm)(x)
-    return ClassifierOutputs(tokens, model.forward_head(tokens, pre_logits=True), model.forward_head(tokens))
+    pooled = model.forward_head(tokens, pre_logits=True)
+    if gives(model) == "classes":
+        return ModelOutputs(tokens, pooled, logits=model.forward_head(tokens))
+    return ModelOutputs(tokens, pooled, embedding=model.forward_head(tokens) if model.num_classes else None)
 
 
-def sizes(teacher: ClassifierOutputs) -> Tensor:
-    """The divisors of `output_distance`: energies of tokens and of pooled features, and the number of images; (3,) float64."""
-    energies = [values.double().square().sum() for values in (teacher.tokens, teacher.pooled)]
-    return torch.stack([*energies, energies[0].new_tensor(len(teacher.logits))])
+def sizes(teacher: ModelOutputs) -> Tensor:
+    """The divisors of `output_distance`, (3,) float64: energies of tokens and of pooled features, and that of the head's output.
+
+    The last is the number of images for classes, whose divergence is a mean, and the energy of an embedding; without a head it
+    is 0 and not used.
+    """
+    tokens, pooled = (energy(values) for values in (teacher.tokens, teacher.pooled))
+    if teacher.logits is not None:
+        return torch.stack([tokens, pooled, tokens.new_tensor(len(teacher.logits))])
+    return torch.stack([tokens, pooled, tokens.new_zeros(()) if teacher.embedding is None else energy(teacher.embedding)])
 
 
-def output_distance(student: ClassifierOutputs, teacher: ClassifierOutputs, batch_sizes: Tensor | None = None) -> Tensor:
-    """Relative squared error of tokens and of pooled features, plus the divergence of the class probabilities; 0-d.
+def energy(x: Tensor) -> Tensor:
+    """The sum of squares, 0-d float64."""
+    return x.double().square().sum()
+
+
+def output_distance(student: ModelOutputs, teacher: ModelOutputs, batch_sizes: Tensor | None = None) -> Tensor:
+    """Relative squared error of tokens and of pooled features, plus the distance of what the head makes of them; 0-d.
+
+    That is the divergence of the class probabilities, or the relative squared error of an embedding; a model without a head has
+    no third summand.
 
     Args:
         student, teacher: outputs on the same images.
         batch_sizes: sum of the `sizes` of all shards of a batch; the distances of the shards then add up to the batch's. None:
             these images are the whole batch.
     """
-    tokens, pooled, count = sizes(teacher) if batch_sizes is None else batch_sizes
-    return (
-        relative_error(student.tokens, teacher.tokens, tokens)
-        + relative_error(student.pooled, teacher.pooled, pooled)
-        + divergence(student.logits, teacher.logits) * (len(teacher.logits) / count).float()
-    )
+    tokens, pooled, head = sizes(teacher) if batch_sizes is None else batch_sizes
+    distance = relative_error(student.tokens, teacher.tokens, tokens) + relative_error(student.pooled, teacher.pooled, pooled)
+    if student.logits is not None and teacher.logits is not None:
+        return distance + divergence(student.logits, teacher.logits) * (len(teacher.logits) / head).float()
+    if student.embedding is not None and teacher.embedding is not None:
+        return distance + relative_error(student.embedding, teacher.embedding, head)
+    return distance
 
 
 def relative_error(x: Tensor, target: Tensor, size: Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ from vitdfq.common.errors import RecipeError, one_line
 from vitdfq.common.files import fingerprint, write_text
 from vitdfq.common.version import __version__
 from vitdfq.data import unseen_images
-from vitdfq.evaluation import Predictions, score
+from vitdfq.evaluation import AnyPredictions, summarize
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.recipe.comparison import Comparison, Row, check_agreement, comparison_of, rows_of
 from vitdfq.recipe.teacher import errors_of_section
@@ -36,7 +36,10 @@ logger = logging.getLogger(__name__)
 
 REAL = Row("real images (reference, uses data)", None)
 NUM_ATTENTION_IMAGES = 4  # images whose attention is plotted
-CHARTS = ("top1", "agreement", "logits_sqnr_db", "class_confidence", "diversity", "layer_norm_distance")
+CHARTS = (
+    *("cosine", "relative_error", "features_sqnr_db"),
+    *("top1", "agreement", "logits_sqnr_db", "class_confidence", "diversity", "layer_norm_distance"),
+)
 
 
 def compare(
@@ -83,7 +86,8 @@ def _run_comparison(table: "ComparisonTable", recipes: list[Recipe], rows: list[
         write_text(folder / "compare.json", json.dumps(content, indent=2) + "\n")
         write_text(folder / "compare.md", tables.markdown(content))
     measured = {key for row in content["rows"] for key, value in row["mean"].items() if value is not None}
-    charts = {key: tables.COLUMNS[key][0] for key in CHARTS if key in measured}
+    columns = tables.columns_in(content)
+    charts = {key: columns[key][0] for key in CHARTS if key in measured}
     draw = lambda path: plot_comparison(content["rows"], charts, tables.title(content), content["teacher"], path)  # noqa: E731
     if charts:  # no row has a score if all of them failed
         table.draw("compare.png", {"content": mark_hash(fingerprint(content))}, draw)
@@ -102,7 +106,7 @@ class ComparisonTable:
         teacher = self.stages.predict_teacher()  # first: data that cannot be read must not cost a synthesis
         if teacher is None:
             raise RecipeError(f"compare: {self.stages.recipe.evaluation.why_none(self.stages.teacher)}")
-        self.teacher: Predictions = teacher
+        self.teacher: AnyPredictions = teacher
 
     @property
     def seeds(self) -> list[int]:
@@ -123,7 +127,7 @@ class ComparisonTable:
             if index == 0:
                 self.draw_images(row, images, inputs)
             predictions, calibration = self.stages.evaluate_unsaved_student(images, f"{slug}_{seed}", seed)
-            scores = score(predictions, self.teacher.logits)
+            scores = summarize(predictions, self.teacher)
             measures = self.measure_quality(images, inputs, f"{slug}_{seed}")
         except OSError:  # the disk, not the method
             raise
@@ -133,7 +137,7 @@ class ComparisonTable:
             text = one_line(error, most=None)
             logger.info(f"compare: {row.title}, seed {seed} failed: {text}")
             return cell | {"error": text}
-        numbers = {key: scores[key] for key in ("top1", "top5", "agreement", "kl", "logits_sqnr_db")} | measures
+        numbers = {key: value for key, value in scores.items() if key not in ("num_images", "read_by")} | measures
         return cell | {"num_images": len(images), **numbers, "synthesis_seconds": seconds, "calibration_seconds": calibration}
 
     def make_real_images(self, index: int) -> Tensor:
@@ -144,6 +148,8 @@ class ComparisonTable:
         options = self.stages.recipe.evaluation
         selection: dict[str, Any] = {"dataset": options.dataset_of(self.stages.teacher), "split": options.split}
         selection |= {"evaluated": options.num_images, "count": self.options.real_images, "block": index} | options.reading
+        if self.stages.gives == "features":
+            selection["has_classes"] = False
 
         def make(run: SharedRun) -> Tensors:
             with errors_of_section("compare.real_images"):
@@ -189,9 +195,9 @@ class ComparisonTable:
     def summarize(self, recipes: list[Recipe], rows: list[Row], cells: list[dict[str, Any]]) -> dict[str, Any]:
         """The content of compare.json."""
         recipe = self.stages.recipe
-        summaries = []
+        columns, summaries = tables.columns_of(self.stages.gives, self.stages.read_by), []
         for row in rows:
-            summary = tables.summarize(cell for cell in cells if cell["row"] == row.title)
+            summary = tables.summarize((cell for cell in cells if cell["row"] == row.title), columns)
             pictures = [path for path in pictures_of(row) if (self.stages.folder / path).is_file() and summary["n"]]
             method = None if row.section is None else row.section["method"]
             summaries.append(
@@ -203,7 +209,7 @@ class ComparisonTable:
             "device": self.stages.device.type,
             "bits": recipe.bits,
             "seeds": self.seeds,
-            "teacher": {"name": recipe.model["name"]} | score(self.teacher),
+            "teacher": {"name": recipe.model["name"]} | summarize(self.teacher),
             "rows": summaries,
             "cells": cells,
             "failed": [row["title"] for row in summaries if row["error"]],

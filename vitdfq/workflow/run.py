@@ -14,18 +14,19 @@ import torch
 from vitdfq.calibration.calibrate import check_steps
 from vitdfq.checkpoint import save_load
 from vitdfq.common.files import write_text
-from vitdfq.evaluation import UnlabeledError, evaluate
+from vitdfq.evaluation import UnlabeledError, check_reading, evaluate
 from vitdfq.hub import model_card, publish, retry
-from vitdfq.models import require_classes
 from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.recipe.teacher import errors_of_section, load_section
-from vitdfq.reports import image_grid, sqnr
+from vitdfq.reports import gates, image_grid, sqnr
 from vitdfq.reports.plots import plot_unit_sqnr
 from vitdfq.runtime import distributed, interrupt
 from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.runtime.trackers import tracked
+from vitdfq.synthesis import TeacherFacts, check_classes
+from vitdfq.synthesis.options import SynthesisOptions
 from vitdfq.workflow import synthetic_scores
 from vitdfq.workflow.artifacts import lock_run_folder
 from vitdfq.workflow.stages import RunStages
@@ -122,12 +123,19 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
     """
     device = distributed.start()
     teacher = load_section(recipe.model).to(device)
-    require_classes(teacher, "a run")
+    gates.check_thresholds(teacher, recipe.min_agreement, recipe.min_cosine)
+    check_reading(teacher, recipe.evaluation)
     with errors_of_section("prepare and quantize"):
         prepared = prepared_copy(teacher, **recipe.prepare)
         student = quantize(prepared, **recipe.quantize)
     with errors_of_section("calibrate"):
         check_steps(student, recipe.calibrate.get("steps"))
+    facts = TeacherFacts.of(teacher)
+    with errors_of_section("synthesize"):
+        check_classes(recipe.synthesis, facts)
+    with errors_of_section("baselines"):
+        for name in recipe.baselines:
+            check_classes(SynthesisOptions(method=name), facts)
     folder = Path(out) if out else Path("runs") / recipe.name
     with (
         lock_run_folder(folder, recipe.name, recipe.to_yaml(), fresh),
@@ -142,13 +150,13 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
 def evaluate_run(folder: str | Path, overrides: list[str]) -> dict[str, Any]:
     """Load the checkpoint in `folder` and evaluate it with the section `evaluate` of its recipe, changed by `overrides`.
 
-    Its teacher is loaded if the images have no labels: agreement needs none.
+    Its teacher is loaded if nothing else tells what the student is worth: for images without labels, and for features.
     """
     student = save_load.load(folder).to(distributed.start())
     recipe = load_recipe(Path(folder) / "recipe.yaml", overrides)
     try:
         metrics = evaluate(student, **recipe.evaluate, run=SharedRun())
-    except UnlabeledError:  # agreement needs no labels, but the teacher
+    except UnlabeledError:  # agreement and the distance of features need no labels, but the teacher
         teacher = load_section(recipe.model).to(distributed.start())
         metrics = evaluate(student, teacher=teacher, **recipe.evaluate, run=SharedRun())
     logger.info(f"evaluated {shlex.quote(str(folder))}; nothing was written to it")

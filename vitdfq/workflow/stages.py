@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from vitdfq.calibration import calibrate
 from vitdfq.checkpoint import save_load
 from vitdfq.common.errors import GateError
+from vitdfq.common.files import sha256
 from vitdfq.common.safetensors_io import digest
 from vitdfq.common.version import __version__
-from vitdfq.evaluation import Predictions, no_score, predict, score
+from vitdfq.evaluation import AnyPredictions, no_score, predict, predictions_of, summarize
+from vitdfq.evaluation.features import gives_vectors
+from vitdfq.models import gives
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import bits_of
 from vitdfq.recipe import Recipe
@@ -44,11 +47,19 @@ class RunStages:
         weights = mark_hash(digest(teacher.state_dict()))
         description: Any = teacher.vitdfq
         self.teacher_inputs: Inputs = {"vitdfq": __version__, **description, "weights": weights}
+        self.gives = gives(teacher)
+        # Tokens are too large to keep: student and teacher are compared while they run.
+        self.compares_in_pass = self.gives == "features" and self.evaluates and not gives_vectors(teacher)
 
     @property
     def evaluates(self) -> bool:
         """Whether there are images to evaluate on."""
         return self.recipe.evaluation.dataset_of(self.teacher) is not None
+
+    @property
+    def read_by(self) -> str | None:
+        """What reads the classes of the evaluated images; None: nothing does."""
+        return self.recipe.evaluation.read_by(self.teacher)
 
     def begin(self, title: str) -> None:
         """Begin the next stage of `num_stages`: all before it are finished."""
@@ -73,7 +84,7 @@ class RunStages:
             "num_processes": distributed.count(),
         }
 
-    def predict_teacher(self) -> Predictions | None:
+    def predict_teacher(self) -> AnyPredictions | None:
         """The teacher's predictions; None if there is nothing to evaluate on.
 
         Raises:
@@ -83,11 +94,12 @@ class RunStages:
         if not self.evaluates:
             return None
         predictions = self._make_predictions("teacher", self.teacher_inputs, lambda run: self.teacher)
-        top1, reference = score(predictions)["top1"], self.recipe.reference_top1
+        top1, reference = summarize(predictions)["top1"], self.recipe.reference_top1
         if reference is None or self.recipe.evaluation.num_images is not None:
             return predictions
         if top1 is None:
-            logger.info("reference_top1 is not checked: the data set has no labels")
+            why = "the data set has no labels" if self.read_by else "nothing reads classes from the features"
+            logger.info(f"reference_top1 is not checked: {why}")
         elif abs(top1 - reference) > 0.1:
             raise GateError(f"the teacher's top-1 is {top1:.2f}, reference_top1 is {reference:.2f}: not the same model or data")
         return predictions
@@ -148,7 +160,8 @@ class RunStages:
             student, seconds = self._calibrate_student(images, run), run.parts.seconds()
         else:
             student, seconds = save_load.load(self.folder).to(self.device), finished_seconds
-        gates.check_student(student, self.prepared, images, self.recipe.min_agreement)  # always: the gate may have been raised
+        least = {"min_agreement": self.recipe.min_agreement, "min_cosine": self.recipe.min_cosine}
+        gates.check_student(student, self.prepared, images, **least)  # always: the gate may have been raised
         if finished_seconds is None:
             save_load.save(student, self.folder)
             self.store.finish(save_load.WEIGHTS, inputs, seconds, beside=(save_load.CONFIG,))
@@ -160,8 +173,8 @@ class RunStages:
         packed = distributed.from_main(lambda: (self.folder / save_load.WEIGHTS).stat().st_size)
         return {"float_bytes": save_load.float_bytes(self.teacher), "packed_bytes": packed}
 
-    def evaluate(self, student: nn.Module, images: Tensor, teacher: Predictions | None) -> dict[str, Any]:
-        """Scores (see `vitdfq.evaluation.score`) of teacher, student and a student of each baseline; students at other bits.
+    def evaluate(self, student: nn.Module, images: Tensor, teacher: AnyPredictions | None) -> dict[str, Any]:
+        """Scores (see `vitdfq.evaluation.summarize`) of teacher, student and a student of each baseline; students at other bits.
 
         They are None without predictions of the teacher, and those that need labels where there are none.
         """
@@ -170,26 +183,27 @@ class RunStages:
         for method in recipe.baselines if teacher else ():  # without data their images would serve nothing
             self.begin(f"synthesize images of baseline {method}")
             images_of[method], _ = self.make_images(self._baseline_section(method, len(images)))
-        scores: dict[str, dict[str, Any]] = {name: no_score() for name in ("student", *recipe.baselines)}
+        scores: dict[str, dict[str, Any]] = {name: no_score(self.gives) for name in ("student", *recipe.baselines)}
         other_bits = {bits: dict(scores) for bits in recipe.also_bits}
         teacher_score = {"top1": None, "top5": None, "num_images": None}
         if teacher:
-            teacher_score = score(teacher)
+            teacher_score = summarize(teacher)
             self.begin(f"evaluate the student at {recipe.bits.upper()}")
             saved = self._make_predictions("student", self._student_inputs(images), lambda run: student)
-            scores["student"] = score(saved, teacher.logits)
+            scores["student"] = summarize(saved, teacher)
             for method in recipe.baselines:
                 scores[method] = self._score_student(method, images_of[method], teacher)
             for bits, rows in other_bits.items():
                 rows |= {name: self._score_student(name, images_of[name], teacher, bits) for name in images_of}
         return {
+            "read_by": self.read_by if teacher else None,
             "teacher": {"name": recipe.model["name"]} | teacher_score,
             "student": scores.pop("student") | bits_of(student),
             "baselines": scores,
             **({"also_bits": {bits: _by_role(rows) for bits, rows in other_bits.items()}} if other_bits else {}),
         }
 
-    def _score_student(self, name: str, images: Tensor, teacher: Predictions, bits: str | None = None) -> dict[str, Any]:
+    def _score_student(self, name: str, images: Tensor, teacher: AnyPredictions, bits: str | None = None) -> dict[str, Any]:
         """Scores of a student that is calibrated on `images`, at the recipe's bits or others, and not saved."""
         kind = "the recipe's images" if name == "student" else f"{name} images"
         self.begin(f"calibrate a student on {kind} at {(bits or self.recipe.bits).upper()}, and evaluate it")
@@ -198,9 +212,9 @@ class RunStages:
             self._student_inputs(images, bits),
             lambda run: self._calibrate_student(images, run, bits),
         )
-        return score(predictions, teacher.logits)
+        return summarize(predictions, teacher)
 
-    def evaluate_unsaved_student(self, images: Tensor, name: str, seed: int) -> tuple[Predictions, float]:
+    def evaluate_unsaved_student(self, images: Tensor, name: str, seed: int) -> tuple[AnyPredictions, float]:
         """Calibrate a student with `seed` and evaluate it, without a checkpoint.
 
         Returns:
@@ -215,9 +229,9 @@ class RunStages:
                 run.checkpoint("calibration", calibration)
             return self._predict(name, student, run) | calibration
 
-        inputs = self._student_inputs(images, seed=seed) | {"evaluate": _without_cost_options(self.recipe.evaluate)}
+        inputs = self._student_inputs(images, seed=seed) | self._evaluation_inputs()
         tensors, _ = self.store.get_or_make(f"stages/{name}_predictions.safetensors", inputs, make)
-        return Predictions(tensors["logits"], tensors["labels"]), tensors["calibration_seconds"].item()
+        return predictions_of(tensors, self.read_by), tensors["calibration_seconds"].item()
 
     def _baseline_section(self, method: str, num_images: int) -> dict[str, Any]:
         return {"method": method, "num_images": num_images, "seed": self.recipe.synthesis.seed}
@@ -231,6 +245,12 @@ class RunStages:
         """The inputs of every artifact that depends on the teacher and on these images."""
         return self.teacher_inputs | {"images": mark_hash(digest({"images": images}))}
 
+    def _evaluation_inputs(self) -> Inputs:
+        """The section `evaluate`, and the content of the file that it names, if it names one."""
+        file = self.recipe.evaluation.file
+        content = {} if file is None else {"evaluation_file": mark_hash(sha256(file))}
+        return {"evaluate": _without_cost_options(self.recipe.evaluate)} | content
+
     def _quantization(self, bits: str | None) -> dict[str, Any]:
         """The section `quantize`, at other bits if they are given."""
         return self.recipe.quantize if bits is None else self.recipe.quantize | {"bits": bits}
@@ -240,17 +260,17 @@ class RunStages:
         sections = {"prepare": recipe.prepare, "quantize": self._quantization(bits), "calibrate": recipe.calibrate | changes}
         return self.images_inputs(images) | sections
 
-    def _make_predictions(self, name: str, inputs: Inputs, make_model: Callable[[SharedRun], nn.Module]) -> Predictions:
-        inputs = inputs | {"evaluate": _without_cost_options(self.recipe.evaluate)}
+    def _make_predictions(self, name: str, inputs: Inputs, make_model: Callable[[SharedRun], nn.Module]) -> AnyPredictions:
+        inputs = inputs | self._evaluation_inputs()
         file = f"stages/{name}_predictions.safetensors"
         tensors, _ = self.store.get_or_make(file, inputs, lambda run: self._predict(name, make_model(run.part("student")), run))
-        return Predictions(tensors["logits"], tensors["labels"])
+        return predictions_of(tensors, self.read_by)
 
     def _predict(self, name: str, model: nn.Module, run: SharedRun) -> Tensors:
-        """Logits of a model and the labels, as the tensors of an artifact."""
+        """What a model gives and the labels, as the tensors of an artifact."""
         logger.info(f"evaluate: {name}")
-        predictions = predict(model, **self.recipe.evaluate, run=run.part("predictions"))
-        return {"logits": predictions.logits, "labels": predictions.labels}
+        teacher = self.teacher if self.compares_in_pass and model is not self.teacher else None
+        return predict(model, teacher=teacher, **self.recipe.evaluate, run=run.part("predictions")).tensors()
 
 
 def _by_role(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:

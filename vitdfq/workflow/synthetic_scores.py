@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.calibration.cached_activations import device_of, forward_in_batches
-from vitdfq.evaluation import NO_LABEL, Predictions, score
+from vitdfq.evaluation import NO_LABEL, Predictions, feature_distance, score
+from vitdfq.models import gives
 from vitdfq.reports.sqnr import BATCH_SIZE
 from vitdfq.synthesis import procedural_kinds
 
@@ -30,7 +31,7 @@ def unseen_images(teacher: nn.Module, seed: int) -> dict[str, Tensor]:
 
 
 def synthetic_scores(student: nn.Module, prepared: nn.Module, images: Tensor, unseen: dict[str, Tensor]) -> dict[str, Any]:
-    """Agreement, KL and SQNR of a student with its teacher by kind of image; see `vitdfq.evaluation.score`.
+    """Agreement, KL and SQNR of a student with its teacher by kind of image, or the distance of features; see `summarize`.
 
     Args:
         student: a calibrated student.
@@ -40,15 +41,20 @@ def synthetic_scores(student: nn.Module, prepared: nn.Module, images: Tensor, un
     """
     scores = {}
     for kind, batch in ({CALIBRATION: images[:NUM_IMAGES]} | unseen).items():
-        logits, target = (forward_in_batches(model, batch.cpu(), device_of(student), BATCH_SIZE) for model in (student, prepared))
-        all_scores = score(Predictions(logits, torch.full((len(batch),), NO_LABEL)), target)
+        pair = (student, prepared)
+        outputs, target = (forward_in_batches(model, batch.cpu(), device_of(student), BATCH_SIZE) for model in pair)
+        if gives(student) == "features":
+            scores[kind] = feature_distance(outputs, target)
+            continue
+        all_scores = score(Predictions(outputs, torch.full((len(batch),), NO_LABEL)), target)
         scores[kind] = {key: all_scores[key] for key in SCORES}
     return scores
 
 
 def warn_of_gap(scores: dict[str, Any]) -> None:
     """Log a warning for a student that is far better on the images of its calibration than on others."""
-    seen, unseen = (scores[kind]["logits_sqnr_db"] for kind in (CALIBRATION, NATURAL))
+    key = "features_sqnr_db" if "features_sqnr_db" in scores[CALIBRATION] else "logits_sqnr_db"
+    seen, unseen = (scores[kind][key] for kind in (CALIBRATION, NATURAL))
     if seen is not None and unseen is not None and seen - unseen > LARGEST_GAP_DB:
         logger.warning(
             f"the student is close to its teacher on its own calibration images ({seen:.1f} dB) and not on other images "

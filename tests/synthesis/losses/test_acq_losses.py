@@ -200,6 +200,8 @@ class TestStochasticPasses:
 class ToyHybrid(nn.Module):
     """A convolution with BatchNorm, in eval mode, with the methods of a timm model."""
 
+    num_classes = 5
+
     def __init__(self):
         super().__init__()
         self.stem, self.norm, self.drop_path = nn.Conv2d(3, 8, 4, stride=4), nn.BatchNorm2d(8), nn.Identity()

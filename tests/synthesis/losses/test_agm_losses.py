@@ -29,8 +29,8 @@ def disagreeing(teacher_logits, student_logits, step=0):
     """A context in which teacher and student gave these logits."""
     views = len(teacher_logits)
     ctx, _ = make_context(make_tiny("vit"), randn(views, 3, 32, 32), {"class_confidence": {}})
-    passed = [SimpleNamespace(logits=student_logits)]
-    return replace(ctx, logits=teacher_logits, step=step, passes={"margin_discrepancy": passed, "discrepancy": passed})
+    passed = [SimpleNamespace(logits=student_logits, outputs=student_logits)]
+    return replace(ctx, outputs=teacher_logits, step=step, passes={"margin_discrepancy": passed, "discrepancy": passed})
 
 
 @pytest.mark.parametrize("name", DISTANCES)

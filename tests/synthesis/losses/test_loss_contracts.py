@@ -10,9 +10,15 @@ from tiny import make_tiny
 
 from vitdfq.synthesis import LOSSES, TeacherFacts
 
-KINDS = ("vit", "deit", "swin", "levit")
-ONLY = {"norm_statistics": ("vit", "deit", "swin"), "batch_norm_statistics": ("levit",)}  # models with such norms
-CASES = [(name, kind) for name in LOSSES for kind in ONLY.get(name, KINDS)]
+KINDS = ("vit", "deit", "swin", "levit", "tokens")
+ONLY = {"norm_statistics": ("vit", "deit", "swin", "tokens"), "batch_norm_statistics": ("levit",)}  # models with such norms
+GIVE_FEATURES = ("tokens",)
+CASES = [
+    (name, kind)
+    for name, loss in LOSSES.items()
+    for kind in ONLY.get(name, KINDS)
+    if not (loss.needs_classes and kind in GIVE_FEATURES)
+]
 FACTS = {kind: TeacherFacts.of(make_tiny(kind)) for kind in KINDS}
 ALONE = [(name, kind) for name, kind in CASES if not LOSSES[name].compares(FACTS[kind])]
 COMPARING = [(name, kind) for name, kind in CASES if LOSSES[name].compares(FACTS[kind])]
@@ -43,6 +49,13 @@ class TestEveryLoss:
         images = torch.zeros(2, 3, 32, 32, requires_grad=True)
         value_of(name, make_tiny(kind), images).sum().backward()
         assert images.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.needs_classes])
+def test_a_loss_that_needs_classes_reads_logits(name):
+    """Otherwise `needs_classes` must not be set."""
+    with pytest.raises(ValueError, match="a loss reads logits, and the teacher gives features"):
+        value_of(name, make_tiny("tokens"), some_images())
 
 
 @pytest.mark.parametrize(("name", "kind"), ALONE)

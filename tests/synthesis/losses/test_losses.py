@@ -28,7 +28,7 @@ def randn(*shape):
 def test_class_confidence_is_soft_cross_entropy():
     logits, targets = torch.tensor([[math.log(3.0), 0.0]]), torch.tensor([[0.5, 0.5]])
     expected = -(0.5 * math.log(0.75) + 0.5 * math.log(0.25))
-    assert class_confidence(context(logits=logits, targets=targets)).item() == pytest.approx(expected)
+    assert class_confidence(context(outputs=logits, targets=targets)).item() == pytest.approx(expected)
 
 
 def test_total_variation_by_hand():

@@ -27,6 +27,8 @@ def randn(*shape, seed=1):
 class Hybrid(nn.Module):
     """A convolution with a two-dimensional norm, then tokens with a one-dimensional one and a LayerNorm."""
 
+    num_classes = 5
+
     def __init__(self):
         super().__init__()
         self.conv, self.norm2d = nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8)
@@ -58,10 +60,10 @@ def context_of(model, images, name, facts=None):
         return given_context(facts, **vars(networks.run(images)))
 
 
-def given_context(facts, images, logits=None, features=None, recorded=None):
+def given_context(facts, images, outputs=None, features=None, recorded=None, has_classes=True):
     count = len(images)
     recorded = recorded or {}
-    return SynthContext(images, logits, features, recorded, None, facts, {}, list(range(count)), [0] * count, 0, 1)
+    return SynthContext(images, outputs, features, recorded, None, facts, {}, list(range(count)), [0] * count, 0, 1)
 
 
 positive = st.floats(0.1, 5)

@@ -52,11 +52,12 @@ class ConditionalGenerator(nn.Module):
         self.start = (WIDTHS[0], -(-height // 2**doublings), -(-width // 2**doublings))
         size = self.start[0] * self.start[1] * self.start[2]
         self.linear = nn.utils.skip_init(nn.Linear, CODE_SIZE + num_conditions, size)
-        self.first_norm = ClassNorm(WIDTHS[0], facts.num_classes, rng, eps=1e-5)
+        num_classes = max(1, facts.num_classes)  # for a teacher that gives features all images are of one class
+        self.first_norm = ClassNorm(WIDTHS[0], num_classes, rng, eps=1e-5)
         widths = WIDTHS[: doublings + 1]
         convolutions = [nn.utils.skip_init(nn.Conv2d, *pair, 3, padding=1) for pair in pairwise(widths)]
         self.convolutions = nn.ModuleList(convolutions)
-        self.norms = nn.ModuleList(ClassNorm(channels, facts.num_classes, rng) for channels in widths[1:])
+        self.norms = nn.ModuleList(ClassNorm(channels, num_classes, rng) for channels in widths[1:])
         self.colors = nn.utils.skip_init(nn.Conv2d, widths[-1], 3, 3, padding=1)
         self.last_norm = nn.BatchNorm2d(3, affine=False)
         for layer in (self.linear, *convolutions, self.colors):  # torch's own initialization reads the global random state

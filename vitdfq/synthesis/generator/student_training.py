@@ -14,6 +14,7 @@ from vitdfq.synthesis.objective.students import refresh
 from vitdfq.synthesis.presets import StudentTrainingConfig
 from vitdfq.synthesis.seeds import generator
 from vitdfq.training.optimizer import AdamWarmupCosine
+from vitdfq.training.output_distance import relative_error
 from vitdfq.training.trainable import TrainableParameters, divergence, finite
 
 
@@ -40,19 +41,26 @@ class StudentTrainer:
         if due and not self.fitted:
             refresh(self.student, images.detach())
 
-    def train_step(self, networks: Networks, images: Tensor, logits: Tensor, step: int) -> dict[str, float]:
-        """Take one step towards the teacher's logits (B, C) on images (B, 3, H, W); returns the loss by name."""
+    def train_step(self, networks: Networks, images: Tensor, outputs: Tensor, step: int) -> dict[str, float]:
+        """Take one step towards the teacher's outputs (B, C) on images (B, 3, H, W); returns the loss by name.
+
+        The loss is the divergence of the class probabilities, or the relative squared error of features.
+        """
         if step < self.first:
             return {}
         if self.optimizer is None:
             self.optimizer = self._new_optimizer()
-        images, logits = images.detach(), logits.detach()
+        images, outputs = images.detach(), outputs.detach()
         if self.config.interpolate:
             images = interpolate(images, generator(self.seed, "interpolate", step), probability=self.config.interpolate)
             with torch.no_grad():
-                logits = networks.run(images).logits  # the teacher's logits of the mixture, not a mixture of its logits
-        loss = divergence(networks.run(images, self.student).logits, logits, self.config.temperature)
-        value = finite(loss, "the student's divergence", step)
+                outputs = networks.run(images).outputs  # the teacher's outputs of the mixture, not a mixture of its outputs
+        student = networks.run(images, self.student)
+        if student.has_classes:
+            loss = divergence(student.outputs, outputs, self.config.temperature)
+        else:
+            loss = relative_error(student.outputs, outputs)
+        value = finite(loss, "the student's distance to the teacher", step)
         loss.backward()
         self.optimizer.step()
         return {"student": value}

@@ -22,10 +22,11 @@ from vitdfq.synthesis.objective.context import SynthContext, TeacherFacts
 from vitdfq.synthesis.objective.jitter import Jitter
 from vitdfq.synthesis.objective.networks import Networks
 from vitdfq.synthesis.objective.students import make_learner
-from vitdfq.synthesis.objective.weighted_losses import WeightedLoss, finite_sums, listened_names, objective, resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import WeightedLoss, finite_sums, listened_names, objective
 from vitdfq.synthesis.presets import Method
 from vitdfq.synthesis.seeds import generator
 from vitdfq.synthesis.targets.views import Views, draw_views
+from vitdfq.synthesis.without_classes import losses_for
 from vitdfq.training.trainable import TRIES, trainable
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Samples:
     """The input of a generator for B images of one class each."""
 
     indices: range
-    classes: Tensor  # (B,)
+    classes: Tensor  # (B,); 0 where the teacher gives features
     codes: Tensor  # (B, 100)
     inputs: Tensor  # (B, 100 + conditions): the codes, and the draws that losses pass to the generator
     views: Views
@@ -68,7 +69,8 @@ class Sampler:
         ]
         codes = codes.to(device)
         inputs = torch.cat([codes, *(CONDITION_SCALE * draw.reshape(len(draw), -1) for draw in conditions)], dim=1)
-        return Samples(indices, torch.tensor([whole.classes[0] for whole in wholes], device=device), codes, inputs, views)
+        classes = torch.tensor([whole.classes[0] if whole.classes else 0 for whole in wholes], device=device)
+        return Samples(indices, classes, codes, inputs, views)
 
     def batches(self, first: int, count: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the generator's (inputs, classes) for `count` samples from `first` on; other draws of losses are left out."""
@@ -130,7 +132,8 @@ def train_generator(
         run: keeps the state of the training, twenty times in its course; receives the progress.
 
     Raises:
-        ValueError: a loss that stopped being finite, or that compares with a student of other bits.
+        ValueError: a loss that stopped being finite, or that compares with a student of other bits; the teacher gives features,
+            and the method needs classes.
     """
     facts = TeacherFacts.of(teacher)
     return _train_generator(teacher, facts, method, batch_size=batch_size, seed=seed, student=student, run=run or Run())
@@ -146,7 +149,7 @@ def _train_generator(
     run: Run,
     student: nn.Module | None = None,
 ) -> Trained:
-    sampler = Sampler(facts, method, resolve_losses(method.losses), seed)
+    sampler = Sampler(facts, method, losses_for(method, facts), seed)
     num_conditions = sampler.samples(range(1)).inputs.shape[1] - CODE_SIZE
     network = ConditionalGenerator(facts, num_conditions, generator(seed, "generator"))
     fitted = student is not None
@@ -222,7 +225,7 @@ class Training:
         means = {name: value / self.batch_size for name, value in finite_sums(values, step).items()}
         state.optimizer.step()
         if state.student_trainer is not None:
-            means |= state.student_trainer.train_step(state.networks, images, ctx.logits, step)
+            means |= state.student_trainer.train_step(state.networks, images, ctx.outputs, step)
         return means
 
     def _context(self, samples: Samples, images: Tensor, jitter: Jitter, step: int) -> SynthContext:

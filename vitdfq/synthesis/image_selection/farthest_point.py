@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vitdfq.models import mean_over_tokens
 from vitdfq.synthesis.objective.context import TeacherFacts
 from vitdfq.synthesis.presets import Method
 from vitdfq.synthesis.procedural import PROCEDURAL
@@ -30,7 +31,7 @@ def procedural_images(teacher: Any, facts: TeacherFacts, method: Method, count: 
     for first in range(0, count, BLOCK):
         pool = render(range(first * method.candidates, (first + BLOCK) * method.candidates))
         features = [
-            teacher.forward_head(teacher.forward_features(part.to(facts.low.device)), pre_logits=True)
+            mean_over_tokens(teacher.forward_head(teacher.forward_features(part.to(facts.low.device)), pre_logits=True))
             for part in pool.split(BLOCK)
         ]
         blocks.append(pool[farthest_point_sampling(torch.cat(features), min(BLOCK, count - first))])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from vitdfq.models import attention_sites, record
+from vitdfq.models import attention_sites, gives, mean_over_tokens, record
 from vitdfq.models.record import INPUT
 
 FLAT = 1e-6  # least variance: that of identical tokens is 0
@@ -17,35 +17,37 @@ def quality(teacher: Any, images: Tensor, *, batch_size: int = 32) -> dict[str, 
     """Measure images (N, 3, H, W) with the teacher, `batch_size` at a time.
 
     Returns:
-        class_confidence: mean probability of the predicted class, from 1/C to 1.
+        class_confidence: mean probability of the predicted class, from 1/C to 1. None for a teacher that gives features.
         diversity: mean of 1 - cosine between the pre-logits features of two different images; 0 for a single image or
             identical features.
-        num_classes_seen: number of different predicted classes.
+        num_classes_seen: number of different predicted classes. None for a teacher that gives features.
         layer_norm_distance: distance of the LayerNorms' normalized inputs from the standard normal, see `NormMoments`; as a
             rule the smaller the better. None for a teacher without a LayerNorm on tokens.
     """
     weights = next(teacher.parameters())
-    features, probabilities = [], []
+    features, probabilities, has_classes = [], [], gives(teacher) == "classes"
     norms = {name: NormMoments() for name in _token_norms(teacher)}
     prefix = _prefix(teacher)
     with record(teacher, [name + INPUT for name in norms]) as recorded:
         for batch in images.split(batch_size):
             output = teacher.forward_features(batch.to(weights))  # device and precision
-            features.append(teacher.forward_head(output, pre_logits=True).float())
-            probabilities.append(teacher.forward_head(output).float().softmax(-1))
+            features.append(mean_over_tokens(teacher.forward_head(output, pre_logits=True)).float())
+            if has_classes:
+                probabilities.append(teacher.forward_head(output).float().softmax(-1))
             for name, moments in norms.items():
                 tokens = recorded[name + INPUT]
                 if tokens.ndim > 2:  # not pooled
                     moments.add(tokens[:, prefix[1] :] if tokens.shape[1] == prefix[0] else tokens)
-    directions, prediction = normalize(torch.cat(features), dim=-1), torch.cat(probabilities).max(-1)
+    directions = normalize(torch.cat(features), dim=-1)
+    prediction = torch.cat(probabilities).max(-1) if has_classes else None
     count = len(images)
     # The sum of cosines over pairs is |Σ unit vectors|² - N: no N x N matrix.
     cosines = directions.sum(0).square().sum().item() - count
     distances = [moments.distance() for moments in norms.values() if moments.count]
     return {
-        "class_confidence": prediction.values.mean().item(),
+        "class_confidence": prediction.values.mean().item() if prediction else None,
         "diversity": 1 - cosines / (count * (count - 1)) if count > 1 else 0.0,
-        "num_classes_seen": float(prediction.indices.unique().numel()),
+        "num_classes_seen": float(prediction.indices.unique().numel()) if prediction else None,
         "layer_norm_distance": sum(distances) / len(distances) if distances else None,
     }
 

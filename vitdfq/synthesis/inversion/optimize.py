@@ -18,12 +18,13 @@ from vitdfq.synthesis.objective.jitter import Jitter
 from vitdfq.synthesis.objective.networks import Networks
 from vitdfq.synthesis.objective.regions import crop_and_resize, sub_crops
 from vitdfq.synthesis.objective.token_pruning import Pruning, after_jitter, check_prunable, most_attended, whole_patches
-from vitdfq.synthesis.objective.weighted_losses import WeightedLoss, finite_sums, listened_names, objective, resolve_losses
+from vitdfq.synthesis.objective.weighted_losses import WeightedLoss, finite_sums, listened_names, objective
 from vitdfq.synthesis.presets import Method
 from vitdfq.synthesis.procedural import PROCEDURAL
 from vitdfq.synthesis.schedule import default_lr
 from vitdfq.synthesis.seeds import generator
 from vitdfq.synthesis.targets.views import Views, draw_views
+from vitdfq.synthesis.without_classes import losses_for
 from vitdfq.training.trainable import TRIES
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def invert(
     Returns:
         (num_images, 3, H, W) on the CPU, in every process.
     """
-    losses = resolve_losses(method.losses)
+    losses = losses_for(method, facts)
     batch_size = images_in_a_batch(method, facts, batch_size)
     batches = batches_of(num_images, batch_size)
     names = listened_names(losses, facts)
@@ -59,7 +60,7 @@ def invert(
 
 def images_in_a_batch(method: Method, facts: TeacherFacts, batch_size: int) -> int:
     """Where the images of a batch depend on each other, their number is part of the method, not a matter of speed."""
-    if coupled(method, resolve_losses(method.losses), facts):
+    if coupled(method, losses_for(method, facts), facts):
         return method.group_size or GROUP_SIZE
     return batch_size
 

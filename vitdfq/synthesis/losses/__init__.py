@@ -33,18 +33,20 @@ LOSSES: dict[str, Loss] = {
     "attention_entropy": Loss(attention_entropy, listens=attention_scores, draw=draw_patches),
     "attention_prior": Loss(attention_prior, listens=deep_attention, draw=draw_priors),
     "batch_norm_statistics": Loss(batch_norm_statistics, listens=batch_norm_inputs, compares=always),
-    "class_confidence": Loss(class_confidence),
+    "class_confidence": Loss(class_confidence, needs_classes=True),
     "discrepancy": Loss(discrepancy, passes=student_pass, compares=always),  # the batch determines the student's ranges
-    "frequency_consistency": Loss(frequency_consistency, passes=filtered_passes),
+    "frequency_consistency": Loss(frequency_consistency, passes=filtered_passes, needs_classes=True),
     "head_similarity": Loss(head_similarity, listens=attention_scores),
     "input_statistics": Loss(input_statistics, compares=always),
-    "label_correlation": Loss(label_correlation, compares=always),
-    "margin_discrepancy": Loss(margin_discrepancy, passes=student_pass, compares=always),
+    "label_correlation": Loss(label_correlation, compares=always, needs_classes=True),
+    "margin_discrepancy": Loss(margin_discrepancy, passes=student_pass, compares=always, needs_classes=True),
     "mode_consistency": Loss(mode_consistency, listens=consistent_blocks, passes=stochastic_passes, compares=has_batch_norms),
     "norm_statistics": Loss(norm_statistics, listens=token_norms, compares=always),
     "pair_distance": Loss(pair_distance, listens=last_block, compares=always),
     "patch_similarity": Loss(patch_similarity, listens=attention_outputs),
-    "perturbation_robustness": Loss(perturbation_robustness, passes=perturbed_passes, compares=always),
+    "perturbation_robustness": Loss(
+        perturbation_robustness, passes=perturbed_passes, compares=always, needs_classes=True
+    ),  # alone, without a loss of classes that separates images, it makes them alike
     "smoothness": Loss(smoothness),
     "statistics_prior": Loss(statistics_prior, listens=norm_inputs, compares=always),
     "total_variation": Loss(total_variation, draw=draw_target),

@@ -48,7 +48,7 @@ def last_saliency(ctx: SynthContext) -> Tensor:
 
 
 def features(ctx: SynthContext) -> Tensor:
-    """Return the input of the classifier head, (B, D)."""
+    """Return the input of the head, (B, D)."""
     return ctx.features
 
 

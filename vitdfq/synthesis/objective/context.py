@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitdfq.models import attention_sites, image_range, image_size
+from vitdfq.models import attention_sites, gives, image_range, image_size
 from vitdfq.models.family import AttentionSite
 from vitdfq.synthesis.objective.jitter import STILL, Jitter
 from vitdfq.synthesis.seeds import generator
@@ -23,7 +23,7 @@ class TeacherFacts:
     """Facts of a teacher that synthesis needs before it runs the teacher."""
 
     image_size: tuple[int, int]  # (height, width)
-    num_classes: int  # 0 without a classifier
+    num_classes: int  # 0 where the teacher gives features
     sites: list[AttentionSite]
     low: Tensor  # (1, 3, 1, 1): the normalized value of black per channel
     high: Tensor  # (1, 3, 1, 1): the normalized value of white per channel
@@ -33,7 +33,7 @@ class TeacherFacts:
     def of(teacher: nn.Module) -> "TeacherFacts":
         """Read the facts of a teacher."""
         low, high = image_range(teacher)
-        num_classes = int(getattr(teacher, "num_classes", 0))
+        num_classes = int(getattr(teacher, "num_classes", 0)) if gives(teacher) == "classes" else 0
         kinds = (nn.LayerNorm, *BATCH_NORMS)
         norms: dict[str, nn.Module] = {name: part for name, part in teacher.named_modules() if isinstance(part, kinds)}
         return TeacherFacts(image_size(teacher), num_classes, attention_sites(teacher), low, high, norms)
@@ -44,16 +44,28 @@ class Pass:
     """The result of one forward pass of a network over B views."""
 
     images: Tensor  # (B, 3, H, W), normalized, the input of the pass
-    logits: Tensor  # (B, C)
-    features: Tensor  # (B, D), the input of the classifier head
+    outputs: Tensor  # (B, C): logits of classes; where the network gives features, an embedding or pooled features
+    features: Tensor  # (B, D), the input of the head; the mean over tokens where the network does not pool
     recorded: dict[str, Tensor]  # outputs and inputs of the submodules that the losses listen to, by name
+    has_classes: bool = field(default=True, kw_only=True)
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits (B, C), for losses that compare classes.
+
+        Raises:
+            ValueError: the network gives features.
+        """
+        if not self.has_classes:
+            raise ValueError("a loss reads logits, and the teacher gives features: `outputs` and `features` are what it gives")
+        return self.outputs
 
 
 @dataclass(frozen=True)
 class SynthContext(Pass):
     """The input of every loss: the teacher's pass over B views (whole images, or crops of their regions), and their targets."""
 
-    targets: Tensor  # (B, C), soft targets; each row sums to 1
+    targets: Tensor  # (B, C), soft targets; each row sums to 1; C is 0 where the teacher gives features
     facts: TeacherFacts
     drawn: dict[str, Draws]  # loss name -> result of its `draw`, stacked: (B, ...)
     indices: list[int]  # (B,) index of each view's image
@@ -111,6 +123,8 @@ class Loss:
     `stream` names the random stream of `draw`, by default the loss's own name. A renamed loss keeps its old stream, so that
     its images keep their bytes.
     `condition` names a draw that a generator gets as additional input beside code and class.
+    `needs_classes` says that it compares logits, with targets or with other logits. With a teacher that gives features it is left
+    out, or the method is refused, see `vitdfq.synthesis.without_classes`.
 
     The functions share one set of options; each gets those that its signature names.
     """
@@ -122,6 +136,7 @@ class Loss:
     compares: Callable[[TeacherFacts], bool] = never
     condition: str | None = None
     stream: str | None = None
+    needs_classes: bool = False
 
     def needs(self) -> list[tuple[Callable[..., Any], int]]:
         """Return the functions that share the loss's options, each with the number of inputs that the engine passes."""

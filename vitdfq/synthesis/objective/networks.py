@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from vitdfq.common.precision import PRECISIONS
 from vitdfq.common.tensor_dicts import merge_prefixed, take_prefixed
-from vitdfq.models import record
+from vitdfq.models import gives, mean_over_tokens, record
 from vitdfq.quantization.modules import activation_quantizers, restore_state, state_of
 from vitdfq.synthesis.objective.context import Pass, SynthContext
 from vitdfq.synthesis.objective.students import make_student, refresh
@@ -19,17 +19,18 @@ from vitdfq.synthesis.objective.token_pruning import only_kept_tokens
 DEFAULT_BITS = "w4a4"
 
 
-class FeaturesAndLogits(nn.Module):
-    """The outputs of a timm model that a pass returns, as a module, because `functional_call` takes modules only."""
+class FeaturesAndOutputs(nn.Module):
+    """The results of a timm model that a pass returns, as a module, because `functional_call` takes modules only."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) -> features (B, D) and logits (B, C)"""
+        """(B, 3, H, W) -> features (B, D) and outputs (B, C); without a head they are the same"""
         tokens = self.model.forward_features(images)
-        return self.model.forward_head(tokens, pre_logits=True), self.model.forward_head(tokens)
+        features = mean_over_tokens(self.model.forward_head(tokens, pre_logits=True))
+        return features, self.model.forward_head(tokens) if self.model.num_classes else features
 
 
 class Networks:
@@ -73,9 +74,10 @@ class Networks:
         replaced = {f"model.{name}": value for name, value in (parameters or {}).items()}
         autocast = torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None)
         with autocast, only_kept_tokens(model, self.kept_tokens):
-            features, logits = functional_call(FeaturesAndLogits(model), replaced, (images,))
+            features, outputs = functional_call(FeaturesAndOutputs(model), replaced, (images,))
         recorded = {name: value.to(images.dtype) for name, value in self._recorded[model].items()}  # not in autocast's type
-        return Pass(images, logits.to(images.dtype), features.to(images.dtype), recorded)
+        has_classes = gives(model) == "classes"
+        return Pass(images, outputs.to(images.dtype), features.to(images.dtype), recorded, has_classes=has_classes)
 
     @contextmanager
     def all_patches(self) -> Iterator[None]:

@@ -40,8 +40,8 @@ class WeightedLoss:
             ValueError: the loss returned another shape.
         """
         value = self.loss.function(ctx, **_accepted(self.loss.function, 1, self.options))
-        if value.shape != ctx.logits.shape[:1]:
-            expected = tuple(ctx.logits.shape[:1])
+        if value.shape != ctx.outputs.shape[:1]:
+            expected = tuple(ctx.outputs.shape[:1])
             raise ValueError(f"loss {self.name!r} must return one value an image, {expected}, got {tuple(value.shape)}")
         return value
 

@@ -20,9 +20,9 @@ class View:
     """The part of a view that stays fixed during the run."""
 
     place: int  # 0: the whole image, k: its k-th region
-    classes: list[int]  # of the target, its main class first
+    classes: list[int]  # of the target, its main class first; none where the teacher gives features
     region: Tensor  # (4,) top, left, height, width
-    target: Tensor  # (C,)
+    target: Tensor  # (C,); C is 0 where the teacher gives features
     drawn: dict[str, Draws]  # loss name -> result of its `draw`
 
 
@@ -78,7 +78,7 @@ def draw_views(index: int, seed: int, method: Method, terms: list[WeightedLoss],
         return View(place, view_classes, region, target, drawn)
 
     whole = view(0, torch.tensor([0, 0, *facts.image_size]), classes)  # with the classes of all regions
-    return [whole, *(view(place + 1, region, [classes[place]]) for place, region in enumerate(regions))]
+    return [whole, *(view(place + 1, region, classes[place : place + 1]) for place, region in enumerate(regions))]
 
 
 @dataclass(frozen=True)
@@ -89,18 +89,20 @@ class Labels:
     kind: str
     label_range: tuple[float, ...]
     max_regions: int
-    num_classes: int
+    num_classes: int  # 0: the teacher gives features, and there are no labels
     image_size: tuple[int, int]
 
     def classes_and_regions(self, index: int) -> tuple[torch.Generator, list[int], Tensor]:
         """Return the random stream of image `index`, its classes, and its regions (count, 4)."""
         rng = generator(self.seed, "views", index)
         count = int(torch.randint(1, self.max_regions + 1, (), generator=rng))
-        classes = image_classes(rng, self.seed, index, count, self.num_classes)
+        classes = image_classes(rng, self.seed, index, count, self.num_classes) if self.num_classes else []
         return rng, classes, draw_regions(rng, count, self.image_size)
 
     def target(self, rng: torch.Generator, classes: list[int], index: int) -> Tensor:
         """Return the target (C,) of a view of image `index` with these classes."""
+        if not self.num_classes:
+            return torch.empty(0)
         earlier = {"earlier": bank(self, index)} if self.kind in BANKS else {}
         return LABELS[self.kind](rng, classes, self.num_classes, self.label_range or None, **earlier)
 

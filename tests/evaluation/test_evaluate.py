@@ -117,14 +117,14 @@ def test_too_few_images_are_an_error(folder, monkeypatch):
     with pytest.raises(RecipeError, match=r"num_images is 6, but .* has only 5"):
         evaluate(Reader(), dataset=folder, num_images=6)
     monkeypatch.setattr(
-        "vitdfq.evaluation.batches", lambda *args, **kwargs: (pair for pair in list(batches(*args, **kwargs))[:-1])
+        "vitdfq.evaluation.passes.batches", lambda *args, **kwargs: (pair for pair in list(batches(*args, **kwargs))[:-1])
     )
     with pytest.raises(InputError, match="fewer images than the 5 expected"):
         evaluate(Reader(), dataset=folder, batch_size=2)
 
 
 def test_a_damaged_shard_alone_is_computed_again(folder, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("vitdfq.evaluation.BATCHES_IN_SHARD", 1)
+    monkeypatch.setattr("vitdfq.evaluation.passes.BATCHES_IN_SHARD", 1)
     run = SharedRun(PartialResults(tmp_path / "parts"))
     before = predict(Reader(), dataset=folder, batch_size=2, run=run)
     damaged = tmp_path / "parts/rows_2_4.safetensors"
@@ -144,10 +144,10 @@ def test_a_set_of_unknown_length_is_read_to_its_end(folder, monkeypatch):
         return replace(labeled, source=replace(labeled.source, num_rows=None))
 
     expected = evaluate(Reader(), dataset=folder)
-    monkeypatch.setattr("vitdfq.evaluation.load_labeled", without_length)
+    monkeypatch.setattr("vitdfq.evaluation.collect.load_labeled", without_length)
     assert evaluate(Reader(), dataset=folder, batch_size=2) == expected
     assert evaluate(Reader(), dataset=folder, num_images=4)["num_images"] == 4
-    monkeypatch.setattr("vitdfq.evaluation.batches", lambda *args, **keywords: (pair for pair in ()))
+    monkeypatch.setattr("vitdfq.evaluation.passes.batches", lambda *args, **keywords: (pair for pair in ()))
     with pytest.raises(InputError, match="split 'validation' is empty"):
         evaluate(Reader(), dataset=folder)
 
