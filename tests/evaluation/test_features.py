@@ -12,7 +12,7 @@ from tiny import FEATURES, make_tiny
 from torch import nn
 
 from vitdfq.common.errors import InputError, RecipeError
-from vitdfq.evaluation import EvaluationOptions, FeaturePredictions, evaluate, predict, predictions_of
+from vitdfq.evaluation import EvaluationOptions, FeaturePredictions, evaluate, predict, predictions_of, summarize
 from vitdfq.evaluation import passes as passes_of
 from vitdfq.evaluation.features import compare, gives_vectors, pooled, tokens_of
 from vitdfq.models import image_size
@@ -187,6 +187,12 @@ def test_a_damaged_shard_of_the_neighbors_alone_is_computed_again(folder, tmp_pa
     model = Angles()
     again = predict(model, dataset=folder, knn={"k": 3}, batch_size=2, run=run)
     assert again.logits.equal(before.logits) and again.features.equal(before.features) and model.sizes == [2]
+
+
+def test_a_class_without_a_vote_is_no_guess():
+    votes = torch.tensor([[1.0, 0.0, 0.0], [0.4, 0.6, 0.0]]).log()
+    row = summarize(FeaturePredictions(torch.eye(2), torch.tensor([1, 0]), "knn", votes))
+    assert (row["top1"], row["top5"]) == (0.0, 50.0)
 
 
 def test_predictions_survive_as_tensors():

@@ -157,3 +157,17 @@ def test_notes_are_as_wide_as_the_terminal_not_as_the_table():
         "  32 calibration images: same class on 96.9 %, logits SQNR 36.9 dB",
         "  32 noise images that it never saw: same class on 96.9 %, logits SQNR 36.9 dB",
     ]
+
+
+@pytest.mark.parametrize(("read_by", "top1"), tables.TOP1_OF.items())
+def test_the_columns_of_features_come_first_and_say_what_read_top1(read_by, top1):
+    headings = [heading for heading, _ in tables.columns_of("features", read_by).values()]
+    assert headings[:6] == ["images", "cosine", "relative error", "features SQNR dB", top1, "agreement %"]
+    assert [heading for heading, _ in tables.columns_of("features", None).values()] == headings[:4] + headings[6:]
+    assert tables.columns_of("classes", "head") == tables.COLUMNS
+    scores = {"cosine": 0.9, "relative_error": 0.1, "features_sqnr_db": None, "top1": 50.0}
+    metrics = {"teacher": {"top1": 50.0, "num_images": 4}, "student": scores, "read_by": read_by}
+    assert list(tables.run_columns(metrics)) == ["cosine", "relative_error", "features_sqnr_db", "top1", "top5", "agreement"]
+    metrics["teacher"]["top1"] = None  # agreement needs no labels
+    assert list(tables.run_columns(metrics)) == ["cosine", "relative_error", "features_sqnr_db", "agreement"]
+    assert list(tables.run_columns(metrics | {"read_by": None})) == ["cosine", "relative_error", "features_sqnr_db"]
