@@ -8,7 +8,7 @@ import torch
 from timm.models import get_pretrained_cfg
 from tiny import make_tiny
 
-from vitdfq.models import feature_width, gives, load_teacher, output_name, require_classes
+from vitdfq.models import feature_width, gives, output_name
 
 CLASSES = {1000, 11221, 11821, 19168, 21841, 21842, 21843, 115217}  # of ImageNet-1k, its larger sets, and Bamboo
 
@@ -57,17 +57,6 @@ def test_a_folder_without_a_tag_goes_by_the_width():
     assert gives(published("vit_base_patch16_clip_224.openai", tag="")) == "features"
     assert gives(published("vit_base_patch16_clip_224.openai", tag="", num_classes=100)) == "classes"
     assert gives(published("vit_base_patch16_224.augreg_in1k", tag="", num_classes=512)) == "classes"
-
-
-def test_the_refusal_names_the_model_and_the_way_out():
-    with pytest.raises(
-        ValueError, match=r"evaluate works on .* only, not yet on vit_base_patch16_clip_224, which gives features; if"
-    ):
-        require_classes(published("vit_base_patch16_clip_224.openai"), "evaluate")
-    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2, "num_classes": 0}
-    headless = load_teacher("vit_tiny_patch16_224", pretrained=False, **arguments)
-    with pytest.raises(ValueError, match=r"not yet on vit_tiny_patch16_224, which gives features$"):
-        require_classes(headless, "evaluate")
 
 
 def test_outputs_have_a_name_and_a_width():

@@ -20,7 +20,7 @@ from vitdfq.models.families import (
     units,
 )
 from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Rows, Unit
-from vitdfq.models.gives import feature_width, gives, mean_over_tokens, output_name, require_classes
+from vitdfq.models.gives import feature_width, gives, mean_over_tokens, output_name
 from vitdfq.models.images import checked_images
 from vitdfq.models.load import load_teacher, structure
 from vitdfq.models.record import record
@@ -56,7 +56,6 @@ __all__ = [
     "output_name",
     "projections",
     "record",
-    "require_classes",
     "require_float",
     "require_float32",
     "require_ready",

@@ -7,8 +7,6 @@ import timm
 from timm.models import get_pretrained_cfg
 from torch import Tensor
 
-from vitdfq.common.errors import RecipeError
-
 TEXT_IMAGE = ("clip", "pe_core")  # in an architecture's or a tag's name: the head was trained to meet the embedding of a text
 FINE_TUNED = "ft_in"  # in a tag: the head was replaced by a classifier of ImageNet; "ft_320" is still a projection
 
@@ -27,15 +25,6 @@ def gives(model: Any) -> Literal["classes", "features"]:
     if config.get("label_names") or FINE_TUNED in (config.get("tag") or ""):
         return "classes"
     return "features" if classes in projection_widths(config.get("architecture") or "") else "classes"
-
-
-def require_classes(model: Any, verb: str) -> None:
-    """Raise RecipeError, a ValueError, when `model` gives features; `verb` starts the message."""
-    if gives(model) == "classes":
-        return
-    name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture", type(model).__name__)
-    doubt = "; if its outputs are classes, name them in label_names of its config" if getattr(model, "num_classes", 0) else ""
-    raise RecipeError(f"{verb} works on models that give classes only, not yet on {name}, which gives features{doubt}")
 
 
 def mean_over_tokens(features: Tensor) -> Tensor:
