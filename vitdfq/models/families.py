@@ -11,6 +11,7 @@ from vitdfq.models.eva import EVA
 from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Unit
 from vitdfq.models.levit import LEVIT
 from vitdfq.models.relpos import RELPOS
+from vitdfq.models.sites import is_layer
 from vitdfq.models.swin import SWIN
 from vitdfq.models.swin_v2 import SWIN_V2
 from vitdfq.models.swin_v2_cr import SWIN_V2_CR
@@ -87,7 +88,7 @@ def gelu_readers(model: nn.Module) -> set[str]:
 
 def end_sites(model: nn.Module) -> EndSites:
     """Return the layers of the first and of the last unit of a float model: those that read the image, and the classifiers."""
-    names = {id(part): name for name, part in model.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)}
+    names = {id(part): name for name, part in model.named_modules() if is_layer(part)}
     chain, attentions = units(model), tuple(f"{site.name}." for site in attention_sites(model))
 
     def sites(unit: Unit) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from torch import nn
 from vitdfq.common.gradients import with_gradients
 from vitdfq.models import require_float, warn_if_changed
 from vitdfq.models.attention import MatMul
+from vitdfq.models.sites import sites
 from vitdfq.quantization.fitted import refuse_until_fitted
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite
 from vitdfq.quantization.options import Grid, Roles
@@ -75,11 +76,6 @@ def quantize(
     student.vitdfq["quantize"] = deepcopy(record)  # later changes of the caller's mappings do not reach it
     refuse_until_fitted(student)
     return student.to(next(model.parameters()).device)  # quantizers are built on the CPU
-
-
-def sites(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d | MatMul]:
-    """Return every module that `quantize` replaces, by name: Linear, Conv2d and the two products of attention."""
-    return {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear | nn.Conv2d | MatMul)}
 
 
 def _quantized_product(attention: Any, reads_softmax: bool, roles: Roles) -> QuantSite:
