@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.common.errors import one_line
-from vitdfq.models.build import without_storage
+from vitdfq.models.storage import without_storage
 from vitdfq.models.families import image_range, image_size
 
 MOST_OUTSIDE = 0.1  # of the pixels may be darker than black, or brighter than white, by more than the distance between the two

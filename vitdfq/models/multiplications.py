@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.models.attention import MatMul
-from vitdfq.models.build import without_storage
+from vitdfq.models.storage import without_storage
 from vitdfq.models.counting import multiplications_of
 from vitdfq.models.families import image_size
 from vitdfq.models.record import hooked
