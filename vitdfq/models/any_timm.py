@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from vitdfq.common.errors import one_line
 from vitdfq.models.attention import MatMul
 from vitdfq.models.chain import Segment, segments
-from vitdfq.models.counting import multiplications_of
 from vitdfq.models.family import AttentionSite, EndSites, Family, MlpSite, NormReaders, Unit
 from vitdfq.models.record import hooked
 from vitdfq.models.sites import is_layer
 from vitdfq.models.storage import without_storage
 from vitdfq.models.recorder import CannotRecordError
-from vitdfq.models.watched_attention import multiplies, open_watched
+from vitdfq.models.watched_attention import SOFTMAXES, multiplies, open_watched
 from vitdfq.models.watched_facts import attention_sites, mlp_sites, norm_readers
 from vitdfq.models.watching import Call, tensors_in, watch
 
@@ -70,8 +69,8 @@ def open_model(model: Any) -> None:
         expected = None if images is None else model(images)
     small, large = (_watch(model, size, batch) for batch in BATCHES)
     owners = {call.name: call for call in large.walk() if multiplies(call)}
-    if not any(multiplies_activations(call) for call in owners.values()):
-        raise ValueError(f"no part of this {type(model).__name__} multiplies two activations: it is no transformer")
+    if not owners and not any(call.name is None and call.target in SOFTMAXES for call in large.walk()):
+        raise ValueError(f"no part of this {type(model).__name__} attends to anything: it is no transformer")
     in_float = _open_all(model, small, large)
     opened = tuple(str(name) for name in owners if name not in in_float)
     try:
@@ -84,14 +83,6 @@ def open_model(model: Any) -> None:
     if images is not None:
         _require_same(model, images, expected)
     model.train(mode)
-
-
-def multiplies_activations(call: Call) -> bool:
-    """Return whether both operands of some product in a module depend on the images."""
-    return any(
-        multiplications_of(inner) and sum(isinstance(part, Tensor) and part.requires_grad for part in inner.args) > 1
-        for inner in call.inner
-    )
 
 
 def _watch(model: Any, size: tuple[int, int], batch: int) -> Call:

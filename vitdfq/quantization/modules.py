@@ -100,6 +100,7 @@ class QuantConv2d(QuantWeighted):
     def __init__(self, conv: nn.Conv2d, weight_quantizer: Quantizer, input_quantizer: Quantizer) -> None:
         super().__init__(conv, weight_quantizer, input_quantizer)
         self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
+        self.kernel_size, self.in_channels, self.out_channels = conv.kernel_size, conv.in_channels, conv.out_channels  # as timm reads
 
     def forward(self, x: Tensor) -> Tensor:
         return self.multiply(self.input_quantizer(x), quantized_weight(self))
