@@ -23,9 +23,11 @@ from vitdfq.models.storage import without_storage
 from vitdfq.models.recorder import CannotRecordError
 from vitdfq.models.watched_attention import SOFTMAXES, multiplies, open_watched
 from vitdfq.models.watched_facts import attention_sites, mlp_sites, norm_readers
+from vitdfq.models.watched_conv import computes_layer, make_plain
 from vitdfq.models.watching import Call, tensors_in, watch
 
 BATCHES = (1, 3)  # what is the same for both does not depend on the batch
+TINY = 1e-20  # the output of some untrained models is zero
 TOLERANCE = 1e-5  # of the largest output: products one by one round differently from fused ones
 
 
@@ -71,7 +73,7 @@ def open_model(model: Any) -> None:
     owners = {call.name: call for call in large.walk() if multiplies(call)}
     if not owners and not any(call.name is None and call.target in SOFTMAXES for call in large.walk()):
         raise ValueError(f"no part of this {type(model).__name__} attends to anything: it is no transformer")
-    in_float = _open_all(model, small, large)
+    in_float = _plain_convolutions(model, large) | _open_all(model, small, large)
     opened = tuple(str(name) for name in owners if name not in in_float)
     try:
         units = segments((small, large), set(map(str, owners)), BATCHES)
@@ -91,6 +93,16 @@ def _watch(model: Any, size: tuple[int, int], batch: int) -> Call:
         return watch(ghost, torch.zeros(batch, 3, *size, device="meta", requires_grad=True))
     except Exception as error:  # of any type, from whatever the model does
         raise ValueError(f"a pass of shapes fails ({one_line(error)})") from error
+
+
+def _plain_convolutions(model: nn.Module, large: Call) -> dict[str, str]:
+    """Make convolutions plain that compute their weight or padding at every pass; return those that stay in float, and why."""
+    calls: dict[str, list[Call]] = {}
+    for call in large.walk():
+        if computes_layer(call):
+            calls.setdefault(str(call.name), []).append(call)
+    reasons = {name: make_plain(model.get_submodule(name), same) for name, same in calls.items()}  # pyright: ignore[reportArgumentType]
+    return {name: why for name, why in reasons.items() if why}
 
 
 def _open_all(model: nn.Module, small: Call, large: Call) -> dict[str, str]:
@@ -113,7 +125,7 @@ def _open_all(model: nn.Module, small: Call, large: Call) -> dict[str, str]:
 
 def _ends(model: Any, top: Call, units: Sequence[Segment]) -> EndSites:
     """Return the layers of the first unit, of which the first one reads the image, and the classifiers."""
-    layers = list(dict.fromkeys(str(call.name) for call in top.walk() if call.name and is_layer(call.target)))
+    layers = list(dict.fromkeys(str(call.name) for call in top.walk() if call.name and is_layer(model.get_submodule(call.name))))
     first = tuple(f"{name}." for name in units[0].modules) if units else ()
     embedding = [name for name in layers if f"{name}.".startswith(first)] if first else layers[:1]
     heads = [part for classifier in classifiers(model) for part in classifier.modules()]
@@ -146,7 +158,8 @@ def _require_same(model: nn.Module, images: Tensor, expected: Any) -> None:
             x = unit.forward(x)
     for what, output in (given | {"its chain of units": x}).items():
         values = torch.cat([part.flatten() for part in tensors_in(output)])
-        error = float((values - wanted).abs().max() / wanted.abs().max()) if values.shape == wanted.shape else torch.inf
+        is_alike = values.shape == wanted.shape
+        error = float((values - wanted).abs().max() / wanted.abs().max().clamp(min=TINY)) if is_alike else torch.inf
         if not error <= TOLERANCE:
             raise ValueError(f"watched, but {what} does not compute what timm's model does (relative difference {error:.1e})")
 

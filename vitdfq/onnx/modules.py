@@ -46,7 +46,7 @@ def _exportable(site: QuantSite) -> nn.Module:
         case QuantLinear():
             return Linear(site)
         case QuantConv2d():
-            cuts_patches = site.stride == site.weight.shape[2:] and site.groups == 1 and set(site.padding) == {0}
+            cuts_patches = site.stride == site.weight.shape[2:] and site.groups == 1 and set(site.padding) == {0} and not site.edges
             return PatchEmbedding(site) if cuts_patches and set(site.dilation) == {1} else Convolution(site)
         case _:
             raise ExportError(f"{type(site).__name__} has no ONNX form")
@@ -96,12 +96,15 @@ class Convolution(nn.Module):
     def __init__(self, module: QuantConv2d) -> None:
         super().__init__()
         self.shape = tuple(module.weight.shape)
+        self.edges = module.edges
         self.options: Any = (module.stride, module.padding, module.dilation, module.groups)
         self.input, self.weight = exportable(module.input_quantizer), exportable_weight(module, transposed=False)
         self.bias = module.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(self.input(x), self.weight().view(self.shape), self.bias, *self.options)
+        x = self.input(x)
+        x = F.pad(x, self.edges) if self.edges else x
+        return F.conv2d(x, self.weight().view(self.shape), self.bias, *self.options)
 
 
 class Product(nn.Module):
