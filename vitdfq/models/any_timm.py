@@ -23,7 +23,7 @@ from vitdfq.models.storage import without_storage
 from vitdfq.models.recorder import CannotRecordError
 from vitdfq.models.watched_attention import SOFTMAXES, multiplies, open_watched
 from vitdfq.models.watched_facts import attention_sites, mlp_sites, norm_readers
-from vitdfq.models.watched_conv import computes_layer, make_plain
+from vitdfq.models.watched_conv import computes_layer, computes_weight, make_plain
 from vitdfq.models.watching import Call, tensors_in, watch
 
 BATCHES = (1, 3)  # what is the same for both does not depend on the batch
@@ -37,6 +37,7 @@ class Watched:
 
     size: tuple[int, int]  # (height, width) of the images
     opened: tuple[str, ...]  # modules
+    computed: tuple[str, ...]  # convolutions of which timm computes the weight at every pass
     in_float: dict[str, str]  # modules that stay in float -> why
     ends: EndSites
     segments: tuple[Segment, ...]  # units; none: the model is one
@@ -48,6 +49,11 @@ class Watched:
 def is_watched(model: Any) -> bool:
     """Return whether this family opened a model."""
     return isinstance(getattr(model, "watched", None), Watched)
+
+
+def computed_weights(model: Any) -> tuple[str, ...]:
+    """Return the convolutions of which timm computes the weight at every pass: its own model cannot hold another one."""
+    return model.watched.computed if is_watched(model) else ()
 
 
 def matches(model: Any) -> bool:
@@ -66,13 +72,14 @@ def open_model(model: Any) -> None:
     size = built_for(model)
     mode = model.training
     model.eval()
+    small, large = (_watch(model, size, batch) for batch in BATCHES)  # before any real pass, which may fill a cache
     images = None if next(model.parameters()).is_meta else _probe(model, size)
     with torch.no_grad():
         expected = None if images is None else model(images)
-    small, large = (_watch(model, size, batch) for batch in BATCHES)
     owners = {call.name: call for call in large.walk() if multiplies(call)}
     if not owners and not any(call.name is None and call.target in SOFTMAXES for call in large.walk()):
         raise ValueError(f"no part of this {type(model).__name__} attends to anything: it is no transformer")
+    computed = tuple(str(call.name) for call in large.walk() if computes_layer(call) and computes_weight(call))
     in_float = _plain_convolutions(model, large) | _open_all(model, small, large)
     opened = tuple(str(name) for name in owners if name not in in_float)
     try:
@@ -81,7 +88,7 @@ def open_model(model: Any) -> None:
         units = []
     sites = attention_sites(model, large, BATCHES[1], size, list(opened))
     facts = tuple(sites), tuple(norm_readers(large)), tuple(mlp_sites(large))
-    model.watched = Watched(size, opened, in_float, _ends(model, large, units), tuple(units), *facts)
+    model.watched = Watched(size, opened, computed, in_float, _ends(model, large, units), tuple(units), *facts)
     if images is not None:
         _require_same(model, images, expected)
     model.train(mode)

@@ -32,6 +32,13 @@ def is_layer(part: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
     return type(part).forward is nn.Conv2d.forward and type(part)._conv_forward is nn.Conv2d._conv_forward
 
 
+def put(model: nn.Module, name: str, part: nn.Module) -> None:
+    """Replace the submodule of that name by another one, under all names that it has: a model may use it in several places."""
+    old = model.get_submodule(name)
+    for other in [other for other, module in model.named_modules(remove_duplicate=False) if module is old]:
+        model.set_submodule(other, part)
+
+
 def sites(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d | MatMul]:
     """Return every module that `quantize` replaces, by name: Linear, Conv2d and the products of attention."""
     return {name: part for name, part in model.named_modules() if isinstance(part, MatMul) or is_layer(part)}

@@ -26,6 +26,11 @@ def computes_layer(call: Call) -> bool:
     return bool(of_images) and of_images[-1].target in CONVOLUTIONS and all(inner.target is F.pad for inner in of_images[:-1])
 
 
+def computes_weight(call: Call) -> bool:
+    """Return whether such a module multiplies with another weight than its parameter."""
+    return any(_arguments(inner.args, inner.kwargs)["weight"] is not call.target.weight for inner in call.inner if inner.target in CONVOLUTIONS)
+
+
 def make_plain(part: nn.Conv2d, calls: Sequence[Call]) -> str | None:
     """Make such a module a plain convolution in place, with the weight that it computes; return why it cannot be one, or None."""
     seen = [_geometry(call) for call in calls]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdfq.common.errors import ExportError
+from vitdfq.models.sites import put
 from vitdfq.onnx.activations import exportable, fits_int8
 from vitdfq.onnx.weights import exportable_weight
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite, named_sites
@@ -22,7 +23,7 @@ def exportable_copy(model: nn.Module) -> nn.Module:
     copy: Any = deepcopy(model).cpu().eval().requires_grad_(False)
     for name, module in named_sites(copy).items():
         try:
-            copy.set_submodule(name, _exportable(module))
+            put(copy, name, _exportable(module))
         except ExportError as error:
             raise ExportError(f"{name}: {error}") from error
     return copy
