@@ -28,21 +28,36 @@ KINDS = {  # a kind of attention each, as small as timm builds it
     "channels": ("xcit_nano_12_p16_224", {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2}),
     "side_biases": ("beit_base_patch16_224", VIT),
     "rotary": ("vit_small_patch16_dinov3_qkvb", VIT),
-    "cosine": ("swinv2_tiny_window8_256", {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2]}),
-    "softmax_right": ("levit_conv_128s", {"img_size": 64, "embed_dim": [32, 48], "key_dim": 8, "depth": [1, 1], "num_heads": [2, 3]}),
-    "positional": ("convit_tiny", {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "local_up_to_layer": 1}),
-    "pooled_queries": ("hiera_tiny_224", {"img_size": (64, 64), "embed_dim": 16, "num_heads": 1, "stages": (1, 1, 1), "q_pool": 2}),
+    "cosine": (
+        "swinv2_tiny_window8_256",
+        {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2]},
+    ),
+    "softmax_right": (
+        "levit_conv_128s",
+        {"img_size": 64, "embed_dim": [32, 48], "key_dim": 8, "depth": [1, 1], "num_heads": [2, 3]},
+    ),
+    "positional": (
+        "convit_tiny",
+        {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "local_up_to_layer": 1},
+    ),
+    "pooled_queries": (
+        "hiera_tiny_224",
+        {"img_size": (64, 64), "embed_dim": 16, "num_heads": 1, "stages": (1, 1, 1), "q_pool": 2},
+    ),
     "einsum": ("samvit_base_patch16_224", {**VIT, "img_size": 64, "global_attn_indexes": (1,), "window_size": 4}),
-    "mvit": ("mvitv2_tiny", {"img_size": 64, "depths": (1, 1, 1, 1)}),
+    "mvit": ("mvitv2_tiny", {"img_size": 64}),
     "two_levels": ("tnt_s_patch16_224", {"img_size": 32, "embed_dim": 32, "inner_dim": 8, "depth": 2, "num_heads_outer": 2}),
     "cross": ("crossvit_9_240", {"img_scale": (1.0, 1.0), "embed_dim": (16, 32), "num_heads": (2, 2), "depth": ((1, 1, 0),)}),
     "partition": ("maxvit_tiny_tf_224", {"img_size": 64, "depths": (1, 1), "embed_dim": (32, 64), "stem_width": 16}),
-    "blocks": ("nest_tiny", {"img_size": 32, "num_levels": 2, "embed_dims": (16, 32), "num_heads": (1, 2), "depths": (1, 1)}),
+    "blocks": ("nest_tiny", {"img_size": 64}),
     "outlook": ("volo_d1_224", {"img_size": 64}),
     "pooled_tokens": ("pit_ti_224", {"img_size": 64, "base_dims": [16, 16], "depth": [1, 1], "heads": [2, 2]}),
     "conv_stem": ("vit_tiny_r_s16_p8_224", {"img_size": 32, "depth": 1, "embed_dim": 32, "num_heads": 2}),
     "elements": ("swiftformer_xs", {}),
-    "shared_parts": ("coat_lite_tiny", {"img_size": 64, "embed_dims": (16, 16, 32, 32), "serial_depths": (2, 1, 1, 1), "num_heads": 2}),
+    "shared_parts": (
+        "coat_lite_tiny",
+        {"img_size": 64, "embed_dims": (16, 16, 32, 32), "serial_depths": (2, 1, 1, 1), "num_heads": 2},
+    ),
 }
 QUICK = ("vit", "differential", "talking_heads", "channels", "grouped_queries", "positional", "pooled_queries")
 MARKED = [pytest.param(kind, marks=[] if kind in QUICK else [pytest.mark.slow]) for kind in KINDS]
@@ -56,6 +71,8 @@ def plain_model(kind: str) -> nn.Module:
     try:
         model = timm.create_model(name, **{"num_classes": 10, **arguments}).eval().requires_grad_(False)
     except (TypeError, AttributeError, RuntimeError):
+        if timm.__version__ >= "1.0.31":
+            raise
         pytest.skip("this timm has no such model")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -166,7 +183,11 @@ def test_softmax_is_quantized_on_whichever_side_it_stands():
 def test_no_softmax_quantizer_where_no_operand_is_softmax():
     """Talking heads mix the maps behind the softmax; of the class attention nothing does."""
     teacher = load_teacher(plain_model("talking_heads"), family="any", **KINDS["talking_heads"][1])
-    facts = {f"{name}.{product}": fact for name in teacher.watched.opened for product, fact in teacher.get_submodule(name).products.items()}
+    facts = {
+        f"{name}.{product}": fact
+        for name in teacher.watched.opened
+        for product, fact in teacher.get_submodule(name).products.items()
+    }
     assert not any(fact.reads_softmax for name, fact in facts.items() if name.startswith("blocks."))
     assert sum(fact.reads_softmax for fact in facts.values()) == 2
 

@@ -18,12 +18,12 @@ from vitdfq.models.attention import MatMul
 from vitdfq.models.chain import Segment, segments
 from vitdfq.models.family import AttentionSite, EndSites, Family, MlpSite, NormReaders, Unit
 from vitdfq.models.record import hooked
+from vitdfq.models.recorder import CannotRecordError
 from vitdfq.models.sites import is_layer
 from vitdfq.models.storage import without_storage
-from vitdfq.models.recorder import CannotRecordError
 from vitdfq.models.watched_attention import SOFTMAXES, multiplies, open_watched
-from vitdfq.models.watched_facts import attention_sites, mlp_sites, norm_readers
 from vitdfq.models.watched_conv import computes_layer, computes_weight, make_plain
+from vitdfq.models.watched_facts import attention_sites, mlp_sites, norm_readers
 from vitdfq.models.watching import Call, tensors_in, watch
 
 BATCHES = (1, 3)  # what is the same for both does not depend on the batch
@@ -95,9 +95,9 @@ def open_model(model: Any) -> None:
 
 
 def _watch(model: Any, size: tuple[int, int], batch: int) -> Call:
-    ghost = without_storage(model).requires_grad_(False)
+    ghost, dtype = without_storage(model).requires_grad_(False), next(model.parameters()).dtype
     try:
-        return watch(ghost, torch.zeros(batch, 3, *size, device="meta", requires_grad=True))
+        return watch(ghost, torch.zeros(batch, 3, *size, dtype=dtype, device="meta", requires_grad=True))
     except Exception as error:  # of any type, from whatever the model does
         raise ValueError(f"a pass of shapes fails ({one_line(error)})") from error
 
@@ -205,7 +205,7 @@ def _run(model: Any, segment: Segment, x: Tensor) -> Any:
 
 
 def outputs(model: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the last block wrote, what the first classifier reads, and the logits; features stand for all that is missing."""
+    """Return what the last block wrote, what the first classifier reads, and the logits, which stand for what is missing."""
     read: list[Tensor] = []
     hooks = (part.register_forward_pre_hook(lambda part, args: read.append(args[0])) for part in classifiers(model)[:1])
     with hooked(hooks):

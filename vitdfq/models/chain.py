@@ -95,7 +95,7 @@ def _read(call: Call) -> list[Tensor]:
 
 
 def grouped(calls: Sequence[Both], places: Sequence[int], owners: set[str]) -> list[int]:
-    """Return the ends of the units: each but the first and the last has an opened module, or a fiftieth of the multiplications."""
+    """Return the ends of the units: each but the first and the last has an opened module or 2 % of the multiplications."""
     work = [_work(large) for _, large in calls]
     opened = [any(part.name in owners for part in large.walk() if part.name is not None) for _, large in calls]
     pieces = list(pairwise([0, *places]))  # without what comes behind the last cut
@@ -128,11 +128,18 @@ def _name(calls: Sequence[Both], taken: Sequence[str]) -> str:
 
 
 def _tape(
-    top: Both, calls: Sequence[Both], bounds: tuple[int, int], entry: tuple[Tensor, Tensor], output: tuple[object, object], batches: tuple[int, int]
+    top: Both,
+    calls: Sequence[Both],
+    bounds: tuple[int, int],
+    entry: tuple[Tensor, Tensor],
+    output: tuple[object, object],
+    batches: tuple[int, int],
 ) -> Tape:
     """Return the tape from one tensor to an output, with what calls before it compute from the parameters alone."""
     start, end = bounds
-    needed = {id(tensor) for _, large in calls[start:end] for tensor in _read(large)} | {id(part) for part in tensors_in(output[1])}
+    needed = {id(tensor) for _, large in calls[start:end] for tensor in _read(large)} | {
+        id(part) for part in tensors_in(output[1])
+    }
     chosen: list[Both] = list(calls[start:end])
     for small, large in reversed(calls[:start]):
         written = tensors_in(large.output)

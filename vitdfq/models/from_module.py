@@ -53,7 +53,9 @@ def from_module(module: nn.Module, overrides: dict[str, Any], family: str | None
         raise ValueError(f"num_classes is {overrides['num_classes']}; the classifier of this {kind} has {num_classes}")
     pool = getattr(module, "global_pool", None)
     pool = pool if isinstance(pool, str) else None  # a module, or none: the architecture has no choice of poolings
-    current = {"num_classes": num_classes} | ({} if pool is None else {"global_pool": pool})  # both can be changed after a model is built
+    current = {"num_classes": num_classes} | (
+        {} if pool is None else {"global_pool": pool}
+    )  # both can be changed after a model is built
     model_args = {key: current.get(key, value) for key, value in {**remembered, **overrides}.items()}
     advice = f"{ARGUMENTS}; {TAKEN}" if overrides or not remembered else TAKEN
 
@@ -110,7 +112,7 @@ def _fill(rebuilt: nn.Module, module: nn.Module, name: str) -> tuple[Tensor, Ten
 
 @torch.no_grad()
 def _other_logits(teacher: nn.Module, images: Tensor, expected: Tensor, module: nn.Module) -> str | None:
-    """Return what makes a module's logits for images differ from those of the teacher with its weights; None where they are alike."""
+    """Return what makes a module's logits for images differ from those of the teacher with its weights, or None."""
     try:
         torch.testing.assert_close(teacher(images), expected, rtol=TOLERANCE, atol=TOLERANCE * float(expected.abs().max()))
     except AssertionError as error:

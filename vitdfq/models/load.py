@@ -145,9 +145,7 @@ def from_timm(
     return finish(create(name, model_args, weights), name, model_args, family)
 
 
-def from_folder(
-    name: str, folder: Path, pretrained: bool, overrides: dict[str, Any], family: str | None = None
-) -> nn.Module:
+def from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, Any], family: str | None = None) -> nn.Module:
     """Load a folder with config.json and model.safetensors, as timm writes them; `overrides` replace its arguments."""
     config = read_config(folder)
     try:

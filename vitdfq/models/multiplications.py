@@ -59,7 +59,7 @@ def multiplications(model: nn.Module) -> Multiplications:
     """
     ghost = without_storage(model).eval().requires_grad_(False)
     products = [part for part in ghost.modules() if isinstance(part, MatMul)]
-    images = torch.zeros(1, 3, *image_size(model), device="meta", requires_grad=True)
+    images = torch.zeros(1, 3, *image_size(model), dtype=next(model.parameters()).dtype, device="meta", requires_grad=True)
     with hooked(part.register_forward_hook(_not_fused) for part in products):
         top = watch(ghost, images)
     in_sites, rest = 0, Counter[tuple[str, str]]()
@@ -74,7 +74,7 @@ def multiplications(model: nn.Module) -> Multiplications:
 
 
 def how_opened(model: Any) -> str | None:
-    """Return how a model that was opened by watching was understood, and what was left out, in one line; None for other models."""
+    """Return how a model that was opened by watching was understood, in one line; None for other models."""
     if not is_watched(model):
         return None
     watched, products = model.watched, sum(isinstance(part, MatMul) for part in model.modules())

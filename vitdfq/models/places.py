@@ -33,16 +33,16 @@ def attend(
     enable_gqa: bool = False,
 ) -> Tensor:
     """Return what torch's `scaled_dot_product_attention` does: by the modules, or fused if they are untouched."""
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
     is_read = has_hooks(class_row)
     if not is_read and untouched(qk, softmax, av):
         return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=attn_mask, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa
+            query, key, value, attn_mask=attn_mask, is_causal=is_causal, scale=factor, enable_gqa=enable_gqa
         )
     if enable_gqa:
         key, value = (part.repeat_interleave(query.shape[-3] // part.shape[-3], dim=-3) for part in (key, value))
     bias = score_bias(query, attn_mask, is_causal)
-    scores = qk(query * scale, key.transpose(-2, -1))
+    scores = qk(query * factor, key.transpose(-2, -1))
     maps = softmax(scores if bias is None else scores + bias)
     if is_read:
         class_row(maps)

@@ -84,7 +84,13 @@ class Recorder:
                 return tuple(self.pattern(a, b) for a, b in zip(small, large, strict=True))
             case int() if small != large and self.base is not None:
                 times, by = self._factor(small, large), self.base_factor
-                return PerBatch(times // by, 1) if times % by == 0 else PerBatch(1, by // times) if by % times == 0 else PerBatch(times, by)
+                return (
+                    PerBatch(times // by, 1)
+                    if times % by == 0
+                    else PerBatch(1, by // times)
+                    if by % times == 0
+                    else PerBatch(times, by)
+                )
         if small != large:
             raise CannotRecordError(f"{small!r} becomes {large!r} in a larger batch")
         return small
@@ -139,7 +145,11 @@ def own_tensors(module: nn.Module) -> dict[int, str]:
     """Return the names of a module's parameters, buffers and other tensors by their id."""
     found: dict[int, str] = {}
     for name, part in module.named_modules():
-        values: Sequence[tuple[str, Any]] = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False), *vars(part).items()]
+        values: Sequence[tuple[str, Any]] = [
+            *part.named_parameters(recurse=False),
+            *part.named_buffers(recurse=False),
+            *vars(part).items(),
+        ]
         for key, value in values:
             if isinstance(value, Tensor):
                 found.setdefault(id(value), f"{name}.{key}" if name else key)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vitdfq.models.watching import tensors_in
 
+
 @dataclass(frozen=True)
 class Slot:
     """A tensor that an argument or an earlier step gave."""

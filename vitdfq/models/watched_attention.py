@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from vitdfq.models import places
 from vitdfq.models.attention import MatMul, Product, Softmax
 from vitdfq.models.counting import MATRIX_PRODUCTS, REFLECTED, multiplications_of, operands_of
-from vitdfq.models.sites import is_layer
 from vitdfq.models.recorder import CannotRecordError, Recorder
+from vitdfq.models.sites import is_layer
 from vitdfq.models.tape import Own, Tape
 from vitdfq.models.watching import Call, tensors_in
 

@@ -28,7 +28,11 @@ def computes_layer(call: Call) -> bool:
 
 def computes_weight(call: Call) -> bool:
     """Return whether such a module multiplies with another weight than its parameter."""
-    return any(_arguments(inner.args, inner.kwargs)["weight"] is not call.target.weight for inner in call.inner if inner.target in CONVOLUTIONS)
+    return any(
+        _arguments(inner.args, inner.kwargs)["weight"] is not call.target.weight
+        for inner in call.inner
+        if inner.target in CONVOLUTIONS
+    )
 
 
 def make_plain(part: nn.Conv2d, calls: Sequence[Call]) -> str | None:

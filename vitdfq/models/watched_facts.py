@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from timm.layers import LayerNorm
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -64,7 +63,9 @@ def mlp_sites(top: Call) -> list[MlpSite]:
 
 def is_same_tensor(a: Tensor, b: Any) -> bool:
     """Return whether two tensors are the same numbers in the same order."""
-    return isinstance(b, Tensor) and a.shape == b.shape and a.untyped_storage() == b.untyped_storage() and a.stride() == b.stride()
+    return (
+        isinstance(b, Tensor) and a.shape == b.shape and a.untyped_storage() == b.untyped_storage() and a.stride() == b.stride()
+    )
 
 
 def attention_sites(model: Any, top: Call, batch: int, size: tuple[int, int], owners: list[str]) -> list[AttentionSite]:
@@ -102,7 +103,9 @@ def map_shape(calls: list[Call], batch: int) -> tuple[int, int, int] | None:
     return (x.shape[0] // batch, query.shape[1], tokens) if is_tokens else None
 
 
-def _site(name: str, depth: int, shape: tuple[int, int, int], prefix: int, size: tuple[int, int], *, class_row: bool) -> AttentionSite | None:
+def _site(
+    name: str, depth: int, shape: tuple[int, int, int], prefix: int, size: tuple[int, int], *, class_row: bool
+) -> AttentionSite | None:
     """The site of maps (windows, heads, tokens); None where no grid of patches has so many tokens."""
     windows, heads, tokens = shape
     patches = tokens - prefix

@@ -15,7 +15,7 @@ from vitdfq.models.record import hooked
 
 @dataclass
 class Call:
-    """A call of a torch function, or of a module with the calls that its forward makes. Tensors are kept: they have no storage."""
+    """A call of a torch function, or of a module with the calls that its forward makes."""
 
     target: Any  # the function, or the module
     name: str | None  # of the module, "" for the model itself; None for a function

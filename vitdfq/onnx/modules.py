@@ -47,7 +47,9 @@ def _exportable(site: QuantSite) -> nn.Module:
         case QuantLinear():
             return Linear(site)
         case QuantConv2d():
-            cuts_patches = site.stride == site.weight.shape[2:] and site.groups == 1 and set(site.padding) == {0} and not site.edges
+            cuts_patches = (
+                site.stride == site.weight.shape[2:] and site.groups == 1 and set(site.padding) == {0} and not site.edges
+            )
             return PatchEmbedding(site) if cuts_patches and set(site.dilation) == {1} else Convolution(site)
         case _:
             raise ExportError(f"{type(site).__name__} has no ONNX form")

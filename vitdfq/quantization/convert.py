@@ -89,8 +89,8 @@ def _quantized_product(facts: Product, like: Tensor, roles: Roles) -> QuantSite:
         softmax = roles.softmax
         renormalize = softmax.renormalize and softmax.bits is not None
         return QuantMatMul(_build(softmax), _build(operand, shape), renormalize=renormalize)
-    is_known = facts.num_heads is not None and facts.key_dim is not None
-    no_shift = like.new_zeros(facts.num_heads, 1, facts.key_dim) if is_known else None
+    heads, width = facts.num_heads, facts.key_dim
+    no_shift = None if heads is None or width is None else like.new_zeros(heads, 1, width)
     return QuantMatMul(_build(operand, shape), _build(operand, shape), left_shift=no_shift)
 
 

@@ -101,7 +101,11 @@ class QuantConv2d(QuantWeighted):
         super().__init__(conv, weight_quantizer, input_quantizer)
         self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
         self.edges: tuple[int, ...] = getattr(conv, "edges", ())  # zeros around the input, beside `padding`
-        self.kernel_size, self.in_channels, self.out_channels = conv.kernel_size, conv.in_channels, conv.out_channels  # as timm reads
+        self.kernel_size, self.in_channels, self.out_channels = (
+            conv.kernel_size,
+            conv.in_channels,
+            conv.out_channels,
+        )  # as timm reads
 
     def forward(self, x: Tensor) -> Tensor:
         return self.multiply(self.input_quantizer(x), quantized_weight(self))

@@ -18,10 +18,10 @@ from vitdfq.common.files import fingerprint, write_text
 from vitdfq.common.version import __version__
 from vitdfq.data import unseen_images
 from vitdfq.evaluation import Predictions, score
+from vitdfq.models import attention_sites
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.recipe.comparison import Comparison, Row, check_agreement, comparison_of, rows_of
 from vitdfq.recipe.teacher import errors_of_section
-from vitdfq.models import attention_sites
 from vitdfq.reports import image_grid, tables
 from vitdfq.reports.plots import plot_attention, plot_comparison
 from vitdfq.runtime import distributed

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vitdfq.models.sites import put
 from vitdfq.models import require_student
+from vitdfq.models.sites import put
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.integer.codes import AffineCodes, Codes, TokenCodes
 from vitdfq.quantization.integer.layers import IntegerConv2d, IntegerLinear, IntegerMatMul, IntegerStudent

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vitdfq.models import attention_sites, record
-from vitdfq.training.output_distance import run_to_outputs
 from vitdfq.models.record import INPUT
+from vitdfq.training.output_distance import run_to_outputs
 
 FLAT = 1e-6  # least variance: that of identical tokens is 0
 
