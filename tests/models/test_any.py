@@ -56,7 +56,7 @@ KINDS = {  # a kind of attention each, as small as timm builds it
     "elements": ("swiftformer_xs", {}),
     "shared_parts": (
         "coat_lite_tiny",
-        {"img_size": 64, "embed_dims": (16, 16, 32, 32), "serial_depths": (2, 1, 1, 1), "num_heads": 2},
+        {"img_size": 64, "embed_dims": (32, 32, 64, 64), "serial_depths": (2, 1, 1, 1)},
     ),
 }
 QUICK = ("vit", "differential", "talking_heads", "channels", "grouped_queries", "positional", "pooled_queries")

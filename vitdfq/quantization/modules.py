@@ -121,10 +121,10 @@ class QuantConv2d(QuantWeighted):
         return F.pad(x, self.edges) if self.edges else x
 
     def input_rows(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B · positions, C · kernel area)."""
+        """(B, C, H, W) -> (B · positions · groups, C / groups · kernel area)."""
         assert isinstance(self.padding, tuple)  # of no model here a word such as "same"
         columns = F.unfold(self.padded(x), self.weight.shape[-2:], self.dilation, self.padding, self.stride)
-        return columns.transpose(1, 2).flatten(0, 1)
+        return columns.transpose(1, 2).unflatten(2, (self.groups, -1)).flatten(0, 2)
 
     def column_energy(self) -> None:
         return None
