@@ -141,7 +141,7 @@ def _ends(model: Any, top: Call, units: Sequence[Segment]) -> EndSites:
 
 def classifiers(model: Any) -> tuple[nn.Module, ...]:
     """Return what timm calls the classifiers of a model: one, two, or none where it gives features."""
-    given = model.get_classifier()
+    given = model.get_classifier() if hasattr(model, "get_classifier") else ()
     found = tuple(given.values()) if isinstance(given, dict | nn.ModuleDict) else given if isinstance(given, tuple) else (given,)
     parts = [part for entry in found for part in (entry if isinstance(entry, nn.ModuleList) else [entry])]
     return tuple(part for part in parts if isinstance(part, nn.Module) and not isinstance(part, nn.Identity))
