@@ -57,6 +57,13 @@ TINY = {  # at least one of each family: an entry here enrolls a new family in e
         "swinv2_cr_tiny_ns_224",
         {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": [2, 1], "num_heads": [2, 4]},
     ),
+    "any": (  # opened by watching: the first attention is within units of 4 x 4, pooled to 2 x 2
+        "hiera_tiny_224",
+        {
+            **{"img_size": 32, "embed_dim": 16, "num_heads": 2, "stages": [1, 2], "q_pool": 1},
+            **{"mask_unit_size": [4, 4], "mask_unit_attn": [True, False]},
+        },
+    ),
 }
 
 FEATURES = {  # models that give features: contract tests of what needs no classes

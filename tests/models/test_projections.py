@@ -5,6 +5,7 @@ import torch
 from tiny import TINY, make_tiny
 
 from vitdfq.models import attention_sites, image_size, load_teacher, projections
+from vitdfq.models.any_timm import is_watched
 from vitdfq.preparation import prepare
 from vitdfq.preparation.fold import has_batch_norm
 from vitdfq.quantization import quantize
@@ -70,6 +71,8 @@ def rotate(plain, written, num_heads):
 @pytest.mark.parametrize("kind", sorted(TINY))
 def test_scores_keep_a_rotation_of_queries_and_keys(kind):
     teacher = make_tiny(kind).double()
+    if is_watched(teacher):
+        pytest.skip("what writes queries and keys is not known")
     assert all(not projection.queries for projection in projections(teacher)) or not has_batch_norm(teacher)
     plain = quantize(prepare(teacher, steps=["fold_batch_norm"]), overrides={"*": {"bits": None}})
     rotated = [
@@ -97,6 +100,9 @@ def test_normed_queries_are_not_to_be_rotated():
 
 
 def test_rows_are_heads_in_order_without_overlap(plain):
+    if is_watched(plain):
+        assert not projections(plain)  # what writes keys and values is not known
+        return
     for site, projection in zip(attention_sites(plain), projections(plain), strict=True):
         attention = plain.get_submodule(site.name)
         keys, values = projection.keys.rows, projection.values.rows

@@ -45,7 +45,12 @@ NOT_TAKEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "fea
 
 @with_gradients
 def load_teacher(
-    name: str | os.PathLike[str] | nn.Module, *, pretrained: bool = True, cache_dir: str | None = None, **timm_kwargs: Any
+    name: str | os.PathLike[str] | nn.Module,
+    *,
+    pretrained: bool = True,
+    cache_dir: str | None = None,
+    family: str | None = None,
+    **timm_kwargs: Any,
 ) -> nn.Module:
     """Load a teacher: a timm model, opened, frozen, in eval mode and float32.
 
@@ -59,6 +64,7 @@ def load_teacher(
             `from_module`.
         pretrained: False leaves a named model at timm's random initialization.
         cache_dir: the hub's cache, if not the usual one.
+        family: which of `FAMILIES` opens it; None: the first that can. "any" watches a pass of shapes and knows no architecture.
         timm_kwargs: keyword arguments of `timm.create_model` that shape the model, such as `img_size`, or `num_classes=0` for
             features without the head, and `norm_eps`, the epsilon of all LayerNorms; for a module those it was built with, needed
             where timm does not remember them (1.0.31 does).
@@ -79,7 +85,7 @@ def load_teacher(
         if key in timm_kwargs:
             raise ValueError(f"load_teacher does not take {key}; name a folder (local-dir:PATH) or pass a timm module")
     if isinstance(name, nn.Module):
-        return from_module(name, timm_kwargs)
+        return from_module(name, timm_kwargs, family)
     if not isinstance(name, str | os.PathLike):
         advice = ": build the module with timm and fill it, module.load_state_dict(...)" if isinstance(name, Mapping) else ""
         raise ValueError(
@@ -89,11 +95,11 @@ def load_teacher(
     check_name(name)
     source, colon, place = name.partition(":")
     if not colon:
-        return from_timm(name, pretrained, cache_dir, timm_kwargs)
+        return from_timm(name, pretrained, cache_dir, timm_kwargs, family)
     if source == "hf-hub":
-        return from_hub(name, place, pretrained, cache_dir, timm_kwargs)
+        return from_hub(name, place, pretrained, cache_dir, timm_kwargs, family)
     folder = zoo_folder(place) if source == "zoo" else Path(place).expanduser()
-    return from_folder(name, folder, pretrained, timm_kwargs)
+    return from_folder(name, folder, pretrained, timm_kwargs, family)
 
 
 def check_name(name: str) -> None:
@@ -138,14 +144,16 @@ def structure(name: str, *, cache_dir: str | None = None, **timm_kwargs: Any) ->
     return load_teacher(name, cache_dir=cache_dir, **{**timm_kwargs, "pretrained": False})
 
 
-def from_timm(name: str, pretrained: bool, cache_dir: str | None, model_args: dict[str, Any]) -> nn.Module:
+def from_timm(
+    name: str, pretrained: bool, cache_dir: str | None, model_args: dict[str, Any], family: str | None = None
+) -> nn.Module:
     """Load `architecture[.tag]`, its weights from the hub; a model that cannot be opened is refused before the download."""
     architecture = known_architecture(name)
     tags = timm.list_models(f"{architecture}.*", pretrained=True)
     if "." in name and name not in tags:
         raise ValueError(f"unknown tag in {name!r}{did_you_mean(name, tags)}; timm has: {', '.join(tags) or 'none'}")
     most = fits_memory() if model_args else None
-    teacher = finish(create(name, model_args, most=most), name, model_args)
+    teacher = finish(create(name, model_args, most=most), name, model_args, family)
     if not pretrained:
         return teacher
     repository = teacher.pretrained_cfg.get("hf_hub_id")
@@ -154,28 +162,30 @@ def from_timm(name: str, pretrained: bool, cache_dir: str | None, model_args: di
     require_trained_head(teacher)
     weights = fetch(repository, FILES, cache_dir) / WEIGHTS
     check_weights(weights)
-    return finish(create(name, model_args, weights), name, model_args)
+    return finish(create(name, model_args, weights), name, model_args, family)
 
 
-def from_hub(name: str, repository: str, pretrained: bool, cache_dir: str | None, overrides: dict[str, Any]) -> nn.Module:
+def from_hub(
+    name: str, repository: str, pretrained: bool, cache_dir: str | None, overrides: dict[str, Any], family: str | None = None
+) -> nn.Module:
     """Load a repository on the hub; what its small files show to be impossible is refused before its weights are downloaded."""
-    described = from_folder(name, fetch(repository, DESCRIPTIONS, cache_dir), False, overrides)
+    described = from_folder(name, fetch(repository, DESCRIPTIONS, cache_dir), False, overrides, family)
     if not pretrained:
         return described
     del described
-    return from_folder(name, fetch(repository, [*DESCRIPTIONS, WEIGHTS, INDEX, SHARDS], cache_dir), True, overrides)
+    return from_folder(name, fetch(repository, [*DESCRIPTIONS, WEIGHTS, INDEX, SHARDS], cache_dir), True, overrides, family)
 
 
-def from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, Any]) -> nn.Module:
+def from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, Any], family: str | None = None) -> nn.Module:
     """Load a folder with config.json and model.safetensors, of timm or transformers; `overrides` replace its arguments."""
     config = read_config(folder)
     try:
         if is_transformers(config):
-            return _from_transformers(name, folder, config, pretrained, overrides)
+            return _from_transformers(name, folder, config, pretrained, overrides, family)
         known_architecture(config["architecture"])
         if NORM_EPS in config:
             overrides = {NORM_EPS: config[NORM_EPS], **overrides}
-        return _from_folder(name, folder, pretrained, overrides, {**config.get("model_args", {}), **overrides})
+        return _from_folder(name, folder, pretrained, overrides, {**config.get("model_args", {}), **overrides}, family)
     except VitdfqError:
         raise
     except ValueError as error:
@@ -184,7 +194,9 @@ def from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, 
         raise InputError(f"{folder / 'config.json'}: {error}") from error
 
 
-def _from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, Any], model_args: dict[str, Any]) -> nn.Module:
+def _from_folder(
+    name: str, folder: Path, pretrained: bool, overrides: dict[str, Any], model_args: dict[str, Any], family: str | None
+) -> nn.Module:
     weights = folder / WEIGHTS
     if pretrained:
         check_weights(weights)
@@ -192,7 +204,7 @@ def _from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str,
     model = create(f"local-dir:{folder}", overrides, weights if pretrained else None, most=most)
     if name.startswith("hf-hub:"):
         model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
-    teacher = finish(model, name, model_args)
+    teacher = finish(model, name, model_args, family)
     require_runs(teacher)
     if pretrained:
         require_trained_head(teacher)
@@ -200,7 +212,9 @@ def _from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str,
     return teacher
 
 
-def _from_transformers(name: str, folder: Path, config: dict[str, Any], pretrained: bool, overrides: dict[str, Any]) -> nn.Module:
+def _from_transformers(
+    name: str, folder: Path, config: dict[str, Any], pretrained: bool, overrides: dict[str, Any], family: str | None
+) -> nn.Module:
     """Build timm's model of a folder of `transformers`, and fill it with the tensors under timm's names."""
     form = read_transformers(folder, config, img_size=overrides.get("img_size"), headless=overrides.get("num_classes") == 0)
     architecture, classes = known_architecture(form.architecture), form.pretrained_cfg["num_classes"]
@@ -221,7 +235,7 @@ def _from_transformers(name: str, folder: Path, config: dict[str, Any], pretrain
         model.reset_classifier(0)
     if name.startswith("hf-hub:"):
         model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
-    teacher = finish(model, name, model_args)
+    teacher = finish(model, name, model_args, family)
     require_runs(teacher)
     if pretrained:
         require_trained_head(teacher)

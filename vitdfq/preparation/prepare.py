@@ -10,7 +10,8 @@ from torch import nn
 from vitdfq.common.gradients import with_gradients
 from vitdfq.common.lookup import lookup
 from vitdfq.models import family_of, require_float, warn_if_changed
-from vitdfq.preparation.fold import fold_batch_norm, fold_layer_scale, has_batch_norm
+from vitdfq.models.multiplications import how_opened
+from vitdfq.preparation.fold import fold_batch_norm, fold_layer_scale
 from vitdfq.preparation.outcome import Outcome, in_one_line
 from vitdfq.preparation.rotate import rotate_heads, rotate_mlp, rotate_residual
 from vitdfq.preparation.why_not import why_not_heads, why_not_mlp, why_not_residual
@@ -40,7 +41,7 @@ def default_steps(model: nn.Module) -> list[str]:
     nothing is not listed.
     """
     rotations = [name for name, (_, why_not) in ROTATIONS.items() if not why_not(model)]
-    folds = ["fold_batch_norm"] if has_batch_norm(model) else []
+    folds = ["fold_batch_norm"] if family_of(model).batch_norms(model) else []
     if "rotate_residual" not in rotations and family_of(model).layer_scales(model):
         folds.append("fold_layer_scale")
     return folds + rotations
@@ -85,7 +86,7 @@ def prepared_copy(model: nn.Module, steps: list[str] | None = None) -> Any:
     earlier = record.get("prepare", {"steps": []})["steps"]  # `load` takes all of them again
     record["prepare"] = {"steps": [*earlier, *(name for name, outcome in outcomes if outcome.changed)]}
     line = in_one_line([outcome for _, outcome in outcomes] + (left_out(model) if steps is None else []))
-    line = line or "no preparation: no step was asked for"
+    line = "; ".join(filter(None, [how_opened(prepared), line or "no preparation: no step was asked for"]))
     record["prepared"] = f"{record['prepared']}; then {line}" if "prepared" in record else line
     return prepared
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vitdfq.models import family_of, gives, units
+from vitdfq.models import gives, head_outputs, units
 from vitdfq.training.trainable import divergence
 
 
@@ -31,12 +31,10 @@ def run_to_outputs(model: Any, images: Tensor) -> ModelOutputs:
 
 def outputs_of_last_block(model: Any, x: Tensor) -> ModelOutputs:
     """Run the final norm, the pooling and the head on the output `x` of the last block."""
-    norm = family_of(model).final_norm
-    tokens = x if norm is None else model.get_submodule(norm)(x)
-    pooled = model.forward_head(tokens, pre_logits=True)
+    tokens, pooled, output = head_outputs(model, x)
     if gives(model) == "classes":
-        return ModelOutputs(tokens, pooled, logits=model.forward_head(tokens))
-    return ModelOutputs(tokens, pooled, embedding=model.forward_head(tokens) if model.num_classes else None)
+        return ModelOutputs(tokens, pooled, logits=output)
+    return ModelOutputs(tokens, pooled, embedding=output if model.num_classes else None)
 
 
 def sizes(teacher: ModelOutputs) -> Tensor:

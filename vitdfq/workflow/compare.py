@@ -18,6 +18,7 @@ from vitdfq.common.files import fingerprint, write_text
 from vitdfq.common.version import __version__
 from vitdfq.data import unseen_images
 from vitdfq.evaluation import AnyPredictions, summarize
+from vitdfq.models import attention_sites
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.recipe.comparison import Comparison, Row, check_agreement, comparison_of, rows_of
 from vitdfq.recipe.teacher import errors_of_section
@@ -179,7 +180,8 @@ class ComparisonTable:
             priors = None if section is None else attention_priors(teacher, len(first), section)
             plot_attention(image_grid.to_pixels(teacher, first), attention_maps(teacher, first), priors, path)
 
-        self.draw(attention, inputs | {"synthesize": row.section}, draw_attention)
+        if attention_sites(teacher):  # a picture of what is known only
+            self.draw(attention, inputs | {"synthesize": row.section}, draw_attention)
 
     def draw(self, name: str, inputs: Inputs, draw: Callable[[Path], None]) -> None:
         """Draw a picture, unless an earlier run drew it from the same inputs. Without matplotlib `draw` may write no file."""
