@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.checkpoint.bit_packing import pack, unpack
-from vitdfq.models.build import without_storage
+from vitdfq.models.storage import without_storage
 from vitdfq.quantization.modules import QuantMatMul, QuantWeighted, named_weighted_modules, quantized_weight, weighted_modules
 from vitdfq.quantization.quantizers.forms import Affine
 

@@ -15,6 +15,7 @@ from torch import nn
 from vitdfq.common.errors import InputError, VitdfqError, one_line
 from vitdfq.common.lookup import did_you_mean
 from vitdfq.models.families import image_size, open_model
+from vitdfq.models.storage import without_storage
 from vitdfq.models.untrusted import bounded, check_arguments, short
 
 ORIGIN = ("file", "url", "source", "state_dict", "hf_hub_filename", "custom_load")  # keys of a pretrained_cfg: no structure
@@ -100,13 +101,6 @@ def finish(model: Any, name: str, model_args: dict[str, Any]) -> Any:
     }
     model.vitdfq = {"model": copy.deepcopy(description)}
     return model.float().eval().requires_grad_(False)
-
-
-def without_storage(model: nn.Module) -> Any:
-    """Return a copy on the meta device: shapes and types, no numbers."""
-    memo: dict[int, Any] = {id(part): nn.Parameter(part.to("meta"), requires_grad=False) for part in model.parameters()}
-    memo |= {id(part): part.to("meta") for part in model.buffers()}
-    return copy.deepcopy(model, memo)
 
 
 def require_runs(model: Any) -> None:

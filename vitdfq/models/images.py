@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.common.errors import one_line
-from vitdfq.models.build import without_storage
 from vitdfq.models.families import image_range, image_size
+from vitdfq.models.storage import without_storage
 
 MOST_OUTSIDE = 0.1  # of the pixels may be darker than black, or brighter than white, by more than the distance between the two
 WIDE = 0.5  # pixels between 0 and 1 that differ by more are taken for an image that was not normalized
