@@ -1,7 +1,7 @@
 """The two products and the softmax of an attention as submodules: places for hooks, quantizers and globs."""
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,14 @@ class ClassRow(nn.Module):
         return (scores if bias is None else scores + bias[..., 0, :]).softmax(-1)
 
 
+class Product(NamedTuple):
+    """What is known of a product of activations in an opened attention."""
+
+    reads_softmax: bool  # its left operand is softmax's output, with rows that sum to one; no operand is where it is False
+    num_heads: int | None = None  # operands are (B, heads, N, K) and (B, heads, K, M); None: of another form
+    key_dim: int | None = None  # K of q @ k, where it is known
+
+
 class OpenedSite(nn.Module):
     """The base of every opened attention: timm's submodules under timm's names, and these four beside them.
 
@@ -79,6 +87,11 @@ class OpenedSite(nn.Module):
     softmax: nn.Module
     av: nn.Module  # (B, heads, queries, keys) and (B, heads, keys, width) -> (B, heads, queries, width)
     class_row: nn.Module
+
+    @property
+    def products(self) -> dict[str, Product]:
+        """The products by name."""
+        return {"qk": Product(False, self.num_heads, self.key_dim), "av": Product(True, self.num_heads)}
 
     def add_places(self) -> None:
         """Register the submodules that compute attention; they have no parameters."""

@@ -99,6 +99,7 @@ BEIT = Family(
     examples="BEiT, BEiT v2",
     matches=matches,
     open=partial(swap, kind=Attention, opened=OpenedBeitAttention),
+    attentions=(Attention,),
     units=units,
     attention_sites=block_sites,
     projections=projections,

@@ -181,6 +181,7 @@ EVA = Family(
     examples="EVA, EVA-02, EVA-CLIP, DINOv3, PE, RoPE-ViT",
     matches=matches,
     open=open_attentions,
+    attentions=(EvaAttention, AttentionRope, AttentionPoolLatent),
     units=units,
     attention_sites=attention_sites,
     projections=projections,

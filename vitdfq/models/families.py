@@ -6,11 +6,14 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
+from vitdfq.common.lookup import lookup
+from vitdfq.models.any_timm import ANY, is_watched
 from vitdfq.models.beit import BEIT
 from vitdfq.models.eva import EVA
 from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Unit
 from vitdfq.models.levit import LEVIT
 from vitdfq.models.relpos import RELPOS
+from vitdfq.models.sites import is_layer
 from vitdfq.models.swin import SWIN
 from vitdfq.models.swin_v2 import SWIN_V2
 from vitdfq.models.swin_v2_cr import SWIN_V2_CR
@@ -25,6 +28,7 @@ FAMILIES: dict[str, Family] = {
     "relpos": RELPOS,
     "swin_v2": SWIN_V2,
     "swin_v2_cr": SWIN_V2_CR,
+    ANY.name: ANY,  # last: it takes what no other family opens
 }
 
 
@@ -36,28 +40,41 @@ class EndSites(NamedTuple):
 
 
 def family_of(model: nn.Module) -> Family:
-    """Return the family of a timm model.
+    """Return the family of a timm model: the first that matches it and opens all its attentions.
 
     Raises:
-        ValueError: none matches; the message names the supported families and the file to add.
+        ValueError: none does; the message names the supported families and the file to add.
     """
+    if is_watched(model):
+        return ANY
     for family in FAMILIES.values():
-        if family.matches(model):
+        if family.matches(model) and (family is ANY or opens_all(family, model)):
             return family
-    stem = f" with a {type(model.patch_embed).__name__}" if hasattr(model, "patch_embed") else ""
-    raise ValueError(refusal(model, f"no family has {type(model).__name__}{stem}"))
+    raise ValueError(refusal(model, f"no family has {type(model).__name__}"))
 
 
-def open_model(model: nn.Module) -> None:
+def opens_all(family: Family, model: nn.Module) -> bool:
+    """Return whether all attentions of a timm model, which timm marks so, are of the kinds that a family opens."""
+    return all(type(part) in family.attentions for part in model.modules() if hasattr(part, "fused_attn"))
+
+
+def open_model(model: nn.Module, family: str | None = None) -> None:
     """Swap the attentions of a timm model for opened ones, in place; an opened model stays as it is.
 
+    Args:
+        model: of timm's.
+        family: one of `FAMILIES`; None: the first that opens it.
+
     Raises:
-        ValueError: the family is not supported, or some attention in the model is of a kind it does not open.
+        ValueError: no family opens the model, or not the one that was asked for.
     """
-    family_of(model).open(model)
-    for name, module in model.named_modules():
-        if hasattr(module, "fused_attn"):  # timm's mark of a module that computes attention
-            raise ValueError(refusal(model, f"no family opens the {type(module).__name__} at {name}"))
+    chosen = family_of(model) if family is None else lookup(family, FAMILIES, "family")
+    if not chosen.matches(model) or not (chosen is ANY or opens_all(chosen, model)):
+        raise ValueError(refusal(model, f"family {chosen.name} does not have this {type(model).__name__}"))
+    try:
+        chosen.open(model)
+    except ValueError as error:
+        raise ValueError(refusal(model, str(error))) from error
 
 
 def units(model: nn.Module) -> list[Unit]:
@@ -87,7 +104,7 @@ def gelu_readers(model: nn.Module) -> set[str]:
 
 def end_sites(model: nn.Module) -> EndSites:
     """Return the layers of the first and of the last unit of a float model: those that read the image, and the classifiers."""
-    names = {id(part): name for name, part in model.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)}
+    names = {id(part): name for name, part in model.named_modules() if is_layer(part)}
     chain, attentions = units(model), tuple(f"{site.name}." for site in attention_sites(model))
 
     def sites(unit: Unit) -> tuple[str, ...]:

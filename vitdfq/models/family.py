@@ -155,6 +155,7 @@ class Family:
     examples: str  # listed when a model is refused
     matches: Callable[[Any], bool]
     open: Callable[[Any], None]  # swaps attention modules in place, keeps weights
+    attentions: tuple[type[nn.Module], ...]  # timm's kinds that `open` swaps: a model with another kind is of another family
     units: Callable[[Any], list[Unit]]
     attention_sites: Callable[[Any], list[AttentionSite]]
     projections: Callable[[Any], list[Projections]]  # in the order of `attention_sites`

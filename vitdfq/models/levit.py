@@ -217,6 +217,7 @@ LEVIT = Family(
     examples="LeViT, not levit_conv",
     matches=matches,
     open=open_attentions,
+    attentions=tuple(OPENED),
     units=units,
     attention_sites=attention_sites,
     projections=projections,

@@ -98,6 +98,7 @@ RELPOS = Family(
     examples="RelPos-ViT",
     matches=matches,
     open=open_attentions,
+    attentions=(RelPosAttention,),
     units=units,
     attention_sites=block_sites,
     projections=projections,

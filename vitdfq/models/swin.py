@@ -179,6 +179,7 @@ SWIN = Family(
     examples="Swin (version 1)",
     matches=matches,
     open=partial(swap, kind=WindowAttention, opened=OpenedWindowAttention),
+    attentions=(WindowAttention,),
     units=units,
     attention_sites=attention_sites,
     projections=projections,

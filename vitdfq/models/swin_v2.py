@@ -86,6 +86,7 @@ SWIN_V2 = Family(
     examples="Swin v2",
     matches=matches,
     open=partial(swap, kind=WindowAttention, opened=OpenedCosineAttention),
+    attentions=(WindowAttention,),
     units=swin.units,
     attention_sites=swin.attention_sites,
     projections=projections,

@@ -112,6 +112,7 @@ SWIN_V2_CR = Family(
     examples="Swin v2 CR",
     matches=matches,
     open=partial(swap, kind=WindowMultiHeadAttention, opened=OpenedCrAttention),
+    attentions=(WindowMultiHeadAttention,),
     units=units,
     attention_sites=attention_sites,
     projections=projections,

@@ -171,6 +171,7 @@ VIT = Family(
     examples="ViT, DeiT, DeiT-III, DINOv2, CLIP, SigLIP",
     matches=matches,
     open=open_attentions,
+    attentions=(Attention, AttentionPoolLatent),
     units=units,
     attention_sites=attention_sites,
     projections=projections,

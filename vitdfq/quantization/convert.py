@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from vitdfq.common.gradients import with_gradients
 from vitdfq.models import require_float, warn_if_changed
-from vitdfq.models.attention import MatMul
+from vitdfq.models.attention import MatMul, Product
+from vitdfq.models.sites import sites
 from vitdfq.quantization.fitted import refuse_until_fitted
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite
 from vitdfq.quantization.options import Grid, Roles
@@ -68,7 +69,9 @@ def quantize(
         roles = choice.at(name, places)
         with _naming(name):
             if isinstance(module, MatMul):
-                site = _quantized_product(student.get_submodule(name.rpartition(".")[0]), name.endswith(".av"), roles)
+                owner, _, product = name.rpartition(".")
+                attention: Any = student.get_submodule(owner)
+                site = _quantized_product(attention.products[product], next(student.parameters()), roles)
             else:
                 site = _quantized_layer(module, roles, reads_gelu=name in places.gelu)
         student.set_submodule(name, site)
@@ -77,21 +80,17 @@ def quantize(
     return student.to(next(model.parameters()).device)  # quantizers are built on the CPU
 
 
-def sites(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d | MatMul]:
-    """Return every module that `quantize` replaces, by name: Linear, Conv2d and the two products of attention."""
-    return {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear | nn.Conv2d | MatMul)}
-
-
-def _quantized_product(attention: Any, reads_softmax: bool, roles: Roles) -> QuantSite:
-    """The site of q @ k or, where it reads softmax, p @ v, in an opened attention."""
-    check_product(roles, reads_softmax=reads_softmax)
+def _quantized_product(facts: Product, like: Tensor, roles: Roles) -> QuantSite:
+    """The site of a product in an opened attention: q @ k, p @ v where it reads softmax, or another."""
+    check_product(roles, reads_softmax=facts.reads_softmax)
     operand = roles.activation
-    shape = (attention.num_heads, 1, 1) if operand.per_head else ()
-    if reads_softmax:
+    shape = (facts.num_heads, 1, 1) if operand.per_head and facts.num_heads is not None else ()
+    if facts.reads_softmax:
         softmax = roles.softmax
         renormalize = softmax.renormalize and softmax.bits is not None
         return QuantMatMul(_build(softmax), _build(operand, shape), renormalize=renormalize)
-    no_shift = next(attention.parameters()).new_zeros(attention.num_heads, 1, attention.key_dim)
+    is_known = facts.num_heads is not None and facts.key_dim is not None
+    no_shift = like.new_zeros(facts.num_heads, 1, facts.key_dim) if is_known else None
     return QuantMatMul(_build(operand, shape), _build(operand, shape), left_shift=no_shift)
 
 

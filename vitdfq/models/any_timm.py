@@ -1,0 +1,168 @@
+"""The family of last resort: every timm transformer that no other family opens, by watching one pass of shapes.
+
+Nothing here knows an architecture. Modules that multiply activations are opened as they were watched to compute; units are cut
+where one tensor carries the images; norms and GELUs are matched with what was seen to read them. What cannot be known is left
+out and said: no rotation, and losses on attention only where maps are those of patches.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitdfq.common.errors import one_line
+from vitdfq.models.chain import Segment, segments
+from vitdfq.models.counting import multiplications_of
+from vitdfq.models.family import AttentionSite, Family, MlpSite, NormReaders, Unit
+from vitdfq.models.storage import without_storage
+from vitdfq.models.tape import CannotRecordError
+from vitdfq.models.watched_attention import multiplies, open_watched
+from vitdfq.models.watched_facts import attention_sites, mlp_sites, norm_readers
+from vitdfq.models.watching import Call, watch
+
+BATCHES = (1, 3)  # what is the same for both does not depend on the batch
+TOLERANCE = 1e-5  # of the largest output: products one by one round differently from fused ones
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What was seen of a model before it was opened: `model.watched`. The same for a teacher and its student."""
+
+    size: tuple[int, int]  # (height, width) of the images
+    opened: tuple[str, ...]  # modules
+    in_float: dict[str, str]  # modules that stay in float -> why
+    segments: tuple[Segment, ...]  # units; none: the model is one
+    sites: tuple[AttentionSite, ...]
+    norms: tuple[NormReaders, ...]
+    mlps: tuple[MlpSite, ...]
+
+
+def is_watched(model: Any) -> bool:
+    """Return whether this family opened a model."""
+    return isinstance(getattr(model, "watched", None), Watched)
+
+
+def matches(model: Any) -> bool:
+    """Return whether this is a model of timm's that classifies images or gives features."""
+    return all(hasattr(model, name) for name in ("forward_features", "forward_head", "pretrained_cfg"))
+
+
+def open_model(model: Any) -> None:
+    """Open a model in place; its state_dict stays.
+
+    Raises:
+        ValueError: a pass of shapes fails, no two activations are multiplied, or the opened model computes something else.
+    """
+    if is_watched(model):
+        return
+    size = built_for(model)
+    mode = model.training
+    model.eval()
+    images = None if next(model.parameters()).is_meta else _probe(model, size)
+    with torch.no_grad():
+        expected = None if images is None else model(images)
+    small, large = (_watch(model, size, batch) for batch in BATCHES)
+    owners = {call.name: call for call in large.walk() if multiplies(call)}
+    if not any(multiplies_activations(call) for call in owners.values()):
+        raise ValueError(f"no part of this {type(model).__name__} multiplies two activations: it is no transformer")
+    in_float = _open_all(model, small, large)
+    opened = tuple(str(name) for name in owners if name not in in_float)
+    try:
+        units = segments((small, large), set(map(str, owners)), BATCHES)
+    except CannotRecordError:
+        units = []
+    sites = attention_sites(model, large, BATCHES[1], size, list(opened))
+    model.watched = Watched(size, opened, in_float, tuple(units), tuple(sites), tuple(norm_readers(large)), tuple(mlp_sites(large)))
+    if images is not None:
+        _require_same(model, images, expected)
+    model.train(mode)
+
+
+def multiplies_activations(call: Call) -> bool:
+    """Return whether both operands of some product in a module depend on the images."""
+    return any(
+        multiplications_of(inner) and sum(isinstance(part, Tensor) and part.requires_grad for part in inner.args) > 1
+        for inner in call.inner
+    )
+
+
+def _watch(model: Any, size: tuple[int, int], batch: int) -> Call:
+    ghost = without_storage(model).requires_grad_(False)
+    try:
+        return watch(ghost, torch.zeros(batch, 3, *size, device="meta", requires_grad=True))
+    except Exception as error:  # of any type, from whatever the model does
+        raise ValueError(f"a pass of shapes fails ({one_line(error)})") from error
+
+
+def _open_all(model: nn.Module, small: Call, large: Call) -> dict[str, str]:
+    """Open all modules that multiply activations; return those that stay in float, and why."""
+    pairs: dict[str, list[tuple[Call, Call]]] = {}
+    for a, b in zip(small.walk(), large.walk(), strict=True):
+        if multiplies(b):
+            pairs.setdefault(str(b.name), []).append((a, b))
+    in_float = {}
+    for name, calls in pairs.items():
+        if not name:
+            in_float[name] = "it is the model itself"
+            continue
+        try:
+            open_watched(model.get_submodule(name), calls, BATCHES)
+        except CannotRecordError as error:
+            in_float[name] = str(error)
+    return in_float
+
+
+def _probe(model: nn.Module, size: tuple[int, int]) -> Tensor:
+    like = next(model.parameters())
+    return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(like)
+
+
+def _require_same(model: nn.Module, images: Tensor, expected: Any) -> None:
+    """Raise ValueError unless the opened model, with its products one by one, and its units compute what timm's model does."""
+
+
+def built_for(model: Any) -> tuple[int, int]:
+    """Return the image size (height, width) that a model of timm's was built for."""
+    arguments = getattr(model, "_model_args", None) or {}
+    size = arguments.get("img_size") or getattr(getattr(model, "patch_embed", None), "img_size", None)
+    size = size or model.pretrained_cfg["input_size"][1:]
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def units(model: Any) -> list[Unit]:
+    """Return the units by watching; where the model could not be cut it is one unit: reconstruction takes more memory."""
+    if not model.watched.segments:
+        return [Unit("embed", lambda x: x, ()), Unit("body", model, tuple(model.children())), Unit("head", lambda x: x, ())]
+    claimed: set[int] = set()
+    chain = []
+    for segment in model.watched.segments:
+        modules = [part for part in map(model.get_submodule, segment.modules) if id(part) not in claimed]
+        claimed |= {id(part) for part in modules}
+        chain.append(Unit(segment.name, partial(_run, model, segment), tuple(modules)))
+    return chain
+
+
+def _run(model: Any, segment: Segment, x: Tensor) -> Any:
+    if not segment.tape.fits((x,), {}):
+        size = " x ".join(map(str, model.watched.size))
+        raise ValueError(f"the units of this {type(model).__name__} take images of {size}: it was opened for these")
+    return segment.tape.run(model, (x,), {})
+
+
+ANY = Family(
+    name="any",
+    examples="every other transformer of timm's, by watching one pass",
+    matches=matches,
+    open=open_model,
+    attentions=(),
+    units=units,
+    attention_sites=lambda model: list(model.watched.sites),
+    projections=lambda model: [],
+    image_size=lambda model: model.watched.size if is_watched(model) else built_for(model),
+    final_norm=None,
+    norm_readers=lambda model: model.watched.norms,
+    mlp_sites=lambda model: model.watched.mlps,
+)
