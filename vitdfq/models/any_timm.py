@@ -5,6 +5,7 @@ where one tensor carries the images; norms and GELUs are matched with what was s
 out and said: no rotation, and losses on attention only where maps are those of patches.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,14 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.common.errors import one_line
+from vitdfq.models.attention import MatMul
 from vitdfq.models.chain import Segment, segments
 from vitdfq.models.counting import multiplications_of
-from vitdfq.models.family import AttentionSite, Family, MlpSite, NormReaders, Unit
+from vitdfq.models.family import AttentionSite, EndSites, Family, MlpSite, NormReaders, Unit
+from vitdfq.models.record import hooked
+from vitdfq.models.sites import is_layer
 from vitdfq.models.storage import without_storage
-from vitdfq.models.tape import CannotRecordError
+from vitdfq.models.recorder import CannotRecordError
 from vitdfq.models.watched_attention import multiplies, open_watched
 from vitdfq.models.watched_facts import attention_sites, mlp_sites, norm_readers
-from vitdfq.models.watching import Call, watch
+from vitdfq.models.watching import Call, tensors_in, watch
 
 BATCHES = (1, 3)  # what is the same for both does not depend on the batch
 TOLERANCE = 1e-5  # of the largest output: products one by one round differently from fused ones
@@ -33,6 +37,7 @@ class Watched:
     size: tuple[int, int]  # (height, width) of the images
     opened: tuple[str, ...]  # modules
     in_float: dict[str, str]  # modules that stay in float -> why
+    ends: EndSites
     segments: tuple[Segment, ...]  # units; none: the model is one
     sites: tuple[AttentionSite, ...]
     norms: tuple[NormReaders, ...]
@@ -74,7 +79,8 @@ def open_model(model: Any) -> None:
     except CannotRecordError:
         units = []
     sites = attention_sites(model, large, BATCHES[1], size, list(opened))
-    model.watched = Watched(size, opened, in_float, tuple(units), tuple(sites), tuple(norm_readers(large)), tuple(mlp_sites(large)))
+    facts = tuple(sites), tuple(norm_readers(large)), tuple(mlp_sites(large))
+    model.watched = Watched(size, opened, in_float, _ends(model, large, units), tuple(units), *facts)
     if images is not None:
         _require_same(model, images, expected)
     model.train(mode)
@@ -114,6 +120,23 @@ def _open_all(model: nn.Module, small: Call, large: Call) -> dict[str, str]:
     return in_float
 
 
+def _ends(model: Any, top: Call, units: Sequence[Segment]) -> EndSites:
+    """Return the layers of the first unit, of which the first one reads the image, and the classifiers."""
+    layers = list(dict.fromkeys(str(call.name) for call in top.walk() if call.name and is_layer(call.target)))
+    first = tuple(f"{name}." for name in units[0].modules) if units else ()
+    embedding = [name for name in layers if f"{name}.".startswith(first)] if first else layers[:1]
+    heads = [part for classifier in classifiers(model) for part in classifier.modules()]
+    return EndSites(tuple(embedding), tuple(name for name in layers if any(model.get_submodule(name) is part for part in heads)))
+
+
+def classifiers(model: Any) -> tuple[nn.Module, ...]:
+    """Return what timm calls the classifiers of a model: one, two, or none where it gives features."""
+    given = model.get_classifier()
+    found = tuple(given.values()) if isinstance(given, dict | nn.ModuleDict) else given if isinstance(given, tuple) else (given,)
+    parts = [part for entry in found for part in (entry if isinstance(entry, nn.ModuleList) else [entry])]
+    return tuple(part for part in parts if isinstance(part, nn.Module) and not isinstance(part, nn.Identity))
+
+
 def _probe(model: nn.Module, size: tuple[int, int]) -> Tensor:
     like = next(model.parameters())
     return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(like)
@@ -121,6 +144,24 @@ def _probe(model: nn.Module, size: tuple[int, int]) -> Tensor:
 
 def _require_same(model: nn.Module, images: Tensor, expected: Any) -> None:
     """Raise ValueError unless the opened model, with its products one by one, and its units compute what timm's model does."""
+    wanted = torch.cat([part.flatten() for part in tensors_in(expected)])
+    if not wanted.isfinite().all():
+        return  # untrained weights of some kinds are not; trained ones are checked where they are read
+    x: Any = images
+    with torch.no_grad():
+        with hooked(part.register_forward_hook(_not_fused) for part in model.modules() if isinstance(part, MatMul)):
+            given = {"the opened model": model(images)}
+        for unit in units(model):
+            x = unit.forward(x)
+    for what, output in (given | {"its chain of units": x}).items():
+        values = torch.cat([part.flatten() for part in tensors_in(output)])
+        error = float((values - wanted).abs().max() / wanted.abs().max()) if values.shape == wanted.shape else torch.inf
+        if not error <= TOLERANCE:
+            raise ValueError(f"watched, but {what} does not compute what timm's model does (relative difference {error:.1e})")
+
+
+def _not_fused(module: nn.Module, args: Any, output: Tensor) -> None:
+    """A hook: an attention with hooks runs its products one by one."""
 
 
 def built_for(model: Any) -> tuple[int, int]:
@@ -152,6 +193,15 @@ def _run(model: Any, segment: Segment, x: Tensor) -> Any:
     return segment.tape.run(model, (x,), {})
 
 
+def outputs(model: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the last block wrote, what the first classifier reads, and the logits; features stand for all that is missing."""
+    read: list[Tensor] = []
+    hooks = (part.register_forward_pre_hook(lambda part, args: read.append(args[0])) for part in classifiers(model)[:1])
+    with hooked(hooks):
+        logits = units(model)[-1].forward(x)
+    return x, read[0] if read else logits, logits
+
+
 ANY = Family(
     name="any",
     examples="every other transformer of timm's, by watching one pass",
@@ -165,4 +215,6 @@ ANY = Family(
     final_norm=None,
     norm_readers=lambda model: model.watched.norms,
     mlp_sites=lambda model: model.watched.mlps,
+    ends=lambda model: model.watched.ends,
+    outputs=outputs,
 )

@@ -14,7 +14,8 @@ from torch import nn
 
 from vitdfq.common.errors import InputError, VitdfqError, one_line
 from vitdfq.common.lookup import did_you_mean
-from vitdfq.models.families import image_size, open_model
+from vitdfq.models.any_timm import is_watched
+from vitdfq.models.families import family_of, image_size, open_model
 from vitdfq.models.storage import without_storage
 from vitdfq.models.untrusted import bounded, check_arguments, short
 
@@ -37,7 +38,7 @@ def build(spec: dict[str, Any], most: int | None = None) -> nn.Module:
     architecture = known_architecture(model["architecture"])
     arguments = {**model["model_args"], "num_classes": model["num_classes"]}
     created = create(architecture, arguments, most=most, pretrained_cfg=copy.deepcopy(model["pretrained_cfg"]))
-    return finish(created, model["name"], model["model_args"])
+    return finish(created, model["name"], model["model_args"], model.get("family"))
 
 
 def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *, most: int | None = None, **source: Any) -> Any:
@@ -74,17 +75,17 @@ def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *
         raise ValueError(f"timm cannot build {name} with {short(model_args)}: {one_line(error)}") from error
 
 
-def finish(model: Any, name: str, model_args: dict[str, Any]) -> Any:
+def finish(model: Any, name: str, model_args: dict[str, Any], family: str | None = None) -> Any:
     """Open, freeze and describe a freshly built (or copied) timm model, in place; return it in eval mode and float32.
 
     Raises:
         ValueError: no family opens it, it classifies each token, it does not read RGB, or its description is not JSON.
     """
-    open_model(model)
+    open_model(model, family)
     if model.num_classes and getattr(model, "global_pool", None) == "":  # not every model has the attribute
         raise ValueError(f"{name} classifies each token (global_pool ''); choose a pooling, or num_classes=0 for features")
-    channels = next(part for part in model.modules() if isinstance(part, nn.Conv2d)).in_channels
-    if channels != 3:
+    channels = next((part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
+    if channels != 3 and not is_watched(model):  # a model that was watched took three
         raise ValueError(f"{name} reads images of {channels} channels; only RGB is supported")
     size = [3, *image_size(model)]
     pretrained_cfg = {key: value for key, value in model.pretrained_cfg.items() if key not in ORIGIN}
@@ -99,6 +100,8 @@ def finish(model: Any, name: str, model_args: dict[str, Any]) -> Any:
         "num_classes": model.num_classes,
         "pretrained_cfg": model.pretrained_cfg,
     }
+    if family is not None or is_watched(model):  # a later version may have a family of its own for what is watched today
+        description["family"] = family or family_of(model).name
     model.vitdfq = {"model": copy.deepcopy(description)}
     return model.float().eval().requires_grad_(False)
 

@@ -7,7 +7,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from vitdfq.models.counting import multiplications_of
-from vitdfq.models.tape import CannotRecordError, Recorder, Tape
+from vitdfq.models.recorder import CannotRecordError, Recorder
+from vitdfq.models.tape import Tape
 from vitdfq.models.watching import Call, tensors_in
 
 Both = tuple[Call, Call]  # the same call at both batch sizes

@@ -1,7 +1,5 @@
 """The opened families, and the facts of a model that its family states."""
 
-from typing import NamedTuple
-
 import torch
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
@@ -10,7 +8,7 @@ from vitdfq.common.lookup import lookup
 from vitdfq.models.any_timm import ANY, is_watched
 from vitdfq.models.beit import BEIT
 from vitdfq.models.eva import EVA
-from vitdfq.models.family import AttentionSite, Family, NormReaders, Projections, Unit
+from vitdfq.models.family import AttentionSite, EndSites, Family, NormReaders, Projections, Unit
 from vitdfq.models.levit import LEVIT
 from vitdfq.models.relpos import RELPOS
 from vitdfq.models.sites import is_layer
@@ -30,13 +28,6 @@ FAMILIES: dict[str, Family] = {
     "swin_v2_cr": SWIN_V2_CR,
     ANY.name: ANY,  # last: it takes what no other family opens
 }
-
-
-class EndSites(NamedTuple):
-    """The linear layers and convolutions at both ends of a model, by name, in order of execution."""
-
-    embedding: tuple[str, ...]  # the first one reads the image: "patch_embed.proj", or the convolutions of a stem
-    head: tuple[str, ...]  # "head", "head_dist"; none where a model gives what it pools
 
 
 def family_of(model: nn.Module) -> Family:
@@ -104,8 +95,11 @@ def gelu_readers(model: nn.Module) -> set[str]:
 
 def end_sites(model: nn.Module) -> EndSites:
     """Return the layers of the first and of the last unit of a float model: those that read the image, and the classifiers."""
+    family = family_of(model)
+    if family.ends is not None:
+        return family.ends(model)
     names = {id(part): name for name, part in model.named_modules() if is_layer(part)}
-    chain, attentions = units(model), tuple(f"{site.name}." for site in attention_sites(model))
+    chain, attentions = family.units(model), tuple(f"{site.name}." for site in family.attention_sites(model))
 
     def sites(unit: Unit) -> tuple[str, ...]:
         layers = [names[id(part)] for top in unit.modules for part in top.modules() if id(part) in names]

@@ -6,7 +6,7 @@ architecture by the name of a module.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -125,6 +125,13 @@ class Stream:
     centered: bool  # True: all that reads it are norms of one token, so that under LayerNorms it needs no mean over channels
 
 
+class EndSites(NamedTuple):
+    """The linear layers and convolutions at both ends of a model, by name, in order of execution."""
+
+    embedding: tuple[str, ...]  # the first one reads the image: "patch_embed.proj", or the convolutions of a stem
+    head: tuple[str, ...]  # "head", "head_dist"; none where a model gives what it pools
+
+
 def nothing(model: nn.Module) -> None:
     """Return no reason: nothing prevents it."""
     return None
@@ -169,3 +176,6 @@ class Family:
     token_biases: Callable[[Any], Sequence[TokenBias]] = absent
     side_biases: Callable[[Any], Sequence[Rows]] = absent  # all rows with a `Rows.bias`
     rotation: Rotation | None = None
+    ends: Callable[[Any], EndSites] | None = None  # None: the layers of the first and of the last unit
+    outputs: Callable[[Any, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
+    """What the last block wrote -> tokens, pooled features, logits; None: `final_norm` and `forward_head` tell."""

@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedTensorMixin
 
 from vitdfq.common.errors import one_line
 from vitdfq.common.safetensors_io import not_finite
+from vitdfq.models.any_timm import is_watched
 from vitdfq.models.attention import OpenedSite, has_hooks
 from vitdfq.models.build import ORIGIN, create, finish, full_name, known_architecture
 from vitdfq.models.families import family_of, image_size, open_model
@@ -24,7 +25,7 @@ TAKEN = "other weights and another linear classifier are taken, other changes ar
 ARGUMENTS = "pass the timm keyword arguments it was built with: load_teacher(module, img_size=..., ...)"
 
 
-def from_module(module: nn.Module, overrides: dict[str, Any]) -> nn.Module:
+def from_module(module: nn.Module, overrides: dict[str, Any], family: str | None = None) -> nn.Module:
     """Build the module again with timm, fill it with the module's weights, and check on one image that it computes the same.
 
     The teacher is thus what `load` can build. Nothing else of the module comes along: wrappers, hooks, parameters that are tied
@@ -43,6 +44,7 @@ def from_module(module: nn.Module, overrides: dict[str, Any]) -> nn.Module:
     if "quantize" in record or "integer" in record or record.get("prepare", {}).get("steps"):
         raise ValueError(f"load_teacher takes a timm model; this {kind} is quantized or prepared already")
     family_of(module)  # first: what no family opens is refused for this reason
+    family = family or record.get("model", {}).get("family")
     name, device = full_name(pretrained_cfg), _require_weights(module)
     remembered = record.get("model", {}).get("model_args", getattr(module, "_model_args", {}))
     heads = linear_heads(module)
@@ -63,14 +65,16 @@ def from_module(module: nn.Module, overrides: dict[str, Any]) -> nn.Module:
         if pool is not None and rebuilt.global_pool != pool:
             model_args["global_pool"] = pool
             rebuilt = create(known_architecture(name), {**model_args, "num_classes": num_classes}, pretrained_cfg=cfg)
-        if any(isinstance(part, OpenedSite) for part in module.modules()):
-            open_model(rebuilt)
+        if is_watched(module) or any(isinstance(part, OpenedSite) for part in module.modules()):
+            open_model(rebuilt, family)
     except ValueError as error:
         raise refusal(error) from error
     if difference := first_difference(module, rebuilt, heads):
         raise refusal(difference)
-    teacher = finish(rebuilt, name, model_args).to(device)
-    if difference := _fill(teacher, module):
+    rebuilt.to(device)
+    images, expected = _fill(rebuilt, module, name)
+    teacher = finish(rebuilt, name, model_args, family).to(device)  # filled first: opening may compute weights from others
+    if difference := _other_logits(teacher, images, expected, module):
         raise refusal(difference)
     half = {value.dtype for value in module.parameters() if value.dtype != torch.float32}
     if half:
@@ -85,28 +89,33 @@ def _timm_model_in(module: nn.Module) -> str:
     return "" if inside is None else f"; its part {inside} was: load_teacher(model.get_submodule({inside!r}))"
 
 
-def _fill(teacher: nn.Module, module: nn.Module) -> str | None:
-    """Give a teacher a module's weights; return what differs if the two then have other logits for one image.
+def _fill(rebuilt: nn.Module, module: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+    """Give a rebuilt model a module's weights; return an image, and the module's logits for it.
 
     Raises:
         ValueError: the module does not run.
     """
     own = _copy(module)
-    weights = next(teacher.parameters())
-    images = torch.rand(1, 3, *image_size(teacher), generator=torch.Generator().manual_seed(0)).to(weights.device)
+    weights = next(rebuilt.parameters())
+    images = torch.rand(1, 3, *image_size(rebuilt), generator=torch.Generator().manual_seed(0)).to(weights.device)
     with torch.no_grad():
         try:
             expected = own(images)  # first: old forms of weight_norm compute the weight at each pass
         except Exception as error:  # the module's forward may raise any type
-            record: Any = teacher.vitdfq
-            raise ValueError(f"{record['model']['name']} does not run in eval mode and float32: {one_line(error)}") from error
-        teacher.load_state_dict(_state(own, teacher.state_dict(), linear_heads(own)))
-        try:
-            torch.testing.assert_close(teacher(images), expected, rtol=TOLERANCE, atol=TOLERANCE * float(expected.abs().max()))
-        except AssertionError as error:
-            kind = type(module).__name__
-            hooked = [part_name or kind for part_name, part in module.named_modules() if has_hooks(part)]
-            return f"a hook of {hooked[0]} changes its logits" if hooked else f"its logits differ ({one_line(error)})"
+            raise ValueError(f"{name} does not run in eval mode and float32: {one_line(error)}") from error
+        rebuilt.load_state_dict(_state(own, rebuilt.state_dict(), linear_heads(own)))
+    return images, expected
+
+
+@torch.no_grad()
+def _other_logits(teacher: nn.Module, images: Tensor, expected: Tensor, module: nn.Module) -> str | None:
+    """Return what makes a module's logits for images differ from those of the teacher with its weights; None where they are alike."""
+    try:
+        torch.testing.assert_close(teacher(images), expected, rtol=TOLERANCE, atol=TOLERANCE * float(expected.abs().max()))
+    except AssertionError as error:
+        kind = type(module).__name__
+        hooked = [part_name or kind for part_name, part in module.named_modules() if has_hooks(part)]
+        return f"a hook of {hooked[0]} changes its logits" if hooked else f"its logits differ ({one_line(error)})"
     return None
 
 

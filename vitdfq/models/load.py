@@ -27,7 +27,12 @@ NOT_TAKEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "fea
 
 @with_gradients
 def load_teacher(
-    name: str | os.PathLike[str] | nn.Module, *, pretrained: bool = True, cache_dir: str | None = None, **timm_kwargs: Any
+    name: str | os.PathLike[str] | nn.Module,
+    *,
+    pretrained: bool = True,
+    cache_dir: str | None = None,
+    family: str | None = None,
+    **timm_kwargs: Any,
 ) -> nn.Module:
     """Load a teacher: a timm model, opened, frozen, in eval mode and float32.
 
@@ -38,6 +43,7 @@ def load_teacher(
             `from_module`.
         pretrained: False leaves a named model at timm's random initialization.
         cache_dir: the hub's cache, if not the usual one.
+        family: which of `FAMILIES` opens it; None: the first that can. "any" watches a pass of shapes and knows no architecture.
         timm_kwargs: keyword arguments of `timm.create_model` that shape the model, such as `img_size`, or `num_classes=0` for
             features without the head; for a module those it was built with, needed where timm does not remember them (1.0.31
             does).
@@ -58,7 +64,7 @@ def load_teacher(
         if key in timm_kwargs:
             raise ValueError(f"load_teacher does not take {key}; name a folder (local-dir:PATH) or pass a timm module")
     if isinstance(name, nn.Module):
-        return from_module(name, timm_kwargs)
+        return from_module(name, timm_kwargs, family)
     if not isinstance(name, str | os.PathLike):
         advice = ": build the module with timm and fill it, module.load_state_dict(...)" if isinstance(name, Mapping) else ""
         raise ValueError(
@@ -68,12 +74,12 @@ def load_teacher(
     check_name(name)
     source, colon, place = name.partition(":")
     if not colon:
-        return from_timm(name, pretrained, cache_dir, timm_kwargs)
+        return from_timm(name, pretrained, cache_dir, timm_kwargs, family)
     if source == "zoo":
         folder = zoo_folder(place)
     else:
         folder = fetch(place, FILES, cache_dir) if source == "hf-hub" else Path(place).expanduser()
-    return from_folder(name, folder, pretrained, timm_kwargs)
+    return from_folder(name, folder, pretrained, timm_kwargs, family)
 
 
 def check_name(name: str) -> None:
@@ -118,14 +124,16 @@ def structure(name: str, *, cache_dir: str | None = None, **timm_kwargs: Any) ->
     return load_teacher(name, cache_dir=cache_dir, **{**timm_kwargs, "pretrained": False})
 
 
-def from_timm(name: str, pretrained: bool, cache_dir: str | None, model_args: dict[str, Any]) -> nn.Module:
+def from_timm(
+    name: str, pretrained: bool, cache_dir: str | None, model_args: dict[str, Any], family: str | None = None
+) -> nn.Module:
     """Load `architecture[.tag]`, its weights from the hub; a model that cannot be opened is refused before the download."""
     architecture = known_architecture(name)
     tags = timm.list_models(f"{architecture}.*", pretrained=True)
     if "." in name and name not in tags:
         raise ValueError(f"unknown tag in {name!r}{did_you_mean(name, tags)}; timm has: {', '.join(tags) or 'none'}")
     most = fits_memory() if model_args else None
-    teacher = finish(create(name, model_args, most=most), name, model_args)
+    teacher = finish(create(name, model_args, most=most), name, model_args, family)
     if not pretrained:
         return teacher
     repository = teacher.pretrained_cfg.get("hf_hub_id")
@@ -134,15 +142,17 @@ def from_timm(name: str, pretrained: bool, cache_dir: str | None, model_args: di
     require_trained_head(teacher)
     weights = fetch(repository, FILES, cache_dir) / WEIGHTS
     check_weights(weights)
-    return finish(create(name, model_args, weights), name, model_args)
+    return finish(create(name, model_args, weights), name, model_args, family)
 
 
-def from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, Any]) -> nn.Module:
+def from_folder(
+    name: str, folder: Path, pretrained: bool, overrides: dict[str, Any], family: str | None = None
+) -> nn.Module:
     """Load a folder with config.json and model.safetensors, as timm writes them; `overrides` replace its arguments."""
     config = read_config(folder)
     try:
         known_architecture(config["architecture"])
-        return _from_folder(name, folder, pretrained, overrides, {**config.get("model_args", {}), **overrides})
+        return _from_folder(name, folder, pretrained, overrides, {**config.get("model_args", {}), **overrides}, family)
     except VitdfqError:
         raise
     except ValueError as error:
@@ -151,7 +161,9 @@ def from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, 
         raise InputError(f"{folder / 'config.json'}: {error}") from error
 
 
-def _from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str, Any], model_args: dict[str, Any]) -> nn.Module:
+def _from_folder(
+    name: str, folder: Path, pretrained: bool, overrides: dict[str, Any], model_args: dict[str, Any], family: str | None
+) -> nn.Module:
     weights = folder / WEIGHTS
     if pretrained:
         check_weights(weights)
@@ -159,7 +171,7 @@ def _from_folder(name: str, folder: Path, pretrained: bool, overrides: dict[str,
     model = create(f"local-dir:{folder}", overrides, weights if pretrained else None, most=most)
     if name.startswith("hf-hub:"):
         model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
-    teacher = finish(model, name, model_args)
+    teacher = finish(model, name, model_args, family)
     require_runs(teacher)
     if pretrained:
         require_trained_head(teacher)

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitdfq.models.any_timm import is_watched
 from vitdfq.models.attention import MatMul
-from vitdfq.models.storage import without_storage
 from vitdfq.models.counting import multiplications_of
 from vitdfq.models.families import image_size
 from vitdfq.models.record import hooked
 from vitdfq.models.sites import is_layer
+from vitdfq.models.storage import without_storage
 from vitdfq.models.watching import watch
 
 
@@ -70,6 +71,22 @@ def multiplications(model: nn.Module) -> Multiplications:
             rest[module.name or "", type(module.target).__name__] += count
     in_float = tuple(InFloat(name, kind, count) for (name, kind), count in rest.most_common())
     return Multiplications(in_sites + rest.total(), in_sites, in_float)
+
+
+def how_opened(model: Any) -> str | None:
+    """Return how a model that was opened by watching was understood, and what was left out, in one line; None for other models."""
+    if not is_watched(model):
+        return None
+    watched, products = model.watched, sum(isinstance(part, MatMul) for part in model.modules())
+    parts = [f"opened by watching: {len(watched.opened)} attentions, {products} products", multiplications(model).line()]
+    parts += [f"{name or 'the model'} stays in float, because {why}" for name, why in watched.in_float.items()]
+    if not watched.segments:
+        parts.append("no chain of units: calibration takes the model as one")
+    if not watched.sites:
+        parts.append("losses on attention left out: no maps of patches")
+    elif len(watched.sites) < len(watched.opened):
+        parts.append(f"losses on attention see {len(watched.sites)} of {len(watched.opened)} attentions")
+    return "; ".join(parts)
 
 
 def _percent(share: float) -> str:

@@ -41,6 +41,8 @@ def check_description(model: dict[str, Any]) -> None:
             raise ValueError(f"model.{key} is {short(model.get(key))}; expected a {kind.__name__}")
         if kind is str and len(model[key]) > LONGEST_NAME:
             raise ValueError(f"model.{key} is {short(model[key])}: no model has such a name")
+    if not isinstance(model.get("family", ""), str):
+        raise ValueError(f"model.family is {short(model['family'])}; expected the name of a family")
     check_arguments(model["model_args"] | {"num_classes": model["num_classes"]})
     check_pretrained_cfg(model["pretrained_cfg"])
 

@@ -15,7 +15,8 @@ from vitdfq.models import places
 from vitdfq.models.attention import MatMul, Product, Softmax
 from vitdfq.models.counting import MATRIX_PRODUCTS, REFLECTED, multiplications_of, operands_of
 from vitdfq.models.sites import is_layer
-from vitdfq.models.tape import CannotRecordError, Own, Recorder, Tape
+from vitdfq.models.recorder import CannotRecordError, Recorder
+from vitdfq.models.tape import Own, Tape
 from vitdfq.models.watching import Call, tensors_in
 
 SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)

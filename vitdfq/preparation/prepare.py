@@ -10,6 +10,7 @@ from torch import nn
 from vitdfq.common.gradients import with_gradients
 from vitdfq.common.lookup import lookup
 from vitdfq.models import family_of, require_float, warn_if_changed
+from vitdfq.models.multiplications import how_opened
 from vitdfq.preparation.fold import fold_batch_norm, fold_layer_scale, has_batch_norm
 from vitdfq.preparation.outcome import Outcome, in_one_line
 from vitdfq.preparation.rotate import rotate_heads, rotate_mlp, rotate_residual
@@ -85,7 +86,7 @@ def prepared_copy(model: nn.Module, steps: list[str] | None = None) -> Any:
     earlier = record.get("prepare", {"steps": []})["steps"]  # `load` takes all of them again
     record["prepare"] = {"steps": [*earlier, *(name for name, outcome in outcomes if outcome.changed)]}
     line = in_one_line([outcome for _, outcome in outcomes] + (left_out(model) if steps is None else []))
-    line = line or "no preparation: no step was asked for"
+    line = "; ".join(filter(None, [how_opened(prepared), line or "no preparation: no step was asked for"]))
     record["prepared"] = f"{record['prepared']}; then {line}" if "prepared" in record else line
     return prepared
 

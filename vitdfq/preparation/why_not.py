@@ -47,6 +47,8 @@ def why_not_at_all(model: nn.Module) -> str | None:
     """Return what prevents every rotation of a model; None when heads and MLPs can be rotated."""
     rotation = family_of(model).rotation
     if rotation is None:
+        if family_of(model) is FAMILIES["any"]:
+            return "works on architectures that a family describes only; this one was opened by watching"
         *names, last = [name for name, family in FAMILIES.items() if family.rotation]
         return f"works on {', '.join(names)} and {last} only, not on this {type(model).__name__}"
     return rotation.why_not(model)
