@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from vitdfq.onnx.trace import INPUT, OUTPUT
+from vitdfq.onnx.trace import INPUT
 
 INTEGER = ("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger")
 # By default 4-bit weights alone are multiplied by rounded activations: an error of hundredths of the output.
@@ -41,10 +41,11 @@ def session(
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=set(without))
 
 
-def outputs(model: bytes, images: Tensor, names: Sequence[str] = ()) -> list[Tensor]:
-    """Return the logits (B, classes) of normalized images (B, 3, H, W), and the other outputs that are named."""
+def outputs(model: bytes, images: Tensor, names: Sequence[str] = (), own: int = 1) -> list[Tensor]:
+    """Return the model's own outputs for normalized images (B, 3, H, W), `own` many, and the other outputs that are named."""
     running = session(model, without=BACKWARDS if names else ())
-    return [torch.from_numpy(output) for output in running.run([OUTPUT, *names], {INPUT: images.numpy()})]
+    own_names = [output.name for output in running.get_outputs()[:own]]
+    return [torch.from_numpy(output) for output in running.run([*own_names, *names], {INPUT: images.numpy()})]
 
 
 def kernels(model: bytes, kinds: dict[str, str]) -> dict[str, dict[str, int]]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from vitdfq.common.errors import ExportError, one_line
 from vitdfq.models import image_size
+from vitdfq.models.block_maps import map_names
 from vitdfq.onnx.operators import OPSET
 
 INPUT, OUTPUT, BATCH = "pixel_values", "logits", "batch"
@@ -32,7 +33,7 @@ def traced(copy: nn.Module) -> ModelProto:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=map_names(copy) or [OUTPUT],
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
                 verbose=False,
             )
