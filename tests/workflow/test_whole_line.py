@@ -1,4 +1,4 @@
-"""The whole line in one: images, prepare, quantize, observe, save, load to the last bit, integers, ONNX; for every kind of teacher."""
+"""The whole line: images, prepare, quantize, observe, save, load to the last bit, integers, ONNX; for every kind of teacher."""
 
 import pytest
 import torch

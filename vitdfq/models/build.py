@@ -30,7 +30,7 @@ def build(spec: dict[str, Any], most: int | None = None) -> nn.Module:
     Its `state_dict` has the keys and shapes of the teacher's; its `vitdfq` holds the key "model" only.
 
     Args:
-        spec: `{"model": {"name", "architecture", "model_args", "num_classes", "pretrained_cfg"}}`, there too "family" and "outputs"
+        spec: `{"model": {"name", "architecture", "model_args", "num_classes", "pretrained_cfg"}}`, and "family" and "outputs"
             where they were given; other keys are not read.
         most: the largest number of parameters, for a `spec` that comes from a file; None: no limit.
 
