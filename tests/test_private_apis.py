@@ -16,6 +16,7 @@ PRIVATE = {  # name -> the rooms that use it
     "os._exit": {"runtime"},  # documented, private by its name alone
     "timm.models._builder.build_model_with_cfg": {"models"},
     "timm.models._hub.save_config_for_hf": {"checkpoint", "models"},
+    "torch.nn.Conv2d._conv_forward": {"models"},
     "torch._int_mm": {"quantization"},
     "torch.cpu._is_amx_tile_supported": {"common"},
     "torch.cpu._is_avx512_bf16_supported": {"common"},

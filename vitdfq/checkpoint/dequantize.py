@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vitdfq.common.errors import InputError
 from vitdfq.models import build, family_of, norm_readers, projections
+from vitdfq.models.any_timm import computed_weights
 from vitdfq.models.norms import NORMS
 from vitdfq.preparation.fold import gain_and_shift
 from vitdfq.preparation.linear import layer_at
@@ -30,6 +32,8 @@ State = dict[str, Tensor]
 @torch.no_grad()
 def plain_model(student: Any, prepared: nn.Module) -> nn.Module:
     """Return the model of `student`'s architecture with its dequantized weights; `prepared`, its float structure, is used up."""
+    if names := computed_weights(prepared):
+        raise InputError(f"timm standardizes the weight of {names[0]} at every pass: its model cannot hold a dequantized one")
     _take_weights(student, prepared)
     undo(prepared, student.vitdfq.get("prepare", {"steps": []})["steps"])
     plain = build(student.vitdfq)

@@ -44,7 +44,11 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 def write_temporary(temporary: Path, path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write the file that is to be renamed to `path`, which errors name; raises as `write_tensors`."""
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    ready, storages = {}, set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        ready[name] = value.clone() if value.untyped_storage() in storages else value  # the format has no tensors that share
+        storages.add(value.untyped_storage())
     try:
         save_file(ready, temporary, metadata={"format": "pt"} | (metadata or {}))
     except SafetensorError as error:

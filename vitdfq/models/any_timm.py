@@ -16,17 +16,18 @@ from torch import Tensor, nn
 from vitdfq.common.errors import one_line
 from vitdfq.models.attention import MatMul
 from vitdfq.models.chain import Segment, segments
-from vitdfq.models.counting import multiplications_of
 from vitdfq.models.family import AttentionSite, EndSites, Family, MlpSite, NormReaders, Unit
 from vitdfq.models.record import hooked
 from vitdfq.models.sites import is_layer
 from vitdfq.models.storage import without_storage
 from vitdfq.models.recorder import CannotRecordError
-from vitdfq.models.watched_attention import multiplies, open_watched
+from vitdfq.models.watched_attention import SOFTMAXES, multiplies, open_watched
 from vitdfq.models.watched_facts import attention_sites, mlp_sites, norm_readers
+from vitdfq.models.watched_conv import computes_layer, computes_weight, make_plain
 from vitdfq.models.watching import Call, tensors_in, watch
 
 BATCHES = (1, 3)  # what is the same for both does not depend on the batch
+TINY = 1e-20  # the output of some untrained models is zero
 TOLERANCE = 1e-5  # of the largest output: products one by one round differently from fused ones
 
 
@@ -36,6 +37,7 @@ class Watched:
 
     size: tuple[int, int]  # (height, width) of the images
     opened: tuple[str, ...]  # modules
+    computed: tuple[str, ...]  # convolutions of which timm computes the weight at every pass
     in_float: dict[str, str]  # modules that stay in float -> why
     ends: EndSites
     segments: tuple[Segment, ...]  # units; none: the model is one
@@ -47,6 +49,11 @@ class Watched:
 def is_watched(model: Any) -> bool:
     """Return whether this family opened a model."""
     return isinstance(getattr(model, "watched", None), Watched)
+
+
+def computed_weights(model: Any) -> tuple[str, ...]:
+    """Return the convolutions of which timm computes the weight at every pass: its own model cannot hold another one."""
+    return model.watched.computed if is_watched(model) else ()
 
 
 def matches(model: Any) -> bool:
@@ -65,14 +72,15 @@ def open_model(model: Any) -> None:
     size = built_for(model)
     mode = model.training
     model.eval()
+    small, large = (_watch(model, size, batch) for batch in BATCHES)  # before any real pass, which may fill a cache
     images = None if next(model.parameters()).is_meta else _probe(model, size)
     with torch.no_grad():
         expected = None if images is None else model(images)
-    small, large = (_watch(model, size, batch) for batch in BATCHES)
     owners = {call.name: call for call in large.walk() if multiplies(call)}
-    if not any(multiplies_activations(call) for call in owners.values()):
-        raise ValueError(f"no part of this {type(model).__name__} multiplies two activations: it is no transformer")
-    in_float = _open_all(model, small, large)
+    if not owners and not any(call.name is None and call.target in SOFTMAXES for call in large.walk()):
+        raise ValueError(f"no part of this {type(model).__name__} attends to anything: it is no transformer")
+    computed = tuple(str(call.name) for call in large.walk() if computes_layer(call) and computes_weight(call))
+    in_float = _plain_convolutions(model, large) | _open_all(model, small, large)
     opened = tuple(str(name) for name in owners if name not in in_float)
     try:
         units = segments((small, large), set(map(str, owners)), BATCHES)
@@ -80,18 +88,10 @@ def open_model(model: Any) -> None:
         units = []
     sites = attention_sites(model, large, BATCHES[1], size, list(opened))
     facts = tuple(sites), tuple(norm_readers(large)), tuple(mlp_sites(large))
-    model.watched = Watched(size, opened, in_float, _ends(model, large, units), tuple(units), *facts)
+    model.watched = Watched(size, opened, computed, in_float, _ends(model, large, units), tuple(units), *facts)
     if images is not None:
         _require_same(model, images, expected)
     model.train(mode)
-
-
-def multiplies_activations(call: Call) -> bool:
-    """Return whether both operands of some product in a module depend on the images."""
-    return any(
-        multiplications_of(inner) and sum(isinstance(part, Tensor) and part.requires_grad for part in inner.args) > 1
-        for inner in call.inner
-    )
 
 
 def _watch(model: Any, size: tuple[int, int], batch: int) -> Call:
@@ -100,6 +100,16 @@ def _watch(model: Any, size: tuple[int, int], batch: int) -> Call:
         return watch(ghost, torch.zeros(batch, 3, *size, device="meta", requires_grad=True))
     except Exception as error:  # of any type, from whatever the model does
         raise ValueError(f"a pass of shapes fails ({one_line(error)})") from error
+
+
+def _plain_convolutions(model: nn.Module, large: Call) -> dict[str, str]:
+    """Make convolutions plain that compute their weight or padding at every pass; return those that stay in float, and why."""
+    calls: dict[str, list[Call]] = {}
+    for call in large.walk():
+        if computes_layer(call):
+            calls.setdefault(str(call.name), []).append(call)
+    reasons = {name: make_plain(model.get_submodule(name), same) for name, same in calls.items()}  # pyright: ignore[reportArgumentType]
+    return {name: why for name, why in reasons.items() if why}
 
 
 def _open_all(model: nn.Module, small: Call, large: Call) -> dict[str, str]:
@@ -122,7 +132,7 @@ def _open_all(model: nn.Module, small: Call, large: Call) -> dict[str, str]:
 
 def _ends(model: Any, top: Call, units: Sequence[Segment]) -> EndSites:
     """Return the layers of the first unit, of which the first one reads the image, and the classifiers."""
-    layers = list(dict.fromkeys(str(call.name) for call in top.walk() if call.name and is_layer(call.target)))
+    layers = list(dict.fromkeys(str(call.name) for call in top.walk() if call.name and is_layer(model.get_submodule(call.name))))
     first = tuple(f"{name}." for name in units[0].modules) if units else ()
     embedding = [name for name in layers if f"{name}.".startswith(first)] if first else layers[:1]
     heads = [part for classifier in classifiers(model) for part in classifier.modules()]
@@ -155,7 +165,8 @@ def _require_same(model: nn.Module, images: Tensor, expected: Any) -> None:
             x = unit.forward(x)
     for what, output in (given | {"its chain of units": x}).items():
         values = torch.cat([part.flatten() for part in tensors_in(output)])
-        error = float((values - wanted).abs().max() / wanted.abs().max()) if values.shape == wanted.shape else torch.inf
+        is_alike = values.shape == wanted.shape
+        error = float((values - wanted).abs().max() / wanted.abs().max().clamp(min=TINY)) if is_alike else torch.inf
         if not error <= TOLERANCE:
             raise ValueError(f"watched, but {what} does not compute what timm's model does (relative difference {error:.1e})")
 

@@ -1,5 +1,7 @@
 """The opened families, and the facts of a model that its family states."""
 
+from typing import Any
+
 import torch
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
@@ -106,6 +108,15 @@ def end_sites(model: nn.Module) -> EndSites:
         return tuple(name for name in layers if not name.startswith(attentions))  # a pooling by attention is like a block
 
     return EndSites(sites(chain[0]), sites(chain[-1]))
+
+
+def head_outputs(model: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return tokens, pooled features and logits of a model, from the output `x` of its last block."""
+    family = family_of(model)
+    if family.outputs is not None:
+        return family.outputs(model, x)
+    tokens = x if family.final_norm is None else model.get_submodule(family.final_norm)(x)
+    return tokens, model.forward_head(tokens, pre_logits=True), model.forward_head(tokens)
 
 
 def image_size(model: nn.Module) -> tuple[int, int]:

@@ -51,8 +51,9 @@ def from_module(module: nn.Module, overrides: dict[str, Any], family: str | None
     num_classes = _num_classes(module)
     if overrides.get("num_classes", num_classes) != num_classes:
         raise ValueError(f"num_classes is {overrides['num_classes']}; the classifier of this {kind} has {num_classes}")
-    pool = getattr(module, "global_pool", None)  # None: the architecture has no choice of poolings
-    current = {"num_classes": num_classes, "global_pool": pool}  # both can be changed after a model is built
+    pool = getattr(module, "global_pool", None)
+    pool = pool if isinstance(pool, str) else None  # a module, or none: the architecture has no choice of poolings
+    current = {"num_classes": num_classes} | ({} if pool is None else {"global_pool": pool})  # both can be changed after a model is built
     model_args = {key: current.get(key, value) for key, value in {**remembered, **overrides}.items()}
     advice = f"{ARGUMENTS}; {TAKEN}" if overrides or not remembered else TAKEN
 

@@ -4,6 +4,7 @@ The opened module runs a tape of what its forward did. Whatever timm's code does
 biases, masks, norms of queries and keys, or pooled queries, is a step like any other.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,8 +27,8 @@ Sides = tuple[Tensor, Tensor]  # a tensor at both batch sizes
 class OpenedByWatching(nn.Module):
     """The base, beside timm's own class, of modules whose forward is a tape."""
 
-    tapes: tuple[Tape, ...]  # one for each form of arguments
-    steps: str  # all of them as text: modules that compute alike have the same
+    tapes: list[Tape]  # one for each form of arguments
+    steps: str  # a digest of their text: modules that compute alike have the same
     products: dict[str, Product]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -75,7 +76,8 @@ def open_watched(part: nn.Module, calls: Sequence[tuple[Call, Call]], batches: t
         part.add_module(name, place.train(part.training))
     opened: Any = part
     opened.__class__ = opened_class(type(part))
-    opened.tapes, opened.steps, opened.products = tuple(tapes.values()), "\n".join(tapes), products
+    opened.tapes, opened.products = list(tapes.values()), products
+    opened.steps = hashlib.sha256("\n".join(tapes).encode()).hexdigest()
 
 
 class AttentionRecorder(Recorder):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdfq.common.errors import ExportError
+from vitdfq.models.sites import put
 from vitdfq.onnx.activations import exportable, fits_int8
 from vitdfq.onnx.weights import exportable_weight
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite, named_sites
@@ -22,7 +23,7 @@ def exportable_copy(model: nn.Module) -> nn.Module:
     copy: Any = deepcopy(model).cpu().eval().requires_grad_(False)
     for name, module in named_sites(copy).items():
         try:
-            copy.set_submodule(name, _exportable(module))
+            put(copy, name, _exportable(module))
         except ExportError as error:
             raise ExportError(f"{name}: {error}") from error
     return copy
@@ -46,7 +47,7 @@ def _exportable(site: QuantSite) -> nn.Module:
         case QuantLinear():
             return Linear(site)
         case QuantConv2d():
-            cuts_patches = site.stride == site.weight.shape[2:] and site.groups == 1 and set(site.padding) == {0}
+            cuts_patches = site.stride == site.weight.shape[2:] and site.groups == 1 and set(site.padding) == {0} and not site.edges
             return PatchEmbedding(site) if cuts_patches and set(site.dilation) == {1} else Convolution(site)
         case _:
             raise ExportError(f"{type(site).__name__} has no ONNX form")
@@ -96,12 +97,15 @@ class Convolution(nn.Module):
     def __init__(self, module: QuantConv2d) -> None:
         super().__init__()
         self.shape = tuple(module.weight.shape)
+        self.edges = module.edges
         self.options: Any = (module.stride, module.padding, module.dilation, module.groups)
         self.input, self.weight = exportable(module.input_quantizer), exportable_weight(module, transposed=False)
         self.bias = module.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(self.input(x), self.weight().view(self.shape), self.bias, *self.options)
+        x = self.input(x)
+        x = F.pad(x, self.edges) if self.edges else x
+        return F.conv2d(x, self.weight().view(self.shape), self.bias, *self.options)
 
 
 class Product(nn.Module):

@@ -11,7 +11,7 @@ from vitdfq.common.gradients import with_gradients
 from vitdfq.common.lookup import lookup
 from vitdfq.models import family_of, require_float, warn_if_changed
 from vitdfq.models.multiplications import how_opened
-from vitdfq.preparation.fold import fold_batch_norm, fold_layer_scale, has_batch_norm
+from vitdfq.preparation.fold import fold_batch_norm, fold_layer_scale
 from vitdfq.preparation.outcome import Outcome, in_one_line
 from vitdfq.preparation.rotate import rotate_heads, rotate_mlp, rotate_residual
 from vitdfq.preparation.why_not import why_not_heads, why_not_mlp, why_not_residual
@@ -41,7 +41,7 @@ def default_steps(model: nn.Module) -> list[str]:
     nothing is not listed.
     """
     rotations = [name for name, (_, why_not) in ROTATIONS.items() if not why_not(model)]
-    folds = ["fold_batch_norm"] if has_batch_norm(model) else []
+    folds = ["fold_batch_norm"] if family_of(model).batch_norms(model) else []
     if "rotate_residual" not in rotations and family_of(model).layer_scales(model):
         folds.append("fold_layer_scale")
     return folds + rotations

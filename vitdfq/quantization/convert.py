@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vitdfq.common.gradients import with_gradients
 from vitdfq.models import require_float, warn_if_changed
 from vitdfq.models.attention import MatMul, Product
-from vitdfq.models.sites import sites
+from vitdfq.models.sites import put, sites
 from vitdfq.quantization.fitted import refuse_until_fitted
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite
 from vitdfq.quantization.options import Grid, Roles
@@ -74,7 +74,7 @@ def quantize(
                 site = _quantized_product(attention.products[product], next(student.parameters()), roles)
             else:
                 site = _quantized_layer(module, roles, reads_gelu=name in places.gelu)
-        student.set_submodule(name, site)
+        put(student, name, site)
     student.vitdfq["quantize"] = deepcopy(record)  # later changes of the caller's mappings do not reach it
     refuse_until_fitted(student)
     return student.to(next(model.parameters()).device)  # quantizers are built on the CPU

@@ -100,6 +100,8 @@ class QuantConv2d(QuantWeighted):
     def __init__(self, conv: nn.Conv2d, weight_quantizer: Quantizer, input_quantizer: Quantizer) -> None:
         super().__init__(conv, weight_quantizer, input_quantizer)
         self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
+        self.edges: tuple[int, ...] = getattr(conv, "edges", ())  # zeros around the input, beside `padding`
+        self.kernel_size, self.in_channels, self.out_channels = conv.kernel_size, conv.in_channels, conv.out_channels  # as timm reads
 
     def forward(self, x: Tensor) -> Tensor:
         return self.multiply(self.input_quantizer(x), quantized_weight(self))
@@ -108,12 +110,16 @@ class QuantConv2d(QuantWeighted):
         return x
 
     def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(self.padded(x), weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def padded(self, x: Tensor) -> Tensor:
+        """The input with its edges."""
+        return F.pad(x, self.edges) if self.edges else x
 
     def input_rows(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B · positions, C · kernel area)."""
         assert isinstance(self.padding, tuple)  # of no model here a word such as "same"
-        columns = F.unfold(x, self.weight.shape[-2:], self.dilation, self.padding, self.stride)
+        columns = F.unfold(self.padded(x), self.weight.shape[-2:], self.dilation, self.padding, self.stride)
         return columns.transpose(1, 2).flatten(0, 1)
 
     def column_energy(self) -> None:

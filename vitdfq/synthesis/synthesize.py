@@ -21,6 +21,7 @@ from vitdfq.synthesis.presets import Method
 from vitdfq.synthesis.procedural import PROCEDURAL
 from vitdfq.synthesis.resolve import ENGINES, parts_of
 from vitdfq.synthesis.teacher_filter import for_teacher
+from vitdfq.synthesis.without_attention import without_attention
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ def keep_batches(images: Tensor, teacher: nn.Module, options: SynthesisOptions, 
     before, now = kinds(len(images), method.mix), kinds(options.num_images, method.mix)
     num_kept = 0
     for kind, part in parts_of(method).items():
+        part = without_attention(part, facts)
         if part.engine != "images" or not part.steps or kind not in before or kind not in now:
             continue
         of_kind = images[[index for index, other in enumerate(before) if other == kind]]
@@ -110,6 +112,7 @@ def _images(
     teacher: nn.Module, facts: TeacherFacts, method: Method, count: int, kind: str, options: SynthesisOptions, run: Run
 ) -> Tensor:
     """The images of one kind of the mix, (count, 3, H, W)."""
+    method = without_attention(method, facts)
     if method.prune_at and options.prune_at is None and not prunable(teacher, facts):
         logger.info("synthesize: no patch can be pruned in a teacher without class token; all stay")
         method = replace(method, prune_at=())

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vitdfq.models import family_of, units
+from vitdfq.models import head_outputs, units
 from vitdfq.training.trainable import divergence
 
 
@@ -30,12 +30,7 @@ def run_to_outputs(model: Any, images: Tensor) -> ClassifierOutputs:
 
 def outputs_of_last_block(model: Any, x: Tensor) -> ClassifierOutputs:
     """Run the final norm, the pooling and the head on the output `x` of the last block."""
-    family = family_of(model)
-    if family.outputs is not None:
-        return ClassifierOutputs(*family.outputs(model, x))
-    norm = family.final_norm
-    tokens = x if norm is None else model.get_submodule(norm)(x)
-    return ClassifierOutputs(tokens, model.forward_head(tokens, pre_logits=True), model.forward_head(tokens))
+    return ClassifierOutputs(*head_outputs(model, x))
 
 
 def sizes(teacher: ClassifierOutputs) -> Tensor:

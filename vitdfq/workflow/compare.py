@@ -21,6 +21,7 @@ from vitdfq.evaluation import Predictions, score
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.recipe.comparison import Comparison, Row, check_agreement, comparison_of, rows_of
 from vitdfq.recipe.teacher import errors_of_section
+from vitdfq.models import attention_sites
 from vitdfq.reports import image_grid, tables
 from vitdfq.reports.plots import plot_attention, plot_comparison
 from vitdfq.runtime import distributed
@@ -173,7 +174,8 @@ class ComparisonTable:
             priors = None if section is None else attention_priors(teacher, len(first), section)
             plot_attention(image_grid.to_pixels(teacher, first), attention_maps(teacher, first), priors, path)
 
-        self.draw(attention, inputs | {"synthesize": row.section}, draw_attention)
+        if attention_sites(teacher):  # a picture of what is known only
+            self.draw(attention, inputs | {"synthesize": row.section}, draw_attention)
 
     def draw(self, name: str, inputs: Inputs, draw: Callable[[Path], None]) -> None:
         """Draw a picture, unless an earlier run drew it from the same inputs. Without matplotlib `draw` may write no file."""

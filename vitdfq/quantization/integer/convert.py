@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vitdfq.models.sites import put
 from vitdfq.models import require_student
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.integer.codes import AffineCodes, Codes, TokenCodes
@@ -40,7 +41,7 @@ def to_integer(student: nn.Module) -> nn.Module:
         if isinstance(form, str):
             report["simulated"][name] = form
             continue
-        model.set_submodule(name, form)
+        put(model, name, form)
         report["integer"][name] = form.int8_products
     record = {key: value for key, value in model.vitdfq.items() if key != "quantize"} | {"integer": report}
     return IntegerStudent(model, record).eval().requires_grad_(False)

@@ -41,10 +41,11 @@ class IntegerConv2d(IntegerLinear):
         super().__init__(layer, codes)
         assert isinstance(layer.padding, tuple)  # none of these models has a word such as "same"
         self.kernel_size, self.stride = layer.weight.shape[-2:], layer.stride
-        self.padding, self.dilation = layer.padding, layer.dilation
+        self.padding, self.dilation, self.edges = layer.padding, layer.dilation, layer.edges
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, self.edges) if self.edges else x
         sizes = zip(x.shape[-2:], self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
         grid = [(size + 2 * pad - gap * (kernel - 1) - 1) // step + 1 for size, kernel, step, pad, gap in sizes]
         patches = F.unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)

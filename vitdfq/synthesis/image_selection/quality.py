@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vitdfq.models import attention_sites, record
+from vitdfq.training.output_distance import run_to_outputs
 from vitdfq.models.record import INPUT
 
 FLAT = 1e-6  # least variance: that of identical tokens is 0
@@ -30,9 +31,9 @@ def quality(teacher: Any, images: Tensor, *, batch_size: int = 32) -> dict[str, 
     prefix = _prefix(teacher)
     with record(teacher, [name + INPUT for name in norms]) as recorded:
         for batch in images.split(batch_size):
-            output = teacher.forward_features(batch.to(weights))  # device and precision
-            features.append(teacher.forward_head(output, pre_logits=True).float())
-            probabilities.append(teacher.forward_head(output).float().softmax(-1))
+            outputs = run_to_outputs(teacher, batch.to(weights))  # device and precision
+            features.append(outputs.pooled.float())
+            probabilities.append(outputs.logits.float().softmax(-1))
             for name, moments in norms.items():
                 tokens = recorded[name + INPUT]
                 if tokens.ndim > 2:  # not pooled
@@ -85,5 +86,7 @@ def _token_norms(teacher: Any) -> list[str]:
 
 def _prefix(teacher: Any) -> tuple[int, int]:
     """Return (tokens per image, prefix tokens among them), to measure patches only."""
-    site = attention_sites(teacher)[0]
+    site = next(iter(attention_sites(teacher)), None)
+    if site is None:  # no attention over a grid of patches
+        return 0, 0
     return site.num_prefix_tokens + site.grid[0] * site.grid[1], site.num_prefix_tokens
