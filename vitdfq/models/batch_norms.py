@@ -17,12 +17,13 @@ from torch.utils._pytree import tree_leaves
 
 from vitdfq.models.family import BatchNormSite
 from vitdfq.models.record import hooked
+from vitdfq.models.sites import PaddedConv2d
 from vitdfq.models.storage import without_storage
 
 # Exact types: a subclass may compute with other weights than those that it holds (StdConv2d standardizes them first).
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, BatchNormAct2d)
 LAYERS = (nn.Linear, nn.Conv2d)
-WRITERS = (*LAYERS, Conv2dSame)  # what it pads it reads; its output is a convolution's
+WRITERS = (*LAYERS, Conv2dSame, PaddedConv2d)  # what it pads it reads; its output is a convolution's
 
 
 @torch.no_grad()
