@@ -5,8 +5,9 @@
     python benchmarks/coverage.py --out coverage --every 10          # each tenth name
 
 A model stands on the meta device: no weights are drawn, downloaded or computed with. A name is a transformer if one pass
-multiplies two activations. A name opens if `load_teacher` builds it; a tag is taken if `load_teacher` comes as far as the
-download. Results are appended to OUT.jsonl; a name that is there is not done again. OUT.json and OUT.md are written at the end.
+multiplies two activations, or takes a softmax. A name opens if `load_teacher` builds it; a tag is taken if `load_teacher` comes
+as far as the download. Results are appended to OUT.jsonl; a name that is there is not done again. OUT.json and OUT.md are written
+at the end.
 """
 
 import argparse
@@ -25,11 +26,13 @@ from timm.models import get_pretrained_cfg
 
 from vitdfq.common.errors import one_line
 from vitdfq.models import family_of, structure
-from vitdfq.models.any_timm import built_for, multiplies_activations
+from vitdfq.models.any_timm import built_for
+from vitdfq.models.counting import multiplications_of
 from vitdfq.models.load import require_trained_head
 from vitdfq.models.multiplications import multiplications
 from vitdfq.models.storage import without_storage
-from vitdfq.models.watching import watch
+from vitdfq.models.watched_attention import SOFTMAXES
+from vitdfq.models.watching import Call, watch
 from vitdfq.preparation.why_not import why_not_residual
 
 Result = dict[str, Any]
@@ -42,8 +45,10 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
-    names = json.loads(args.names.read_text()) if args.names else timm.list_models()
-    tags = {name: list(names[name]["tags"]) if args.names else timm.list_pretrained(f"{name}.*") for name in names}
+    if args.names:
+        tags = {name: list(entry["tags"]) for name, entry in json.loads(args.names.read_text()).items()}
+    else:
+        tags = {name: timm.list_pretrained(f"{name}.*") for name in timm.list_models()}
     wanted = dict(list(tags.items())[:: args.every])
     lines = args.out.with_suffix(".jsonl")
     lines.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +110,15 @@ def is_transformer(name: str) -> bool:
         call = watch(without_storage(model).eval().requires_grad_(False), images)
     except Exception:  # no pass, of whatever reason: it reads no images, or not on the meta device
         return False
-    return any(multiplies_activations(inner) for inner in call.walk())
+    return any(attends(inner) for inner in call.walk())
+
+
+def attends(call: Call) -> bool:
+    """Whether a function multiplies two activations, or takes a softmax outside a classifier (attention element by element)."""
+    if call.name is not None:
+        return False
+    operands = [value for value in call.args if isinstance(value, torch.Tensor) and value.requires_grad]
+    return call.target in SOFTMAXES or (len(operands) > 1 and multiplications_of(call) > 0)
 
 
 def opened(name: str) -> Result:

@@ -1,6 +1,7 @@
 """Fold LayerScale and BatchNorm into the layers beside them. A family lists where they stand."""
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +89,7 @@ def _without_norm(norm: nn.Module) -> nn.Module:
 
 def _keep_outputs(model: nn.Module) -> None:
     """Let no activation write in place: what a BatchNorm made anew is a layer's own output now, and calibration keeps some."""
+    part: Any
     for part in model.modules():
         if getattr(part, "inplace", False) is True:
             part.inplace = False
