@@ -23,6 +23,8 @@ PRIVATE = {  # name -> the rooms that use it
     "torch.nn.modules.batchnorm._BatchNorm": {"checkpoint", "models", "preparation"},
     "torch.ops.onednn.qlinear_pointwise": {"quantization"},
     "torch.ops.onednn.qlinear_prepack": {"quantization"},
+    "torch.utils._python_dispatch.TorchDispatchMode": {"models"},
+    "torch.utils._pytree.tree_leaves": {"models"},
 }
 ATTRIBUTES = {  # attribute of objects -> (one that must have it, the rooms that use it)
     "_apply": (nn.Module(), {"quantization"}),  # overridden

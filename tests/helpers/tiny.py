@@ -117,7 +117,8 @@ def kinds_with(fact: Callable[[torch.nn.Module], object]) -> list[str]:
 
 def randomize_batch_norms(model: torch.nn.Module, images: torch.Tensor, generator: torch.Generator) -> None:
     """Give every BatchNorm random running statistics near those on these images, as a trained model has."""
-    norms = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)]
+    kinds = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
+    norms = [part for part in model.modules() if isinstance(part, kinds) and part.track_running_stats]
     if not norms:
         return
     for norm in norms:

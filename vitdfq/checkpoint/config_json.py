@@ -23,6 +23,7 @@ from vitdfq.quantization.quantizers.forms import Affine, TokenAffine
 
 FORMAT_VERSION = 3
 CONFIG = "config.json"
+READ_FROM_MODEL = ("num_classes", "global_pool")  # timm's file holds them as they are now: without a head none is left
 
 
 def write_config(student: Any, file: Path, *, left_out: int, sha256: str) -> None:
@@ -37,7 +38,8 @@ def write_config(student: Any, file: Path, *, left_out: int, sha256: str) -> Non
     """
     packed = {"version": FORMAT_VERSION, "left_out": left_out, "sha256": sha256} | quantization_config(student)
     sections = {"quantization_config": packed, "vitdfq": student.vitdfq}
-    save_config_for_hf(student, file, sections, student.vitdfq["model"]["model_args"])  # pyright: ignore[reportArgumentType]
+    arguments = {key: value for key, value in student.vitdfq["model"]["model_args"].items() if key not in READ_FROM_MODEL}
+    save_config_for_hf(student, file, sections, arguments)  # pyright: ignore[reportArgumentType]
 
 
 def quantization_config(student: Any) -> dict[str, Any]:

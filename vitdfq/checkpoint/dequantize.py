@@ -10,6 +10,7 @@ How the plain model's function differs from the student's float function, by the
   it, and the state has one key more than timm's.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -46,8 +47,9 @@ def plain_model(student: Any, prepared: nn.Module) -> nn.Module:
             key: torch.ones_like(known[key]) for key in (site.scale, f"{site.scale}.gamma") if key in known and key not in state
         }
     plain.load_state_dict({name: state[name] for name in known})
+    behind = {site.layer: site.norm for site in family_of(plain).batch_norms(plain) if site.follows}
     for name in [name for name in state if name not in known]:
-        _place_bias(plain, state, name)
+        _place_bias(plain, state, name, behind)
     plain.load_state_dict(state)
     return plain.eval().requires_grad_(False)
 
@@ -72,11 +74,10 @@ def neutral(part: Any) -> State:
     return state
 
 
-def _place_bias(plain: nn.Module, state: State, name: str) -> None:
-    """Move a bias that timm's layer does not have to where timm has one, or else add it to the layer."""
+def _place_bias(plain: nn.Module, state: State, name: str, behind: Mapping[str, str]) -> None:
+    """Move a bias that timm's layer does not have to where timm has one, or else add it to the layer; `behind`: BatchNorms."""
     bias, owner = state.pop(name), name.removesuffix(".bias")
-    batch_norm = next((site.norm for site in family_of(plain).batch_norms(plain) if site.layer == owner and site.follows), None)
-    if batch_norm is not None:
+    if batch_norm := behind.get(owner):
         gain, _ = gain_and_shift(plain.get_submodule(batch_norm))
         state[f"{batch_norm}.bias"] += (gain * bias.double()).to(bias.dtype)
         return

@@ -13,6 +13,7 @@ from vitdfq.common.errors import InputError, one_line
 from vitdfq.common.safetensors_io import Header, dtype_name, not_finite
 from vitdfq.models import build, image_size
 from vitdfq.models.attention import has_hooks
+from vitdfq.models.block_maps import in_one
 from vitdfq.models.build import require_runs
 from vitdfq.models.same_model import first_difference
 from vitdfq.models.untrusted import fits_file, short
@@ -94,7 +95,7 @@ def require_rebuilds(student: Any, tensors: state_dict.Tensors) -> None:
             raise ValueError(f"save: load would not return this {kind}: {name}.weight was changed since calibrate; {lost}")
     rebuilt.to(device := next(student.parameters()).device)
     image = torch.rand(1, 3, *image_size(student), generator=torch.Generator().manual_seed(0)).to(device)
-    logits, loaded = student(image), rebuilt.eval()(image)
+    logits, loaded = in_one(student(image)), in_one(rebuilt.eval()(image))
     hooked = [name or kind for name, part in student.named_modules() if has_hooks(part)]
     error = (logits - loaded).norm() / loaded.norm()
     if error > (0 if hooked else ROUNDING):

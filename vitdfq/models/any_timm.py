@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vitdfq.common.errors import one_line
 from vitdfq.models.attention import MatMul
+from vitdfq.models.batch_norms import watched_batch_norms
 from vitdfq.models.chain import Segment, segments
 from vitdfq.models.family import AttentionSite, EndSites, Family, MlpSite, NormReaders, Unit
 from vitdfq.models.record import hooked
@@ -226,6 +227,7 @@ ANY = Family(
     final_norm=None,
     norm_readers=lambda model: model.watched.norms,
     mlp_sites=lambda model: model.watched.mlps,
+    batch_norms=watched_batch_norms,
     ends=lambda model: model.watched.ends,
     outputs=outputs,
 )

@@ -10,16 +10,18 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vitdfq.common.errors import InputError, VitdfqError, one_line
 from vitdfq.common.lookup import did_you_mean
 from vitdfq.models.any_timm import is_watched
+from vitdfq.models.block_maps import give_block_maps
 from vitdfq.models.families import family_of, image_size, open_model
 from vitdfq.models.storage import without_storage
-from vitdfq.models.untrusted import bounded, check_arguments, short
+from vitdfq.models.untrusted import bounded, check_arguments, fits_memory, short
 
 NORM_EPS = "norm_eps"  # an argument of `create`
+MOST_REMOVED = 64  # times the parameters of a model whose last blocks are removed
 ORIGIN = ("file", "url", "source", "state_dict", "hf_hub_filename", "custom_load")  # keys of a pretrained_cfg: no structure
 
 
@@ -29,7 +31,8 @@ def build(spec: dict[str, Any], most: int | None = None) -> nn.Module:
     Its `state_dict` has the keys and shapes of the teacher's; its `vitdfq` holds the key "model" only.
 
     Args:
-        spec: `{"model": {"name", "architecture", "model_args", "num_classes", "pretrained_cfg"}}`; other keys are not read.
+        spec: `{"model": {"name", "architecture", "model_args", "num_classes", "pretrained_cfg"}}`, and "family" and "outputs"
+            where they were given; other keys are not read.
         most: the largest number of parameters, for a `spec` that comes from a file; None: no limit.
 
     Raises:
@@ -38,8 +41,12 @@ def build(spec: dict[str, Any], most: int | None = None) -> nn.Module:
     model = spec["model"]
     architecture = known_architecture(model["architecture"])
     arguments = {**model["model_args"], "num_classes": model["num_classes"]}
+    outputs = model.get("outputs")
+    if outputs is not None and most is not None:  # blocks behind the last output are built, and removed again
+        most = min(MOST_REMOVED * most, fits_memory())
     created = create(architecture, arguments, most=most, pretrained_cfg=copy.deepcopy(model["pretrained_cfg"]))
-    return finish(created, model["name"], model["model_args"], model.get("family"))
+    teacher = finish(created, model["name"], model["model_args"], model.get("family"))
+    return teacher if outputs is None else give_block_maps(teacher, outputs)
 
 
 def create(name: str, model_args: dict[str, Any], weights: Path | None = None, *, most: int | None = None, **source: Any) -> Any:
@@ -127,9 +134,12 @@ def require_runs(model: Any) -> None:
         ValueError: it does not give one row of logits per image, or without a head features of its width.
     """
     try:
-        shape = tuple(without_storage(model)(torch.zeros(1, 3, *image_size(model), device="meta")).shape)
+        given = without_storage(model)(torch.zeros(1, 3, *image_size(model), device="meta"))
     except Exception as error:  # timm and torch raise any type for arguments that do not fit
         raise ValueError(f"the model that it describes does not run: {one_line(error)}") from error
+    if not isinstance(given, Tensor):  # maps behind blocks: of whatever sizes these have
+        return
+    shape = tuple(given.shape)
     if model.num_classes and shape != (1, model.num_classes):
         raise ValueError(f"the model that it describes gives {shape} for one image, not its {model.num_classes} classes")
     if not model.num_classes and (len(shape) < 2 or shape[0] != 1 or shape[-1] != model.head_hidden_size):

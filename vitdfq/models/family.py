@@ -147,6 +147,7 @@ class Rotation:
     streams: Callable[[Any], Sequence[Stream]]
     why_not: Callable[[Any], str | None]  # the blocks of this model are of another kind
     why_not_streams: Callable[[Any], str | None] = nothing  # heads and MLPs can be rotated, the stream cannot
+    maps_at_exit: bool = False  # maps behind blocks (`load_teacher(outputs=...)`) are read behind the stream's exit
 
 
 def absent(model: nn.Module) -> Sequence[Any]:

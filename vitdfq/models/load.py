@@ -14,6 +14,7 @@ from vitdfq.common.gradients import with_gradients
 from vitdfq.common.hub_connection import fetch
 from vitdfq.common.lookup import did_you_mean, lookup
 from vitdfq.common.safetensors_io import not_finite
+from vitdfq.models.block_maps import give_block_maps
 from vitdfq.models.build import NORM_EPS, create, finish, known_architecture, require_runs
 from vitdfq.models.fill import fill, misfit
 from vitdfq.models.from_module import from_module
@@ -50,6 +51,7 @@ def load_teacher(
     pretrained: bool = True,
     cache_dir: str | None = None,
     family: str | None = None,
+    outputs: list[int] | None = None,
     **timm_kwargs: Any,
 ) -> nn.Module:
     """Load a teacher: a timm model, opened, frozen, in eval mode and float32.
@@ -65,6 +67,9 @@ def load_teacher(
         pretrained: False leaves a named model at timm's random initialization.
         cache_dir: the hub's cache, if not the usual one.
         family: which of `FAMILIES` opens it; None: the first that can. "any" watches a pass of shapes and knows no architecture.
+        outputs: for dense tasks: indexes of blocks from 0, or of stages where the model has them (Swin). The model then gives a
+            tuple of the maps behind these, each (B, C, h, w), behind the final norm where there is one for all blocks; blocks
+            behind the last of them and the head are removed.
         timm_kwargs: keyword arguments of `timm.create_model` that shape the model, such as `img_size`, or `num_classes=0` for
             features without the head, and `norm_eps`, the epsilon of all LayerNorms; for a module those it was built with, needed
             where timm does not remember them (1.0.31 does).
@@ -84,6 +89,20 @@ def load_teacher(
     for key in NOT_TAKEN:
         if key in timm_kwargs:
             raise ValueError(f"load_teacher does not take {key}; name a folder (local-dir:PATH) or pass a timm module")
+    if outputs is not None and timm_kwargs.get("num_classes"):
+        raise ValueError(f"outputs gives maps and no classes: num_classes={timm_kwargs['num_classes']} does not go with it")
+    teacher = _whole_teacher(name, pretrained, cache_dir, family, timm_kwargs)
+    return teacher if outputs is None else give_block_maps(teacher, outputs)
+
+
+def _whole_teacher(
+    name: str | os.PathLike[str] | nn.Module,
+    pretrained: bool,
+    cache_dir: str | None,
+    family: str | None,
+    timm_kwargs: dict[str, Any],
+) -> nn.Module:
+    """Load a teacher with all its blocks."""
     if isinstance(name, nn.Module):
         return from_module(name, timm_kwargs, family)
     if not isinstance(name, str | os.PathLike):

@@ -97,7 +97,7 @@ def rotation_of(branches_of: Callable[[Any], Sequence[Branch]], kind: type[nn.Mo
             return POST_NORM
         return why_not_branches(branches_of(model), 2 * len(model.blocks))
 
-    return Rotation(streams_of, why_not=nothing, why_not_streams=why_not_streams_of)
+    return Rotation(streams_of, why_not=nothing, why_not_streams=why_not_streams_of, maps_at_exit=True)
 
 
-ROTATION = Rotation(streams=streams, why_not=why_not, why_not_streams=why_not_streams)
+ROTATION = Rotation(streams=streams, why_not=why_not, why_not_streams=why_not_streams, maps_at_exit=True)

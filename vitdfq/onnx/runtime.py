@@ -41,11 +41,11 @@ def session(
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=set(without))
 
 
-def outputs(model: bytes, images: Tensor, names: Sequence[str] = ()) -> list[Tensor]:
-    """Return the model's own output for normalized images (B, 3, H, W), logits or features, and the outputs that are named."""
+def outputs(model: bytes, images: Tensor, names: Sequence[str] = (), own: int = 1) -> list[Tensor]:
+    """Return the model's own outputs for normalized images (B, 3, H, W), `own` many, and the other outputs that are named."""
     running = session(model, without=BACKWARDS if names else ())
-    own = running.get_outputs()[0].name
-    return [torch.from_numpy(output) for output in running.run([own, *names], {INPUT: images.numpy()})]
+    own_names = [output.name for output in running.get_outputs()[:own]]
+    return [torch.from_numpy(output) for output in running.run([*own_names, *names], {INPUT: images.numpy()})]
 
 
 def kernels(model: bytes, kinds: dict[str, str]) -> dict[str, dict[str, int]]:

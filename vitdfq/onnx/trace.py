@@ -11,6 +11,7 @@ from torch import nn
 
 from vitdfq.common.errors import ExportError, one_line
 from vitdfq.models import image_size, output_name
+from vitdfq.models.block_maps import map_names
 from vitdfq.onnx.operators import OPSET
 
 INPUT, BATCH = "pixel_values", "batch"
@@ -34,7 +35,7 @@ def traced(copy: nn.Module) -> ModelProto:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=[output_name(copy)],
+                output_names=map_names(copy) or [output_name(copy)],
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
                 verbose=False,
             )

@@ -56,7 +56,7 @@ def prepare(model: nn.Module, *, steps: list[str] | None = None) -> nn.Module:
 
     Args:
         model: what `load_teacher` returned; it is not changed.
-        steps: names of transforms, applied in order; None means "fold_batch_norm" if there are BatchNorms (LeViT), then all
+        steps: names of transforms, applied in order; None means "fold_batch_norm" if there are BatchNorms, then all
             rotations that fit (ViTs, Swin), before them "fold_layer_scale" where the residual stream cannot be rotated.
 
     Raises:

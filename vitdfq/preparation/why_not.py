@@ -3,6 +3,7 @@
 from torch import nn
 
 from vitdfq.models import FAMILIES, family_of, projections
+from vitdfq.models.block_maps import map_names
 from vitdfq.models.family import Stream
 from vitdfq.models.norms import NORMS, RMS_NORMS
 from vitdfq.preparation.linear import Layer, has_affine
@@ -15,6 +16,8 @@ def why_not_residual(model: nn.Module) -> str | None:
         return reason
     if reason := rotation.why_not_streams(model):
         return reason
+    if map_names(model) and not rotation.maps_at_exit:
+        return "works where outputs are read behind the last norm only: those of stages are read in the stream's own basis"
     streams = rotation.streams(model)
     norms = [norm for stream in streams for norm in (*writing_norms(model, stream), *reading_norms(model, stream))]
     if other := {type(norm).__name__ for norm in norms if not isinstance(norm, NORMS)} - {"Sequential"}:

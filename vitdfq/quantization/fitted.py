@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vitdfq.models.block_maps import in_one
 from vitdfq.quantization.modules import QuantSite, named_sites
 
 
@@ -41,10 +42,11 @@ def allow(student: nn.Module) -> None:
         del student._forward_hooks[key]
 
 
-def _refuse_unfitted(student: nn.Module, args: Any, logits: Tensor) -> None:
-    if logits.is_meta:
+def _refuse_unfitted(student: nn.Module, args: Any, output: Tensor | tuple[Tensor, ...]) -> None:
+    values = in_one(output)
+    if values.is_meta:
         return
     if is_fitted(student):
         allow(student)
-    elif not logits.isfinite().all():
+    elif not values.isfinite().all():
         require_fitted(student, "this student is not calibrated", "call calibrate(student, teacher, images) first")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitdfq.models.block_maps import joined
 from vitdfq.quantization.integer.codes import Codes
 from vitdfq.quantization.integer.products import batched_product, value_sums
 from vitdfq.quantization.integer.weights import IntegerWeight
@@ -90,9 +91,9 @@ class IntegerStudent(nn.Module):
             setattr(self, name, getattr(model, name))
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, classes)."""
+    def forward(self, x: Tensor) -> Any:
+        """(B, 3, H, W) -> (B, classes), or whatever else the student gives."""
         if x.device.type not in VALUES_AT_ONCE or len(x) == 0:
             return self.model(x)
         images = max(1, VALUES_AT_ONCE[x.device.type] // x[0].numel())
-        return torch.cat([self.model(part) for part in x.split(images)])
+        return joined([self.model(part) for part in x.split(images)])
