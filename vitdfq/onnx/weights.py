@@ -54,6 +54,16 @@ class IntegerWeight(nn.Module):
     scale: Tensor
     zero_point: Tensor
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weight lies, as timm's code asks of the weight of a layer."""
+        return self.scale.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weight that the codes stand for."""
+        return self.scale.dtype
+
     def __init__(self, grid: Affine, codes: Tensor, *, transposed: bool, signed: bool, alone: bool) -> None:
         super().__init__()
         self.bits, self.block_size, self.alone = grid.bits, grid.group_size, alone
