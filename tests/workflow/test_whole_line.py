@@ -46,3 +46,12 @@ def test_the_whole_line(case, tmp_path):
     if case in MAPS:
         assert [output.name for output in outputs] == map_names(teacher)
     assert image_size(teacher) == tuple(images.shape[2:])
+
+
+@torch.no_grad()
+def test_maps_are_compared_with_the_teachers():
+    teacher = teacher_of("maps of swin")  # of two sizes
+    images = vitdfq.synthesize(teacher, method="noise", num_images=4)
+    student = vitdfq.calibrate(vitdfq.quantize(teacher, bits="w8a8"), teacher, images, steps=["observe"])
+    found = vitdfq.evaluate(student, teacher=teacher, dataset="zoo:fashion-mnist", num_images=4)
+    assert 0.99 < found["cosine"] < 1 and 0 < found["relative_error"] < 0.1 and found["top1"] is None

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdfq.models import image_size
+from vitdfq.models.block_maps import in_one
 from vitdfq.models.build import without_storage
 
 
@@ -64,7 +65,7 @@ def compare(tokens: Tensor, target: Tensor) -> Tensor:
 
 def gives_vectors(model: nn.Module) -> bool:
     """Whether a model gives one vector (B, D) an image, rather than tokens; nothing is computed."""
-    return without_storage(model)(torch.zeros(1, 3, *image_size(model), device="meta")).ndim == 2
+    return in_one(without_storage(model)(torch.zeros(1, 3, *image_size(model), device="meta"))).ndim == 2
 
 
 def _shape(tokens: Tensor) -> str:

@@ -16,6 +16,7 @@ from vitdfq.common.tensor_dicts import Tensors
 from vitdfq.data import NO_LABEL, Labeled, batches, transform_of
 from vitdfq.evaluation.options import EvaluationOptions
 from vitdfq.models import unwrapped
+from vitdfq.models.block_maps import in_one
 from vitdfq.runtime.run import Progress, Run
 
 BATCHES_IN_SHARD = 8  # a shard is the unit that is saved, and shared over the processes
@@ -132,7 +133,7 @@ class _Passes:
         """What is kept of the outputs of all models on images (B, 3, H, W), on the CPU."""
 
         def run_models(size: int) -> Tensors:
-            parts = [self.keep([model(part).float() for model in self.models]) for part in images.split(size)]
+            parts = [self.keep([in_one(model(part)).float() for model in self.models]) for part in images.split(size)]
             return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
 
         self.adaptive = self.adaptive or AdaptiveBatchSize(len(images))
