@@ -61,7 +61,7 @@ KINDS = {  # a kind of attention each, as small as timm builds it
 }
 QUICK = ("vit", "differential", "talking_heads", "channels", "grouped_queries", "positional", "pooled_queries")
 MARKED = [pytest.param(kind, marks=[] if kind in QUICK else [pytest.mark.slow]) for kind in KINDS]
-EXPORTED = ("differential", "channels", "pooled_queries", "einsum", "partition", "cross")
+EXPORTED = ("talking_heads", "differential", "channels", "pooled_queries", "einsum", "partition", "cross")
 
 
 def plain_model(kind: str) -> nn.Module:

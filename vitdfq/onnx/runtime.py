@@ -15,8 +15,8 @@ from vitdfq.onnx.trace import INPUT
 INTEGER = ("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger")
 # By default 4-bit weights alone are multiplied by rounded activations: an error of hundredths of the output.
 EXACT = {"session.qdq_matmulnbits_accuracy_level": "1"}
-# It moves the rounding by a reader of a product to the product itself: the logits stay the same, the product's output does not.
-BACKWARDS = ("QDQPropagationTransformer",)
+# They move the rounding by a reader of a product to the product itself: the logits stay the same, the product's output does not.
+BACKWARDS = ("QDQPropagationTransformer", "TransposeOptimizer", "TransposeOptimizer_CPUExecutionProvider")
 
 
 def session(
