@@ -27,12 +27,12 @@ from timm.models import get_pretrained_cfg
 from vitdfq.common.errors import one_line
 from vitdfq.models import family_of, structure
 from vitdfq.models.any_timm import built_for
-from vitdfq.models.counting import multiplications_of
 from vitdfq.models.load import require_trained_head
 from vitdfq.models.multiplications import multiplications
 from vitdfq.models.storage import without_storage
-from vitdfq.models.watched_attention import SOFTMAXES
-from vitdfq.models.watching import Call, watch
+from vitdfq.models.watching.attention import SOFTMAXES
+from vitdfq.models.watching.counting import multiplications_of
+from vitdfq.models.watching.watch import Call, watch
 from vitdfq.preparation.why_not import why_not_residual
 
 Result = dict[str, Any]

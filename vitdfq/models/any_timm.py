@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from vitdfq.common.errors import one_line
 from vitdfq.models.attention import MatMul
-from vitdfq.models.batch_norms import watched_batch_norms
-from vitdfq.models.chain import Segment, segments
 from vitdfq.models.family import AttentionSite, EndSites, Family, MlpSite, NormReaders, Unit
 from vitdfq.models.record import hooked
-from vitdfq.models.recorder import CannotRecordError
 from vitdfq.models.sites import is_layer
 from vitdfq.models.storage import without_storage
-from vitdfq.models.watched_attention import SOFTMAXES, multiplies, open_watched
-from vitdfq.models.watched_conv import computes_layer, computes_weight, make_plain
-from vitdfq.models.watched_facts import attention_sites, mlp_sites, norm_readers
-from vitdfq.models.watching import Call, tensors_in, watch
+from vitdfq.models.watching.attention import SOFTMAXES, multiplies, open_watched
+from vitdfq.models.watching.batch_norms import watched_batch_norms
+from vitdfq.models.watching.chain import Segment, segments
+from vitdfq.models.watching.convolutions import computes_layer, computes_weight, make_plain
+from vitdfq.models.watching.facts import attention_sites, mlp_sites, norm_readers
+from vitdfq.models.watching.recorder import CannotRecordError
+from vitdfq.models.watching.watch import Call, tensors_in, watch
 
 BATCHES = (1, 3)  # what is the same for both does not depend on the batch
 TINY = 1e-20  # the output of some untrained models is zero

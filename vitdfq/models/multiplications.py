@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from vitdfq.models.any_timm import is_watched
 from vitdfq.models.attention import MatMul
-from vitdfq.models.counting import multiplications_of
 from vitdfq.models.families import image_size
 from vitdfq.models.record import hooked
 from vitdfq.models.sites import is_layer
 from vitdfq.models.storage import without_storage
-from vitdfq.models.watching import watch
+from vitdfq.models.watching.counting import multiplications_of
+from vitdfq.models.watching.watch import watch
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from vitdfq.models import attention_sites, gives, mean_over_tokens, record
+from vitdfq.models import attention_sites, mean_over_tokens, record
 from vitdfq.models.record import INPUT
 from vitdfq.training.output_distance import run_to_outputs
 
@@ -26,21 +26,22 @@ def quality(teacher: Any, images: Tensor, *, batch_size: int = 32) -> dict[str, 
             rule the smaller the better. None for a teacher without a LayerNorm on tokens.
     """
     weights = next(teacher.parameters())
-    features, probabilities, has_classes = [], [], gives(teacher) == "classes"
+    features: list[Tensor] = []
+    probabilities: list[Tensor] = []  # none of a teacher that gives features
     norms = {name: NormMoments() for name in _token_norms(teacher)}
     prefix = _prefix(teacher)
     with record(teacher, [name + INPUT for name in norms]) as recorded:
         for batch in images.split(batch_size):
             outputs = run_to_outputs(teacher, batch.to(weights))  # device and precision
             features.append(mean_over_tokens(outputs.pooled).float())
-            if has_classes:
+            if outputs.logits is not None:
                 probabilities.append(outputs.logits.float().softmax(-1))
             for name, moments in norms.items():
                 tokens = recorded[name + INPUT]
                 if tokens.ndim > 2:  # not pooled
                     moments.add(tokens[:, prefix[1] :] if tokens.shape[1] == prefix[0] else tokens)
     directions = normalize(torch.cat(features), dim=-1)
-    prediction = torch.cat(probabilities).max(-1) if has_classes else None
+    prediction = torch.cat(probabilities).max(-1) if probabilities else None
     count = len(images)
     # The sum of cosines over pairs is |Σ unit vectors|² - N: no N x N matrix.
     cosines = directions.sum(0).square().sum().item() - count

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from vitdfq.models.sites import PaddedConv2d, is_layer
-from vitdfq.models.watching import Call
+from vitdfq.models.watching.watch import Call
 
 CONVOLUTIONS = (F.conv2d, torch.conv2d)
 PARAMETERS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")

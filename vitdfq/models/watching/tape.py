@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from vitdfq.models.watching import tensors_in
+from vitdfq.models.watching.watch import tensors_in
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from vitdfq.models.counting import multiplications_of
-from vitdfq.models.recorder import CannotRecordError, Recorder
-from vitdfq.models.tape import Tape
-from vitdfq.models.watching import Call, tensors_in
+from vitdfq.models.watching.counting import multiplications_of
+from vitdfq.models.watching.recorder import CannotRecordError, Recorder
+from vitdfq.models.watching.tape import Tape
+from vitdfq.models.watching.watch import Call, tensors_in
 
 Both = tuple[Call, Call]  # the same call at both batch sizes
 

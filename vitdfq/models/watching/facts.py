@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from vitdfq.models.family import AttentionSite, MlpSite, NormReaders
 from vitdfq.models.norms import RMS_NORMS
 from vitdfq.models.sites import is_layer
-from vitdfq.models.watching import Call, tensors_in
+from vitdfq.models.watching.watch import Call, tensors_in
 
 TOKEN_NORMS = (nn.LayerNorm, LayerNorm, *RMS_NORMS)  # exactly: a subclass may norm another dimension
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitdfq.models import places
 from vitdfq.models.attention import MatMul, Product, Softmax
-from vitdfq.models.counting import MATRIX_PRODUCTS, REFLECTED, multiplications_of, operands_of
-from vitdfq.models.recorder import CannotRecordError, Recorder
 from vitdfq.models.sites import is_layer
-from vitdfq.models.tape import Own, Tape
-from vitdfq.models.watching import Call, tensors_in
+from vitdfq.models.watching import places
+from vitdfq.models.watching.counting import MATRIX_PRODUCTS, REFLECTED, multiplications_of, operands_of
+from vitdfq.models.watching.recorder import CannotRecordError, Recorder
+from vitdfq.models.watching.tape import Own, Tape
+from vitdfq.models.watching.watch import Call, tensors_in
 
 SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 Sides = tuple[Tensor, Tensor]  # a tensor at both batch sizes

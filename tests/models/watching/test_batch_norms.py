@@ -10,8 +10,8 @@ from tiny import randomize_batch_norms
 from torch import nn
 from torch.nn import functional as F
 
-from vitdfq.models.batch_norms import watched_batch_norms
 from vitdfq.models.family import BatchNormSite
+from vitdfq.models.watching.batch_norms import watched_batch_norms
 from vitdfq.preparation import fold
 from vitdfq.preparation.fold import fold_batch_norm
 

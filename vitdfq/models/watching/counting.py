@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitdfq.models.watching import Call
+from vitdfq.models.watching.watch import Call
 
 
 def multiplications_of(call: Call) -> int:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitdfq.models.tape import Like, Own, PerBatch, Slot, Step, Tape
-from vitdfq.models.watching import Call, tensors_in
+from vitdfq.models.watching.tape import Like, Own, PerBatch, Slot, Step, Tape
+from vitdfq.models.watching.watch import Call, tensors_in
 
 Pair = tuple[Any, Any]  # the same value at both batch sizes
 
