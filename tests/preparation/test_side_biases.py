@@ -95,7 +95,7 @@ def test_a_bias_of_the_layer_moves_into_them(model):
     model.blocks[1].attn.qkv.linear.bias = nn.Parameter(bias, requires_grad=False)
     expected = model(IMAGES)
     model.blocks[1].attn.qkv.linear.bias = None
-    _place_bias(model, state, name)
+    _place_bias(model, state, name, {})
     assert name not in state
     model.load_state_dict(state)
     torch.testing.assert_close(model(IMAGES), expected, rtol=1e-9, atol=1e-9)

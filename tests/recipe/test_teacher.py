@@ -33,7 +33,9 @@ def test_a_folder_is_taken_by_its_bare_name(tmp_path, monkeypatch):
     assert load_recipe({"model": {"name": "mine"}}).model["name"] == "mine"
 
 
-@pytest.mark.parametrize(("model", "message"), [("resnet18", "no family has ResNet"), ("vit_tiny_patch16_224", "'nope': 1")])
+@pytest.mark.parametrize(
+    ("model", "message"), [("resnet18", "no part of this ResNet attends to anything"), ("vit_tiny_patch16_224", "'nope': 1")]
+)
 def test_what_only_building_shows_is_an_error_of_the_recipe(model, message):
     section = {"name": model, "pretrained": False} | ({"nope": 1} if "nope" in message else {})
     with pytest.raises(RecipeError, match=f"model: .*{message}"):

@@ -53,7 +53,7 @@ def recipe(headless, tmp_path) -> dict:
         "model": {"name": f"local-dir:{headless}"},
         "synthesize": {"method": "noise", "num_images": 4},
         "quantize": {"bits": "w8a8"},
-        "calibrate": {"steps": [{"observe": {"num_cover": 0}}]},
+        "calibrate": {"steps": [{"observe": {"num_cover": 4}}]},
         "baselines": ["dead_leaves"],
         "evaluate": {"dataset": str(data), "split": "validation"},
     }
@@ -130,7 +130,7 @@ def test_without_evaluation_every_key_is_there(recipe, tmp_path):
 
 
 def test_the_gate_compares_features(recipe, tmp_path):
-    with pytest.raises(GateError, match=r"cosine of 0.99.* less than min_cosine \(1.0000\): .* min_cosine: 0"):
+    with pytest.raises(GateError, match=r"cosine of 0.99.* less than min_cosine \(1.000000\): .* min_cosine: 0"):
         run(recipe | {"min_cosine": 1.0}, out=tmp_path / "out", until="student")
     with pytest.raises(RecipeError, match="min_agreement: this model gives features, whose gate is min_cosine"):
         run(recipe | {"min_agreement": 50.0}, out=tmp_path / "other")

@@ -75,8 +75,10 @@ def open_model(model: Any) -> None:
     model.eval()
     small, large = (_watch(model, size, batch) for batch in BATCHES)  # before any real pass, which may fill a cache
     images = None if next(model.parameters()).is_meta else _probe(model, size)
+    buffers = _buffers(model)
     with torch.no_grad():
         expected = None if images is None else model(images)
+    _restore(model, buffers)  # a cache that a pass filled is no part of a model that was just built
     owners = {call.name: call for call in large.walk() if multiplies(call)}
     if not owners and not any(call.name is None and call.target in SOFTMAXES for call in large.walk()):
         raise ValueError(f"no part of this {type(model).__name__} attends to anything: it is no transformer")
@@ -151,6 +153,18 @@ def classifiers(model: Any) -> tuple[nn.Module, ...]:
 def _probe(model: nn.Module, size: tuple[int, int]) -> Tensor:
     like = next(model.parameters())
     return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(like)
+
+
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    return dict(model.named_buffers(remove_duplicate=False))
+
+
+def _restore(model: nn.Module, buffers: dict[str, Tensor]) -> None:
+    """Put back the buffers that a pass replaced, and empty those that it filled."""
+    for name, value in _buffers(model).items():
+        if value is not buffers.get(name):
+            owner, _, own = name.rpartition(".")
+            setattr(model.get_submodule(owner), own, buffers.get(name))
 
 
 def _require_same(model: nn.Module, images: Tensor, expected: Any) -> None:

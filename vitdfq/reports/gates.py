@@ -71,6 +71,6 @@ def _check_cosine(tokens: Tensor, target: Tensor, least: float | None) -> None:
     cosine = compare(tokens, target)[:, 0].mean().item()
     if cosine < required:
         raise GateError(
-            f"the student's features have a cosine of {cosine:.4f} to its teacher's on the synthetic images, less than "
-            f"min_cosine ({required:.4f}): try more bits or other calibrate.steps, or set min_cosine: 0 to keep it all the same"
+            f"the student's features have a cosine of {cosine:.6f} to its teacher's on the synthetic images, less than "
+            f"min_cosine ({required:.6f}): try more bits or other calibrate.steps, or set min_cosine: 0 to keep it all the same"
         )

@@ -7,7 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.modules.module import (
+    _global_forward_hooks_with_kwargs,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.overrides import TorchFunctionMode
 
 from vitdfq.models.record import hooked
@@ -86,5 +90,9 @@ def _hooks(names: Mapping[nn.Module, str], watcher: _Watcher) -> Iterator[None]:
         call.kwargs, call.output = kwargs, output
         watcher.running[-1].inner.append(call)
 
-    with hooked((register_module_forward_pre_hook(enter), register_module_forward_hook(leave, with_kwargs=True))):
-        yield
+    leaving = register_module_forward_hook(leave, with_kwargs=True)
+    try:
+        with hooked((register_module_forward_pre_hook(enter), leaving)):
+            yield
+    finally:  # torch leaves this entry when it removes the hook, and torch.compile would warn of it ever after
+        _global_forward_hooks_with_kwargs.pop(leaving.id, None)
