@@ -20,7 +20,7 @@ PRIVATE = {  # name -> the rooms that use it
     "torch._int_mm": {"quantization"},
     "torch.cpu._is_amx_tile_supported": {"common"},
     "torch.cpu._is_avx512_bf16_supported": {"common"},
-    "torch.nn.modules.module._global_forward_hooks_with_kwargs": {"models"},
+    "torch.nn.modules.module._global_forward_hooks_with_kwargs.pop": {"models"},
     "torch.nn.modules.batchnorm._BatchNorm": {"checkpoint", "models", "preparation"},
     "torch.ops.onednn.qlinear_pointwise": {"quantization"},
     "torch.ops.onednn.qlinear_prepack": {"quantization"},

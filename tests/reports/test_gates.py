@@ -37,7 +37,7 @@ def test_features_are_compared_by_their_cosine():
     student = Constant([[0.6, 0.8], [0.6, 0.8]])  # the cosine is 1.6 / 2; of one image to the next 0.6, so 0.64 are required
     student.num_classes = 0
     check_student(student, teacher, images)
-    with pytest.raises(GateError, match=r"a cosine of 0.8000 .* min_cosine \(0.9000\)"):
+    with pytest.raises(GateError, match=r"a cosine of 0.800000 .* min_cosine \(0.900000\)"):
         check_student(student, teacher, images, min_cosine=0.9)
     student.logits = torch.nn.Parameter(torch.tensor([[0.6, 0.8], [1.0, 0.0]]))  # each image has the other's features
     with pytest.raises(GateError, match=r"a cosine of 0.6000 .* min_cosine \(0.6400\)"):
