@@ -221,14 +221,7 @@ def _from_folder(
         check_weights(weights)
     most = fits_file(weights.stat().st_size) if pretrained else fits_memory()
     model = create(f"local-dir:{folder}", overrides, weights if pretrained else None, most=most)
-    if name.startswith("hf-hub:"):
-        model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
-    teacher = finish(model, name, model_args, family)
-    require_runs(teacher)
-    if pretrained:
-        require_trained_head(teacher)
-        require_finite(teacher, weights)
-    return teacher
+    return _finish_folder(model, name, model_args, family, weights if pretrained else None)
 
 
 def _from_transformers(
@@ -252,13 +245,18 @@ def _from_transformers(
         fill(model, tensors)
     if wanted == 0:
         model.reset_classifier(0)
+    return _finish_folder(model, name, model_args, family, folder if pretrained else None)
+
+
+def _finish_folder(model: Any, name: str, model_args: dict[str, Any], family: str | None, weights: Path | None) -> nn.Module:
+    """Open a model of a folder and check it; `weights`: where its weights came from, None for an untrained one."""
     if name.startswith("hf-hub:"):
         model.pretrained_cfg["hf_hub_id"] = name.removeprefix("hf-hub:")
     teacher = finish(model, name, model_args, family)
     require_runs(teacher)
-    if pretrained:
+    if weights is not None:
         require_trained_head(teacher)
-        require_finite(teacher, folder)
+        require_finite(teacher, weights)
     return teacher
 
 
