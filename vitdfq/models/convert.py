@@ -67,12 +67,7 @@ def convert(
     if is_transformers(config):
         if architecture is not None:
             raise InputError(f"{file}: config.json beside it says which model it is ({config['model_type']}); leave --arch out")
-        headless = model_args.get("num_classes") == 0
-        form = read_transformers(file.parent, config, img_size=model_args.get("img_size"), headless=headless)
-        for note in form.notes:
-            logger.warning(note)
-        tensors = form.tensors(tensors)
-        config = {"architecture": form.architecture, "model_args": form.model_args, "pretrained_cfg": form.pretrained_cfg}
+        tensors, config = _in_timms_names(file.parent, config, tensors, model_args)
     known = architecture or config.get("architecture") or about.get("architecture")
     if not isinstance(known, str):
         raise InputError(f"{file}: does not say which model it is; name it with --arch, as `timm.list_models()` does")
@@ -99,6 +94,20 @@ def convert(
         "left_out": left_out,
         "mean": list(shape["mean"]),
         "std": list(shape["std"]),
+    }
+
+
+def _in_timms_names(
+    folder: Path, config: dict[str, Any], tensors: dict[str, Any], model_args: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the tensors of a folder of `transformers` and its config as timm's would be."""
+    form = read_transformers(folder, config, img_size=model_args.get("img_size"), headless=model_args.get("num_classes") == 0)
+    for note in form.notes:
+        logger.warning(note)
+    return form.tensors(tensors), {
+        "architecture": form.architecture,
+        "model_args": form.model_args,
+        "pretrained_cfg": form.pretrained_cfg,
     }
 
 
