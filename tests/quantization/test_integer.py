@@ -30,6 +30,7 @@ OPTIONS = {  # what is special: arguments of quantize
     "w4a4": {"bits": "w4a4"},
     "asymmetric weights, per token": {"bits": "w8a8", "activation": {"per_token": True}} | EIGHT_ASYMMETRIC,
     "few bits, per token": {"bits": "w4a4", "activation": {"per_token": True}},
+    "prefix tokens apart": {"bits": "w8a8", "activation": {"per_prefix_token": True}} | EIGHT_ASYMMETRIC,
     "per head": {"bits": "w8a8", "activation": {"per_head": True}} | EIGHT_ASYMMETRIC,
     "weights per tensor, twins": {"bits": "w4a6", "policy": "ptq4vit"},
     "groups": {"bits": "w4a8", "overrides": {"*qkv*": {"weight": {"group_size": 8}}}},

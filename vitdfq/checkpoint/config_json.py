@@ -78,9 +78,9 @@ def _weight_grid(layer: QuantWeighted) -> dict[str, Any] | None:
 def _input_grid(layer: QuantWeighted) -> dict[str, Any] | None:
     """None: in float, or on a grid that compressed-tensors has no word for."""
     match layer.input_quantizer.int8_planes():
-        case TokenAffine() as grid:
+        case TokenAffine(dynamic=True) as grid:
             return _args(grid.bits, grid.symmetric, "token") | {"dynamic": True}
-        case Affine() as grid:
+        case Affine(granularity="tensor") as grid:
             return _args(grid.bits, grid.symmetric, "tensor") | {"dynamic": False}
         case _:
             return None

@@ -17,6 +17,7 @@ from vitdfq.models.families import (
     image_size,
     norm_readers,
     open_model,
+    prefix_tokens,
     projections,
     units,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "norm_readers",
     "open_model",
     "output_name",
+    "prefix_tokens",
     "projections",
     "record",
     "require_float",

@@ -95,6 +95,21 @@ def gelu_readers(model: nn.Module) -> set[str]:
     return {site.reader for site in family_of(model).mlp_sites(model)}
 
 
+def prefix_tokens(model: nn.Module) -> dict[str, int]:
+    """Return how many tokens (class token, registers) stand in front of all patches in the input of each linear layer.
+
+    Layers whose inputs have none are left out: outside the blocks, and in families without such tokens.
+    """
+    family = family_of(model)
+    if family is ANY:  # its units may mix tokens and maps
+        return {}
+    names = {id(part): name for name, part in model.named_modules()}
+    counts = {site.name: site.num_prefix_tokens for site in family.attention_sites(model) if site.num_prefix_tokens}
+    tops = [top for unit in family.units(model)[1:-1] for top in unit.modules]
+    blocks = {top: count for top in tops for name, count in counts.items() if name.startswith(f"{names[id(top)]}.")}
+    return {names[id(part)]: count for top, count in blocks.items() for part in top.modules() if isinstance(part, nn.Linear)}
+
+
 def end_sites(model: nn.Module) -> EndSites:
     """Return the layers of the first and of the last unit of a float model: those that read the image, and the classifiers."""
     family = family_of(model)

@@ -45,8 +45,8 @@ def quantize(
             logarithmic softmax output with renormalized rows below 8 bits; patch embedding and head stay at 8 bits.
         weight, activation, gelu, softmax: change the policy for a role: `{"bits": 6}`, `{"quantizer": "log_sqrt2"}`,
             `{"observer": "percentile"}`; weights also `per_channel` and `group_size`; activations `per_token` (dynamic, inputs
-            of linear layers) and `per_head` (operands of attention). "gelu" changes "activation" for layers that read GELU's
-            output.
+            of linear layers), `per_prefix_token` (class token and registers have scales of their own) and `per_head` (operands of
+            attention). "gelu" changes "activation" for layers that read GELU's output.
         overrides: change it for sites by glob, in order, after the policy's own: `{"blocks.0.*": {"bits": 8}}`,
             `{"*.fc2": {"activation": {"bits": 6}}}`; "head.*" means `head` too; bits None leaves a role in float.
 
@@ -73,7 +73,7 @@ def quantize(
                 attention: Any = student.get_submodule(owner)
                 site = _quantized_product(attention.products[product], next(student.parameters()), roles)
             else:
-                site = _quantized_layer(module, roles, reads_gelu=name in places.gelu)
+                site = _quantized_layer(module, roles, reads_gelu=name in places.gelu, prefix=places.prefix.get(name, 0))
         put(student, name, site)
     student.vitdfq["quantize"] = deepcopy(record)  # later changes of the caller's mappings do not reach it
     refuse_until_fitted(student)
@@ -94,7 +94,7 @@ def _quantized_product(facts: Product, like: Tensor, roles: Roles) -> QuantSite:
     return QuantMatMul(_build(operand, shape), _build(operand, shape), left_shift=no_shift)
 
 
-def _quantized_layer(layer: nn.Linear | nn.Conv2d, roles: Roles, *, reads_gelu: bool) -> QuantSite:
+def _quantized_layer(layer: nn.Linear | nn.Conv2d, roles: Roles, *, reads_gelu: bool, prefix: int) -> QuantSite:
     check_layer(roles, reads_gelu=reads_gelu)
     if layer.bias is None:  # calibration changes biases
         layer.bias = nn.Parameter(layer.weight.new_zeros(len(layer.weight)), requires_grad=False)
@@ -105,10 +105,7 @@ def _quantized_layer(layer: nn.Linear | nn.Conv2d, roles: Roles, *, reads_gelu: 
         shape = weight_shape(rows, columns, weight.group_size)
     if isinstance(layer, nn.Conv2d):
         return QuantConv2d(layer, _build(weight, shape), _build(inputs))
-    by_token: Any = quantizer_class(inputs.quantizer).by_token
-    if inputs.per_token and inputs.bits is not None and by_token is not None:
-        return QuantLinear(layer, _build(weight, shape), by_token(inputs.bits, symmetric=bool(inputs.symmetric)))
-    return QuantLinear(layer, _build(weight, shape), _build(inputs))
+    return QuantLinear(layer, _build(weight, shape), _build_for_tokens(inputs, prefix))
 
 
 def _build(grid: Grid, shape: tuple[int, ...] = ()) -> Quantizer:
@@ -118,6 +115,17 @@ def _build(grid: Grid, shape: tuple[int, ...] = ()) -> Quantizer:
     given = grid.given()
     arguments = {name: given[name] for name in quantizer_class(grid.quantizer).options if name in given}
     return QUANTIZERS[grid.quantizer](grid.bits, shape=shape, **arguments)
+
+
+def _build_for_tokens(grid: Grid, prefix: int) -> Quantizer:
+    """The quantizer of tokens (..., C) by a grid; the first `prefix` of each image are no patches."""
+    kind: Any = quantizer_class(grid.quantizer)
+    if grid.bits is not None and grid.per_token and kind.by_token is not None:
+        return kind.by_token(grid.bits, symmetric=bool(grid.symmetric))
+    if grid.bits is not None and grid.per_prefix_token and prefix and kind.by_prefix is not None:
+        given = {name: value for name, value in grid.given().items() if name in ("symmetric", "observer")}
+        return kind.by_prefix(grid.bits, prefix=prefix, **given)
+    return _build(grid)
 
 
 @contextmanager

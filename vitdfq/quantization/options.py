@@ -16,8 +16,8 @@ ROLES = ("weight", "activation", "gelu", "softmax")
 _GRID = ("bits", "quantizer", "symmetric", "observer")
 OPTIONS = {  # role -> its options
     "weight": (*_GRID, "per_channel", "group_size"),
-    "activation": (*_GRID, "per_head", "per_token"),
-    "gelu": (*_GRID, "per_token"),
+    "activation": (*_GRID, "per_head", "per_prefix_token", "per_token"),
+    "gelu": (*_GRID, "per_prefix_token", "per_token"),
     "softmax": (*_GRID, "renormalize"),
 }
 VALUES_OF_ROLE = {  # role -> the kinds of values in it, as `Quantizer.suits` names them
@@ -41,6 +41,8 @@ class Grid:
         symmetric, observer, group_size: arguments of the quantizer; None: not given, so that its own default holds.
         per_channel: of weights: a scale for each output channel, where the quantizer has that; False: one for the whole weight.
         per_head: of operands of attention: a scale for each head.
+        per_prefix_token: of inputs of linear layers: a scale for the class token and for each register, one for all patches;
+            without effect where tokens have no fixed order (Swin).
         per_token: of inputs of linear layers: each token's own range, determined as the token arrives.
         renormalize: of softmax: divide each output row by the sum of its quantized row.
 
@@ -55,6 +57,7 @@ class Grid:
     group_size: int | None = None
     per_channel: bool = True
     per_head: bool = False
+    per_prefix_token: bool = False
     per_token: bool = False
     renormalize: bool = False
 
@@ -104,7 +107,11 @@ def _dropped_by(change: Change) -> dict[str, Any]:
         return {}
     kind = quantizer_class(change["quantizer"])
     dropped: dict[str, Any] = dict.fromkeys({"symmetric", "observer", "group_size"} - kind.options)
-    return dropped if "head" in kind.granularities else dropped | {"per_head": False}
+    if "head" not in kind.granularities:
+        dropped["per_head"] = False
+    if kind.by_prefix is None:
+        dropped["per_prefix_token"] = False
+    return dropped
 
 
 def parse_bits(bits: str) -> tuple[int, int | None]:

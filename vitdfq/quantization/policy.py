@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from vitdfq.common.options import OptionError
-from vitdfq.models import end_sites, gelu_readers
+from vitdfq.models import end_sites, gelu_readers, prefix_tokens
 from vitdfq.models.untrusted import short
 from vitdfq.quantization.options import (
     OPTIONS,
@@ -49,11 +49,13 @@ def _vitdfq(weight_bits: int, activation_bits: int | None) -> Roles:
     # Row sums of symmetric weights vanish from the integer product, which is worth more than half a step at 8 bits. Softmax
     # rows average 1/N: a uniform grid of fewer than 8 bits rounds most of them to zero. A logarithmic one reaches
     # 2^-14 with 4 bits in whole octaves, and from 5 bits on in half octaves too, with half the relative error.
+    # 8 bits resolve the values of all heads and tokens on one grid; with fewer, heads of small operands, and patches beside a large
+    # class token, would have a few levels only.
     uniform = activation_bits is None or activation_bits == 8
     logarithmic = "log2" if activation_bits is not None and activation_bits < 5 else "log_sqrt2"
     return Roles(
         weight=Grid(weight_bits, symmetric=weight_bits == 8),
-        activation=Grid(activation_bits),
+        activation=Grid(activation_bits, per_head=not uniform, per_prefix_token=not uniform),
         softmax=Grid(activation_bits, "uniform" if uniform else logarithmic, renormalize=not uniform),
     )
 
@@ -133,13 +135,14 @@ class Places:
     image: frozenset[str]  # the layer that reads the image
     ends: frozenset[str]  # the layers of the first unit, a stem for example, and the classifiers
     gelu: frozenset[str]  # the layers that read GELU's output
+    prefix: Mapping[str, int]  # layer -> tokens in front of all patches in its input; others have none
 
     @classmethod
     def of(cls, model: nn.Module) -> "Places":
         """Look them up in a float model's family."""
         ends = end_sites(model)
         image, both = frozenset(ends.embedding[:1]), frozenset((*ends.embedding, *ends.head))
-        return cls(image=image, ends=both, gelu=frozenset(gelu_readers(model)))
+        return cls(image=image, ends=both, gelu=frozenset(gelu_readers(model)), prefix=prefix_tokens(model))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ def check_layer(roles: Roles, *, reads_gelu: bool) -> None:
     inputs = roles.activation
     if inputs.per_token and inputs.bits is not None and quantizer_class(inputs.quantizer).by_token is None:
         raise ValueError(_only("activation.per_token", inputs, lambda kind: kind.by_token is not None))
+    if inputs.per_prefix_token and inputs.bits is not None and quantizer_class(inputs.quantizer).by_prefix is None:
+        raise ValueError(_only("activation.per_prefix_token", inputs, lambda kind: kind.by_prefix is not None))
     _check_grid("activation", inputs, "gelu" if reads_gelu else "inputs", given_for_gelu=roles.gelu if reads_gelu else ())
 
 

@@ -22,7 +22,7 @@ class TrainableParameters:
     """Weights, biases and activation scales: parameter groups for an optimizer, snapshots and their restoration."""
 
     def __init__(self, modules: list[QuantWeighted], quantizers: list[Any]) -> None:
-        self.modules, self.quantizers = modules, quantizers  # quantizers with a 0-d buffer or parameter `scale`
+        self.modules, self.quantizers = modules, quantizers  # quantizers with a buffer or parameter `scale`
         self.weights = [parameter for module in modules for parameter in (module.weight, module.bias) if parameter is not None]
 
     def groups(self, lr: float, scale_lr: float) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ class TrainableParameters:
 
         Args:
             lr: in quantization steps of each weight; times the square root of a row's length for its bias.
-            scale_lr: as a share of each activation scale; 0: scales are not trained.
+            scale_lr: as a share of each quantizer's smallest activation scale; 0: scales are not trained.
         """
         groups: list[dict[str, Any]] = []
         for module in self.modules:
@@ -42,7 +42,7 @@ class TrainableParameters:
             groups.append({"params": [module.weight], "lr": lr * step})
             if module.bias is not None:
                 groups.append({"params": [module.bias], "lr": lr * step * math.sqrt(module.weight[0].numel())})
-        scales = [{"params": [quantizer.scale], "lr": scale_lr * quantizer.scale.item()} for quantizer in self.quantizers]
+        scales = [{"params": [quantizer.scale], "lr": scale_lr * quantizer.scale.amin().item()} for quantizer in self.quantizers]
         return groups + (scales if scale_lr else [])
 
     def snapshot(self) -> list[Tensor]:
@@ -66,7 +66,7 @@ class TrainableParameters:
 
 @contextmanager
 def trainable(owners: Sequence[nn.Module]) -> Iterator[TrainableParameters]:
-    """Let weights, biases and per-tensor activation scales of `owners` receive gradients inside the block.
+    """Let weights, biases and static activation scales of `owners` receive gradients inside the block.
 
     Every forward pass rounds the weights, also of a student that was calibrated before. This lasts beyond the block, until
     `put_weight_on_grid`.

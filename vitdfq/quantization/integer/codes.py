@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vitdfq.quantization.functional import token_qparams, widened
+from vitdfq.quantization.functional import widened
 from vitdfq.quantization.quantizers.forms import Affine, TokenAffine
 
 MIDDLE = 128  # maps codes 0..255 to int8
@@ -78,15 +78,15 @@ class AffineCodes(Codes):
 
 
 class TokenCodes(Codes):
-    """Codes of tokens (T, C), each on the uniform grid of its own range; zero and factor of the plane are (T, 1)."""
+    """Codes of tokens (..., N, C), each on a uniform grid of its own; zero and factor of the plane are (..., N, 1) or (N, 1)."""
 
-    def __init__(self, grid: TokenAffine, shift: Tensor | None = None) -> None:
+    def __init__(self, quantizer: Any, grid: TokenAffine, shift: Tensor | None = None) -> None:
         super().__init__(grid.num_planes, shift)
-        self.grid, self.top, self.fits = grid, 2**grid.bits - 1, grid.bits < 8 or grid.symmetric
+        self.quantizer, self.top, self.fits = quantizer, 2**grid.bits - 1, grid.bits < 8 or grid.symmetric
 
     def forward(self, x: Tensor) -> list[Plane]:
         x = self.shifted(x)
-        scale, zero_point = token_qparams(x, self.grid.bits, self.grid.symmetric)
+        scale, zero_point = self.quantizer.qparams(x)
         zero = zero_point - (zero_point if self.fits else MIDDLE)
         values = torch.empty_like(x, dtype=torch.int8)
         steps = (widened(x) / scale).round_().clamp_(-zero_point, self.top - zero_point)

@@ -94,7 +94,7 @@ def _codes(quantizer: Quantizer, form: IntegerForm, shift: Tensor | None = None)
         case Affine():
             return AffineCodes(form, shift)
         case TokenAffine():
-            return TokenCodes(form, shift)
+            return TokenCodes(quantizer, form, shift)
         case Octaves():
             return LogCodes(quantizer, form, shift)
         case _:

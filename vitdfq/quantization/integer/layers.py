@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitdfq.models.block_maps import joined
-from vitdfq.quantization.integer.codes import Codes
+from vitdfq.quantization.integer.codes import Codes, Plane
 from vitdfq.quantization.integer.products import batched_product, value_sums
 from vitdfq.quantization.integer.weights import IntegerWeight
 from vitdfq.quantization.modules import QuantConv2d, QuantMatMul, QuantWeighted
@@ -18,7 +18,7 @@ VALUES_AT_ONCE = {"cpu": 2**19}
 
 
 class IntegerLinear(nn.Module):
-    """QuantLinear with int8 products. `codes` turns float inputs (T, in) into planes and subtracts the layer's input shift."""
+    """QuantLinear with int8 products. `codes` turns float inputs (..., in) into planes and subtracts the layer's input shift."""
 
     def __init__(self, layer: QuantWeighted, codes: Codes) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class IntegerLinear(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        first, *others = self.codes(x.flatten(0, -2))
+        first, *others = (_rows(plane) for plane in self.codes(x))
         product = self.weight(first, self.bias)
         for plane in others:
             product.add_(self.weight(plane, None))
@@ -75,6 +75,17 @@ class IntegerMatMul(nn.Module):
         if self.left_shift is not None:
             product.add_(self.left_shift @ _real(operand.values.float().sub_(operand.zero), operand.factor))
         return product
+
+
+def _rows(plane: Plane) -> Plane:
+    """A plane of tokens (..., C) with one row for each token (T, C); zero and factor, where they differ by token, are (T, 1)."""
+
+    def by_row(number: float | Tensor) -> float | Tensor:
+        if not isinstance(number, Tensor) or number.ndim == 0:
+            return number
+        return number.expand(*plane.values.shape[:-1], 1).reshape(-1, 1)
+
+    return Plane(plane.values.flatten(0, -2), by_row(plane.zero), by_row(plane.factor))
 
 
 def _real(numbers: Tensor, factor: float | Tensor) -> Tensor:

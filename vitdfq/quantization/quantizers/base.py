@@ -46,6 +46,7 @@ class Quantizer(nn.Module, ABC):
     # Without "channel" a weight has one set.
     granularities: ClassVar[frozenset[str]] = frozenset({"tensor"})
     by_token: ClassVar["Callable[..., Quantizer] | None"] = None  # the class that fits each token's range as it arrives
+    by_prefix: ClassVar["Callable[..., Quantizer] | None"] = None  # the class with a range for each token in front of the patches
 
     # Properties of an instance; a subclass sets its own where they differ.
     bits: int | None  # None: the values stay in float
@@ -54,7 +55,7 @@ class Quantizer(nn.Module, ABC):
     needs_fit: bool = True  # False: `fit` chooses nothing
     guided: bool = False  # `fit` needs one of its measures
     measures: frozenset[str] = frozenset({"cost"})  # keywords of `fit`: "cost", and where it takes them "gram", "importance"
-    trainable_scale: bool = False  # there is a 0-d buffer `scale`, to which `forward` has a gradient
+    trainable_scale: bool = False  # there is a buffer `scale`, to which `forward` has a gradient
 
     def __init__(self, bits: int | None, *, shape: tuple[int, ...] = ()) -> None:
         super().__init__()
@@ -146,3 +147,9 @@ def require_positive(scale: Tensor) -> None:
     """Raise ValueError unless all values of a buffer `scale` are positive."""
     if not (scale > 0).all():
         raise ValueError("scale is not positive")
+
+
+def require_zero_point(zero_point: Tensor, bits: int) -> None:
+    """Raise ValueError unless all values of a buffer `zero_point` are codes."""
+    if not ((zero_point == zero_point.round()) & (zero_point >= 0) & (zero_point < 2**bits)).all():
+        raise ValueError(f"zero_point is no code of {bits} bits")

@@ -62,7 +62,7 @@ class TokenUniform(Quantizer):
         return dequantize_affine(codes, *self.qparams(like))
 
     def int8_planes(self) -> IntegerForm:
-        return TokenAffine(self.bits, self.symmetric)
+        return TokenAffine(self.bits, self.symmetric, dynamic=True)
 
     def onnx_form(self) -> OnnxForm:
         return Traced()

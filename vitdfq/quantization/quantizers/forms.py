@@ -32,11 +32,16 @@ class Affine:
 
 @dataclass(frozen=True)
 class TokenAffine:
-    """The same levels, with a scale and a zero point for each token, from the token's own minimum and maximum."""
+    """The same levels, with a scale and a zero point for each token. Needs `qparams` of the quantizer.
+
+    Attributes:
+        dynamic: from the token's own minimum and maximum; False: calibrated, by the token's position.
+    """
 
     num_planes: ClassVar[int] = 1
     bits: int
     symmetric: bool
+    dynamic: bool
 
 
 @dataclass(frozen=True)

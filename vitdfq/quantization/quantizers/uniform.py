@@ -10,9 +10,10 @@ from vitdfq.common.lookup import lookup
 from vitdfq.quantization.clip_search import Cost, search_rows, search_tensor
 from vitdfq.quantization.functional import dequantize_affine, fake_quantize, quantize_affine
 from vitdfq.quantization.observers import OBSERVERS
-from vitdfq.quantization.quantizers.base import Quantizer, require_positive
+from vitdfq.quantization.quantizers.base import Quantizer, require_positive, require_zero_point
 from vitdfq.quantization.quantizers.dynamic import TokenUniform
 from vitdfq.quantization.quantizers.forms import Affine, IntegerForm, OnnxForm, Traced
+from vitdfq.quantization.quantizers.prefix import PrefixUniform
 
 MEASURES = {  # granularity -> keywords of `fit`
     "tensor": frozenset({"cost", "importance"}),
@@ -43,6 +44,7 @@ class Uniform(Quantizer):
     options = frozenset({"symmetric", "observer", "group_size"})
     granularities = frozenset(MEASURES)
     by_token = TokenUniform
+    by_prefix = PrefixUniform
     has_equal_steps = True
     bits: int
     scale: Tensor
@@ -61,7 +63,7 @@ class Uniform(Quantizer):
         self.granularity = _granularity(shape, group_size)
         self.guided = lookup(observer, OBSERVERS, "observer").guided
         self.measures = MEASURES[self.granularity]
-        self.trainable_scale = self.granularity == "tensor"
+        self.trainable_scale = self.granularity in ("tensor", "head")
         self.symmetric, self.group_size, self.observer = symmetric, group_size, observer
         self.register_buffer("scale", torch.full(shape, math.nan))
         self.register_buffer("zero_point", torch.full(shape, math.nan))
@@ -121,9 +123,7 @@ class Uniform(Quantizer):
 
     def check(self) -> None:
         require_positive(self.scale)
-        zero_point = self.zero_point
-        if not ((zero_point == zero_point.round()) & (zero_point >= 0) & (zero_point < 2**self.bits)).all():
-            raise ValueError(f"zero_point is no code of {self.bits} bits")
+        require_zero_point(self.zero_point, self.bits)
 
     def extra_repr(self) -> str:
         grid = "symmetric" if self.symmetric else "asymmetric"
