@@ -5,7 +5,7 @@
     prepare        the same function, easier to quantize              vitdfq/preparation/
     quantize       a copy with quantizers in place                    vitdfq/quantization/
     calibrate      scales and weights set on the synthetic images     vitdfq/calibration/
-    evaluate       top-1, top-5, agreement with the teacher           vitdfq/evaluation/
+    evaluate       KL and agreement with the teacher, top-1           vitdfq/evaluation/
     to_integer     a copy that multiplies integers                    vitdfq/quantization/integer/
     save, load     the packed checkpoint                              vitdfq/checkpoint/
     export         ONNX, checked                                      vitdfq/onnx/

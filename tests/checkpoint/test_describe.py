@@ -32,12 +32,14 @@ def test_size_accuracy_and_recipe(folder):
     assert found["bytes"] == (folder / "model.safetensors").stat().st_size and found["packed layers"] == 14
     assert found["float bytes"] == 4 * sum(part.numel() for part in vitdfq.load(folder, dequantize=True).parameters())
     assert found["prepared by"] == ["rotate_residual", "rotate_heads", "rotate_mlp"] and found["format"] == 3
-    assert found["top1"] is None and found["reproduce"] is None
-    metrics = {"recipe": "mine", "student": {"top1": 81.5, "num_images": 10}, "teacher": {"top1": 90}}
+    assert found["kl"] is None and found["top1"] is None and found["reproduce"] is None
+    student = {"top1": 81.5, "num_images": 10, "agreement": 88.5, "kl": 0.25}
+    metrics = {"recipe": "mine", "student": student, "teacher": {"top1": 90}}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "recipe.yaml").write_text("name: mine\n")
     found = describe(folder)
     assert (found["top1"], found["teacher top1"], found["recipe"]) == (81.5, 90, "mine")
+    assert [(key, value) for key, value in found.items() if key in student] == [("agreement", 88.5), ("kl", 0.25), ("top1", 81.5)]
     assert found["reproduce"] == f"vitdfq run {folder / 'recipe.yaml'}"
     spaced = folder.rename(folder.with_name("my run"))
     assert shlex.split(describe(spaced)["reproduce"]) == ["vitdfq", "run", str(spaced / "recipe.yaml")]
@@ -46,7 +48,8 @@ def test_size_accuracy_and_recipe(folder):
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "{", '{"student": 3}', '{"student": {"top1": "x"}}', '{"recipe": {}}', '{"teacher": NaN}']
+    "text",
+    ["[]", "{", '{"student": 3}', '{"student": {"top1": "x"}}', '{"student": {"kl": "x"}}', '{"recipe": {}}', '{"teacher": NaN}'],
 )
 def test_metrics_of_something_else(folder, text):
     (folder / "metrics.json").write_text(text)

@@ -13,9 +13,10 @@ METRICS = {
     "seed": 3,
     "device": "cpu",
     "teacher": {"name": "vit_tiny.in1k", "top1": 75.456, "top5": 93.1, "num_images": 50_000},
-    "student": {"top1": 71.234, "top5": 90.5, "num_images": 50_000, "agreement": 88, "weight_bits": 4, "activation_bits": 8},
+    "student": {"top1": 71.234, "top5": 90.5, "num_images": 50_000, "agreement": 88, "kl": 0.01234}
+    | {"weight_bits": 4, "activation_bits": 8},
     "synthesis": {"method": "sardfq", "num_images": 32, "steps": 100},
-    "baselines": {"noise": {"top1": 60.0, "top5": 80.0, "agreement": 70.0}},
+    "baselines": {"noise": {"top1": 60.0, "top5": 80.0, "agreement": 70.0, "kl": 0.5}},
     "size": {"float_bytes": 8_000_000, "packed_bytes": 1_200_000},
     "synthetic": {"dead_leaves": {"num_images": 32, "agreement": 96.875, "kl": 0.1, "logits_sqnr_db": 21.04}},
 }
@@ -99,8 +100,10 @@ def test_text(card):
         "![synthetic calibration images](reports/synthetic_grid.png)",
         'vitdfq.load("owner/name")',
         "name: small",
-        "| teacher, float32 (published: 75.46) | 75.46 | 93.10 |",
-        "| the same, calibrated on noise | 60.00 | 80.00 | 70.00 |",
+        "| model | agreement with teacher % | KL | top-1 % | top-5 % |",
+        "| teacher, float32 (published: 75.46) | | | 75.46 | 93.10 |",
+        "| **this model, W4A8** | **88.00** | **0.01234** | 71.23 | 90.50 |",
+        "| the same, calibrated on noise | 70.00 | 0.50000 | 60.00 | 80.00 |",
         "used for evaluation only",
         "packed integer codes",
         "simulates",
@@ -118,7 +121,7 @@ def test_a_card_without_labels_or_without_evaluation(card, tmp_path, monkeypatch
     unlabeled = card({"dataset": "/home/me/pictures"}, num_images=300)
     assert unlabeled.data.get("eval_results") is None and unlabeled.data.get("metrics") is None
     assert "pictures, a folder of images without labels" in unlabeled.text and "The images have no labels" in unlabeled.text
-    assert "| **this model, W4A8** | **88.00** | 0.0123 |\n| the same, calibrated on noise | 70.00 | 0.0123 |" in unlabeled.text
+    assert "| **this model, W4A8** | **88.00** | 0.01230 |\n| the same, calibrated on noise | 70.00 | 0.01230 |" in unlabeled.text
     nothing = card(num_images=None)
     assert (
         "Not evaluated: no images" in nothing.text and "top-1" not in nothing.text and "used for evaluation" not in nothing.text

@@ -54,10 +54,45 @@ def test_every_line_of_markdown_has_a_cell_for_each_column():
     page = tables.markdown(content(rows=[row, {"title": "bad", "uses_data": True, **failed, "pictures": []}]))
     lines = [line for line in page.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {len(tables.COLUMNS) + 3}
-    assert lines[2].startswith("| (teacher, float32) |  |  | 91.45 |") and lines[3].startswith("| noise | 2 | 8 | 90.50 ± 0.71 |")
+    assert lines[2].startswith("| (teacher, float32) |  |  |  | 91.45 |") and lines[3].startswith(
+        "| noise | 2 |  |  | 90.50 ± 0.71 |  | 8 |"
+    )
     assert page.startswith("# zoo:vit: W4A4 on 1,000 images, seeds 0, 1, 2\n")
     assert "bad failed: lr [0.1] too large" in page and "uses data" in page and "![grids/noise.png](grids/noise.png)" in page
     assert "### bad" not in page
+
+
+def test_kl_and_agreement_come_before_top1():
+    assert list(tables.COLUMNS)[:3] == ["kl", "agreement", "top1"]
+    metrics = {"teacher": {"top1": 50.0, "num_images": 4}, "student": {"top1": 50.0}}
+    assert list(tables.run_columns(metrics)) == ["agreement", "kl", "top1", "top5", "logits_sqnr_db"]
+    row = tables.summarize({**EMPTY, "kl": kl, "agreement": agreement} for kl, agreement in [(0.01, 90.0), (0.03, 94.0)])
+    page = tables.markdown(content(rows=[row]))
+    assert "| calibrated on | n | KL | agreement % | top-1 % |" in page
+    assert "| noise | 2 | 0.02000 ± 0.01414 | 92.00 ± 2.83 |" in page and "- sorted by KL, " in page
+
+
+def test_rows_are_ranked_by_their_mean_kl():
+    kl_of = {"far": (0.3, 0.5), "near": (0.1, 0.2), "exact": (0.0, 0.0), "real": (0.05, 0.05), "failed": None, "failed too": None}
+    rows = [
+        {
+            **tables.summarize([{**EMPTY, "kl": value} for value in values] if values else [{"error": "x"}]),
+            "title": title,
+            "uses_data": title == "real",
+        }
+        for title, values in kl_of.items()
+    ]
+    assert [row["title"] for row in tables.ranked(rows)] == ["exact", "near", "far", "failed", "failed too", "real"]
+
+
+def test_rows_of_features_keep_their_order():
+    columns = tables.columns_of("features", "knn")
+    rows = [
+        {**tables.summarize([dict.fromkeys(columns, value)], columns), "title": title, "uses_data": title == "real"}
+        for title, value in [("b", 0.5), ("a", 0.1), ("c", 0.9), ("real", 0.0)]
+    ]
+    assert tables.ranked(rows) == rows
+    assert "sorted by KL" not in tables.notes(content(rows=rows))
 
 
 def test_brackets_in_an_error_are_printed():
@@ -99,7 +134,8 @@ def test_the_table_of_a_run_shows_what_was_measured():
 
     assert "on 6 images without labels" in shown() and "0.0012" in shown() and "90.00" in shown() and "top-1" not in shown()
     metrics["teacher"] |= {"top1": 75.5, "top5": 90.0}
-    assert "top-1 %" in shown() and "75.50" in shown() and "KL" not in shown()
+    headings = next(line for line in shown().splitlines() if "top-1 %" in line)
+    assert headings.index("agreement %") < headings.index("KL") < headings.index("top-1 %") and "75.50" in shown()
     metrics["teacher"] |= {"top1": None, "num_images": None}
     assert "not evaluated" in shown() and "noise" not in shown() and "agreement" not in shown() and "1.00" in shown()
 
@@ -124,7 +160,7 @@ def test_no_number_is_cut_in_a_narrow_terminal(width):
 def test_a_run_in_a_narrow_terminal_keeps_its_numbers():
     from rich.console import Console
 
-    scores = {"top1": 90.66, "top5": 99.07, "agreement": 95.12, "logits_sqnr_db": 12.34}
+    scores = {"top1": 90.66, "top5": 99.07, "agreement": 95.12, "kl": 0.04321, "logits_sqnr_db": 12.34}
     metrics = {
         "student": scores | {"weight_bits": 4, "activation_bits": 4},
         "size": {"packed_bytes": 700_000, "float_bytes": 4_820_000},
@@ -143,7 +179,7 @@ def test_a_run_in_a_narrow_terminal_keeps_its_numbers():
     notes = " ".join(captured.get().split())
     assert "32 dead_leaves images that it never saw: same class on 96.9 %, logits SQNR 21.0 dB" in notes
     assert "same class on 88.0 %, logits SQNR infinite dB" in notes
-    for number in ("90.66", "99.07", "95.12", "12.34", "0.70", "4.82", "91.26"):
+    for number in ("90.66", "99.07", "95.12", "0.04321", "12.34", "0.70", "4.82", "91.26"):
         assert number in captured.get(), number
 
 

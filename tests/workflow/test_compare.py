@@ -1,5 +1,6 @@
 """`vitdfq compare` as a command, on a zoo model with few images and few steps."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -62,18 +63,30 @@ def test_compare_json_has_the_documented_keys(content):
     assert content["seeds"] == [1, 0] and content["bits"] == "w4a4" and content["failed"] == []
     assert content["recipes"]["small"]["compare"] == RECIPE["compare"]
     assert content["teacher"]["name"] == "zoo:vit" and content["teacher"]["num_images"] == 64
-    assert [row["title"] for row in content["rows"]] == TITLES
+    assert sorted(row["title"] for row in content["rows"]) == sorted(TITLES)
     assert [row["uses_data"] for row in content["rows"]] == [False, False, True]
+    assert content["rows"][0]["mean"]["kl"] <= content["rows"][1]["mean"]["kl"]
     assert [(cell["row"], cell["seed"]) for cell in content["cells"]] == [(title, seed) for title in TITLES for seed in (1, 0)]
     for cell in content["cells"]:
         assert set(COLUMNS) | {"row", "seed", "top5", "num_classes_seen"} == set(cell)
         assert 0 <= cell["agreement"] <= 100 and 0.1 <= cell["class_confidence"] <= 1 and cell["layer_norm_distance"] > 0
         assert (cell["synthesis_seconds"] is None) == (cell["row"] == REAL.title) and cell["calibration_seconds"] > 0
     assert [row["mean"]["num_images"] for row in content["rows"]] == [8, 8, 4]
-    for row in content["rows"]:
-        top1 = [cell["top1"] for cell in content["cells"] if cell["row"] == row["title"]]
-        assert row["n"] == 2 and row["mean"]["top1"] == pytest.approx(sum(top1) / 2)
-        assert row["sd"]["top1"] == pytest.approx(abs(top1[0] - top1[1]) / 2**0.5)
+    for row, key in itertools.product(content["rows"], ("kl", "agreement", "top1")):
+        values = [cell[key] for cell in content["cells"] if cell["row"] == row["title"]]
+        assert row["n"] == 2 and row["mean"][key] == pytest.approx(sum(values) / 2)
+        assert row["sd"][key] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+
+
+def test_rows_are_sorted_by_kl_in_whichever_order_they_are_named(tmp_path):
+    write(tmp_path / "small.yaml", compare={"real_images": 4})
+    for methods in ("[noise, dead_leaves]", "[dead_leaves, noise]"):
+        content = compare([tmp_path / "small.yaml"], out=tmp_path / "out", overrides=[f"compare.methods={methods}"])
+        kl = [row["mean"]["kl"] for row in content["rows"]]
+        assert kl[0] < kl[1] and content["rows"][2]["title"] == REAL.title
+        page = (tmp_path / "out/compare.md").read_text()
+        places = [page.index(f"| {row['title']} |") for row in content["rows"]]
+        assert places == sorted(places)
 
 
 def test_images_differ_between_seeds(finished):
@@ -91,7 +104,7 @@ def test_grids_attention_and_charts_are_drawn(finished):
     with_priors, without = (width(finished / f"out/attention/{name}.png") for name in ("sardfq", "noise"))
     assert with_priors > without
     assert width(finished / "out/compare.png") > 600
-    assert f"| {REAL.title} | 2 | 4 |" in page and "uses data" in page.split("|")[-1]
+    assert f"| {REAL.title} | 2 |" in page and "uses data" in page.split("|")[-1]
 
 
 def test_a_second_run_computes_nothing(finished):
@@ -111,7 +124,7 @@ def test_a_new_method_is_added_and_finished_cells_are_used_again(finished, conte
     noise = (out / "stages/noise_1_predictions.safetensors").stat().st_mtime_ns
     changes = ["compare.methods=[dead_leaves, noise]", "compare.seeds=[1]"]
     changed = compare([finished / "small.yaml"], out=out, overrides=changes)
-    assert [row["title"] for row in changed["rows"]] == ["dead_leaves", "noise", REAL.title]
+    assert {row["title"] for row in changed["rows"]} == {"dead_leaves", "noise", REAL.title}
     assert (out / "stages/noise_1_predictions.safetensors").stat().st_mtime_ns == noise
     cells = {(cell["row"], cell["seed"]): cell for cell in content["cells"]}
     assert changed["cells"][1] == cells["noise", 1] and changed["rows"][1]["sd"]["top1"] is None
@@ -125,7 +138,7 @@ def test_a_method_that_fails_is_a_row_with_its_error(tmp_path):
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1] == "error: 1 of 2 rows failed: broken"
     content = json.loads(done.stdout)
-    broken, fine = content["rows"]
+    fine, broken = content["rows"]
     assert content["failed"] == ["broken"] and "is nan at step 1" in broken["error"] and broken["n"] == 0
     assert broken["pictures"] == [] and broken["mean"]["top1"] is None
     assert fine["error"] is None and fine["mean"]["top1"] > 50

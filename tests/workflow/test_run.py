@@ -58,7 +58,7 @@ def test_folder_and_metrics_json_have_the_documented_content(finished):
     assert metrics["teacher"]["top1"] > 85
     assert (metrics["student"]["weight_bits"], metrics["student"]["activation_bits"]) == (4, 4)
     for row in (metrics["student"], metrics["baselines"]["noise"]):
-        assert 0 <= row["agreement"] <= 100 and row["logits_sqnr_db"] > -10
+        assert 0 <= row["agreement"] <= 100 and row["kl"] > 0 and row["logits_sqnr_db"] > -10
     assert metrics["synthesis"]["num_images"] == 4 and metrics["synthesis"]["steps"] == 6
     assert metrics["size"]["packed_bytes"] < 0.25 * metrics["size"]["float_bytes"]
 

@@ -17,6 +17,8 @@ from vitdfq.models.untrusted import fits_file
 from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import QuantWeighted, named_weighted_modules
 
+NUMBERS = ("agreement", "kl", "top1", "num_images", "cosine")  # keys of metrics.json's sections that are shown
+
 
 def describe_folder(folder: Path, weights: str) -> dict[str, Any]:
     """Return plain values; see `vitdfq.checkpoint.save_load.describe`."""
@@ -42,6 +44,8 @@ def describe_folder(folder: Path, weights: str) -> dict[str, Any]:
         "float bytes": 4 * sum(part.numel() for part in student.parameters()),
         "format": config["quantization_config"]["version"],
         "written by": f"vitdfq {config['quantization_config'].get('library_version')}",
+        "agreement": metrics["student"].get("agreement"),
+        "kl": metrics["student"].get("kl"),
         "top1": metrics["student"].get("top1"),
         "teacher top1": metrics["teacher"].get("top1"),
         **({"cosine": metrics["student"]["cosine"]} if "cosine" in metrics["student"] else {}),
@@ -103,7 +107,7 @@ def _metrics(path: Path) -> dict[str, Any]:
     metrics = {"recipe": content.get("recipe"), "student": content.get("student", {}), "teacher": content.get("teacher", {})}
     metrics["read_by"] = content.get("read_by")
     sections, texts = (metrics["student"], metrics["teacher"]), (metrics["recipe"], metrics["read_by"])
-    numbers = [section.get(key) for section in sections if isinstance(section, dict) for key in ("top1", "num_images", "cosine")]
+    numbers = [section.get(key) for section in sections if isinstance(section, dict) for key in NUMBERS]
     fits = all(isinstance(section, dict) for section in sections) and all(isinstance(text, str | None) for text in texts)
     if not fits or not all(isinstance(number, int | float | None) and not isinstance(number, bool) for number in numbers):
         raise InputError(f"{path}: not the metrics of a run")

@@ -11,12 +11,12 @@ from rich.text import Text
 
 from vitdfq.quantization.options import bits_name
 
-COLUMNS = {  # key in compare.json -> (heading of the column, digits)
-    "num_images": ("images", 0),
-    "top1": ("top-1 %", 2),
+COLUMNS = {  # key in compare.json -> (heading of the column, digits); how well a student follows its teacher comes first
+    "kl": ("KL", 5),
     "agreement": ("agreement %", 2),
-    "kl": ("KL", 4),
+    "top1": ("top-1 %", 2),
     "logits_sqnr_db": ("logits SQNR dB", 2),
+    "num_images": ("images", 0),
     "class_confidence": ("class confidence", 3),
     "diversity": ("diversity", 3),
     "layer_norm_distance": ("LayerNorm distance", 3),
@@ -29,13 +29,14 @@ FEATURES = {  # the same for a model that gives features
     "features_sqnr_db": ("features SQNR dB", 2),
 }
 TOP1_OF = {"knn": "k-NN top-1 %", "linear_head": "linear top-1 %", "text_embeddings": "zero-shot top-1 %"}  # what read it
-OF_CLASSES = ("top1", "agreement", "kl", "logits_sqnr_db", "class_confidence")  # columns that features alone do not have
-WITH_LABELS = ("top1", "top5", "agreement", "logits_sqnr_db")  # of the table of a run
+OF_CLASSES = ("kl", "agreement", "top1", "logits_sqnr_db", "class_confidence")  # columns that features alone do not have
+WITH_LABELS = ("agreement", "kl", "top1", "top5", "logits_sqnr_db")  # of the table of a run
 WITHOUT_LABELS = ("agreement", "kl", "logits_sqnr_db")
 RUN_COLUMNS = COLUMNS | {"top5": ("top-5 %", 2)}
 SHORT_HEADING = 11  # characters
 TEACHER = "(teacher, float32)"
 ALIKE = "cosine, relative error and SQNR compare features with the teacher's, which needs no labels"
+BY_KL = "sorted by KL, the divergence from the teacher's to the student's class probabilities in nats, least first"
 NO_LABELS = "the images have no labels: agreement, KL and SQNR need none, top-1 does"
 
 
@@ -75,6 +76,19 @@ def summarize(cells: Iterable[dict[str, Any]], columns: Iterable[str] = tuple(CO
     }
 
 
+def ranked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort rows of `summarize` by their mean KL, least first; rows without one keep their order and follow, real images are last.
+
+    The row of real images is a reference for the others, so it takes no rank among them.
+    """
+
+    def rank(row: dict[str, Any]) -> tuple[bool, bool, float]:
+        kl = row["mean"].get("kl")
+        return row["uses_data"], kl is None, kl or 0.0
+
+    return sorted(rows, key=rank)
+
+
 def text_rows(content: dict[str, Any]) -> list[list[str]]:
     """The cells as text: headings, the teacher's row, then a row for each entry of `content["rows"]`."""
     columns = columns_in(content)
@@ -107,8 +121,7 @@ def notes(content: dict[str, Any]) -> str:
     if any(row["uses_data"] for row in content["rows"]):
         lines.append("the row of real images uses data (without labels, never evaluated): a reference, not a data-free result")
     columns = columns_in(content)
-    if "cosine" in columns:
-        lines.append(ALIKE)
+    lines.append(ALIKE if "cosine" in columns else BY_KL)
     if content["teacher"]["top1"] is None and "top1" in columns:
         lines.append(NO_LABELS)
     lines += [f"{row['title']} failed: {row['error']}" for row in content["rows"] if row["error"]]

