@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from vitdfq.quantization.options import bits_name
+from vitdfq.quantization.options import bits_name, bits_title
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- results -->", "<!-- /results -->"
@@ -26,7 +26,8 @@ def rows(metrics: dict) -> str:
     by_bits = {saved: {"student": student, "baselines": metrics["baselines"]}} | metrics.get("also_bits", {})
     sizes = f"{size['packed_bytes'] / 1e6:.2f} ({size['float_bytes'] / 1e6:.2f})"
     return "".join(
-        f"| `{teacher['name']}` | {bits.upper()} | {metrics['synthesis']['num_images']} {method} | {row['top1']:.2f} "
+        f"| `{teacher['name']}` | {bits_title(bits, dynamic=students['student'].get('dynamic', False))} "
+        f"| {metrics['synthesis']['num_images']} {method} | {row['top1']:.2f} "
         f"| {teacher['top1']:.2f} | {row['num_images']:,} | {metrics['seed']} | {sizes if bits == saved else ''} |\n"
         for bits, students in by_bits.items()
         for method, row in ({metrics["synthesis"]["method"]: students["student"]} | students["baselines"]).items()

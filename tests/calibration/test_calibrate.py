@@ -12,8 +12,10 @@ from vitdfq.calibration.calibrate import default_steps
 from vitdfq.calibration.held_out import worst_ratio
 from vitdfq.checkpoint.save_load import load, save
 from vitdfq.common.errors import NotFiniteError
+from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
-from vitdfq.quantization.modules import put_weight_on_grid, weighted_modules
+from vitdfq.quantization.integer import integer_report, to_integer
+from vitdfq.quantization.modules import QuantLinear, put_weight_on_grid, weighted_modules
 from vitdfq.synthesis import synthesize
 from vitdfq.training.trainable import trainable
 
@@ -41,6 +43,26 @@ def test_trainable_weights_are_rounded(tiny_vit, images):
         module.weight.add_(0.3 * module.weight_quantizer.scale.view(-1, *[1] * (module.weight.ndim - 1)))
         put_weight_on_grid(module)
         assert on_grid(module)
+
+
+@pytest.mark.parametrize("kind", ["vit", pytest.param("swin", marks=pytest.mark.slow)])
+def test_a_dynamic_student_goes_through_all_default_steps(kind, tmp_path):
+    teacher = prepare(make_tiny(kind))
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    student, observed = (quantize(teacher, policy="vitdfq_dynamic") for _ in range(2))
+    calibrate(observed, teacher, images, steps=["observe"])
+    steps = [{"center": {"guarded": False}}, "observe", "gptq", {"distill": {"iterations": 3}}]
+    assert [name if isinstance(name, str) else next(iter(name)) for name in steps] == default_steps(student)
+    calibrate(student, teacher, images, steps=steps)
+    linears = [part for part in student.modules() if isinstance(part, QuantLinear)]
+    assert linears and all(linear.input_shift.any() for linear in linears)
+    assert all(on_grid(module) for module in weighted_modules(student))
+    errors = [(model(images) - teacher(images)).square().mean() for model in (student, observed)]
+    assert errors[0] < 0.8 * errors[1]
+    assert torch.equal(load(save(student, tmp_path))(images), student(images))
+    report = integer_report(integer := to_integer(student))
+    assert not report["simulated"]
+    torch.testing.assert_close(integer(images), student(images), rtol=0, atol=0.05 * student(images).abs().max().item())
 
 
 @pytest.mark.parametrize("step", ["reconstruct", "distill"])

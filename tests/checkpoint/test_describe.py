@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import vitdfq
+from vitdfq.checkpoint.describe import summary
 from vitdfq.checkpoint.save_load import describe
 from vitdfq.common.errors import InputError
 
@@ -25,6 +26,23 @@ def test_layers_and_their_bits(folder):
     assert layers["attn.qkv"] == {"layers": 3, "weight bits": "6, 4", "input bits": "6, 4"}
     assert layers["mlp.fc2"] == {"layers": 3, "weight bits": "4", "input bits": "4, float"}
     assert set(layers) == {"patch_embed.proj", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "head"}
+
+
+@pytest.mark.parametrize(
+    ("options", "ranges", "strategies"),
+    [
+        ({}, "static", {("tensor", False)}),
+        ({"policy": "vitdfq_dynamic"}, "dynamic: one for each token of linear inputs", {("tensor", False), ("token", True)}),
+        ({"policy": "vitdfq_dynamic", "bits": "w4a16"}, None, set()),
+    ],
+)
+def test_dynamic_ranges_are_told_from_static_ones(options, ranges, strategies, tiny_vit, tmp_path):
+    student = vitdfq.calibrate(vitdfq.quantize(tiny_vit, **options), tiny_vit, torch.randn(2, 3, 32, 32), steps=["observe"])
+    found = describe(vitdfq.save(student, tmp_path))
+    assert found["activation ranges"] == ranges and ("activation ranges" in summary(found)) == (ranges is not None)
+    groups = json.loads((tmp_path / "config.json").read_text())["quantization_config"]["config_groups"].values()
+    inputs = [group["input_activations"] for group in groups if group["input_activations"]]
+    assert {(grid["strategy"], grid["dynamic"]) for grid in inputs} == strategies
 
 
 def test_size_accuracy_and_recipe(folder):

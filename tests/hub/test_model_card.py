@@ -24,6 +24,17 @@ RECIPE = {"model": {"name": "vit_tiny.in1k"}, "evaluate": {}, "reference_top1": 
 CONFIG = {"vitdfq": {"model": {"pretrained_cfg": {"hf_hub_id": "timm/vit_tiny.in1k", "license": "mit"}}}}
 
 
+@pytest.mark.parametrize(("changes", "name"), [({}, "W4A8"), ({"dynamic": False}, "W4A8"), ({"dynamic": True}, "W4A8 dynamic")])
+def test_a_dynamic_student_is_named_so(changes, name, tmp_path):
+    metrics, config = copy.deepcopy(METRICS), copy.deepcopy(CONFIG)
+    metrics["student"] |= changes
+    config["vitdfq"]["model"]["name"] = "vit_tiny.in1k"
+    write_card(tmp_path, metrics, RECIPE, config, "name: small\n")
+    text = ModelCard.load(tmp_path / "README.md").text
+    assert f"quantized to {name} by" in text and f"| **this model, {name}** |" in text
+    assert ("range of each token is determined" in text) == ("dynamic" in name)
+
+
 @pytest.fixture
 def card(tmp_path):
     def write(

@@ -71,6 +71,23 @@ def test_the_file_of_every_family_computes_as_the_student(kind, bits, tmp_path):
     assert bool(small) == (bits == "w4a4") and not any("/" in text for text in paths_in(data))
 
 
+# levit and any have what vit and swin have not: convolutions that overlap, and products whose heads are unknown
+DYNAMIC = [("vit", "w4a4"), ("swin", "w8a8"), *[pytest.param(kind, "w4a4", marks=pytest.mark.slow) for kind in ("levit", "any")]]
+
+
+@pytest.mark.parametrize(("kind", "bits"), DYNAMIC)
+def test_the_file_of_a_dynamic_student_computes_as_the_student(kind, bits, tmp_path):
+    student = make_student(vitdfq.prepare(make_tiny(kind)), bits=bits, policy="vitdfq_dynamic")
+    found = vitdfq.export(student, tmp_path / "model.onnx")
+    assert found["least_site_sqnr_db"] > 60 and found["sqnr_db"] > 60
+    images = torch.randn(3, 3, *image_size(student))
+    logits = runtime.outputs((tmp_path / "model.onnx").read_bytes(), images)[0]
+    torch.testing.assert_close(logits, student(images), rtol=0, atol=0.05 * student(images).abs().max().item())
+    assert set(found["kernels"]["linear"]) <= {"weights alone", "float"}  # ranges for each token have no integer kernel there
+    model = onnx.load(tmp_path / "model.onnx")
+    assert json.loads({prop.key: prop.value for prop in model.metadata_props}["vitdfq"])["dynamic"]
+
+
 @pytest.mark.parametrize(("kind", "output"), [("tokens", "features"), ("embedding", "embedding"), ("vit", "logits")])
 def test_the_output_has_the_name_of_what_it_is(kind, output, tmp_path):
     student = make_student(make_tiny(kind), bits="w8a8")
@@ -207,7 +224,7 @@ def test_the_file_says_how_to_make_its_images(exported):
     _, folder, _ = exported
     model = onnx.load(folder / "onnx/model.onnx")
     description = json.loads({prop.key: prop.value for prop in model.metadata_props}["vitdfq"])
-    assert description["bits"] == "w4a4"
+    assert description["bits"] == "w4a4" and description["dynamic"]  # one layer is
     assert description["input"]["input_size"] == [3, 32, 32] and len(description["input"]["mean"]) == 3
     assert {value.name for value in model.graph.input} == {"pixel_values"} and model.producer_name == "vitdfq"
 

@@ -33,9 +33,13 @@ OPTIONS = {  # what is special: arguments of quantize
     "prefix tokens apart": {"bits": "w8a8", "activation": {"per_prefix_token": True}} | EIGHT_ASYMMETRIC,
     "per head": {"bits": "w8a8", "activation": {"per_head": True}} | EIGHT_ASYMMETRIC,
     "weights per tensor, twins": {"bits": "w4a6", "policy": "ptq4vit"},
+    "dynamic w8a8": {"bits": "w8a8", "policy": "vitdfq_dynamic"},
+    "dynamic w4a4": {"bits": "w4a4", "policy": "vitdfq_dynamic"},
     "groups": {"bits": "w4a8", "overrides": {"*qkv*": {"weight": {"group_size": 8}}}},
 }
-CASES = [(kind, name) for kind in sorted(TINY) for name in ("w8a8", "w4a4")] + [("vit", name) for name in list(OPTIONS)[3:]]
+OF_EVERY_FAMILY = ("w8a8", "w4a4", "dynamic w8a8", "dynamic w4a4")
+CASES = [(kind, name) for kind in sorted(TINY) for name in OF_EVERY_FAMILY]
+CASES += [("vit", name) for name in list(OPTIONS)[3:] if name not in OF_EVERY_FAMILY]
 
 
 def only(monkeypatch, kind: str) -> None:
@@ -89,7 +93,7 @@ def test_every_site_equals_its_fake_quantized_form(kind, name):
     assert set(worst) == set(report["integer"])
     assert max(worst.values()) < 2e-6, max(worst, key=worst.get)  # float rounding of sums and scales: codes are the same
     assert torch.equal(integer(images).argmax(1), logits.argmax(1))
-    assert set(report["simulated"]) == ({"patch_embed.proj"} if "policy" in OPTIONS[name] else set())
+    assert set(report["simulated"]) == ({"patch_embed.proj"} if OPTIONS[name].get("policy") == "ptq4vit" else set())
 
 
 @pytest.mark.parametrize("kind", ["int8", "float"])

@@ -68,7 +68,8 @@ def test_an_imagenet_recipe(path):
     recipe, lines = load_recipe(path), path.read_text().splitlines()
     assert recipe.model["name"] in timm.list_pretrained(), "a pinned tag"
     assert f"{recipe.reference_top1:.2f} % top-1" in lines[2] and "not measured yet" in lines[2]
-    assert path.stem.endswith(recipe.quantize["bits"])
+    dynamic = "_dynamic" if recipe.quantize.get("policy") == "vitdfq_dynamic" else ""
+    assert path.stem.endswith(f"_{recipe.quantize['bits']}{dynamic}")
     shared = {"method": "vitdfq", "num_images": 256, "steps": 100, "seed": 0}
     assert (recipe.synthesize, recipe.baselines) == (shared, ["noise"])
     assert recipe.evaluate == {"dataset": "imagenet-1k", "split": "validation"}

@@ -140,6 +140,25 @@ def test_the_table_of_a_run_shows_what_was_measured():
     assert "not evaluated" in shown() and "noise" not in shown() and "agreement" not in shown() and "1.00" in shown()
 
 
+def test_dynamic_students_are_told_from_static_ones():
+    scores = {"agreement": 90.0, "kl": 0.1, "logits_sqnr_db": 20.0}
+    others = {"w4a16": {"dynamic": False}, "w6a6": {"dynamic": True}}
+    metrics = {
+        "seed": 0,
+        "teacher": {"name": "zoo:vit", "top1": None, "top5": None, "num_images": 6},
+        "student": scores | {"weight_bits": 4, "activation_bits": 4, "dynamic": True},
+        "baselines": {"noise": scores},
+        "also_bits": {bits: {"student": scores | change, "baselines": {"noise": scores}} for bits, change in others.items()},
+        "synthesis": {"method": "vitdfq"},
+        "size": {"float_bytes": 4_000_000, "packed_bytes": 1_000_000},
+    }
+    names = [row[0] for row in tables.summary_table(metrics).rows]
+    assert names == ["float32", *["W4A4 dynamic"] * 2, *["W4A16"] * 2, *["W6A6 dynamic"] * 2]
+    compared = content(seeds=[0])
+    assert tables.title(compared | {"dynamic": True}).startswith("zoo:vit: W4A4 dynamic on 1,000 images")
+    assert tables.title(compared | {"dynamic": False}) == tables.title(compared)
+
+
 @pytest.mark.parametrize("width", [240, 100, 80, 60, 40])
 def test_no_number_is_cut_in_a_narrow_terminal(width):
     from rich.console import Console

@@ -59,8 +59,8 @@ def content(finished) -> dict:
 
 
 def test_compare_json_has_the_documented_keys(content):
-    assert set(content) == {"recipes", "vitdfq", "device", "bits", "seeds", "teacher", "rows", "cells", "failed"}
-    assert content["seeds"] == [1, 0] and content["bits"] == "w4a4" and content["failed"] == []
+    assert set(content) == {"recipes", "vitdfq", "device", "bits", "dynamic", "seeds", "teacher", "rows", "cells", "failed"}
+    assert content["seeds"] == [1, 0] and content["bits"] == "w4a4" and not content["dynamic"] and content["failed"] == []
     assert content["recipes"]["small"]["compare"] == RECIPE["compare"]
     assert content["teacher"]["name"] == "zoo:vit" and content["teacher"]["num_images"] == 64
     assert sorted(row["title"] for row in content["rows"]) == sorted(TITLES)

@@ -15,7 +15,7 @@ from vitdfq.common.files import read_json
 from vitdfq.models import build, feature_width, gives
 from vitdfq.models.untrusted import fits_file
 from vitdfq.quantization import quantize
-from vitdfq.quantization.modules import QuantWeighted, named_weighted_modules
+from vitdfq.quantization.modules import QuantWeighted, activation_quantizers, is_dynamic, named_weighted_modules
 
 NUMBERS = ("agreement", "kl", "top1", "num_images", "cosine")  # keys of metrics.json's sections that are shown
 
@@ -37,6 +37,7 @@ def describe_folder(folder: Path, weights: str) -> dict[str, Any]:
         "architecture": spec["model"]["architecture"],
         gives(student): feature_width(student),
         "bits": spec["quantize"].get("bits", "w4a4"),
+        "activation ranges": _ranges(student),
         "layers": _layers(student),
         "packed layers": sum(name.endswith(".weight_packed") for name in header),
         "prepared by": spec.get("prepare", {}).get("steps", []),
@@ -68,6 +69,13 @@ def summary(description: dict[str, Any]) -> str:
         elif value not in (None, []):
             lines.append(f"{key:17} {', '.join(value) if isinstance(value, list) else value}")
     return "\n".join(lines)
+
+
+def _ranges(student: nn.Module) -> str | None:
+    """Whether ranges of activations are determined as these arrive; None: no activation is quantized."""
+    if not activation_quantizers(student):
+        return None
+    return "dynamic: one for each token of linear inputs" if is_dynamic(student) else "static"
 
 
 def _layers(student: nn.Module) -> dict[str, dict[str, Any]]:

@@ -16,8 +16,8 @@ from vitdfq.models import gives
 from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.integer import to_integer
-from vitdfq.quantization.modules import bits_of
-from vitdfq.quantization.options import bits_name
+from vitdfq.quantization.modules import bits_of, is_dynamic
+from vitdfq.quantization.options import bits_name, bits_title
 from vitdfq.recipe import Recipe
 from vitdfq.recipe.teacher import load_section
 from vitdfq.runtime import distributed
@@ -48,7 +48,7 @@ def benchmark(recipe: Recipe) -> dict[str, Any]:
     timing.fit_quantizers(student, prepared, images)
     return {
         "model": recipe.model["name"],
-        "bits": bits_name(**bits_of(student)).upper(),
+        "bits": bits_title(bits_name(**bits_of(student)), dynamic=is_dynamic(student)),
         "device": torch.cuda.get_device_name() if images.is_cuda else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "batch_size": len(images),

@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from vitdfq.common.files import write_text
 from vitdfq.evaluation import AUTO, EvaluationOptions
 from vitdfq.hub.card_features import HOW, TITLES, CardFeatures, features_of
-from vitdfq.quantization.options import bits_name
+from vitdfq.quantization.options import bits_name, bits_title
 from vitdfq.runtime import distributed
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -75,7 +75,7 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
         prepared=config["vitdfq"].get("prepared"),
         recipe=recipe,
         recipe_yaml=yaml,
-        bits=bits.upper(),
+        bits=bits_title(bits, dynamic=metrics["student"].get("dynamic", False)),
         repo=repo,
         features=features,
         output=features.output if features else "logits",

@@ -12,7 +12,7 @@ from vitdfq.onnx import storage
 from vitdfq.onnx.modules import PatchEmbedding, exportable_copy, kind_of
 from vitdfq.onnx.operators import OPSET
 from vitdfq.onnx.trace import traced
-from vitdfq.quantization.modules import named_sites
+from vitdfq.quantization.modules import is_dynamic, named_sites
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def build(model: Any) -> Built:
     ends = storage.last_outputs(graph, list(kinds))
     storage.name_sites(graph, list(kinds))
     storage.store_small(graph, copy)
-    storage.describe(graph, model.vitdfq)
+    storage.describe(graph, model.vitdfq, dynamic=is_dynamic(model))
     data = _serialized(graph)
     results: dict[str, Any] = {"opset": OPSET, "kernels": None, "sqnr_db": None, "least_site_sqnr_db": None}
     if importlib.util.find_spec("onnxruntime") is not None:

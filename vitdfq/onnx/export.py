@@ -29,7 +29,7 @@ def export(source: nn.Module | str | Path, path: str | Path | None = None, *, fo
 
     Returns:
         file, bytes, opset; `output`: its name; `kernels`: kind of site ("linear", "qk", "av", "convolution") -> onnxruntime's
-        arithmetic ("integer", "weights alone": 4-bit weights and float arithmetic, "float") -> number of sites; `sqnr_db`: SQNR
+        arithmetic ("integer", "weights alone": packed weights and float arithmetic, "float") -> number of sites; `sqnr_db`: SQNR
         of its output against the student's, of the median of three random images; `least_site_sqnr_db`: the same of the output
         of one site for the same input, for the worst site. The last two are None where equal. Without onnxruntime all three are
         None.

@@ -49,12 +49,13 @@ def _scopes(node: NodeProto) -> list[str]:
     return ast.literal_eval(notes.get(SCOPES, "[]"))
 
 
-def describe(model: ModelProto, record: dict[str, Any]) -> None:
+def describe(model: ModelProto, record: dict[str, Any], *, dynamic: bool) -> None:
     """Write into the file the name and version of this library, the model, its bits, and how its input images are prepared."""
     config = record["model"]["pretrained_cfg"]
     description = {
         "name": record["model"]["name"],
         "bits": record.get("quantize", {}).get("bits"),
+        "dynamic": dynamic,
         "input": {key: config[key] for key in DESCRIPTION if key in config},
     }
     model.producer_name, model.producer_version = "vitdfq", __version__

@@ -43,6 +43,7 @@ def quantize(
             alone: activations, softmax and GELU's output stay in the model's float type.
         policy: which quantizers, one of `POLICIES`. "vitdfq": weights per output channel, activations static per tensor,
             logarithmic softmax output with renormalized rows below 8 bits; patch embedding and head stay at 8 bits.
+            "vitdfq_dynamic": the same with inputs of linear layers dynamic per token, operands of attention static per head.
         weight, activation, gelu, softmax: change the policy for a role: `{"bits": 6}`, `{"quantizer": "log_sqrt2"}`,
             `{"observer": "percentile"}`; weights also `per_channel` and `group_size`; activations `per_token` (dynamic, inputs
             of linear layers), `per_prefix_token` (class token and registers have scales of their own) and `per_head` (operands of

@@ -222,6 +222,11 @@ def restore_state(owners: Sequence[nn.Module], state: dict[str, Tensor]) -> None
     nn.ModuleList(owners).load_state_dict(state)
 
 
+def is_dynamic(student: nn.Module) -> bool:
+    """Whether any activation has a range for each token: such a student is not named like a static one of the same bits."""
+    return any(quantizer.per_token for quantizer in activation_quantizers(student))
+
+
 def bits_of(student: nn.Module) -> dict[str, int | None]:
     """The most frequent bits of weights and of activations, by which a student is named. None where all of them are float."""
     weights = [module.weight_quantizer.bits for module in weighted_modules(student) if module.weight_quantizer.bits is not None]

@@ -87,7 +87,7 @@ class Roles:
     def changed(self, change: Change) -> "Roles":
         """Return the roles after a change {"bits": for all roles, role: {option: value}}."""
         bits = {"bits": change["bits"]} if "bits" in change else {}
-        parts = {role: bits | dict(change.get(role) or {}) for role in ROLES}
+        parts = {role: bits | dict(change.get(role) or {}) for role in ROLES} | {"gelu": bits | gelu_of(change)}
         dropped = _dropped_by(parts["gelu"])
         return Roles(
             weight=self.weight.changed(parts["weight"]),
@@ -101,17 +101,29 @@ class Roles:
         return replace(self, activation=self.activation.changed(change))
 
 
+def gelu_of(change: Change) -> dict[str, Any]:
+    """The options of the role "gelu" in a change of roles.
+
+    `per_token` and `per_prefix_token` of "activation" are among them: asked for in the same change, they are refused by a quantizer
+    that lacks them, not dropped in silence.
+    """
+    activation = change.get("activation") or {}
+    asked = {name: activation[name] for name in ("per_prefix_token", "per_token") if name in activation}
+    return asked | dict(change.get("gelu") or {})
+
+
 def _dropped_by(change: Change) -> dict[str, Any]:
     """The options, at the values that mean "not given", that the quantizer in a change does not have."""
     if "quantizer" not in change:
         return {}
     kind = quantizer_class(change["quantizer"])
     dropped: dict[str, Any] = dict.fromkeys({"symmetric", "observer", "group_size"} - kind.options)
-    if "head" not in kind.granularities:
-        dropped["per_head"] = False
-    if kind.by_prefix is None:
-        dropped["per_prefix_token"] = False
-    return dropped
+    has = {
+        "per_head": "head" in kind.granularities,
+        "per_prefix_token": kind.by_prefix is not None,
+        "per_token": kind.by_token is not None,
+    }
+    return dropped | {name: False for name, is_there in has.items() if not is_there}
 
 
 def parse_bits(bits: str) -> tuple[int, int | None]:
@@ -133,6 +145,11 @@ def parse_bits(bits: str) -> tuple[int, int | None]:
 def bits_name(weight_bits: int | None, activation_bits: int | None) -> str:
     """Undo `parse_bits`, of what `bits_of` returns: 16 stands for float."""
     return f"w{weight_bits or 16}a{activation_bits or 16}"
+
+
+def bits_title(bits: str, *, dynamic: bool) -> str:
+    """A student's bits as tables name them: "W4A4", or "W4A4 dynamic" where `is_dynamic` holds."""
+    return bits.upper() + " dynamic" * dynamic
 
 
 def _hint(bits: Any) -> str:

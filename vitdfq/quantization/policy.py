@@ -1,7 +1,7 @@
 """Which quantizer stands where: policies by name, and what a policy, roles and overrides add up to at each site."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -19,6 +19,7 @@ from vitdfq.quantization.options import (
     check_bits,
     check_change,
     check_name,
+    gelu_of,
     parse_bits,
     unknown_key,
 )
@@ -58,6 +59,11 @@ def _vitdfq(weight_bits: int, activation_bits: int | None) -> Roles:
         activation=Grid(activation_bits, per_head=not uniform, per_prefix_token=not uniform),
         softmax=Grid(activation_bits, "uniform" if uniform else logarithmic, renormalize=not uniform),
     )
+
+
+def _vitdfq_dynamic(weight_bits: int, activation_bits: int | None) -> Roles:
+    # Operands of attention stay static: values cannot have a scale for each token, over which their product sums.
+    return replace(_vitdfq(weight_bits, activation_bits), activation=Grid(activation_bits, per_head=True, per_token=True))
 
 
 def _repq_vit(weight_bits: int, activation_bits: int | None, *, softmax: str = "log_sqrt2") -> Roles:
@@ -111,6 +117,11 @@ POLICIES: dict[str, Policy] = {
         _vitdfq,
         ends={"bits": 8},  # errors there cannot be corrected later, and 8 bits of so few weights cost little
     ),
+    "vitdfq_dynamic": Policy(
+        "vitdfq with a range for each token of a linear layer's input as it arrives, and static scales per head in attention",
+        _vitdfq_dynamic,
+        ends={"bits": 8},
+    ),
     "repq_vit": Policy("RepQ-ViT (arXiv 2212.08254): percentiles, log-sqrt2 softmax, all layers at b bits", _repq_vit),
     "sardfq": Policy("SARDFQ (arXiv 2412.16553): percentiles, log2 softmax, all layers at b bits", _sardfq),
     "ptq4vit": Policy(
@@ -162,7 +173,7 @@ class Choice:
         for change in changes + [change for glob, change in self.overrides.items() if matches(site, glob)]:
             roles = roles.changed(change)
             if reads_gelu:
-                roles = roles.for_gelu(change.get("gelu") or {})
+                roles = roles.for_gelu(gelu_of(change))
         return roles
 
 

@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from vitdfq.quantization.options import bits_name
+from vitdfq.quantization.options import bits_name, bits_title
 
 COLUMNS = {  # key in compare.json -> (heading of the column, digits); how well a student follows its teacher comes first
     "kl": ("KL", 5),
@@ -110,7 +110,7 @@ def format_number(value: float | None, sd: float | None, digits: int) -> str:
 
 def title(content: dict[str, Any]) -> str:
     """The table's title, in one line: model, bits, number of test images, seeds."""
-    bits = content["bits"].upper()
+    bits = bits_title(content["bits"], dynamic=content.get("dynamic", False))  # absent in earlier versions' files
     seeds = f"seed{'s' * (len(content['seeds']) > 1)} {', '.join(map(str, content['seeds']))}"
     return f"{content['teacher']['name']}: {bits} on {content['teacher']['num_images']:,} images, {seeds}"
 
@@ -212,7 +212,7 @@ def summary_table(metrics: dict[str, Any]) -> FittingTable:
     for name, measured in by_bits.items():
         packed = size["packed_bytes"] if name == bits else None  # students at other bits are not saved
         for title, row in [(method, measured["student"]), *measured["baselines"].items()]:
-            add(name.upper(), f"{title} images", row, packed)
+            add(bits_title(name, dynamic=measured["student"].get("dynamic", False)), f"{title} images", row, packed)
     headings = ["bits", "calibrated on", *(heading for heading, _ in columns.values()), "MB"]
     notes = synthetic_notes(metrics.get("synthetic", {}))
     return FittingTable(f"{teacher['name']} {on}, seed {metrics['seed']}", headings, rows, num_names=2, notes=notes)

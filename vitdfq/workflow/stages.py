@@ -18,7 +18,7 @@ from vitdfq.evaluation import AnyPredictions, no_score, predict, predictions_of,
 from vitdfq.evaluation.features import gives_vectors
 from vitdfq.models import gives
 from vitdfq.quantization import quantize
-from vitdfq.quantization.modules import bits_of
+from vitdfq.quantization.modules import bits_of, is_dynamic
 from vitdfq.recipe import Recipe
 from vitdfq.recipe.teacher import errors_of_section
 from vitdfq.reports import gates
@@ -195,10 +195,11 @@ class RunStages:
                 scores[method] = self._score_student(method, images_of[method], teacher)
             for bits, rows in other_bits.items():
                 rows |= {name: self._score_student(name, images_of[name], teacher, bits) for name in images_of}
+                rows["student"] |= {"dynamic": self.makes_dynamic(bits)}
         return {
             "read_by": self.read_by if teacher else None,
             "teacher": {"name": recipe.model["name"]} | teacher_score,
-            "student": scores.pop("student") | bits_of(student),
+            "student": scores.pop("student") | bits_of(student) | {"dynamic": is_dynamic(student)},
             "baselines": scores,
             **({"also_bits": {bits: _by_role(rows) for bits, rows in other_bits.items()}} if other_bits else {}),
         }
@@ -250,6 +251,10 @@ class RunStages:
         file = self.recipe.evaluation.file
         content = {} if file is None else {"evaluation_file": mark_hash(sha256(file))}
         return {"evaluate": _without_cost_options(self.recipe.evaluate)} | content
+
+    def makes_dynamic(self, bits: str | None = None) -> bool:
+        """Whether students of the recipe, at its bits or others, have ranges for each token: see `is_dynamic`."""
+        return is_dynamic(quantize(self.prepared, **self._quantization(bits)))
 
     def _quantization(self, bits: str | None) -> dict[str, Any]:
         """The section `quantize`, at other bits if they are given."""

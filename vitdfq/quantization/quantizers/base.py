@@ -55,6 +55,7 @@ class Quantizer(nn.Module, ABC):
     needs_fit: bool = True  # False: `fit` chooses nothing
     guided: bool = False  # `fit` needs one of its measures
     measures: frozenset[str] = frozenset({"cost"})  # keywords of `fit`: "cost", and where it takes them "gram", "importance"
+    per_token: bool = False  # each token has a range of its own, determined as it arrives
     trainable_scale: bool = False  # there is a buffer `scale`, to which `forward` has a gradient
 
     def __init__(self, bits: int | None, *, shape: tuple[int, ...] = ()) -> None:

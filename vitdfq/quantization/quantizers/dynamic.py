@@ -22,6 +22,7 @@ class TokenUniform(Quantizer):
 
     has_equal_steps = True
     needs_fit = False
+    per_token = True
     bits: int
 
     def __init__(self, bits: int, *, symmetric: bool = False) -> None:
