@@ -8,7 +8,7 @@ import torch
 from tiny import FEATURE_KINDS, make_tiny
 
 from vitdfq.calibration import calibrate
-from vitdfq.calibration.calibrate import default_steps
+from vitdfq.calibration.efforts import default_steps
 from vitdfq.calibration.held_out import worst_ratio
 from vitdfq.checkpoint.save_load import load, save
 from vitdfq.common.errors import NotFiniteError

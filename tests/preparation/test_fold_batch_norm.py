@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import vitdfq
-from vitdfq.calibration.calibrate import default_steps as default_calibration
+from vitdfq.calibration.efforts import default_steps as default_calibration
 from vitdfq.models import image_size
 from vitdfq.preparation import prepare
 from vitdfq.preparation.fold import fold_batch_norm, has_batch_norm

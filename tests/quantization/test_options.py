@@ -7,7 +7,7 @@ import torch
 from tiny import TINY, make_tiny
 
 import vitdfq
-from vitdfq.calibration.calibrate import default_steps
+from vitdfq.calibration.efforts import default_steps
 from vitdfq.models import image_size
 from vitdfq.preparation import prepare
 from vitdfq.quantization import POLICIES, quantize, sites

@@ -6,17 +6,16 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from vitdfq.calibration.efforts import DEFAULT_EFFORT, EFFORTS, StepSpec, default_steps
 from vitdfq.calibration.steps import STEPS
 from vitdfq.common.gradients import with_gradients
 from vitdfq.common.lookup import lookup
 from vitdfq.common.options import build_options
 from vitdfq.models import checked_images, require_float, require_student
 from vitdfq.quantization.fitted import allow, require_fitted
-from vitdfq.quantization.modules import bits_of, put_weight_on_grid, take_weight_off_grid, weighted_modules
+from vitdfq.quantization.modules import put_weight_on_grid, take_weight_off_grid, weighted_modules
 from vitdfq.runtime.run import Run
 
-StepSpec = str | dict[str, Any]  # a step's name, or {name: {option: value}}
-FLOAT_BITS = 32
 
 
 class PlannedStep(NamedTuple):
@@ -26,21 +25,6 @@ class PlannedStep(NamedTuple):
     options: Any  # of the dataclass `STEPS[name].options`
 
 
-def default_steps(student: nn.Module) -> list[StepSpec]:
-    """The default steps for the student's bits: ranges at 8 bits, also `gptq` for weights below 8, also `distill` up to 4.
-
-    `center` narrows the ranges of activations, so it is left out where all of these stay in float.
-    """
-    counts = bits_of(student)
-    bits = {kind: FLOAT_BITS if count is None else count for kind, count in counts.items()}
-    steps: list[StepSpec] = ["observe"] if counts["activation_bits"] is None else ["center", "observe"]
-    if bits["weight_bits"] < 8:
-        steps.append("gptq")
-    if min(bits.values()) <= 4:
-        steps.append("distill")
-    return steps
-
-
 @with_gradients
 def calibrate(
     student: nn.Module,
@@ -48,6 +32,7 @@ def calibrate(
     images: Tensor,
     *,
     steps: list[StepSpec] | None = None,
+    effort: str | None = None,
     seed: int = 0,
     run: Run | None = None,
 ) -> nn.Module:
@@ -57,18 +42,20 @@ def calibrate(
         student: what `quantize` returned.
         teacher: the float model that `quantize` was given; its blocks give the targets. It is not changed.
         images: (N, 3, H, W), normalized as the teacher expects. They stay in host memory; see `cached_activations.py`.
-        steps: names, or `{name: {option: value}}`, in order. None: `default_steps(student)`. An empty list: no step.
+        steps: names, or `{name: {option: value}}`, in order. None: `default_steps(student, effort)`. An empty list: no step.
+        effort: one of `EFFORTS`, "quick", "standard" or "thorough": how much training the default steps contain. None: "standard".
         seed: of everything random; the same seed gives the same student.
         run: keeps finished steps, so that an interrupted call can continue; shares work over processes; receives the progress.
 
     Raises:
-        ValueError: a model that `quantize` did not return, or another teacher; unknown step or option; images that the teacher
-            cannot take, or that are not normalized (see `checked_images`); steps after which a quantizer is not fitted.
+        ValueError: a model that `quantize` did not return, or another teacher; unknown step, option or effort; both steps and an
+            effort; images that the teacher cannot take, or that are not normalized (see `checked_images`); steps after which a
+            quantizer is not fitted.
     """
     require_student(student, "calibrate")
     _require_its_teacher(student, teacher)
     images = checked_images(teacher, images)  # on the CPU: steps copy a batch at a time to the device
-    planned = check_steps(student, steps, seed)
+    planned = check_steps(student, steps, effort, seed)
     for module in weighted_modules(student):
         take_weight_off_grid(module)  # an earlier calibration put it there; weights that a step changes must be rounded again
     run = run or Run()
@@ -111,19 +98,31 @@ def _resume(student: nn.Module, planned: Sequence[PlannedStep], run: Run) -> int
     return 0
 
 
-def check_steps(student: nn.Module, steps: list[StepSpec] | None, seed: int = 0) -> list[PlannedStep]:
+def check_steps(
+    student: nn.Module, steps: list[StepSpec] | None = None, effort: str | None = None, seed: int = 0
+) -> list[PlannedStep]:
     """Return the steps of a calibration of `student`, or the default ones, all of them checked.
 
     Raises:
-        ValueError: as `parse_steps`; AdaRound for weights with a `group_size`.
+        ValueError: as `parse_steps`; an unknown effort, or one beside steps; AdaRound for weights with a `group_size`.
     """
-    planned = parse_steps(default_steps(student) if steps is None else steps, seed)
+    check_effort(effort, steps)
+    planned = parse_steps(default_steps(student, effort or DEFAULT_EFFORT) if steps is None else steps, seed)
     groups = [getattr(module.weight_quantizer, "group_size", None) for module in weighted_modules(student)]
     for name, options in planned:
         if getattr(options, "rounding", None) == "adaround" and any(groups):
             size, other = next(filter(None, groups)), "choices: straight_through, or group_size null"
             raise ValueError(f"step {name!r}: rounding 'adaround' does not go with weight.group_size {size}; {other}")
     return planned
+
+
+def check_effort(effort: str | None, steps: list[StepSpec] | None) -> None:
+    """Raise ValueError for an unknown effort, or one beside steps, on which it would have no effect."""
+    if effort is None:
+        return
+    lookup(effort, EFFORTS, "effort")
+    if steps is not None:
+        raise ValueError(f"effort {effort!r} chooses the default steps, and steps are given: leave one of the two out")
 
 
 def parse_steps(steps: list[StepSpec], seed: int = 0) -> list[PlannedStep]:

@@ -18,10 +18,12 @@ from vitdfq.models.untrusted import check_description, short
 from vitdfq.preparation import TRANSFORMS
 from vitdfq.quantization.modules import QuantWeighted, named_weighted_modules
 from vitdfq.quantization.options import check_name, unknown_key
-from vitdfq.quantization.policy import check_quantize
+from vitdfq.quantization.policy import DEFAULT_POLICY, check_quantize
 from vitdfq.quantization.quantizers.forms import Affine, TokenAffine
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+# The policies gave no scales by head or by prefix token before format 4, so that a file does not say so.
+BEFORE_FORMAT_4 = {"per_head": False, "per_prefix_token": False}
 CONFIG = "config.json"
 READ_FROM_MODEL = ("num_classes", "global_pool")  # timm's file holds them as they are now: without a head none is left
 
@@ -112,6 +114,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         if not isinstance(spec.get(section), dict):
             raise InputError(f"{path}: vitdfq.{section} is not a mapping")
     spec["quantize"] = renamed(spec["quantize"])
+    if version < 4 and spec["quantize"].get("policy", DEFAULT_POLICY) == DEFAULT_POLICY:
+        given = spec["quantize"].get("activation") or {}
+        spec["quantize"]["activation"] = BEFORE_FORMAT_4 | given if isinstance(given, dict) else given
     try:
         check_description(spec["model"])
         known_architecture(spec["model"]["architecture"])

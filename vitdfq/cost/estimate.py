@@ -132,7 +132,7 @@ def _synthesis_bytes(teacher: nn.Module, options: Options, probe_images: int) ->
 
 def _calibration(recipe: Recipe, student: nn.Module, costs: Costs, num_images: int) -> float:
     total = 0.0
-    for name, options in check_steps(student, recipe.calibrate.get("steps")):
+    for name, options in check_steps(student, **recipe.calibrate):
         count = min(getattr(options, "num_images", num_images), num_images)
         total += PASSES[name](costs, count, options, len(units(student)))
     return total
@@ -184,7 +184,7 @@ PASSES: dict[str, Callable[[Costs, int, Any, int], float]] = {
 def _calibration_bytes(recipe: Recipe, student: nn.Module, bytes_per_image: int, largest: int, num_images: int) -> int:
     parameters = 4 * sum(parameter.numel() for parameter in student.parameters())
     peak = 0
-    for name, options in check_steps(student, recipe.calibrate.get("steps")):
+    for name, options in check_steps(student, **recipe.calibrate):
         if hasattr(options, "iterations"):  # 5 x parameters: gradients, Adam's moments, the first and the best values
             batch, num_parts = min(options.batch_size, num_images), len(units(student))
             if name == "distill":  # one part: the whole student, a shard of the batch at a time

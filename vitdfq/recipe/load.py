@@ -39,6 +39,7 @@ class Recipe:
     name: str
     notes: str | None = None
     seed: int = 0
+    effort: str | None = None  # "quick", "standard" or "thorough": how many images and how much training, where the recipe is silent
     reference_top1: float | None = None  # the teacher's published top-1 on the whole split
     min_agreement: float | None = None  # % of the synthetic images on which the student must agree; None: well above chance
     min_cosine: float | None = None  # the same for features: their mean cosine to the teacher's on the synthetic images
@@ -92,8 +93,9 @@ class Recipe:
         """Return plain values that `load_recipe` reads back to an equal Recipe."""
         content = asdict(self)
         for section in CALLS:
-            if content[section].get("seed") == self.seed:  # the recipe's seed, which the section must follow
-                del content[section]["seed"]
+            for key in ("seed", "effort"):  # the recipe's, which the section must follow
+                if content[section].get(key) == content[key]:
+                    content[section].pop(key, None)
         return {key: value for key, value in content.items() if value is not None}
 
     def to_yaml(self) -> str:
@@ -137,6 +139,8 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     from vitdfq.quantization.policy import DEFAULT_BITS  # late: torch, timm and all parts of the package
     from vitdfq.recipe.sections import check_sections, takes_seed
 
+    if content.get("effort") is not None and content["calibrate"].get("steps") is None:
+        content["calibrate"].setdefault("effort", content["effort"])
     check_sections(document)
     if "method" not in content["synthesize"]:
         from vitdfq.recipe.default_images import default_images, describe

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitdfq.calibration import STEPS, calibrate
-from vitdfq.calibration.calibrate import parse_steps
+from vitdfq.calibration.calibrate import check_effort, parse_steps
 from vitdfq.common.errors import InputError
 from vitdfq.common.lookup import lookup
 from vitdfq.data import check_dataset
@@ -97,7 +97,8 @@ def _steps(section: dict[str, Any]) -> Nested:
                 yield ("steps", index, name), known
 
 
-def _check_calibration(steps: list[Any] | None = None, seed: int = 0) -> None:
+def _check_calibration(steps: list[Any] | None = None, effort: str | None = None, seed: int = 0) -> None:
+    check_effort(effort, steps)
     if steps is not None and "observe" not in (name for name, _ in parse_steps(steps)):
         raise ValueError("steps: observe is missing, which fits the quantizers; leave steps out for those that the bits need")
 
@@ -169,6 +170,8 @@ def check_sections(document: Document) -> None:
         "trackers": check_tracker,
         "also_bits": parse_bits,
     }
+    with document.blaming("effort"):
+        check_effort(document.content.get("effort"), document.content["calibrate"].get("steps"))
     for key, check in lists.items():
         for index, value in enumerate(document.content[key]):
             with document.blaming(key, index):

@@ -129,7 +129,7 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
         prepared = prepared_copy(teacher, **recipe.prepare)
         student = quantize(prepared, **recipe.quantize)
     with errors_of_section("calibrate"):
-        check_steps(student, recipe.calibrate.get("steps"))
+        check_steps(student, **recipe.calibrate)
     facts = TeacherFacts.of(teacher)
     with errors_of_section("synthesize"):
         check_classes(recipe.synthesis, facts)

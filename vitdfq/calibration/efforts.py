@@ -1,0 +1,58 @@
+"""Which steps a student is calibrated with by default: its bits say what can help, the effort how long it may take."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from vitdfq.common.lookup import lookup
+from vitdfq.quantization.modules import bits_of
+
+StepSpec = str | dict[str, Any]  # a step's name, or {name: {option: value}}
+FLOAT_BITS = 32
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much training a calibration contains.
+
+    Attributes:
+        summary: what it is for.
+        most_bits: `distill` is a default step for students of at most so many bits.
+        distill: its options, where they are not its own defaults.
+    """
+
+    summary: str
+    most_bits: int
+    distill: dict[str, Any]
+
+
+DEFAULT_EFFORT = "standard"
+EFFORTS = {
+    "quick": Effort("ranges and GPTQ, no training: seconds to a minute", most_bits=0, distill={}),
+    "standard": Effort("a short distillation from 4 bits down: minutes on a CPU", most_bits=4, distill={}),
+    "thorough": Effort("a long distillation from 6 bits down: for a GPU, or a night", most_bits=6, distill={"iterations": 2000}),
+}
+
+
+def default_steps(student: nn.Module, effort: str = DEFAULT_EFFORT) -> list[StepSpec]:
+    """The default steps for the student's bits: ranges at 8 bits, also `gptq` for weights below 8, also `distill` for few bits.
+
+    `center` narrows the ranges of activations, so it is left out where all of these stay in float.
+
+    Args:
+        student: what `quantize` returned.
+        effort: one of `EFFORTS`.
+
+    Raises:
+        ValueError: an unknown effort.
+    """
+    chosen = lookup(effort, EFFORTS, "effort")
+    counts = bits_of(student)
+    bits = {kind: FLOAT_BITS if count is None else count for kind, count in counts.items()}
+    steps: list[StepSpec] = ["observe"] if counts["activation_bits"] is None else ["center", "observe"]
+    if bits["weight_bits"] < 8:
+        steps.append("gptq")
+    if min(bits.values()) <= chosen.most_bits:
+        steps.append({"distill": dict(chosen.distill)} if chosen.distill else "distill")
+    return steps
