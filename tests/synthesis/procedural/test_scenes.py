@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from vitdfq.synthesis.procedural.canvas import Canvas, Draws
+from vitdfq.synthesis.procedural.compositions import COMPOSITIONS
 from vitdfq.synthesis.procedural.dead_leaves import render_dead_leaves
 from vitdfq.synthesis.procedural.palettes import Palette
-from vitdfq.synthesis.procedural.scenes import COMPOSITIONS, render_scene
+from vitdfq.synthesis.procedural.scenes import render_scene
 from vitdfq.synthesis.seeds import generator
 
 

@@ -124,3 +124,39 @@ def plant(draws: Draws) -> Shape:
     if tips:
         capsules += [(*start, tips, *start, tips) for start, _, _, _ in branches]
     return joined(capsules, draws.uniform(0.005, 0.03))
+
+
+def figure(draws: Draws) -> Shape:
+    """An upright body with a head, two arms and two legs, seen from the front."""
+    head, hips, wide = draws.uniform(0.12, 0.24), draws.uniform(0.1, 0.45), draws.uniform(0.12, 0.28)
+    shoulders = -0.9 + 2 * head + 0.08
+    capsules: list[Capsule] = [
+        (0.0, -0.9 + head, head, 0.0, -0.9 + 1.2 * head, head * draws.uniform(0.8, 1.1)),
+        (0.0, shoulders - 0.05, head * 0.5, 0.0, shoulders + 0.1, head * 0.6),
+        (0.0, shoulders + 0.1, wide, 0.0, hips, wide * draws.uniform(0.6, 1.6)),
+    ]
+    thick, alike = draws.uniform(0.04, 0.1), draws.chance(0.5)
+    arm, leg = draws.uniform(0.2, 2.4), draws.uniform(0.05, 0.4)
+    for side in (-1, 1):
+        raised = arm if alike else draws.uniform(-0.2, 2.4)
+        upper, lower = math.pi / 2 - side * raised, math.pi / 2 - side * leg
+        capsules += _chain(draws, (side * wide * 0.9, shoulders + 0.1), upper, [0.3, 0.28], [thick * 1.2, thick, thick * 0.8])
+        capsules += _chain(draws, (side * wide * 0.5, hips), lower, [0.4, 0.4], [thick * 1.6, thick * 1.2, thick])
+    return joined(capsules, draws.uniform(0.01, 0.04))
+
+
+def strands(draws: Draws) -> Shape:
+    """Thin things over the whole image, parallel or crossed: grass, twigs, wires, bars."""
+    count, spread = draws.integer(5, 36), draws.choice((0.05, 0.3, 1.5))
+    angle, thick, length = (
+        draws.choice((math.pi / 2, 0.0, draws.uniform(0, math.pi))),
+        draws.log_uniform(0.01, 0.08),
+        draws.uniform(0.5, 2.0),
+    )
+    capsules: list[Capsule] = []
+    for _ in range(count):
+        turn, half = angle + spread * draws.uniform(-1, 1), length * draws.uniform(0.3, 1)
+        x, y, radius = draws.uniform(-1.2, 1.2), draws.uniform(-1.2, 1.2), thick * draws.uniform(0.5, 1.5)
+        right, down = half * math.cos(turn), half * math.sin(turn)
+        capsules.append((x - right, y - down, radius, x + right, y + down, radius * draws.uniform(0.2, 1)))
+    return joined(capsules, 0.005)

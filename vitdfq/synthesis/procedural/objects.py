@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from vitdfq.synthesis.procedural.canvas import Canvas, Draws, lerp, rotated, smoothstep
-from vitdfq.synthesis.procedural.creatures import crawler, plant, swimmer, walker
+from vitdfq.synthesis.procedural.creatures import crawler, figure, plant, swimmer, walker
 from vitdfq.synthesis.procedural.materials import Material
 from vitdfq.synthesis.procedural.shapes import Shape, assembly, blob, lathe, polygon, ring
 
@@ -16,6 +17,7 @@ SHAPES: dict[Callable[[Draws], Shape], float] = {  # shape -> how common it is
     blob: 3.0,
     walker: 3.0,
     crawler: 1.2,
+    figure: 1.2,
     swimmer: 1.5,
     plant: 1.0,
     lathe: 1.5,
@@ -23,7 +25,8 @@ SHAPES: dict[Callable[[Draws], Shape], float] = {  # shape -> how common it is
     polygon: 0.7,
     ring: 0.5,
 }
-EXTENT = 1.5  # a shape lies within this many of its sizes
+EXTENT = 1.8  # a shape and its shadow lie within this many of its sizes
+SHADOW = 0.15  # how far shadows reach, in sizes
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,8 @@ def lit(canvas: Canvas, colors: Tensor, height: Tensor, gloss: float = 0.0) -> T
 def _shadow(canvas: Canvas, pose: Pose, distance: Tensor) -> Tensor:
     """Return the darkness (H, W) around an object: its outline, moved away from the light, with soft borders."""
     x, y, _ = canvas.light
-    steps = [round(-axis * 0.15 * pose.size / canvas.pixel) for axis in (y, x)]
-    moved = torch.roll(distance, steps, (0, 1))
-    return torch.exp(-moved.clamp(min=0) / (0.15 * pose.size))
+    right, down = (round(-axis * SHADOW * pose.size / canvas.pixel) for axis in (x, y))
+    moved = pad(distance[None], (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)), mode="replicate")[0]
+    height, width = distance.shape
+    moved = moved[max(-down, 0) :, max(-right, 0) :][:height, :width]
+    return torch.exp(-moved.clamp(min=0) / (SHADOW * pose.size))
