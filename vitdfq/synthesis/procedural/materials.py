@@ -144,8 +144,8 @@ class Material:
             colors=colors,
             patterns=(draws.weighted(PATTERNS), draws.weighted(PATTERNS)),
             sizes=(size * draws.log_uniform(0.04, 0.5), size * draws.log_uniform(0.04, 0.3)),
-            grain=draws.choice((0.02, 0.06, 0.15)) * draws.uniform(),
-            bump=draws.choice((0.0, 0.02, 0.08)) * size,
+            grain=draws.choice((0.01, 0.03, 0.08)) * draws.uniform(),
+            bump=draws.choice((0.0, 0.006, 0.024)) * (1.0 if draws.chance(0.7) else 3.0) * size,
             gloss=draws.choice((0.0, 0.0, 0.2, 0.7)) * draws.uniform(),
             gradient=(draws.uniform(-math.pi, math.pi), draws.uniform(0, 0.8)),
         )

@@ -22,6 +22,8 @@ NATURAL: dict[str, tuple[tuple[float, float], ...]] = {
     "vivid": ((0.0, 1.0), (0.6, 1.0), (0.4, 1.0)),
     "warm": ((-0.03, 0.16), (0.6, 1.0), (0.5, 1.0)),
 }
+# Hues of whole images: the share of palettes up to here, and (lowest, highest). Half are brown to yellow, few are purple.
+HUES = ((0.5, (0.0, 0.14)), (0.7, (0.2, 0.4)), (0.9, (0.52, 0.66)), (1.0, (0.0, 1.0)))
 COMMON = ("soil", "sand", "leaves", "sky", "water", "stone", "white", "black", "skin")
 
 
@@ -42,7 +44,9 @@ class Palette:
     @staticmethod
     def drawn(uniform: Callable[[float, float], float]) -> "Palette":
         """Return a random palette."""
-        return Palette(uniform, uniform(0, 1), uniform(0.02, 0.15), uniform(0.3, 1.1))
+        kind = uniform(0, 1)
+        bounds = next(bounds for share, bounds in HUES if kind <= share)
+        return Palette(uniform, uniform(*bounds), uniform(0.02, 0.15), uniform(0.3, 1.1))
 
     def natural(self, name: str) -> Tensor:
         """Return a color (3, 1, 1) of a thing in `NATURAL`."""
