@@ -3,7 +3,7 @@
 `synthesize` (synthesize.py) resolves a preset of `METHODS` (presets.py, resolve.py) and runs one of two engines:
 `inversion/` optimizes pixels, `generator/` trains a conditional generator, optionally in turn with a quantized student.
 Both minimize the preset's `LOSSES` (losses/) on views of the images (targets/); objective/ provides what a loss reads.
-Procedural images (procedural.py) need no optimization. image_selection/ measures images and selects diverse ones.
+Procedural images (procedural/) need no optimization. image_selection/ measures images and selects diverse ones.
 Every random number comes from a stream named by its purpose (seeds.py).
 """
 

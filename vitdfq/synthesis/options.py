@@ -12,7 +12,7 @@ class SynthesisOptions:
     """Options of `synthesize`. Fields that are None take the value of the preset `method`.
 
     Attributes:
-        method: a preset of `METHODS`, such as "vitdfq", "sardfq", "psaq", "mimiq", "gdfq", "dead_leaves" or "noise".
+        method: a preset of `METHODS`, such as "vitdfq", "sardfq", "psaq", "mimiq", "gdfq", "dead_leaves", "scenes" or "noise".
         num_images: how many images to make.
         steps: iterations for each image, or updates of the generator.
         batch_size: images optimized at a time; it changes speed and memory, not the images.
@@ -25,7 +25,7 @@ class SynthesisOptions:
         label_range: lower and upper label logit of the relevant classes in soft targets; by default (5, 10) shifted for the
             number of classes.
         max_regions: each image gets 1 to this many regions with a class of their own; 1 switches regions off.
-        start: the image before the first step, "noise" or "dead_leaves".
+        start: the image before the first step, "noise", "dead_leaves" or "scenes".
         parametrization: the variable of the optimization: "pixels", or the weights of a small convolutional "decoder", one for
             each batch.
         precision: of the networks' products, "float32" or "bfloat16" (faster where the hardware has it).

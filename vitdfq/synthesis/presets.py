@@ -80,6 +80,12 @@ METHODS: dict[str, Method] = {
         start="dead_leaves",
         candidates=16,
     ),
+    "scenes": Method(
+        "Scenes: random lit objects before landscapes, interiors and surfaces, as photographed; without optimization",
+        losses={},
+        steps=0,
+        start="scenes",
+    ),
     "vitdfq": Method(
         "Ours: AGM-style, PSAQ-ViT and SMI-style images in turn; half dead leaves unless they are noise to the teacher",
         losses={

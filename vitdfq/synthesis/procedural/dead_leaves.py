@@ -1,7 +1,4 @@
-"""Procedural images: rendered from random numbers, without a model; results by themselves, or the start of an optimization.
-
-`PROCEDURAL[name](index, seed, facts)` returns image `index`, (3, H, W), normalized as the teacher expects it, on the CPU.
-"""
+"""Dead leaves: overlapping shapes, the occlusion model of natural images."""
 
 import math
 
@@ -9,15 +6,10 @@ import torch
 from torch import Tensor
 
 from vitdfq.synthesis.objective.context import TeacherFacts
+from vitdfq.synthesis.procedural.noise import colored_noise
 from vitdfq.synthesis.seeds import generator
 
 TEXTURES = 4  # noise fields per image from which its leaves choose
-
-
-def noise(index: int, seed: int, facts: TeacherFacts) -> Tensor:
-    """Return Gaussian noise N(0, 1) in normalized units, clamped to the teacher's valid range. (3, H, W)"""
-    low, high = facts.low[0].cpu(), facts.high[0].cpu()
-    return torch.randn(len(low), *facts.image_size, generator=generator(seed, "noise", index)).clamp(low, high)
 
 
 def dead_leaves(index: int, seed: int, facts: TeacherFacts) -> Tensor:
@@ -59,21 +51,3 @@ def render_dead_leaves(rng: torch.Generator, height: int, width: int) -> Tensor:
         texture = textures[int(uniform(0, TEXTURES))].roll((int(uniform(0, height)), int(uniform(0, width))), (1, 2))
         image = torch.where(leaf, color() + uniform(0.0, 0.2) * texture, image)
     return image.clamp(0, 1)
-
-
-def colored_noise(rng: torch.Generator, height: int, width: int, exponent: float) -> Tensor:
-    """Return noise (3, height, width) of unit standard deviation whose amplitude falls as frequency^-exponent; channels mix."""
-    down, right = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)
-    frequency = (down**2 + right**2).sqrt().clamp(min=1 / max(height, width))
-    white = torch.randn(3, height, width, generator=rng)
-    mixed = torch.einsum("cd,dhw->chw", torch.randn(3, 3, generator=rng), white)
-    spectrum = torch.fft.rfft2(mixed) * frequency**-exponent
-    spectrum[:, 0, 0] = 0  # without a mean, which would shift the leaf's color
-    field = torch.fft.irfft2(spectrum, s=(height, width))
-    return field / field.std().clamp(min=1e-6)
-
-
-PROCEDURAL = {
-    "noise": noise,
-    "dead_leaves": dead_leaves,
-}
