@@ -12,12 +12,13 @@ from vitdfq.calibration.held_out import HeldOutValidation, hold_out, worst_ratio
 from vitdfq.common.lookup import lookup
 from vitdfq.common.options import check_counts, check_rates
 from vitdfq.common.precision import PRECISIONS, fastest_precision
+from vitdfq.models import units
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.runtime.run import Run, Tensors
 from vitdfq.training.activation_memory import bytes_saved_for_backward
 from vitdfq.training.batch_sharding import sum_gradients
 from vitdfq.training.optimizer import AdamWarmupCosine
-from vitdfq.training.output_distance import output_distance, run_to_outputs, sizes
+from vitdfq.training.output_distance import output_distance, run_to_outputs, sizes, stream_distance
 from vitdfq.training.trainable import TrainableParameters, finite, retry_with_smaller_lr, trainable
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class DistillOptions:
     """
 
     iterations: int = 200
-    lr: float = 1e-3
+    lr: float = 2e-3
     scale_lr: float = 1e-4
     batch_size: int = 32
     precision: str | None = None
@@ -65,7 +66,8 @@ def distill(
 
     Unlike block-by-block reconstruction it can compensate for errors of other blocks. Every iteration uses new views of the
     images (`augment`). The student is validated four times on held-out images (`HeldOutValidation`), and the best state remains,
-    the initial one included, so that unsuitable images do no harm. The loss is `output_distance`, which is this library's own.
+    the initial one included, so that unsuitable images do no harm. The loss is `output_distance` plus `stream_distance`, which
+    are this library's own; the validation measures the first.
 
     Args:
         student: changed in place; its quantizers must be fitted. It is best run after `gptq`.
@@ -87,7 +89,7 @@ def distill(
         best = BestState(validation, student, parameters)
         start = parameters.snapshot()
         image = training_images[:1].to(device)
-        shard_size = max(1, SHARD_BYTES // bytes_saved_for_backward(lambda: run_to_outputs(student, image), student))
+        shard_size = max(1, SHARD_BYTES // bytes_saved_for_backward(lambda: run_to_outputs(student, image, with_stream=True), student))
 
         def train(lr_factor: float) -> None:
             rng = torch.Generator().manual_seed(options.seed)
@@ -126,7 +128,7 @@ def _gradients(
     shard_size: int,
     run: Run,
 ) -> Tensor:
-    """Set the parameters' gradients of the distance to the teacher on views (B, 3, H, W); return the distance, 0-d.
+    """Set the parameters' gradients of the loss on views (B, 3, H, W); return the loss, 0-d.
 
     A batch is always cut into at least two shards, so that one process and two processes sum the same numbers. With more
     processes there are more shards, and last digits differ. A shard has at most `shard_size` images, which bounds memory.
@@ -135,13 +137,14 @@ def _gradients(
     shards = run.share(views.split(size))
     with torch.autocast(views.device.type, dtype, enabled=dtype is not None):
         with torch.no_grad():
-            targets = [run_to_outputs(teacher, shard) for shard in shards]
-        zeros = torch.zeros(3, dtype=torch.float64, device=views.device)
+            targets = [run_to_outputs(teacher, shard, with_stream=True) for shard in shards]
+        zeros = torch.zeros(len(units(teacher)) + 2, dtype=torch.float64, device=views.device)  # three, and all units but the last
         batch_sizes = run.total(sum((sizes(target) for target in targets), zeros))
         total = torch.zeros((), device=views.device)
         for shard, target in zip(shards, targets, strict=True):
             with torch.enable_grad():
-                loss = output_distance(run_to_outputs(student, shard), target, batch_sizes)
+                outputs = run_to_outputs(student, shard, with_stream=True)
+                loss = output_distance(outputs, target, batch_sizes) + stream_distance(outputs, target, batch_sizes)
             loss.backward()
             total += loss.detach()
     sum_gradients(parameters, run)

@@ -30,8 +30,8 @@ class StudentTrainingConfig:
 class Method:
     """A preset: which losses, targets, schedule and engine make the images.
 
-    Every field is a keyword of `synthesize` that changes it, except eight that only a preset sets: `summary`,
-    `generator_losses`, `feature_losses`, `schedule`, `candidates`, `pairs`, `student_training` and `skip_unsuitable`.
+    Every field is a keyword of `synthesize` that changes it, except nine that only a preset sets: `summary`, `generator_losses`,
+    `feature_losses`, `schedule`, `candidates`, `pairs`, `student_training`, `skip_unsuitable` and `rendered`.
     """
 
     summary: str
@@ -59,6 +59,7 @@ class Method:
     pairs: bool = False  # images 2i and 2i + 1 have the same classes and draws
     student_training: StudentTrainingConfig = field(default_factory=StudentTrainingConfig)
     skip_unsuitable: bool = False  # presets of `mix` that do not suit the teacher are left out, see teacher_filter
+    rendered: str | None = None  # a procedural preset that makes all images in place of this one, if it suits the teacher
 
 
 DEFAULT_METHOD = "vitdfq"
@@ -87,7 +88,7 @@ METHODS: dict[str, Method] = {
         start="scenes",
     ),
     "vitdfq": Method(
-        "Ours: AGM-style, PSAQ-ViT and SMI-style images in turn; half dead leaves unless they are noise to the teacher",
+        "Ours: scenes; for teachers to which they are noise AGM-style, PSAQ-ViT and SMI-style images in turn, half dead leaves",
         losses={
             **SHARED,
             "margin_discrepancy": {"weight": 0.5, "after": 0.3},
@@ -97,6 +98,7 @@ METHODS: dict[str, Method] = {
         # Without classes: SARDFQ's attention priors on whole images, beside the PSAQ-ViT images of the mix.
         feature_losses={"attention_prior": {"weight": 100.0}, "total_variation": {"weight": 0.05}},
         skip_unsuitable=True,
+        rendered="scenes",
     ),
     "psaq": Method(
         "PSAQ-ViT (arXiv 2203.02250): dissimilar patches, one-hot classes",

@@ -46,7 +46,7 @@ def resolve_method(method: str, losses: Mapping[str, Any] | None = None, **chang
                     f"{name} {changes[name]!r} goes with engine 'images'; a generator renders whole images of one class"
                 )
     if "mix" in changes:  # presets named in a call are used whatever the teacher
-        changes["skip_unsuitable"] = False
+        changes |= {"skip_unsuitable": False, "rendered": None}
     preset_losses = merge(preset.losses, preset.generator_losses) if engine == "generator" else preset.losses
     feature_losses = merge(preset.feature_losses, losses) if preset.feature_losses else {}
     resolved = replace(base, losses=merge(preset_losses, losses), feature_losses=feature_losses, **changes)

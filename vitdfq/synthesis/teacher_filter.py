@@ -1,4 +1,4 @@
-"""Leaves presets out of a mix that do not suit the teacher: procedural images that are noise to it, methods that need classes."""
+"""Which images suit a teacher: procedural ones in place of a preset's own, or in its mix, unless they are noise to it."""
 
 from typing import Any
 
@@ -15,13 +15,15 @@ MAX_NOISE_RATIO = 0.75
 
 
 def for_teacher(method: Method, teacher: Any, facts: TeacherFacts, seed: int) -> Method:
-    """Return `method` without the presets of its `mix` that do not suit the teacher; the other shares grow.
+    """Return the preset `method.rendered`, if it suits the teacher; else `method` without the unsuitable presets of its `mix`.
 
-    Those are presets that need classes, where the teacher gives features, and procedural presets that are noise to it. The
+    The other shares grow. Unsuitable are presets that need classes, where the teacher gives features, and procedural presets that are noise to it. The
     measure of noise is `layer_norm_distance` of `quality`: images that resemble the teacher's training data have a smaller
     distance than noise. A teacher without LayerNorms has no such distance. A method that does not set `skip_unsuitable` keeps all
-    presets.
+    presets of its mix.
     """
+    if method.rendered is not None and not _is_noise(teacher, facts, METHODS[method.rendered], seed):
+        return METHODS[method.rendered]
     if not method.skip_unsuitable:
         return method
     method = with_possible_mix(method, facts)

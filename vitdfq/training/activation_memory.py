@@ -34,4 +34,4 @@ def bytes_saved_for_backward(run: Callable[[], Any], model: nn.Module) -> int:
 def training_bytes_per_image(student: nn.Module, image: Tensor) -> int:
     """Bytes that one image (1, 3, H, W) saves for the backward pass while the whole student is trained."""
     with trainable([student]):
-        return bytes_saved_for_backward(lambda: run_to_outputs(student, image), student)
+        return bytes_saved_for_backward(lambda: run_to_outputs(student, image, with_stream=True), student)
