@@ -6,7 +6,7 @@ from tiny import make_tiny
 from vitdfq.quantization import POLICIES, QUANTIZERS, quantize
 
 TOKENS_WITH_TWIN = {"policy": "ptq4vit", "activation": {"per_token": True}}
-GUIDED_HEADS = {"policy": "adalog", "activation": {"observer": "output_error"}}
+GUIDED_HEADS = {"activation": {"observer": "output_error", "per_head": True}}
 REFUSED = [
     ({"weight": {"quantizer": "log2"}}, "patch_embed.proj: weight.quantizer 'log2' does not go with weights; choices: uniform"),
     ({"activation": {"quantizer": "log2"}}, "patch_embed.proj: activation.quantizer 'log2' does not go with this input;"),
@@ -39,7 +39,7 @@ def test_another_quantizer_drops_the_options_of_the_policy(policy):
     for name in ("uniform", "twin_gelu"):
         student = quantize(make_tiny("vit"), policy=policy, activation={"observer": "percentile"}, gelu={"quantizer": name})
         kind = type(student.blocks[0].mlp.fc2.input_quantizer).__name__.lower()
-        assert kind.removeprefix("token") == name.replace("_", "")
+        assert kind.removeprefix("token").removeprefix("prefix") == name.replace("_", "")
 
 
 def test_a_role_in_float_has_no_grid_to_go_with():

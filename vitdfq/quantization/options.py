@@ -71,7 +71,7 @@ class Grid:
         return {name: value for name, value in values.items() if value is not None or name == "bits"}
 
     def changed(self, change: Change) -> "Grid":
-        """Return the grid with these options changed. A quantizer drops the earlier options that it does not have."""
+        """Return the grid with these options changed. A quantizer or observer drops the earlier ones that it does not have."""
         return replace(self, **_dropped_by(change) | dict(change))
 
 
@@ -113,11 +113,13 @@ def gelu_of(change: Change) -> dict[str, Any]:
 
 
 def _dropped_by(change: Change) -> dict[str, Any]:
-    """The options, at the values that mean "not given", that the quantizer in a change does not have."""
+    """The options, at the values that mean "not given", that the quantizer or the observer in a change does not have."""
+    guided = OBSERVERS[change["observer"]].guided if change.get("observer") is not None else False
+    dropped: dict[str, Any] = {"per_head": False} if guided else {}
     if "quantizer" not in change:
-        return {}
+        return dropped
     kind = quantizer_class(change["quantizer"])
-    dropped: dict[str, Any] = dict.fromkeys({"symmetric", "observer", "group_size"} - kind.options)
+    dropped |= dict.fromkeys({"symmetric", "observer", "group_size"} - kind.options)
     has = {
         "per_head": "head" in kind.granularities,
         "per_prefix_token": kind.by_prefix is not None,

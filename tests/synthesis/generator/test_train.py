@@ -136,7 +136,7 @@ def test_ones_own_student_learns_in_place():
     moved = {name for name, value in student.state_dict().items() if not torch.equal(value, before[name])}
     assert "blocks.1.attn.qkv.weight" in moved
     scale = "blocks.1.attn.qkv.input_quantizer.scale"  # learned, not fitted anew to other images
-    assert 0 < (student.state_dict()[scale] / before[scale] - 1).abs() < 0.01
+    assert 0 < (student.state_dict()[scale] / before[scale] - 1).abs().amax() < 0.01
 
 
 def compare(seen, bits):

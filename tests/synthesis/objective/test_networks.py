@@ -66,7 +66,7 @@ def test_more_bits_bring_the_student_nearer_to_the_teacher(kind):
         errors = [
             (networks.run(images, networks.student(bits, images, 0, 10)).logits - wanted).norm() for bits in ("w4a4", "w8a8")
         ]
-    assert 0 < 4 * errors[1] < errors[0] < wanted.norm()
+    assert 0 < 3 * errors[1] < errors[0] < wanted.norm()
 
 
 def test_the_student_is_recorded_and_gradients_reach_the_images_only(kind):
