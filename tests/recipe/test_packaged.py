@@ -107,6 +107,26 @@ def test_reference_top1_is_that_of_the_pinned_tag():
     assert {recipe.model["name"]: recipe.reference_top1 for recipe in imagenet} == published
 
 
+SARDFQ_PAPER = {  # recipe -> the paper's top-1 at W4A4, and the published one of the tag
+    "paper_sardfq_deit_b": (72.17, 81.98),
+    "paper_sardfq_vit_b": (51.84, 84.534),
+    "paper_sardfq_swin_b": (76.42, 85.276),
+}
+
+
+@pytest.mark.parametrize("name", SARDFQ_PAPER)
+def test_sardfq_on_imagenet_has_the_papers_settings_and_marks_its_figure(name):
+    recipe, expected = load_recipe(name), (PACKAGE / "recipe" / "packaged" / f"{name}.yaml").read_text().splitlines()[2]
+    paper, reference = SARDFQ_PAPER[name]
+    assert f"paper: {paper} % top-1" in expected and "ours not measured here" in expected
+    assert recipe.reference_top1 == reference
+    assert recipe.model["name"] in timm.list_pretrained(), "a pinned tag"
+    assert recipe.synthesize == {"method": "sardfq", "num_images": 32, "steps": 1000, "seed": 0}
+    assert recipe.quantize == {"bits": "w4a4", "policy": "sardfq"}
+    assert recipe.calibrate["steps"][1]["reconstruct"]["iterations"] == 100
+    assert recipe.evaluate == {"dataset": "imagenet-1k", "split": "validation"}
+
+
 @pytest.mark.parametrize("path", BASES, ids=lambda path: path.stem)
 def test_a_base_is_checked_but_not_run(path, monkeypatch):
     assert load_recipe({"extends": path.stem, "model": {"name": "zoo:vit"}}).name == "recipe"
