@@ -78,5 +78,7 @@ def test_layers_of_the_blocks_have_it_where_tokens_stand_in_front(teacher):
         for quantizer in site.operand_quantizers.values():
             assert isinstance(quantizer, PrefixUniform) == (name in counts)
             assert getattr(quantizer, "prefix", None) == counts.get(name)
-    in_blocks = {name for name, part in teacher.named_modules() if name.startswith("blocks.") and isinstance(part, torch.nn.Linear)}
+    in_blocks = {
+        name for name, part in teacher.named_modules() if name.startswith("blocks.") and isinstance(part, torch.nn.Linear)
+    }
     assert set(counts) == (in_blocks if getattr(teacher, "num_prefix_tokens", 0) else set())

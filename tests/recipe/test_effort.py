@@ -23,7 +23,10 @@ def test_the_sections_own_effort_wins():
     [
         ({"effort": "slow"}, "effort: unknown effort 'slow'; choices: quick, standard, thorough"),
         ({"calibrate": {"effort": "slow"}}, "calibrate.effort: unknown effort 'slow'; choices: quick, standard, thorough"),
-        ({"effort": "quick", "calibrate": {"steps": ["observe"]}}, "effort 'quick' chooses the default steps, and steps are given"),
+        (
+            {"effort": "quick", "calibrate": {"steps": ["observe"]}},
+            "effort 'quick' chooses the default steps, and steps are given",
+        ),
     ],
 )
 def test_an_effort_that_cannot_be_is_refused(content, message):

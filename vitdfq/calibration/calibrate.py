@@ -17,7 +17,6 @@ from vitdfq.quantization.modules import put_weight_on_grid, take_weight_off_grid
 from vitdfq.runtime.run import Run
 
 
-
 class PlannedStep(NamedTuple):
     """A step and its checked options."""
 
@@ -43,7 +42,7 @@ def calibrate(
         teacher: the float model that `quantize` was given; its blocks give the targets. It is not changed.
         images: (N, 3, H, W), normalized as the teacher expects. They stay in host memory; see `cached_activations.py`.
         steps: names, or `{name: {option: value}}`, in order. None: `default_steps(student, effort)`. An empty list: no step.
-        effort: one of `EFFORTS`, "quick", "standard" or "thorough": how much training the default steps contain. None: "standard".
+        effort: "quick", "standard" (None) or "thorough": how much training the default steps contain, see `EFFORTS`.
         seed: of everything random; the same seed gives the same student.
         run: keeps finished steps, so that an interrupted call can continue; shares work over processes; receives the progress.
 

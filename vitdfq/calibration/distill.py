@@ -89,7 +89,9 @@ def distill(
         best = BestState(validation, student, parameters)
         start = parameters.snapshot()
         image = training_images[:1].to(device)
-        shard_size = max(1, SHARD_BYTES // bytes_saved_for_backward(lambda: run_to_outputs(student, image, with_stream=True), student))
+        shard_size = max(
+            1, SHARD_BYTES // bytes_saved_for_backward(lambda: run_to_outputs(student, image, with_stream=True), student)
+        )
 
         def train(lr_factor: float) -> None:
             rng = torch.Generator().manual_seed(options.seed)
@@ -138,7 +140,9 @@ def _gradients(
     with torch.autocast(views.device.type, dtype, enabled=dtype is not None):
         with torch.no_grad():
             targets = [run_to_outputs(teacher, shard, with_stream=True) for shard in shards]
-        zeros = torch.zeros(len(units(teacher)) + 2, dtype=torch.float64, device=views.device)  # three, and all units but the last
+        zeros = torch.zeros(
+            len(units(teacher)) + 2, dtype=torch.float64, device=views.device
+        )  # three, and all units but the last
         batch_sizes = run.total(sum((sizes(target) for target in targets), zeros))
         total = torch.zeros((), device=views.device)
         for shard, target in zip(shards, targets, strict=True):

@@ -104,8 +104,8 @@ class Roles:
 def gelu_of(change: Change) -> dict[str, Any]:
     """The options of the role "gelu" in a change of roles.
 
-    `per_token` and `per_prefix_token` of "activation" are among them: asked for in the same change, they are refused by a quantizer
-    that lacks them, not dropped in silence.
+    `per_token` and `per_prefix_token` of "activation" are among them: asked for in the same change, they are refused by a
+    quantizer that lacks them, not dropped in silence.
     """
     activation = change.get("activation") or {}
     asked = {name: activation[name] for name in ("per_prefix_token", "per_token") if name in activation}

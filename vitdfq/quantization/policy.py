@@ -50,8 +50,8 @@ def _vitdfq(weight_bits: int, activation_bits: int | None) -> Roles:
     # Row sums of symmetric weights vanish from the integer product, which is worth more than half a step at 8 bits. Softmax
     # rows average 1/N: a uniform grid of fewer than 8 bits rounds most of them to zero. A logarithmic one reaches
     # 2^-14 with 4 bits in whole octaves, and from 5 bits on in half octaves too, with half the relative error.
-    # 8 bits resolve the values of all heads and tokens on one grid; with fewer, heads of small operands, and patches beside a large
-    # class token, would have a few levels only.
+    # 8 bits resolve the values of all heads and tokens on one grid; with fewer, heads of small operands, and patches beside a
+    # large class token, would have a few levels only.
     uniform = activation_bits is None or activation_bits == 8
     logarithmic = "log2" if activation_bits is not None and activation_bits < 5 else "log_sqrt2"
     return Roles(

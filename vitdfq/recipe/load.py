@@ -39,7 +39,9 @@ class Recipe:
     name: str
     notes: str | None = None
     seed: int = 0
-    effort: str | None = None  # "quick", "standard" or "thorough": how many images and how much training, where the recipe is silent
+    effort: str | None = (
+        None  # "quick", "standard" or "thorough": how many images and how much training, where the recipe is silent
+    )
     reference_top1: float | None = None  # the teacher's published top-1 on the whole split
     min_agreement: float | None = None  # % of the synthetic images on which the student must agree; None: well above chance
     min_cosine: float | None = None  # the same for features: their mean cosine to the teacher's on the synthetic images

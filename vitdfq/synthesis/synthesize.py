@@ -60,7 +60,9 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
     check_classes(options, facts)
     method = for_teacher(options.resolved(), teacher, facts, options.seed)
     if options.resolved().steps and not method.steps:
-        logger.info(f"synthesize: {options.method} takes images of {options.resolved().rendered}, which suit the teacher: no steps")
+        logger.info(
+            f"synthesize: {options.method} takes images of {options.resolved().rendered}, which suit the teacher: no steps"
+        )
     elif without := _left_out(options, method, facts):
         logger.info(f"synthesize: the teacher gives features; left out: {'; '.join(without)}")
     order = kinds(options.num_images, method.mix)

@@ -17,10 +17,10 @@ MAX_NOISE_RATIO = 0.75
 def for_teacher(method: Method, teacher: Any, facts: TeacherFacts, seed: int) -> Method:
     """Return the preset `method.rendered`, if it suits the teacher; else `method` without the unsuitable presets of its `mix`.
 
-    The other shares grow. Unsuitable are presets that need classes, where the teacher gives features, and procedural presets that are noise to it. The
-    measure of noise is `layer_norm_distance` of `quality`: images that resemble the teacher's training data have a smaller
-    distance than noise. A teacher without LayerNorms has no such distance. A method that does not set `skip_unsuitable` keeps all
-    presets of its mix.
+    The other shares grow. Unsuitable are presets that need classes, where the teacher gives features, and procedural presets that
+    are noise to it. The measure of noise is `layer_norm_distance` of `quality`: images that resemble the teacher's training data
+    have a smaller distance than noise. A teacher without LayerNorms has no such distance. A method that does not set
+    `skip_unsuitable` keeps all presets of its mix.
     """
     if method.rendered is not None and not _is_noise(teacher, facts, METHODS[method.rendered], seed):
         return METHODS[method.rendered]

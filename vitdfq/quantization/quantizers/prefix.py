@@ -57,7 +57,9 @@ class PrefixUniform(Quantizer):
             ValueError: no tokens behind the prefix; `x` holds NaN or infinity; observer "output_error" without importance.
         """
         if x.ndim < 2 or x.shape[-2] <= self.prefix:
-            raise ValueError(f"values have shape {tuple(x.shape)}; a scale for each of {self.prefix} first tokens needs more tokens")
+            raise ValueError(
+                f"values have shape {tuple(x.shape)}; a scale for each of {self.prefix} first tokens needs more tokens"
+            )
         if not x.isfinite().all():
             raise ValueError("cannot fit a quantizer on values that are NaN or infinite")
         if self.guided and importance is None:
