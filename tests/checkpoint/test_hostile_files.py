@@ -62,7 +62,7 @@ def consistent(model):
         assert model(torch.zeros(1, 3, height, width)).shape == (1, model.num_classes)
 
 
-@pytest.fixture(params=["v2", "v3"])
+@pytest.fixture(params=["v2", "v3", "v4"])
 def checkpoint(request, tmp_path):
     return Path(shutil.copytree(STORED / request.param, tmp_path / "checkpoint"))
 

@@ -36,7 +36,7 @@ def test_an_older_checkpoint_saved_again_is_of_today(version, tmp_path):
     assert vitdfq.checkpoint.save_load.describe(tmp_path)["format"] == FORMAT_VERSION
 
 
-@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+@pytest.mark.parametrize("version", [1, 2, 3])  # it was renamed before format 4
 def test_the_old_name_of_an_observer_is_read(version, tmp_path):
     folder = Path(shutil.copytree(STORED / f"v{version}", tmp_path / "old"))
     config = json.loads((folder / "config.json").read_text())
@@ -57,7 +57,7 @@ def test_the_old_name_of_an_observer_is_read(version, tmp_path):
 def test_loading_a_student_imports_neither_synthesis_nor_calibration_nor_data():
     rooms = ("synthesis", "calibration", "data", "recipe", "hub", "workflow")
     code = f"import sys, vitdfq; vitdfq.load(sys.argv[1]); print([room for room in {rooms} if f'vitdfq.{{room}}' in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code, STORED / "v3"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, STORED / f"v{FORMAT_VERSION}"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -14,8 +14,8 @@ FILTERED = replace(resolve_method("agm", mix=MIX), skip_unsuitable=True)
 
 
 @pytest.fixture
-def filtered_mix(tiny_vit, monkeypatch):
-    """Return a function: the filtered `mix` of a method for a distance of dead leaves, where that of noise is 1."""
+def filtered(tiny_vit, monkeypatch):
+    """Return a function: the filtered method for a distance of dead leaves, where that of noise is 1."""
     facts = TeacherFacts.of(tiny_vit)
     noise = teacher_filter.procedural_images(tiny_vit, facts, METHODS["noise"], teacher_filter.NUM_IMAGES, 0)
 
@@ -25,23 +25,43 @@ def filtered_mix(tiny_vit, monkeypatch):
             "quality",
             lambda teacher, images: {"layer_norm_distance": 1.0 if torch.equal(images, noise) else distance},
         )
-        return teacher_filter.for_teacher(method, tiny_vit, facts, 0).mix
+        return teacher_filter.for_teacher(method, tiny_vit, facts, 0)
 
     return for_distance
 
 
-def test_leaves_that_are_noise_to_the_teacher_are_left_out_and_other_shares_grow(filtered_mix):
-    assert filtered_mix(FILTERED, 0.9) == {"smi": pytest.approx(0.2)}
+def test_leaves_that_are_noise_to_the_teacher_are_left_out_and_other_shares_grow(filtered):
+    assert filtered(FILTERED, 0.9).mix == {"smi": pytest.approx(0.2)}
 
 
 @pytest.mark.parametrize("distance", [0.4, None])  # None: a teacher without LayerNorms
-def test_leaves_nearer_than_noise_stay(filtered_mix, distance):
-    assert filtered_mix(FILTERED, distance) == pytest.approx(MIX)
+def test_leaves_nearer_than_noise_stay(filtered, distance):
+    assert filtered(FILTERED, distance).mix == pytest.approx(MIX)
 
 
-def test_a_mix_given_by_name_is_not_filtered(filtered_mix):
-    assert METHODS["vitdfq"].skip_unsuitable
-    assert filtered_mix(resolve_method("vitdfq", mix=MIX), 0.9) == MIX
+def test_a_mix_given_by_name_is_not_filtered(filtered):
+    assert METHODS["vitdfq"].skip_unsuitable and METHODS["vitdfq"].rendered
+    for distance in (0.1, 0.9):
+        method = filtered(resolve_method("vitdfq", mix=MIX), distance)
+        assert method.mix == MIX and method.steps
+
+
+@pytest.mark.parametrize("distance", [0.4, None])
+def test_scenes_that_suit_the_teacher_take_the_place_of_inverted_images(filtered, distance):
+    assert filtered(METHODS["vitdfq"], distance) == METHODS["scenes"]
+
+
+def test_a_teacher_to_which_scenes_are_noise_gets_inverted_images(filtered):
+    method = filtered(METHODS["vitdfq"], 0.9)
+    assert method.steps == METHODS["vitdfq"].steps and set(method.mix) == {"psaq", "smi"}
+
+
+def test_a_message_says_that_no_steps_are_needed(tiny_vit, monkeypatch, caplog):
+    monkeypatch.setattr(teacher_filter, "_is_noise", lambda *arguments: False)
+    with caplog.at_level("INFO", logger="vitdfq"):
+        images = synthesize(tiny_vit, method="vitdfq", num_images=3)
+    assert "takes images of scenes, which suit the teacher: no steps" in caplog.text
+    assert torch.equal(images, synthesize(tiny_vit, method="scenes", num_images=3))
 
 
 @pytest.mark.integration

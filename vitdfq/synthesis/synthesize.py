@@ -58,7 +58,7 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
     require_float(teacher, "synthesize")
     facts = TeacherFacts.of(teacher)
     check_classes(options, facts)
-    method = for_teacher(options.resolved(), teacher, facts, options.seed)
+    method = method_for(teacher, options)
     if options.resolved().steps and not method.steps:
         logger.info(
             f"synthesize: {options.method} takes images of {options.resolved().rendered}, which suit the teacher: no steps"
@@ -75,6 +75,11 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
     if not images.isfinite().all():
         raise ValueError("synthesis ended in images that are not finite; try a smaller lr")
     return images
+
+
+def method_for(teacher: nn.Module, options: SynthesisOptions) -> Method:
+    """Return the method that makes the images of these options for a teacher: a preset may choose by what suits it."""
+    return for_teacher(options.resolved(), teacher, TeacherFacts.of(teacher), options.seed)
 
 
 def procedural_kinds(teacher: nn.Module, num_images: int, seed: int) -> dict[str, Tensor]:
@@ -125,7 +130,7 @@ def keep_batches(images: Tensor, teacher: nn.Module, options: SynthesisOptions, 
         how many images are kept; 0 for images of a generator, and for procedural ones, which take no time.
     """
     facts = TeacherFacts.of(teacher)
-    method = for_teacher(options.resolved(), teacher, facts, options.seed)
+    method = method_for(teacher, options)
     before, now = kinds(len(images), method.mix), kinds(options.num_images, method.mix)
     num_kept = 0
     for kind, part in parts_of(method).items():

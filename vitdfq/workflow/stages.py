@@ -28,7 +28,7 @@ from vitdfq.runtime.run import Run, Tensors
 from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.synthesis import synthesize
 from vitdfq.synthesis.options import SynthesisOptions
-from vitdfq.synthesis.synthesize import keep_batches
+from vitdfq.synthesis.synthesize import keep_batches, method_for
 from vitdfq.workflow.artifacts import ArtifactStore, Inputs, mark_hash
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class RunStages:
                 return {"images": synthesize(self.teacher, **section, run=run)}
 
         tensors, seconds = self.store.get_or_make(f"{name}.safetensors", inputs, make, parts_inputs)
-        images, method = tensors["images"], options.resolved()
+        images, method = tensors["images"], method_for(self.teacher, options)
         # A rate needs steps that each update every image. A step of a generator makes new images, one of a mixture some of them.
         every_step = method.engine == "images" and not method.mix
         summary = {"method": options.method, "num_images": len(images), "steps": method.steps, "seconds": seconds}
