@@ -8,7 +8,7 @@ import torch
 
 import vitdfq
 from vitdfq.checkpoint.describe import summary
-from vitdfq.checkpoint.save_load import describe
+from vitdfq.checkpoint.save_load import FORMAT_VERSION, describe
 from vitdfq.common.errors import InputError
 
 
@@ -49,7 +49,7 @@ def test_size_accuracy_and_recipe(folder):
     found = describe(folder)
     assert found["bytes"] == (folder / "model.safetensors").stat().st_size and found["packed layers"] == 14
     assert found["float bytes"] == 4 * sum(part.numel() for part in vitdfq.load(folder, dequantize=True).parameters())
-    assert found["prepared by"] == ["rotate_residual", "rotate_heads", "rotate_mlp"] and found["format"] == 3
+    assert found["prepared by"] == ["rotate_residual", "rotate_heads", "rotate_mlp"] and found["format"] == FORMAT_VERSION
     assert found["kl"] is None and found["top1"] is None and found["reproduce"] is None
     student = {"top1": 81.5, "num_images": 10, "agreement": 88.5, "kl": 0.25}
     metrics = {"recipe": "mine", "student": student, "teacher": {"top1": 90}}

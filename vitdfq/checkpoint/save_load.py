@@ -1,9 +1,10 @@
 """Save and load a student: config.json builds the structure again, model.safetensors fills it, packed.
 
-Format 3 names and packs tensors as compressed-tensors does, see `state_dict.py`; formats 1 and 2 are still read.
+Formats 3 and 4 name and pack tensors as compressed-tensors does, see `state_dict.py`; formats 1 and 2 are still read.
 """
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,12 @@ def load(source: str | Path, *, revision: str | None = None, dequantize: bool = 
     config, path = read_config(folder), folder / WEIGHTS
     header = safetensors_io.read_header(path)
     student, prepared = build_structure(config["vitdfq"], folder / CONFIG, path.stat().st_size)
-    is_older = config["quantization_config"]["version"] < 3
-    layout, fill = (formats_1_2.layout, formats_1_2.fill) if is_older else (state_dict.layout, state_dict.fill)
+    version = config["quantization_config"]["version"]
+    is_older, heads = version < 3, version > 3
+    if is_older:
+        layout, fill = formats_1_2.layout, formats_1_2.fill
+    else:
+        layout, fill = (partial(function, heads_in_settings=heads) for function in (state_dict.layout, state_dict.fill))
     needed = layout(student)
     may_lack = formats_1_2.may_lack(student, prepared) if is_older else {name for name in needed if state_dict.is_shift(name)}
     check_layout(path, header, needed, may_lack)

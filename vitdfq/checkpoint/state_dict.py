@@ -1,10 +1,11 @@
-"""A student's state as the tensors of format 3, and back.
+"""A student's state as the tensors of formats 3 and 4, and back.
 
 Weights on an affine grid are packed in the grammar of compressed-tensors, and so are the static grids of layers' inputs: their
 codes are signed, so 2^(bits - 1) is subtracted from ours (0 to 2^bits - 1). Weights on another grid are stored as the float
-values of their levels. All single numbers (scales, zero points, settings of a softmax grid) of the two products of an attention
-lie in one tensor, `settings`, q @ k before p @ v, each in alphabetical order: in a safetensors file every tensor costs a hundred
-bytes of header. Shifts that are zero are left out. All other tensors keep their names.
+values of their levels. All scales, zero points and settings of softmax grids of the two products of an attention lie in one
+tensor, `settings`, q @ k before p @ v, each in alphabetical order: in a safetensors file every tensor costs a hundred bytes of
+header. In format 3 these were single numbers only, scales by head were tensors of their own. Shifts that are zero are left out. All
+other tensors keep their names.
 """
 
 from collections.abc import Sequence
@@ -23,8 +24,8 @@ INPUT = ("input_quantizer.scale", "input_quantizer.zero_point")  # and in `input
 
 
 @torch.no_grad()
-def to_tensors(student: nn.Module) -> Tensors:
-    """The whole state of a student, by name in the file."""
+def to_tensors(student: nn.Module, *, heads_in_settings: bool = True) -> Tensors:
+    """The whole state of a student, by name in the file. Format 3 has no heads in settings."""
     tensors = dict(student.state_dict())
     for name, layer in named_weighted_modules(student):
         if layer.weight_quantizer.affine is None:
@@ -33,22 +34,23 @@ def to_tensors(student: nn.Module) -> Tensors:
         _replace(tensors, name, WEIGHT, weight_tensors(layer, grid))
     for name, _, grid in static_inputs(student):
         _replace(tensors, name, INPUT, input_tensors(grid))
-    for attention, numbers in _settings(student).items():
-        tensors[f"{attention}.settings"] = torch.stack([tensors.pop(number) for number in numbers])
+    for attention, names in _settings(student, heads_in_settings).items():
+        tensors[f"{attention}.settings"] = torch.cat([tensors.pop(name).view(-1) for name in names])
     return tensors
 
 
 @torch.no_grad()
-def fill(student: nn.Module, tensors: Tensors) -> None:
+def fill(student: nn.Module, tensors: Tensors, *, heads_in_settings: bool = True) -> None:
     """Undo `to_tensors` in a freshly built student; shifts may be missing."""
     for name, layer, grid in packable(student):
         fill_weight(layer, grid, tensors, name)
     for name, _, grid in static_inputs(student):
         fill_input(grid, tensors, name)
     state = student.state_dict()
-    for attention, numbers in _settings(student).items():
-        for number, value in zip(numbers, tensors[f"{attention}.settings"], strict=True):
-            state[number].copy_(value)
+    for attention, names in _settings(student, heads_in_settings).items():
+        values = tensors[f"{attention}.settings"].split([state[name].numel() for name in names])
+        for name, value in zip(names, values, strict=True):
+            state[name].copy_(value.view_as(state[name]))
     for name, value in state.items():
         if name in tensors:
             value.copy_(tensors[name])
@@ -56,12 +58,12 @@ def fill(student: nn.Module, tensors: Tensors) -> None:
         layer.weight_on_grid = True
 
 
-def layout(student: nn.Module) -> Tensors:
+def layout(student: nn.Module, *, heads_in_settings: bool = True) -> Tensors:
     """The tensors that `to_tensors` would return, without storage."""
     copy = without_storage(student)
     for layer in weighted_modules(copy):
         layer.weight_on_grid = True  # no quantizer needs to run without storage
-    return to_tensors(copy)
+    return to_tensors(copy, heads_in_settings=heads_in_settings)
 
 
 def without_zero_shifts(tensors: Tensors) -> Tensors:
@@ -80,7 +82,7 @@ def packable(student: nn.Module) -> list[tuple[str, QuantWeighted, Affine]]:
 
 
 def static_inputs(student: nn.Module) -> list[tuple[str, QuantWeighted, Affine]]:
-    """The layers whose input is on one affine grid, by name, with it."""
+    """The layers whose input is on an affine grid, one or one for each first token and the patches, by name, with it."""
     layers = [(name, layer, layer.input_quantizer.affine) for name, layer in named_weighted_modules(student)]
     return [(name, layer, grid) for name, layer, grid in layers if grid is not None]
 
@@ -107,7 +109,7 @@ def fill_weight(layer: QuantWeighted, grid: Affine, tensors: Tensors, name: str)
     if grid.symmetric:
         grid.zero_point.fill_(2 ** (grid.bits - 1))
     elif grid.granularity == "tensor":
-        grid.zero_point.copy_(_unsigned(tensors[f"{name}.weight_zero_point"], grid.bits))
+        grid.zero_point.copy_(_unsigned(tensors[f"{name}.weight_zero_point"], grid.bits).view_as(grid.zero_point))
     else:
         grid.zero_point.copy_(unpack(tensors[f"{name}.weight_zero_point"].T, grid.bits, len(rows)).T)
     codes = unpack(tensors[f"{name}.weight_packed"], grid.bits, rows.shape[1])
@@ -115,17 +117,17 @@ def fill_weight(layer: QuantWeighted, grid: Affine, tensors: Tensors, name: str)
 
 
 def input_tensors(grid: Affine) -> Tensors:
-    scale = {"input_scale": grid.scale.view(1)}
+    scale = {"input_scale": grid.scale.view(-1)}
     return scale if grid.symmetric else scale | {"input_zero_point": _signed(grid.zero_point, grid.bits)}
 
 
 def fill_input(grid: Affine, tensors: Tensors, name: str) -> None:
     """Undo `input_tensors`."""
-    grid.scale.copy_(tensors[f"{name}.input_scale"][0])
+    grid.scale.copy_(tensors[f"{name}.input_scale"].view_as(grid.scale))
     if grid.symmetric:
         grid.zero_point.fill_(2 ** (grid.bits - 1))
     else:
-        grid.zero_point.copy_(_unsigned(tensors[f"{name}.input_zero_point"], grid.bits))
+        grid.zero_point.copy_(_unsigned(tensors[f"{name}.input_zero_point"], grid.bits).view_as(grid.zero_point))
 
 
 def require_shape(name: str, stored: Tensor, shape: Sequence[int]) -> None:
@@ -140,10 +142,11 @@ def _replace(tensors: Tensors, layer: str, old: Sequence[str], new: Tensors) -> 
     tensors |= {f"{layer}.{name}": value for name, value in new.items()}
 
 
-def _settings(student: nn.Module) -> dict[str, list[str]]:
-    """Attention -> the names of the single numbers of its two products, where there are any."""
+def _settings(student: nn.Module, with_heads: bool) -> dict[str, list[str]]:
+    """Attention -> the names of the scales and settings of its two products, where there are any; or of single numbers only."""
     products = [name for name, part in student.named_modules() if isinstance(part, QuantMatMul)]
-    numbers = sorted(name for name, value in student.state_dict().items() if value.ndim == 0)
+    state = {name: value for name, value in student.state_dict().items() if not is_shift(name)}
+    numbers = sorted(name for name, value in state.items() if with_heads or value.ndim == 0)
     settings: dict[str, list[str]] = {}
     for product in products:
         attention = product.rpartition(".")[0]
@@ -152,8 +155,8 @@ def _settings(student: nn.Module) -> dict[str, list[str]]:
 
 
 def _signed(zero_point: Tensor, bits: int) -> Tensor:
-    return (zero_point - 2 ** (bits - 1)).to(torch.int8).view(1)
+    return (zero_point - 2 ** (bits - 1)).to(torch.int8).view(-1)
 
 
 def _unsigned(zero_point: Tensor, bits: int) -> Tensor:
-    return zero_point[0].float() + 2 ** (bits - 1)
+    return zero_point.float() + 2 ** (bits - 1)

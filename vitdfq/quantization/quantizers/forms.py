@@ -15,9 +15,10 @@ class Affine:
     """Levels (code - zero_point) · scale for codes 0..2^bits - 1. The tensors are the quantizer's own buffers, not copies.
 
     Attributes:
-        scale, zero_point: () per tensor, (H, 1, 1) per head, (C, 1) per channel, (C, groups) per group.
+        scale, zero_point: () per tensor, (H, 1, 1) per head, (prefix + 1, 1) per prefix token and patches, (C, 1) per channel,
+            (C, groups) per group.
         symmetric: the zero point is 2^(bits - 1) everywhere, so that it need not be stored.
-        granularity: what one scale stands for: "tensor", "head", "channel" or "group".
+        granularity: what one scale stands for: "tensor", "head", "prefix", "channel" or "group".
         group_size: consecutive values of a row that share a scale; None unless the granularity is "group".
     """
 

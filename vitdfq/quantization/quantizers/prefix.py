@@ -10,7 +10,7 @@ from vitdfq.quantization.clip_search import Cost, search_tensor
 from vitdfq.quantization.functional import dequantize_affine, fake_quantize, quantize_affine
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers.base import Quantizer, require_positive, require_zero_point
-from vitdfq.quantization.quantizers.forms import IntegerForm, OnnxForm, TokenAffine, Traced
+from vitdfq.quantization.quantizers.forms import Affine, IntegerForm, OnnxForm, TokenAffine, Traced
 
 
 class PrefixUniform(Quantizer):
@@ -85,6 +85,10 @@ class PrefixUniform(Quantizer):
     def decode(self, codes: Tensor) -> Tensor:
         """Real values of integer codes (..., N, C), same shape; equals `forward` on the values that the codes came from."""
         return dequantize_affine(codes, *self.qparams(codes))
+
+    @property
+    def affine(self) -> Affine:
+        return Affine(self.bits, self.scale, self.zero_point, self.symmetric, granularity="prefix")
 
     def int8_planes(self) -> IntegerForm:
         return TokenAffine(self.bits, self.symmetric, dynamic=False)
