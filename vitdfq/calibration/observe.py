@@ -119,7 +119,8 @@ def _fit_layer(by_outputs: bool) -> FitHook:
         quantizer: Any = layer.input_quantizer
         weight_quantizer: Any = layer.weight_quantizer
         x = layer.shifted(inputs[0])
-        importance = layer.column_energy() if by_outputs and "importance" in quantizer.measures else None
+        weighted = by_outputs or (quantizer.guided and "cost" not in quantizer.measures)
+        importance = layer.column_energy() if weighted and "importance" in quantizer.measures else None
         if importance is not None:
             quantizer.fit(x, importance=importance)
         elif quantizer.guided:
