@@ -12,12 +12,13 @@ from vitdfq.quantization.quantizers.base import Quantizer
 from vitdfq.quantization.quantizers.forms import Affine, Octaves, TokenAffine, Traced
 
 
-def exportable(quantizer: Quantizer, *, signed: bool = False) -> nn.Module:
+def exportable(quantizer: Quantizer, *, signed: bool = False, factors: bool = True) -> nn.Module:
     """Return a module of standard operators that rounds as `quantizer` does.
 
     Args:
         quantizer: fitted, of activations.
         signed: keep the codes of an affine grid in int8, else in uint8, see `fits_int8`.
+        factors: scales of tokens and heads may become factors of a product of integers; False: they stay in float.
 
     Raises:
         ExportError: a quantizer with another form than an affine or logarithmic grid that is no table of levels either.
@@ -26,7 +27,7 @@ def exportable(quantizer: Quantizer, *, signed: bool = False) -> nn.Module:
         case Affine(granularity="tensor") as grid:
             return QuantizeDequantize(grid, signed)
         case Affine() | TokenAffine() as grid:
-            return Scaled(quantizer, grid, signed) if stored_bits(quantizer) <= 8 else quantizer
+            return Scaled(quantizer, grid, signed) if factors and stored_bits(quantizer) <= 8 else quantizer
         case Octaves() as grid:
             return Logarithm(grid)
         case Traced():

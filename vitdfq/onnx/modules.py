@@ -63,7 +63,10 @@ class Linear(nn.Module):
     def __init__(self, module: QuantLinear) -> None:
         super().__init__()
         self.register_buffer("input_shift", module.input_shift if module.input_shift.any() else None)
-        self.input, self.weight = exportable(module.input_quantizer), exportable_weight(module, transposed=True)
+        grid = module.weight_quantizer.affine  # onnxruntime has no integer kernel for groups: an input in float gets packed weights
+        factors = grid is not None and grid.group_size is None
+        self.input = exportable(module.input_quantizer, factors=factors)
+        self.weight = exportable_weight(module, transposed=True)
         self.bias = module.bias
 
     def forward(self, x: Tensor) -> Tensor:
