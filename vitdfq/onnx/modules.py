@@ -63,7 +63,8 @@ class Linear(nn.Module):
     def __init__(self, module: QuantLinear) -> None:
         super().__init__()
         self.register_buffer("input_shift", module.input_shift if module.input_shift.any() else None)
-        grid = module.weight_quantizer.affine  # groups have no integer kernel in onnxruntime: beside a float input they stay packed
+        # onnxruntime has no integer kernel for weights in groups: beside an input in float they stay packed.
+        grid = module.weight_quantizer.affine
         factors = grid is not None and grid.group_size is None
         self.input = exportable(module.input_quantizer, factors=factors)
         self.weight = exportable_weight(module, transposed=True)
