@@ -18,6 +18,7 @@ from vitdfq.models import image_size
 from vitdfq.quantization import QUANTIZERS
 from vitdfq.quantization.quantizers.base import Quantizer
 from vitdfq.quantization.quantizers.dynamic import TokenUniform
+from vitdfq.quantization.quantizers.prefix import PrefixUniform
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -47,6 +48,7 @@ BITS = {"layer_scale": "w8a8", "levit": "w6a6", "swin": "w8a8"}
 # in the origin of their biases, beit from eva and siglip from clip in what is tested elsewhere
 SLOW = ("vit", "deit", "relpos", "swin_v2_cr", "beit", "siglip")
 FAMILIES = [pytest.param(kind, BITS.get(kind, "w4a4"), marks=[pytest.mark.slow] if kind in SLOW else []) for kind in TINY]
+FAMILIES.append(pytest.param("swin", "w6a6", marks=pytest.mark.slow))
 
 
 @pytest.mark.parametrize(("kind", "bits"), FAMILIES)
@@ -83,7 +85,8 @@ def test_the_file_of_a_dynamic_student_computes_as_the_student(kind, bits, tmp_p
     images = torch.randn(3, 3, *image_size(student))
     logits = runtime.outputs((tmp_path / "model.onnx").read_bytes(), images)[0]
     torch.testing.assert_close(logits, student(images), rtol=0, atol=0.05 * student(images).abs().max().item())
-    assert set(found["kernels"]["linear"]) <= {"weights alone", "float"}  # ranges for each token have no integer kernel there
+    linear = found["kernels"]["linear"]  # of 8 bits with a zero point for each token no integer kernel is made
+    assert (linear["integer"] > linear["weights alone"]) if bits == "w4a4" else "integer" not in linear
     model = onnx.load(tmp_path / "model.onnx")
     assert json.loads({prop.key: prop.value for prop in model.metadata_props}["vitdfq"])["dynamic"]
 
@@ -127,8 +130,9 @@ def test_every_quantizer_rounds_as_before(monkeypatch):
         for bits in (3, 4, 8):
             fitted.append(make(bits))
             fitted[-1].fit(gelu if name == "twin_gelu" else values)
-    fitted.append(QUANTIZERS["uniform"](6, shape=(3, 1, 1)))
-    fitted[-1].fit(gelu)
+    for quantizer in (*(QUANTIZERS["uniform"](bits, shape=(3, 1, 1)) for bits in (6, 8)), PrefixUniform(4, prefix=2)):
+        fitted.append(quantizer)
+        fitted[-1].fit(gelu)
     side = Side([activations.exportable(quantizer, signed=i % 2 == 0) for i, quantizer in enumerate(fitted)])
     side.register_parameter("device", nn.Parameter(torch.zeros(1)))
     data = trace.traced(side).SerializeToString()

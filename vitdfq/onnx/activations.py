@@ -1,6 +1,7 @@
 """The exported form of a quantizer of activations."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,22 +9,25 @@ from torch import Tensor, nn
 from vitdfq.onnx.operators import clip, dequantize, quantize
 from vitdfq.onnx.table import Table
 from vitdfq.quantization.quantizers.base import Quantizer
-from vitdfq.quantization.quantizers.forms import Affine, Octaves, Traced
+from vitdfq.quantization.quantizers.forms import Affine, Octaves, TokenAffine, Traced
 
 
-def exportable(quantizer: Quantizer, *, signed: bool = False) -> nn.Module:
+def exportable(quantizer: Quantizer, *, signed: bool = False, factors: bool = True) -> nn.Module:
     """Return a module of standard operators that rounds as `quantizer` does.
 
     Args:
         quantizer: fitted, of activations.
         signed: keep the codes of an affine grid in int8, else in uint8, see `fits_int8`.
+        factors: scales of tokens and heads may become factors of a product of integers; False: they stay in float.
 
     Raises:
         ExportError: a quantizer with another form than an affine or logarithmic grid that is no table of levels either.
     """
     match quantizer.onnx_form():
-        case Affine() as grid:
+        case Affine(granularity="tensor") as grid:
             return QuantizeDequantize(grid, signed)
+        case Affine() | TokenAffine() as grid:
+            return Scaled(quantizer, grid, signed) if factors and stored_bits(quantizer) <= 8 else quantizer
         case Octaves() as grid:
             return Logarithm(grid)
         case Traced():
@@ -38,7 +42,20 @@ def fits_int8(left: Quantizer, right: Quantizer) -> bool:
     Runtimes multiply uint8 with int8 fastest. On x86 without VNNI they add two such products in 16 bits, which saturate: twice
     255 by 128 is too much, one bit less on either side is not. uint8 on both sides is exact on every processor.
     """
-    return (left.bits or 0) + (right.bits or 0) < 16
+    return stored_bits(left) + stored_bits(right) < 16
+
+
+def stored_bits(quantizer: Quantizer) -> int:
+    """Bits of the integers that a file stores for values of a quantizer; 0: values stay in float; 9: no byte holds them.
+
+    Scales of tokens and heads come with zero points of their own. Codes less these reach from 1 - 2^bits to 2^bits - 1: one bit
+    more.
+    """
+    match quantizer.onnx_form():
+        case Affine(granularity="head", symmetric=False, bits=bits) | TokenAffine(symmetric=False, bits=bits):
+            return bits + 1
+        case _:
+            return quantizer.bits or 0
 
 
 def byte_for(bits: int, *, signed: bool) -> tuple[int, torch.dtype]:
@@ -67,6 +84,46 @@ class QuantizeDequantize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x if self.fills_type else clip(x, self.lowest, self.highest)
         return dequantize(quantize(x, self.scale, self.zero_point), self.scale, self.zero_point)
+
+
+class Scaled(nn.Module):
+    """An affine grid per token or per head, whose scales are factors of a product's rows or heads, see `factored`.
+
+    QuantizeLinear has no such scales (onnxruntime fuses one per head into a product, and then cannot run it). So values are
+    divided by their scale first, and stored in bytes with the scale 1 and one zero point for all.
+    """
+
+    one: Tensor
+    zero_point: Tensor
+
+    def __init__(self, quantizer: Any, grid: Affine | TokenAffine, signed: bool) -> None:
+        super().__init__()
+        self.quantizer, self.by_token, self.top = quantizer, isinstance(grid, TokenAffine), 2**grid.bits - 1
+        largest_zero_point = 2 ** (grid.bits - 1) if grid.symmetric else self.top
+        self.register_buffer("one", torch.ones(()))
+        zero_point = torch.tensor(0, dtype=torch.int8) if signed else torch.tensor(largest_zero_point, dtype=torch.uint8)
+        self.register_buffer("zero_point", zero_point)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps, scale = self.steps(x)
+        return steps * scale
+
+    def steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rounded values in units of their scale, same shape, and the scale: (..., N, 1) of tokens, (H, 1, 1) of heads."""
+        quantizer = self.quantizer
+        scale, zero_point = quantizer.qparams(x) if self.by_token else (quantizer.scale, quantizer.zero_point)
+        steps = torch.minimum(torch.maximum(x / scale, -zero_point), self.top - zero_point)
+        return dequantize(quantize(steps, self.one, self.zero_point), self.one, self.zero_point), scale
+
+
+def factored(operand: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Round `x` by an `exportable` operand of a product: values for the product, and a factor for its result (None: 1)."""
+    return operand.steps(x) if isinstance(operand, Scaled) else (operand(x), None)
+
+
+def scaled(x: Tensor, factor: Tensor | None) -> Tensor:
+    """`x` times a factor of `factored`."""
+    return x if factor is None else x * factor
 
 
 class Logarithm(nn.Module):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from vitdfq.common.errors import ExportError
 from vitdfq.models.sites import put
-from vitdfq.onnx.activations import exportable, fits_int8
+from vitdfq.onnx.activations import exportable, factored, fits_int8, scaled
 from vitdfq.onnx.weights import exportable_weight
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite, named_sites
 
@@ -63,14 +63,18 @@ class Linear(nn.Module):
     def __init__(self, module: QuantLinear) -> None:
         super().__init__()
         self.register_buffer("input_shift", module.input_shift if module.input_shift.any() else None)
-        self.input, self.weight = exportable(module.input_quantizer), exportable_weight(module, transposed=True)
+        # onnxruntime has no integer kernel for weights in groups: beside an input in float they stay packed.
+        grid = module.weight_quantizer.affine
+        factors = grid is not None and grid.group_size is None
+        self.input = exportable(module.input_quantizer, factors=factors)
+        self.weight = exportable_weight(module, transposed=True)
         self.bias = module.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.input(x if self.input_shift is None else x - self.input_shift)
+        x, factor = factored(self.input, x if self.input_shift is None else x - self.input_shift)
         if x.ndim == 2:  # onnxruntime turns a product of two matrices into a Gemm, for which it has no integer kernel here
-            return (x[:, None] @ self.weight())[:, 0] + self.bias
-        return x @ self.weight() + self.bias
+            return scaled((x[:, None] @ self.weight())[:, 0], factor) + self.bias
+        return scaled(x @ self.weight(), factor) + self.bias
 
 
 class PatchEmbedding(nn.Module):
@@ -122,12 +126,12 @@ class Product(nn.Module):
         self.shift = None if shift is None or not shift.any() else ShiftProduct(shift)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        right = self.right(right)
-        left = self.left(left if self.shift is None else left - self.shift.left_shift)
-        product = left @ right
+        right, right_factor = factored(self.right, right)
+        left, left_factor = factored(self.left, left if self.shift is None else left - self.shift.left_shift)
+        product = scaled(left @ right, right_factor if left_factor is None else scaled(left_factor, right_factor))
         if self.renormalize:
-            product = product / left.sum(-1, keepdim=True).clamp(min=0.1)
-        return product if self.shift is None else product + self.shift(right)
+            product = product / scaled(left.sum(-1, keepdim=True), left_factor).clamp(min=0.1)
+        return product if self.shift is None else product + scaled(self.shift(right), right_factor)
 
 
 class ShiftProduct(nn.Module):

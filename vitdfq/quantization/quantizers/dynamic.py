@@ -6,7 +6,7 @@ from torch import Tensor
 from vitdfq.quantization.clip_search import Cost
 from vitdfq.quantization.functional import dequantize_affine, fake_quantize, quantize_affine, token_qparams
 from vitdfq.quantization.quantizers.base import Quantizer
-from vitdfq.quantization.quantizers.forms import IntegerForm, OnnxForm, TokenAffine, Traced
+from vitdfq.quantization.quantizers.forms import OnnxForm, TokenAffine
 
 
 class TokenUniform(Quantizer):
@@ -62,11 +62,11 @@ class TokenUniform(Quantizer):
             raise ValueError("codes with a scale for each token need the values they came from: decode(codes, like=values)")
         return dequantize_affine(codes, *self.qparams(like))
 
-    def int8_planes(self) -> IntegerForm:
+    def int8_planes(self) -> TokenAffine:
         return TokenAffine(self.bits, self.symmetric, dynamic=True)
 
     def onnx_form(self) -> OnnxForm:
-        return Traced()
+        return self.int8_planes()
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, {'symmetric' if self.symmetric else 'asymmetric'}, per_token"

@@ -82,7 +82,7 @@ class Boundaries:
 
 
 IntegerForm = Affine | TokenAffine | Octaves | Tables
-OnnxForm = Affine | Octaves | Traced | Boundaries
+OnnxForm = Affine | TokenAffine | Octaves | Traced | Boundaries
 
 
 def digits(numbers: Sequence[int], unit: float) -> Tables:

@@ -10,7 +10,7 @@ from vitdfq.quantization.clip_search import Cost, search_tensor
 from vitdfq.quantization.functional import dequantize_affine, fake_quantize, quantize_affine
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers.base import Quantizer, require_positive, require_zero_point
-from vitdfq.quantization.quantizers.forms import Affine, IntegerForm, OnnxForm, TokenAffine, Traced
+from vitdfq.quantization.quantizers.forms import Affine, OnnxForm, TokenAffine
 
 
 class PrefixUniform(Quantizer):
@@ -90,11 +90,11 @@ class PrefixUniform(Quantizer):
     def affine(self) -> Affine:
         return Affine(self.bits, self.scale, self.zero_point, self.symmetric, granularity="prefix")
 
-    def int8_planes(self) -> IntegerForm:
+    def int8_planes(self) -> TokenAffine:
         return TokenAffine(self.bits, self.symmetric, dynamic=False)
 
     def onnx_form(self) -> OnnxForm:
-        return Traced()
+        return self.int8_planes()
 
     def check(self) -> None:
         require_positive(self.scale)

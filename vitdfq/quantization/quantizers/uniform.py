@@ -118,8 +118,7 @@ class Uniform(Quantizer):
         return self.affine if self.granularity in ("tensor", "head") else None
 
     def onnx_form(self) -> OnnxForm:
-        # onnxruntime fuses QuantizeLinear with a scale per head into a product, and then cannot run it.
-        return self.affine if self.granularity == "tensor" else Traced()
+        return self.affine if self.granularity in ("tensor", "head") else Traced()
 
     def check(self) -> None:
         require_positive(self.scale)
