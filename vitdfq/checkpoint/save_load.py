@@ -4,7 +4,6 @@ Formats 3 and 4 name and pack tensors as compressed-tensors does, see `state_dic
 """
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +87,18 @@ def load(source: str | Path, *, revision: str | None = None, dequantize: bool = 
     student, prepared = build_structure(config["vitdfq"], folder / CONFIG, path.stat().st_size)
     version = config["quantization_config"]["version"]
     is_older, heads = version < 3, version > 3
-    if is_older:
-        layout, fill = formats_1_2.layout, formats_1_2.fill
-    else:
-        layout, fill = (partial(function, heads_in_settings=heads) for function in (state_dict.layout, state_dict.fill))
-    needed = layout(student)
+    needed = formats_1_2.layout(student) if is_older else state_dict.layout(student, heads_in_settings=heads)
     may_lack = formats_1_2.may_lack(student, prepared) if is_older else {name for name in needed if state_dict.is_shift(name)}
     check_layout(path, header, needed, may_lack)
     lacking, left_out = sum(name not in header for name in may_lack), config["quantization_config"].get("left_out")
     if not is_older and lacking != left_out:
         raise InputError(f"{path}: tensors do not fit: {lacking} shifts are left out, {short(left_out)} were zero")
     try:
-        fill(student, tensors := safetensors_io.read_tensors(path))
+        tensors = safetensors_io.read_tensors(path)
+        if is_older:
+            formats_1_2.fill(student, tensors)
+        else:
+            state_dict.fill(student, tensors, heads_in_settings=heads)
         check_values(student)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error

@@ -14,8 +14,8 @@ def default_images(section: dict[str, Any], *bits: str) -> tuple[dict[str, Any],
 
     Two uses of images differ in what they need. Ranges and GPTQ need activations of the usual size: procedural images give
     them in seconds, and at 8 bits nothing else is asked of images. Training (`distill`, from 4 bits down) learns from what the
-    images show. The preset `vitdfq` renders scenes where these suit the teacher, and inverts it where not, which takes minutes: the
-    steps say how long. It has a form for teachers that give features, so the choice is the same.
+    images show. The preset `vitdfq` renders scenes where these suit the teacher, and inverts it where not, which takes minutes:
+    the steps say how long. It has a form for teachers that give features, so the choice is the same.
 
     Args:
         section: the section of the recipe; a key that says more than how many images keeps the preset's own defaults.
