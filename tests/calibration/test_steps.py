@@ -78,8 +78,7 @@ def test_weights_end_on_their_grids(teacher, images):
 def test_more_bits_are_closer_to_the_teacher(teacher, images):
     target, alone = teacher(images), {"observe": {"num_cover": 0}}  # at 8 bits ranges would cover other images too
     errors = [
-        (calibrated(teacher, images, [alone], bits)(images) - target).square().mean()
-        for bits in ("w3a3", "w4a4", "w6a6", "w8a8")
+        (calibrated(teacher, images, [alone], bits)(images) - target).square().mean() for bits in ("w3a3", "w4a4", "w6a6", "w8a8")
     ]
     # The head's input has 8 bits in all four: a student of 6 may have no other error left.
     assert all(more < 1.15 * fewer for fewer, more in pairwise(errors)) and errors[-1] < errors[1] < errors[0]
