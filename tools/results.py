@@ -8,8 +8,19 @@ from vitdfq.quantization.options import bits_name, bits_title
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- results -->", "<!-- /results -->"
-COLUMNS = ("model", "bits", "images for calibration", "top-1 %", "teacher %", "test images", "seed", "MB (float32)")
-HEAD = f"| {' | '.join(COLUMNS)} |\n|-|-|-|-:|-:|-:|-:|-:|\n"
+COLUMNS = (
+    "model",
+    "bits",
+    "images for calibration",
+    "agreement %",
+    "KL",
+    "top-1 %",
+    "teacher %",
+    "test images",
+    "seed",
+    "MB (float32)",
+)
+HEAD = f"| {' | '.join(COLUMNS)} |\n|-|-|-|{'-:|' * 7}\n"
 
 
 def runs(folder: Path) -> list[dict]:
@@ -27,7 +38,7 @@ def rows(metrics: dict) -> str:
     sizes = f"{size['packed_bytes'] / 1e6:.2f} ({size['float_bytes'] / 1e6:.2f})"
     return "".join(
         f"| `{teacher['name']}` | {bits_title(bits, dynamic=students['student'].get('dynamic', False))} "
-        f"| {metrics['synthesis']['num_images']} {method} | {row['top1']:.2f} "
+        f"| {metrics['synthesis']['num_images']} {method} | {row['agreement']:.2f} | {row['kl']:.4f} | {row['top1']:.2f} "
         f"| {teacher['top1']:.2f} | {row['num_images']:,} | {metrics['seed']} | {sizes if bits == saved else ''} |\n"
         for bits, students in by_bits.items()
         for method, row in ({metrics["synthesis"]["method"]: students["student"]} | students["baselines"]).items()
