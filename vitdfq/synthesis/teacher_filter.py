@@ -31,6 +31,11 @@ def for_teacher(method: Method, teacher: Any, facts: TeacherFacts, seed: int) ->
     return with_mix(method, remaining)
 
 
+def suits(teacher: Any, preset: str, seed: int) -> bool:
+    """Return whether the images of a procedural preset are more than noise to the teacher."""
+    return not _is_noise(teacher, TeacherFacts.of(teacher), METHODS[preset], seed)
+
+
 def _is_noise(teacher: Any, facts: TeacherFacts, preset: Method, seed: int) -> bool:
     """Whether a procedural preset is as far from normalized statistics as noise; False for presets that are optimized."""
     if preset.steps:
