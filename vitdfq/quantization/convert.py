@@ -41,8 +41,9 @@ def quantize(
         model: a model that `load_teacher` or `prepare` returned.
         bits: of weights, 2 to 8, and of activations, 2 to 8: "w4a4" for example. "w4a16" and "w4a32" both quantize the weights
             alone: activations, softmax and GELU's output stay in the model's float type.
-        policy: which quantizers, one of `POLICIES`. "vitdfq": weights per output channel, activations static per tensor,
-            logarithmic softmax output with renormalized rows below 8 bits; patch embedding and head stay at 8 bits.
+        policy: which quantizers, one of `POLICIES`. "vitdfq": weights per output channel, static activations, per tensor at
+            8 bits, below with scales by head and by prefix token and logarithmic softmax output with renormalized rows; patch
+            embedding and head stay at 8 bits.
             "vitdfq_dynamic": the same with inputs of linear layers dynamic per token, operands of attention static per head.
         weight, activation, gelu, softmax: change the policy for a role: `{"bits": 6}`, `{"quantizer": "log_sqrt2"}`,
             `{"observer": "percentile"}`; weights also `per_channel` and `group_size`; activations `per_token` (dynamic, inputs
