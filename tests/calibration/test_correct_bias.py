@@ -1,5 +1,7 @@
 """correct_bias: the mean error of each output feature becomes zero, layer by layer in order of execution."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from tiny import make_student_float, make_tiny
@@ -18,6 +20,11 @@ def observed(teacher, images, bits="w4a4"):
     student = quantize(teacher, bits=bits)
     observe(student, teacher, images)
     return student
+
+
+def in_float64(teacher, images):
+    """(teacher, images) in which no rounding of sums, which differs by processor, moves a value over a step of the grid."""
+    return deepcopy(teacher).double(), images.double()
 
 
 def mean_errors(student, teacher, images):
@@ -45,13 +52,14 @@ def free_rows(student):
 
 
 def test_no_mean_error_is_left(teacher, images):
+    teacher, images = in_float64(teacher, images)
     student = observed(teacher, images)
     before = mean_errors(student, teacher, images)
     correct_bias(student, teacher, images)
     after = mean_errors(student, teacher, images)
     assert sum(error.abs().sum() for error in before.values()) > 1
     for name, error in after.items():
-        assert error.abs().max() < 1e-4, name
+        assert error.abs().max() < 1e-6, name
 
 
 def test_an_added_bias_is_removed(teacher, images):
@@ -100,6 +108,7 @@ def test_a_change_of_the_float_weights_is_no_error(teacher, images, rewrite):
     """At 8 bits the errors are small; a change of weights that counted as an error would be large."""
     if not norm_readers(teacher):
         pytest.skip("no norm to fold into")
+    teacher, images = in_float64(teacher, images)
     student = quantize(teacher, bits="w8a8")
     calibrate(student, teacher, images, steps=[rewrite, "observe"])
     before = {name: value.clone() for name, value in student.named_parameters() if name.endswith("bias")}
@@ -108,7 +117,7 @@ def test_a_change_of_the_float_weights_is_no_error(teacher, images, rewrite):
         if name in before:
             assert (value - before[name]).abs().max() < 0.1, name
     for name, error in mean_errors(student, teacher, images).items():
-        assert error.abs().max() < 3e-3, name  # rounding, which differs by processor, moves values over a step of the grid
+        assert error.abs().max() < 1e-6, name
 
 
 @pytest.mark.parametrize("kind", ["vit", "deit", "layer_scale", "swin", "levit"])
