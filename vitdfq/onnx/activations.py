@@ -98,7 +98,7 @@ class Scaled(nn.Module):
 
     def __init__(self, quantizer: Any, grid: Affine | TokenAffine, signed: bool) -> None:
         super().__init__()
-        self.quantizer, self.by_token, self.top = quantizer, isinstance(grid, TokenAffine), 2**grid.bits - 1
+        self.quantizer, self.top = quantizer, 2**grid.bits - 1
         largest_zero_point = 2 ** (grid.bits - 1) if grid.symmetric else self.top
         self.register_buffer("one", torch.ones(()))
         zero_point = torch.tensor(0, dtype=torch.int8) if signed else torch.tensor(largest_zero_point, dtype=torch.uint8)
@@ -110,8 +110,7 @@ class Scaled(nn.Module):
 
     def steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rounded values in units of their scale, same shape, and the scale: (..., N, 1) of tokens, (H, 1, 1) of heads."""
-        quantizer = self.quantizer
-        scale, zero_point = quantizer.qparams(x) if self.by_token else (quantizer.scale, quantizer.zero_point)
+        scale, zero_point = self.quantizer.qparams(x)
         steps = torch.minimum(torch.maximum(x / scale, -zero_point), self.top - zero_point)
         return dequantize(quantize(steps, self.one, self.zero_point), self.one, self.zero_point), scale
 

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from vitdfq.quantization.clip_search import Cost
-from vitdfq.quantization.functional import dequantize_affine, fake_quantize, quantize_affine, token_qparams
-from vitdfq.quantization.quantizers.base import Quantizer
+from vitdfq.quantization.functional import dequantize_affine, token_qparams
+from vitdfq.quantization.quantizers.affine import AffineQuantizer
 from vitdfq.quantization.quantizers.forms import OnnxForm, TokenAffine
 
 
-class TokenUniform(Quantizer):
+class TokenUniform(AffineQuantizer):
     """A uniform quantizer of activations (..., C) with a scale for each token: the range of its own C values.
 
     Nothing is calibrated and nothing is stored; the price is a minimum and a maximum of each token at run time. As no scale is
@@ -20,10 +20,8 @@ class TokenUniform(Quantizer):
         symmetric: put zero on the middle code.
     """
 
-    has_equal_steps = True
     needs_fit = False
     per_token = True
-    bits: int
 
     def __init__(self, bits: int, *, symmetric: bool = False) -> None:
         super().__init__(bits)
@@ -43,14 +41,6 @@ class TokenUniform(Quantizer):
     def qparams(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point of each token of `x` (..., C), both (..., 1), in at least float32; constants to the gradient."""
         return token_qparams(x, self.bits, self.symmetric)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Fake quantization, same shape; straight-through gradient."""
-        return fake_quantize(x, *self.qparams(x), self.bits)
-
-    def codes(self, x: Tensor) -> Tensor:
-        """Integer codes 0..2^bits - 1, same shape, as int32."""
-        return quantize_affine(x, *self.qparams(x), self.bits).to(torch.int32)
 
     def decode(self, codes: Tensor, *, like: Tensor | None = None) -> Tensor:
         """Real values of the codes of `like`; equals `forward(like)`.

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from vitdfq.common.lookup import lookup
 from vitdfq.quantization.clip_search import Cost, search_tensor
-from vitdfq.quantization.functional import dequantize_affine, fake_quantize, quantize_affine
 from vitdfq.quantization.observers import OBSERVERS
-from vitdfq.quantization.quantizers.base import Quantizer, require_positive, require_zero_point
+from vitdfq.quantization.quantizers.affine import AffineQuantizer
+from vitdfq.quantization.quantizers.base import require_positive, require_zero_point
 from vitdfq.quantization.quantizers.forms import Affine, OnnxForm, TokenAffine
 
 
-class PrefixUniform(Quantizer):
+class PrefixUniform(AffineQuantizer):
     """A uniform quantizer of tokens (..., N, C): a scale for each of the first tokens, and one for all that follow.
 
     The class token and the registers of a ViT are much larger than patches, or smaller. On a common grid of four bits one of the
@@ -30,10 +30,8 @@ class PrefixUniform(Quantizer):
         ValueError: an observer that does not exist.
     """
 
-    has_equal_steps = True
     trainable_scale = True
     measures = frozenset({"importance"})
-    bits: int
     scale: Tensor
     zero_point: Tensor
 
@@ -73,18 +71,6 @@ class PrefixUniform(Quantizer):
     def qparams(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point of each token of `x` (..., N, C), both (N, 1)."""
         return self._by_token(self.scale, x), self._by_token(self.zero_point, x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Fake quantization, same shape; straight-through gradient."""
-        return fake_quantize(x, *self.qparams(x), self.bits)
-
-    def codes(self, x: Tensor) -> Tensor:
-        """Integer codes 0..2^bits - 1, same shape, as int32."""
-        return quantize_affine(x, *self.qparams(x), self.bits).to(torch.int32)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Real values of integer codes (..., N, C), same shape; equals `forward` on the values that the codes came from."""
-        return dequantize_affine(codes, *self.qparams(codes))
 
     @property
     def affine(self) -> Affine:

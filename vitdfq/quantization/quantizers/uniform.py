@@ -1,16 +1,15 @@
 """Uniform grid: equally spaced levels, asymmetric or symmetric about zero."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from vitdfq.common.lookup import lookup
 from vitdfq.quantization.clip_search import Cost, search_rows, search_tensor
-from vitdfq.quantization.functional import dequantize_affine, fake_quantize, quantize_affine
 from vitdfq.quantization.observers import OBSERVERS
-from vitdfq.quantization.quantizers.base import Quantizer, require_positive, require_zero_point
+from vitdfq.quantization.quantizers.affine import AffineQuantizer
+from vitdfq.quantization.quantizers.base import require_positive, require_zero_point
 from vitdfq.quantization.quantizers.dynamic import TokenUniform
 from vitdfq.quantization.quantizers.forms import Affine, IntegerForm, OnnxForm, Traced
 from vitdfq.quantization.quantizers.prefix import PrefixUniform
@@ -23,7 +22,7 @@ MEASURES = {  # granularity -> keywords of `fit`
 }
 
 
-class Uniform(Quantizer):
+class Uniform(AffineQuantizer):
     """A uniform quantizer whose range minimizes an error of the values it was fitted on.
 
     Args:
@@ -45,8 +44,6 @@ class Uniform(Quantizer):
     granularities = frozenset(MEASURES)
     by_token = TokenUniform
     by_prefix = PrefixUniform
-    has_equal_steps = True
-    bits: int
     scale: Tensor
     zero_point: Tensor
 
@@ -86,7 +83,7 @@ class Uniform(Quantizer):
         """
         self._check_values(x, cost, gram, importance)
         if self.granularity in ("channel", "group"):
-            rows = self._grouped(x.float()).flatten(0, -2)
+            rows = x.float().reshape(-1, self.group_size or x.shape[1])
             if gram is not None and self.group_size:
                 gram = _diagonal_blocks(gram, self.group_size)
             scale, zero_point = search_rows(rows, self.bits, self.symmetric, gram, observer=self.observer)
@@ -98,17 +95,10 @@ class Uniform(Quantizer):
         self.scale.copy_(scale.view_as(self.scale))
         self.zero_point.copy_(zero_point.view_as(self.zero_point))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Fake quantization: `x` rounded to the grid, same shape; straight-through gradient."""
-        return self._on_grid(fake_quantize, x, self.bits)
-
-    def codes(self, x: Tensor) -> Tensor:
-        """Integer codes 0..2^bits - 1 of `x`, same shape, as int32."""
-        return self._on_grid(quantize_affine, x, self.bits).to(torch.int32)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Real values of integer codes, same shape; equals `forward` on the values that the codes came from."""
-        return self._on_grid(dequantize_affine, codes)
+    def qparams(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.group_size:
+            return self.scale, self.zero_point
+        return self.scale.repeat_interleave(self.group_size, -1), self.zero_point.repeat_interleave(self.group_size, -1)
 
     @property
     def affine(self) -> Affine:
@@ -128,14 +118,6 @@ class Uniform(Quantizer):
         grid = "symmetric" if self.symmetric else "asymmetric"
         group = f" of {self.group_size}" if self.group_size else ""
         return f"bits={self.bits}, {grid}, per_{self.granularity}{group}, observer={self.observer}"
-
-    def _on_grid(self, function: Callable[..., Tensor], x: Tensor, *bits: int) -> Tensor:
-        if self.granularity != "group":
-            return function(x, self.scale, self.zero_point, *bits)
-        return function(self._grouped(x), self.scale[..., None], self.zero_point[..., None], *bits).flatten(-2)
-
-    def _grouped(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.group_size)) if self.group_size else x
 
     def _check_values(self, x: Tensor, cost: Cost | None, gram: Tensor | None, importance: Tensor | None) -> None:
         if not x.numel():
