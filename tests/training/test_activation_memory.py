@@ -5,7 +5,7 @@ from tiny import make_tiny
 from torch import nn
 
 from vitdfq.calibration import calibrate
-from vitdfq.calibration.distill import _gradients
+from vitdfq.calibration.distill import loss_gradients
 from vitdfq.quantization import quantize
 from vitdfq.runtime.run import Run
 from vitdfq.training.activation_memory import bytes_saved_for_backward, training_bytes_per_image
@@ -31,6 +31,6 @@ def test_smaller_shards_give_the_same_gradients():
     results = []
     for shard_size in (100, 3):
         with trainable([student]) as parameters:
-            loss = _gradients(student, teacher, images, parameters.weights, None, shard_size, Run())
+            loss = loss_gradients(student, teacher, images, parameters.weights, None, shard_size, Run())
             results.append([loss, *(weight.grad for weight in parameters.weights)])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-9)

@@ -24,7 +24,7 @@ from vitdfq.training.trainable import TrainableParameters, finite, retry_with_sm
 logger = logging.getLogger(__name__)
 
 NUM_CHECKS = 4  # validations during the training
-MIN_SHARDS, SHARD_BYTES = 2, 2**31  # shards of a batch, bytes that one shard may save for the backward pass; see `_gradients`
+MIN_SHARDS, SHARD_BYTES = 2, 2**31  # shards of a batch, bytes that one shard may save for the backward pass; see `loss_gradients`
 STATE = "state"
 
 
@@ -106,7 +106,7 @@ def distill(
             while optimizer.done < options.iterations:
                 batch = torch.randperm(len(training_images), generator=rng)[: options.batch_size]
                 views = augment(training_images[batch].to(device), rng)
-                loss = _gradients(student, teacher, views, optimizer.parameters, dtype, shard_size, run)
+                loss = loss_gradients(student, teacher, views, optimizer.parameters, dtype, shard_size, run)
                 value = finite(loss, "distill: the loss", optimizer.done)
                 optimizer.step()
                 bar.advance(loss=value)
@@ -121,7 +121,7 @@ def distill(
     logger.info(f"distill: {best.ratio:.2f} of the error on held-out images is left{unchanged}")
 
 
-def _gradients(
+def loss_gradients(
     student: nn.Module,
     teacher: nn.Module,
     views: Tensor,

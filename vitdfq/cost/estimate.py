@@ -46,7 +46,9 @@ class Costs:
 
     teacher: float  # of a forward pass, for each image
     student: float  # of a forward pass, for each image
-    training: float  # of a training step without the optimizer, for each image
+    training: (
+        float  # of a step of `distill` without the optimizer, for each image; one of `reconstruct` is taken to cost the same
+    )
     observe: float  # of the step `observe` on `probe_images` images
     rounding: float  # of GPTQ's rounding of all layers
     probe_images: int
@@ -79,7 +81,7 @@ def estimate_cost(
     costs = Costs(
         teacher=timing.pass_cost(teacher, images),
         student=timing.pass_cost(student, images),
-        training=timing.training_cost(student, prepared, images),
+        training=timing.training_cost(student, prepared, images, _training_precision(recipe, student)),
         observe=observe,
         rounding=timing.rounding_cost(student),
         probe_images=len(images),
@@ -136,6 +138,12 @@ def _calibration(recipe: Recipe, student: nn.Module, costs: Costs, num_images: i
         count = min(getattr(options, "num_images", num_images), num_images)
         total += PASSES[name](costs, count, options, len(units(student)))
     return total
+
+
+def _training_precision(recipe: Recipe, student: nn.Module) -> str | None:
+    """The precision of `distill`; without it, that of `reconstruct`, which has no choice."""
+    steps = check_steps(student, **recipe.calibrate)
+    return next((options.precision for name, options in steps if name == "distill"), "float32")
 
 
 def _float_passes(costs: Costs, count: int, options: Any, num_units: int) -> float:

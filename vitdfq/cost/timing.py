@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.calibration import calibrate
+from vitdfq.calibration.distill import loss_gradients
 from vitdfq.calibration.gptq import fit_and_round
+from vitdfq.common.precision import PRECISIONS, fastest_precision
 from vitdfq.models import image_size
 from vitdfq.models.record import hooked
 from vitdfq.quantization.modules import QuantLinear, weighted_modules
@@ -25,7 +27,6 @@ from vitdfq.synthesis import Method, TeacherFacts, synthesize
 from vitdfq.synthesis.generator.train import GROUP_SIZE
 from vitdfq.synthesis.resolve import ENGINES
 from vitdfq.training.activation_memory import bytes_saved_for_backward
-from vitdfq.training.output_distance import output_distance, run_to_outputs
 from vitdfq.training.trainable import trainable
 
 MIN_IMAGES, PASS_SECONDS = 2, 0.3  # a timing uses as many images as pass in PASS_SECONDS, at least MIN_IMAGES
@@ -110,16 +111,12 @@ def fit_quantizers(student: nn.Module, prepared: nn.Module, images: Tensor) -> f
         return timed(lambda: calibrate(student, prepared, images, steps=["observe"]))
 
 
-def training_cost(student: nn.Module, prepared: nn.Module, images: Tensor) -> float:
-    """Seconds of a training step without the optimizer, for each image: both models forward, the student backward."""
-    with trainable([student]):
-
-        def step() -> None:
-            with torch.no_grad():
-                target = run_to_outputs(prepared, images)
-            output_distance(run_to_outputs(student, images), target).backward()
-
-        return median_seconds(step) / len(images)
+def training_cost(student: nn.Module, prepared: nn.Module, images: Tensor, precision: str | None = None) -> float:
+    """Seconds of a step of `distill` without views and optimizer, for each image; `precision` as of `DistillOptions`."""
+    dtype = PRECISIONS[precision or fastest_precision(images.device)]
+    with trainable([student]) as parameters:
+        arguments = student, prepared, images, parameters.weights, dtype, len(images), Run()
+        return median_seconds(lambda: loss_gradients(*arguments)) / len(images)
 
 
 def rounding_cost(student: nn.Module) -> float:
