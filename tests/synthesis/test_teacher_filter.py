@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vitdfq.models import load_teacher
+from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.synthesis import METHODS, TeacherFacts, synthesize, teacher_filter
 from vitdfq.synthesis.resolve import resolve_method
 
@@ -57,7 +58,7 @@ def test_a_teacher_to_which_scenes_are_noise_gets_inverted_images(filtered):
 
 
 def test_a_message_says_that_no_steps_are_needed(tiny_vit, monkeypatch, caplog):
-    monkeypatch.setattr(teacher_filter, "_is_noise", lambda *arguments: False)
+    monkeypatch.setattr(teacher_filter, "suits", lambda *arguments: True)
     with caplog.at_level("INFO", logger="vitdfq"):
         images = synthesize(tiny_vit, method="vitdfq", num_images=3)
     assert "takes images of scenes, which suit the teacher: no steps" in caplog.text
@@ -70,3 +71,11 @@ def test_a_teacher_of_small_gray_images_gets_no_leaves():
     images = synthesize(teacher, method="vitdfq", num_images=6, steps=1)
     leaves = synthesize(teacher, method="dead_leaves", num_images=6)
     assert not any(torch.equal(image, leaf) for image in images for leaf in leaves)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("prepared", [False, True])
+def test_scenes_are_noise_to_a_teacher_of_small_gray_images_also_once_it_is_rotated(prepared):
+    teacher = load_teacher("zoo:deit")
+    teacher = prepared_copy(teacher) if prepared else teacher
+    assert not teacher_filter.suits(teacher, TeacherFacts.of(teacher), "scenes", 0)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.calibration.cached_activations import device_of
-from vitdfq.synthesis import synthesize
+from vitdfq.synthesis import TeacherFacts, synthesize
 from vitdfq.synthesis.teacher_filter import suits
 from vitdfq.training.output_distance import ModelOutputs, output_distance, run_to_outputs
 
@@ -34,7 +34,9 @@ class HeldOutValidation:
     """
 
     def __init__(self, teacher: nn.Module, *image_sets: Tensor, seed: int) -> None:
-        kind = "scenes" if suits(teacher, "scenes", seed) else "dead_leaves"  # errors on images unlike all others mislead
+        kind = (
+            "scenes" if suits(teacher, TeacherFacts.of(teacher), "scenes", seed) else "dead_leaves"
+        )  # errors on images unlike all others mislead
         procedural = synthesize(teacher, method=kind, num_images=NUM_PROCEDURAL, seed=seed + SEED_OFFSET)
         self.accepted_errors: list[float] | None = None
         self.image_sets = [images for images in (*image_sets, procedural.to(image_sets[0])) if len(images)]

@@ -3,10 +3,11 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from vitdfq.models import attention_sites, mean_over_tokens, record
+from vitdfq.models.norms import NORMS
 from vitdfq.models.record import INPUT
 from vitdfq.training.output_distance import run_to_outputs
 
@@ -23,7 +24,7 @@ def quality(teacher: Any, images: Tensor, *, batch_size: int = 32) -> dict[str, 
             identical features.
         num_classes_seen: number of different predicted classes. None for a teacher that gives features.
         layer_norm_distance: distance of the LayerNorms' normalized inputs from the standard normal, see `NormMoments`; as a
-            rule the smaller the better. None for a teacher without a LayerNorm on tokens.
+            rule the smaller the better. None for a teacher without a LayerNorm or RMSNorm on tokens.
     """
     weights = next(teacher.parameters())
     features: list[Tensor] = []
@@ -82,9 +83,12 @@ class NormMoments:
 
 
 def _token_norms(teacher: Any) -> list[str]:
-    """Return the LayerNorms on whole tokens: not those inside an attention, which normalize queries and keys per head."""
+    """Return the norms on whole tokens: not those inside an attention, which normalize queries and keys per head.
+
+    Among them are RMSNorms, which a rotation of the residual stream leaves in place of LayerNorms.
+    """
     inside = tuple(f"{site.name}." for site in attention_sites(teacher))
-    return [name for name, part in teacher.named_modules() if isinstance(part, nn.LayerNorm) and not name.startswith(inside)]
+    return [name for name, part in teacher.named_modules() if isinstance(part, NORMS) and not name.startswith(inside)]
 
 
 def _prefix(teacher: Any) -> tuple[int, int]:
