@@ -111,16 +111,18 @@ def _psaq_vit(weight_bits: int, activation_bits: int | None) -> Roles:
     )
 
 
+OWN_ENDS: Change = {"bits": 8}  # errors there cannot be corrected later, and 8 bits of so few weights cost little
+
 POLICIES: dict[str, Policy] = {
     "vitdfq": Policy(
         "uniform by error, logarithmic softmax with rows renormalized; patch embedding and head at 8 bits",
         _vitdfq,
-        ends={"bits": 8},  # errors there cannot be corrected later, and 8 bits of so few weights cost little
+        ends=OWN_ENDS,
     ),
     "vitdfq_dynamic": Policy(
         "vitdfq with a range for each token of a linear layer's input as it arrives, and static scales per head in attention",
         _vitdfq_dynamic,
-        ends={"bits": 8},
+        ends=OWN_ENDS,
     ),
     "repq_vit": Policy("RepQ-ViT (arXiv 2212.08254): percentiles, log-sqrt2 softmax, all layers at b bits", _repq_vit),
     "sardfq": Policy("SARDFQ (arXiv 2412.16553): percentiles, log2 softmax, all layers at b bits", _sardfq),
