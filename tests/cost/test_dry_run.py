@@ -15,9 +15,12 @@ from vitdfq.recipe import load_recipe, packaged_recipes
 from vitdfq.synthesis import resolve_method
 
 RECIPES = packaged_recipes()
-QUICK = ("quickstart", "deit_t_w4a4")  # planning runs the models: seconds for small ones
-NAMED = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(RECIPES)]
-NAMED = [named for named in NAMED if named.values[0].startswith(("quickstart", "deit", "swin", "vit", "dino", "clip", "siglip"))]
+QUICK = ("quickstart", "deit_t_w4a4", "paper_sardfq")  # planning runs the models: seconds for small ones
+RUNNABLE = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(RECIPES)]
+PAPERS = [named for named in RUNNABLE if named.values[0].startswith("paper_")]
+NAMED = [
+    named for named in RUNNABLE if named.values[0].startswith(("quickstart", "deit", "swin", "vit", "dino", "clip", "siglip"))
+]
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +44,19 @@ def test_recipe_can_be_planned_offline(name):
     block = "layers.0.blocks.0" if "swin" in name else "blocks.0"
     assert by_name[f"{block}.mlp.fc1"]["weight_bits"] == bits
     assert by_name[f"{block}.attn.av"]["input_bits"] == [bits, bits]
+    assert_has_costs(planned, name)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_recipe_of_a_paper_can_be_planned_offline(name):
+    recipe = load_recipe(RECIPES[name])
+    planned = plan(recipe)
+    weight_bits = {site["weight_bits"] for site in planned.sites if site["weight_bits"]}
+    assert weight_bits == {int(recipe.bits[1])}  # the head and the patch embedding too
+    assert_has_costs(planned, name)
+
+
+def assert_has_costs(planned, name):
     assert planned.model["packed_bytes"] < planned.model["parameters"] * 4
     assert planned.seconds["calibrate"] > 0 and planned.seconds["evaluate"] > 0
     assert (planned.seconds["synthesize"] > 0) == (planned.images["steps"] > 0)  # procedural images take no steps
