@@ -1,7 +1,5 @@
 """Contracts of every calibration step."""
 
-from itertools import pairwise
-
 import pytest
 import torch
 from tiny import TO_CALIBRATE, make_tiny
@@ -77,12 +75,12 @@ def test_weights_end_on_their_grids(teacher, images):
 
 def test_more_bits_are_closer_to_the_teacher(teacher, images):
     target, alone = teacher(images), {"observe": {"num_cover": 0}}  # at 8 bits ranges would cover other images too
-    errors = [
+    three, four, six, eight = (
         (calibrated(teacher, images, [alone], bits)(images) - target).square().mean() for bits in ("w3a3", "w4a4", "w6a6", "w8a8")
-    ]
-    # The head's input has 8 bits in all four: a student of 6 may have no other error left.
-    assert all(more < 1.15 * fewer for fewer, more in pairwise(errors)) and errors[-1] < errors[1] < errors[0]
-    assert errors[-1] < 0.01 * target.square().mean()
+    )
+    # 8 bits need not gain on 6: the head's input has 8 in both, and only below 8 has each head and prefix token its own scale.
+    assert four < three and max(six, eight) < four / 2
+    assert eight < 0.01 * target.square().mean()
 
 
 def test_reconstruction_lowers_every_units_error(tiny_vit, images):
