@@ -130,7 +130,7 @@ def evaluate(
     format: FormatOption = Format.human,
     quiet: QuietOption = False,
 ) -> None:
-    """Evaluate a saved checkpoint; `--set evaluate.dataset=...` chooses other images than its recipe."""
+    """Evaluate a saved checkpoint beside its teacher; `--set evaluate.dataset=...` chooses other images than its recipe."""
     from vitdfq.workflow.run import evaluate_run
 
     metrics = evaluate_run(run, overrides or [])

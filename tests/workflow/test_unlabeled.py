@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from vitdfq.common.errors import RecipeError
+from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.cost.dry_run import plan
 from vitdfq.recipe import load_recipe
 from vitdfq.reports.tables import summary_table
@@ -84,6 +85,21 @@ def test_agreement_needs_no_labels(recipe, pictures, tmp_path, caplog):
     assert "The images have no labels" in card and "| **this model, W8A8** |" in card and "Top-1" not in card
     again = evaluate_run(out, [])
     assert again["agreement"] == metrics["student"]["agreement"] and again["top1"] is None
+
+
+def test_a_saved_run_is_compared_with_its_teacher_if_that_can_be_loaded(recipe, folder, pictures, tmp_path, caplog):
+    out, labeled = tmp_path / "out", tmp_path / "labeled"
+    for name, picture in zip("abcde", sorted(pictures.iterdir()), strict=False):
+        (labeled / name).mkdir(parents=True)
+        shutil.copy(picture, labeled / name)
+    student = run(recipe | {"evaluate": {"dataset": str(labeled)}, "baselines": [], "also_bits": []}, out=out)["student"]
+    compared = evaluate_run(out, [])
+    assert compared == {key: student[key] for key in ("top1", "top5", "num_images", "agreement", "kl", "logits_sqnr_db")}
+    (folder / "model.safetensors").unlink()
+    assert evaluate_run(out, []) == {key: student[key] for key in ("top1", "top5", "num_images")}
+    assert caplog.text.count("agreement and KL are left out: the teacher cannot be loaded: ") == 1
+    with pytest.raises(InputError, match=f"{folder}.*model.safetensors"):
+        evaluate_run(out, [f"evaluate.dataset={pictures}"])
 
 
 def test_a_comparison_needs_images_but_no_labels(recipe, pictures, tmp_path):

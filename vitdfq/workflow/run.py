@@ -13,6 +13,7 @@ import torch
 
 from vitdfq.calibration.calibrate import check_steps
 from vitdfq.checkpoint import save_load
+from vitdfq.common.errors import VitdfqError
 from vitdfq.common.files import write_text
 from vitdfq.evaluation import UnlabeledError, check_reading, evaluate
 from vitdfq.hub import model_card, publish, retry
@@ -150,14 +151,25 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
 def evaluate_run(folder: str | Path, overrides: list[str]) -> dict[str, Any]:
     """Load the checkpoint in `folder` and evaluate it with the section `evaluate` of its recipe, changed by `overrides`.
 
-    Its teacher is loaded if nothing else tells what the student is worth: for images without labels, and for features.
+    Its teacher is evaluated on the same images, so that agreement and KL are measured too. A teacher that cannot be loaded is
+    left out, with a message.
+
+    Raises:
+        VitdfqError: as `load_section`, where nothing but the teacher tells what the student is worth: for images without labels,
+            and for features.
     """
     student = save_load.load(folder).to(distributed.start())
     recipe = load_recipe(Path(folder) / "recipe.yaml", overrides)
+    teacher, refusal = None, None
     try:
-        metrics = evaluate(student, **recipe.evaluate, run=SharedRun())
-    except UnlabeledError:  # agreement and the distance of features need no labels, but the teacher
         teacher = load_section(recipe.model).to(distributed.start())
+    except VitdfqError as error:
+        refusal = error
+    try:
         metrics = evaluate(student, teacher=teacher, **recipe.evaluate, run=SharedRun())
+    except UnlabeledError as error:
+        raise refusal or error from None
+    if refusal is not None:
+        logger.info(f"agreement and KL are left out: the teacher cannot be loaded: {refusal}")
     logger.info(f"evaluated {shlex.quote(str(folder))}; nothing was written to it")
     return metrics
