@@ -34,9 +34,8 @@ class HeldOutValidation:
     """
 
     def __init__(self, teacher: nn.Module, *image_sets: Tensor, seed: int) -> None:
-        kind = (
-            "scenes" if suits(teacher, TeacherFacts.of(teacher), "scenes", seed) else "dead_leaves"
-        )  # errors on images unlike all others mislead
+        # Errors on images unlike all others mislead.
+        kind = "scenes" if suits(teacher, TeacherFacts.of(teacher), "scenes", seed) else "dead_leaves"
         procedural = synthesize(teacher, method=kind, num_images=NUM_PROCEDURAL, seed=seed + SEED_OFFSET)
         self.accepted_errors: list[float] | None = None
         self.image_sets = [images for images in (*image_sets, procedural.to(image_sets[0])) if len(images)]
