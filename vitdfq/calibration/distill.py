@@ -1,6 +1,7 @@
 """End-to-end distillation: the quantized student is trained to reproduce the float teacher's outputs on synthetic images."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -125,7 +126,7 @@ def loss_gradients(
     student: nn.Module,
     teacher: nn.Module,
     views: Tensor,
-    parameters: list[Tensor],
+    parameters: Sequence[Tensor],
     dtype: torch.dtype | None,
     shard_size: int,
     run: Run,
