@@ -78,8 +78,8 @@ def test_more_bits_are_closer_to_the_teacher(teacher, images):
     three, four, six, eight = (
         (calibrated(teacher, images, [alone], bits)(images) - target).square().mean() for bits in ("w3a3", "w4a4", "w6a6", "w8a8")
     )
-    # 8 bits need not gain on 6: the head's input has 8 in both, and only below 8 has each head and prefix token its own scale.
-    assert four < three and max(six, eight) < four / 2
+    # 8 bits may gain little on 6: the head's input has 8 in both, and only below 8 has each head and prefix token its own scale.
+    assert four < three and max(six, eight) < four / 2 and eight < 1.15 * six
     assert eight < 0.01 * target.square().mean()
 
 

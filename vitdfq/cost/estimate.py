@@ -46,9 +46,7 @@ class Costs:
 
     teacher: float  # of a forward pass, for each image
     student: float  # of a forward pass, for each image
-    training: (
-        float  # of a step of `distill` without the optimizer, for each image; one of `reconstruct` is taken to cost the same
-    )
+    training: float  # of a step of `distill`, or of `reconstruct`, without the optimizer, for each image
     observe: float  # of the step `observe` on `probe_images` images
     rounding: float  # of GPTQ's rounding of all layers
     probe_images: int

@@ -23,7 +23,7 @@ def quality(teacher: Any, images: Tensor, *, batch_size: int = 32) -> dict[str, 
         diversity: mean of 1 - cosine between the pre-logits features of two different images; 0 for a single image or
             identical features.
         num_classes_seen: number of different predicted classes. None for a teacher that gives features.
-        layer_norm_distance: distance of the LayerNorms' normalized inputs from the standard normal, see `NormMoments`; as a
+        layer_norm_distance: distance of the norms' normalized inputs from the standard normal, see `NormMoments`; as a
             rule the smaller the better. None for a teacher without a LayerNorm or RMSNorm on tokens.
     """
     weights = next(teacher.parameters())
