@@ -68,17 +68,20 @@ def test_a_mean_of_these_images_alone_is_left():
 
 
 @pytest.mark.parametrize(
-    ("errors", "helps"),  # of the centered student on the images given, noise and procedural ones; 1.0 each before
+    ("noise_ratio", "errors", "helps"),  # errors of the centered student on the images given, noise, procedural ones; before: 1
     [
-        ((0.5, 0.5, 0.5), True),
-        ((2.0, 0.5, 0.5), False),
-        ((0.5, 2.0, 0.5), False),
-        ((0.5, 0.5, 2.0), False),
-        ((0.80, 0.69, 0.74), True),  # of the ViT-S of clothes at W3A3, which gains
-        ((0.75, 0.75, 0.93), False),  # of zoo:deit at W3A3 on noise, seed 0, which would be spoiled
+        (0.3, (0.5, 0.5, 0.5), True),
+        (0.3, (2.0, 0.5, 0.5), False),
+        (0.3, (0.5, 2.0, 0.5), False),
+        (0.3, (0.5, 0.5, 2.0), False),
+        (0.3, (0.93, 0.76, 0.92), True),  # of the ViT-S of natural images at W4A4, which gains
+        (0.3, (0.70, 1.18, 0.79), False),
+        (1.0, (0.80, 0.69, 0.74), True),
+        (1.0, (0.75, 0.75, 0.93), False),  # of zoo:deit at W3A3 on noise, seed 0, which would be spoiled
+        (None, (0.75, 0.75, 0.93), False),  # a teacher without LayerNorms
     ],
 )
-def test_centering_stays_only_if_every_kind_of_image_gains(tiny_vit, images, monkeypatch, errors, helps):
+def test_centering_stays_only_if_every_kind_of_image_gains(tiny_vit, images, monkeypatch, noise_ratio, errors, helps):
     """See benchmarks/centering.py for images of which one kind alone would mislead."""
 
     def is_centered(student):
@@ -89,6 +92,7 @@ def test_centering_stays_only_if_every_kind_of_image_gains(tiny_vit, images, mon
         return list(errors) if is_centered(student) else [1.0, 1.0, 1.0]
 
     monkeypatch.setattr(HeldOutValidation, "errors", measured)
+    monkeypatch.setattr("vitdfq.calibration.center.noise_ratio", lambda *arguments: noise_ratio)
     student = quantize(tiny_vit)
     center(student, tiny_vit, images)
     assert is_centered(student) == helps

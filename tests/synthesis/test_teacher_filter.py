@@ -79,3 +79,11 @@ def test_scenes_are_noise_to_a_teacher_of_small_gray_images_also_once_it_is_rota
     teacher = load_teacher("zoo:deit")
     teacher = prepared_copy(teacher) if prepared else teacher
     assert not teacher_filter.suits(teacher, TeacherFacts.of(teacher), "scenes", 0)
+
+
+@pytest.mark.integration
+def test_images_inverted_from_a_teacher_are_not_noise_to_it_and_noise_is():
+    teacher = load_teacher("zoo:deit")
+    noise, inverted = (synthesize(teacher, method=method, num_images=8, seed=1) for method in ("noise", "agm"))
+    assert teacher_filter.noise_ratio(teacher, noise, 0) == pytest.approx(1, abs=0.1)
+    assert teacher_filter.noise_ratio(teacher, inverted, 0) < teacher_filter.MAX_NOISE_RATIO

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from vitdfq.synthesis.image_selection.farthest_point import procedural_images
 from vitdfq.synthesis.image_selection.quality import quality
 from vitdfq.synthesis.objective.context import TeacherFacts
@@ -38,8 +40,15 @@ def suits(teacher: Any, facts: TeacherFacts, preset: str, seed: int) -> bool:
     """
     if METHODS[preset].steps:
         return True
-    distance, noise_distance = (
-        quality(teacher, procedural_images(teacher, facts, METHODS[name], NUM_IMAGES, seed))["layer_norm_distance"]
-        for name in (preset, "noise")
-    )
-    return distance is None or noise_distance is None or distance < MAX_NOISE_RATIO * noise_distance
+    ratio = noise_ratio(teacher, procedural_images(teacher, facts, METHODS[preset], NUM_IMAGES, seed), seed, facts=facts)
+    return ratio is None or ratio < MAX_NOISE_RATIO
+
+
+def noise_ratio(teacher: Any, images: Tensor, seed: int, *, facts: TeacherFacts | None = None) -> float | None:
+    """Return the norm distance (see `quality`) of the first images of (N, 3, H, W), divided by that of noise.
+
+    None for a teacher without LayerNorms or RMSNorms, which has no distance.
+    """
+    noise = procedural_images(teacher, facts or TeacherFacts.of(teacher), METHODS["noise"], NUM_IMAGES, seed)
+    distance, of_noise = (quality(teacher, shown)["layer_norm_distance"] for shown in (images[:NUM_IMAGES], noise))
+    return None if distance is None or of_noise is None else distance / of_noise
