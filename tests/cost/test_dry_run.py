@@ -89,7 +89,7 @@ def test_the_threshold_of_the_other_kind_is_refused():
 
 
 def test_training_is_most_of_the_time_of_a_calibration():
-    trained, rounded = (plan(load_recipe("quickstart", [f"quantize.bits={bits}", "calibrate={}"])) for bits in ("w4a4", "w6a6"))
+    trained, rounded = (plan(load_recipe("quickstart", [f"quantize.bits={bits}", "calibrate={}"])) for bits in ("w4a4", "w7a7"))
     assert trained.seconds["calibrate"] > 10 * rounded.seconds["calibrate"]
 
 

@@ -22,11 +22,12 @@ def test_fewer_bits_never_get_less(bits):
     assert options.num_images >= wider["num_images"] and options.resolved().steps <= 100
 
 
-def test_eight_bits_take_seconds_and_four_bits_take_more():
-    eight, six, four = (synthesis_of(bits) for bits in ("w8a8", "w6a6", "w4a4"))
+def test_eight_bits_take_seconds_and_bits_that_are_trained_take_more():
+    eight, seven, six, four = (synthesis_of(bits) for bits in ("w8a8", "w7a7", "w6a6", "w4a4"))
     assert (eight.method, eight.num_images, eight.resolved().steps) == ("dead_leaves", 32, 0)
-    assert (six.method, six.num_images, six.resolved().steps) == ("vitdfq", 32, 50)
-    assert (four.method, four.num_images, four.resolved().steps) == ("vitdfq", 128, 100)
+    assert (seven.method, seven.num_images, seven.resolved().steps) == ("vitdfq", 32, 50)
+    for trained in (six, four):
+        assert (trained.method, trained.num_images, trained.resolved().steps) == ("vitdfq", 128, 100)
 
 
 def test_a_number_of_images_keeps_the_choice_and_anything_else_the_preset():
@@ -41,7 +42,7 @@ def test_a_message_says_what_was_chosen_and_why(caplog):
         synthesis_of("w8a8")
         synthesis_of("w8a8", method="noise")
     [message] = caplog.messages
-    assert message.startswith("synthesize: 32 images of dead_leaves, since the recipe names no method; w8a8 needs ranges only")
+    assert message.startswith("synthesize: 32 images of dead_leaves, since the recipe names no method; w8a8 needs ranges and GPTQ")
 
 
 def test_further_bits_are_calibrated_on_the_same_images_and_so_decide_too(caplog):

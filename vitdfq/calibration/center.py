@@ -62,8 +62,8 @@ def center(
     The remainder has a smaller range, and so finer quantization steps. The error falls much where the mean is a property of the
     model (large pretrained ViTs). It grows much where the mean is a property of these images only, since other images then fall
     outside the range. To distinguish the two, ranges are fitted with and without the change, and both students are compared with
-    the teacher on these images, on noise and on procedural images. Unless the error is clearly smaller on each kind, the change
-    is undone. If the images are noise to the teacher (`noise_ratio`), the error has to be smaller still.
+    the teacher on these images and on procedural ones. Unless the error is clearly smaller on each kind, the change is undone.
+    If the images are noise to the teacher (`noise_ratio`), the error has to be smaller still, and on other noise too.
 
     The method is this library's own.
 
@@ -97,10 +97,15 @@ def _helps(student: nn.Module, before: dict[str, Tensor], teacher: nn.Module, im
     """Whether the centered student, with fitted ranges, has a clearly smaller error than the state `before` on all image sets.
 
     The images that the means come from are one of the sets. Where means differ much between images, centering widens the range
-    even on these, and noise or procedural images alone can be too similar to each other to show it.
+    even on these, and noise or procedural images alone can be too similar to each other to show it. Noise is a set only where
+    the images are noise to the teacher themselves: it says nothing about a student of better ones.
     """
-    noise = synthesize(teacher, method="noise", num_images=NUM_PROBES, seed=seed).to(images)
-    validation = HeldOutValidation(teacher, images[:NUM_PROBES], noise, seed=seed)
+    ratio = noise_ratio(teacher, images, seed)
+    trusted = ratio is not None and ratio < MAX_NOISE_RATIO
+    probes = [images[:NUM_PROBES]]
+    if not trusted:
+        probes.append(synthesize(teacher, method="noise", num_images=NUM_PROBES, seed=seed).to(images))
+    validation = HeldOutValidation(teacher, *probes, seed=seed)
 
     def errors(state: dict[str, Tensor]) -> list[float]:
         trial = deepcopy(student)
@@ -108,8 +113,6 @@ def _helps(student: nn.Module, before: dict[str, Tensor], teacher: nn.Module, im
         fit_all(trial, images, bar)
         return validation.errors(trial)
 
-    ratio = noise_ratio(teacher, images, seed)
-    trusted = ratio is not None and ratio < MAX_NOISE_RATIO
     bound = MAX_ERROR_RATIO if trusted else MAX_ERROR_RATIO_ON_NOISE
     return worst_ratio(errors(student.state_dict()), errors(before)) <= bound
 

@@ -30,13 +30,13 @@ class Effort:
 DEFAULT_EFFORT = "standard"
 EFFORTS = {
     "quick": Effort("ranges and GPTQ, no training: seconds to a minute", most_bits=0, distill={}),
-    "standard": Effort("a short distillation from 4 bits down: minutes on a CPU", most_bits=4, distill={}),
-    "thorough": Effort("a long distillation from 6 bits down: for a GPU, or a night", most_bits=6, distill={"iterations": 2000}),
+    "standard": Effort("a short distillation from 6 bits down: minutes on a CPU", most_bits=6, distill={}),
+    "thorough": Effort("a long distillation: for a GPU, or a night", most_bits=8, distill={"iterations": 2000}),
 }
 
 
 def default_steps(student: nn.Module, effort: str = DEFAULT_EFFORT) -> list[StepSpec]:
-    """The default steps for the student's bits: ranges at 8 bits, also `gptq` for weights below 8, also `distill` for few bits.
+    """The default steps for the student's bits: ranges and `gptq`, also `distill` for few bits.
 
     `center` narrows the ranges of activations, so it is left out where all of these stay in float.
 
@@ -50,9 +50,7 @@ def default_steps(student: nn.Module, effort: str = DEFAULT_EFFORT) -> list[Step
     chosen = lookup(effort, EFFORTS, "effort")
     counts = bits_of(student)
     bits = {kind: FLOAT_BITS if count is None else count for kind, count in counts.items()}
-    steps: list[StepSpec] = ["observe"] if counts["activation_bits"] is None else ["center", "observe"]
-    if bits["weight_bits"] < 8:
-        steps.append("gptq")
+    steps: list[StepSpec] = ["observe", "gptq"] if counts["activation_bits"] is None else ["center", "observe", "gptq"]
     if min(bits.values()) <= chosen.most_bits:
         steps.append({"distill": dict(chosen.distill)} if chosen.distill else "distill")
     return steps

@@ -13,7 +13,7 @@ def default_images(section: dict[str, Any], *bits: str) -> tuple[dict[str, Any],
     """Return the keys that a section `synthesize` without a method lacks, and the reason, for people.
 
     Two uses of images differ in what they need. Ranges and GPTQ need activations of the usual size: procedural images give
-    them in seconds, and at 8 bits nothing else is asked of images. Training (`distill`, from 4 bits down) learns from what the
+    them in seconds, and at 8 bits nothing else is asked of images. Training (`distill`, from 6 bits down) learns from what the
     images show. The preset `vitdfq` renders scenes where these suit the teacher, and inverts it where not, which takes minutes:
     the steps say how long. It has a form for teachers that give features, so the choice is the same.
 
@@ -27,9 +27,9 @@ def default_images(section: dict[str, Any], *bits: str) -> tuple[dict[str, Any],
     elif fewest >= 8:
         keys, reason = (
             {"method": "dead_leaves", "num_images": 32},
-            f"{hardest} needs ranges only, which procedural images show in seconds",
+            f"{hardest} needs ranges and GPTQ, which procedural images show in seconds",
         )
-    elif fewest > 4:
+    elif fewest > 6:
         keys, reason = (
             {"method": DEFAULT_METHOD, "num_images": 32, "steps": 50},
             f"{hardest} is not trained on them: few are enough",
