@@ -9,6 +9,7 @@ from vitdfq.models import require_student
 from vitdfq.models.sites import put
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.integer.codes import AffineCodes, Codes, TokenCodes
+from vitdfq.quantization.integer.fused import fuse_blocks
 from vitdfq.quantization.integer.layers import IntegerConv2d, IntegerLinear, IntegerMatMul, IntegerStudent
 from vitdfq.quantization.integer.tables import LogCodes, TableCodes
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite, named_sites
@@ -43,6 +44,7 @@ def to_integer(student: nn.Module) -> nn.Module:
             continue
         put(model, name, form)
         report["integer"][name] = form.int8_products
+    fuse_blocks(model)
     record = {key: value for key, value in model.vitdfq.items() if key != "quantize"} | {"integer": report}
     return IntegerStudent(model, record).eval().requires_grad_(False)
 

@@ -1,0 +1,230 @@
+#include "common.h"
+
+/* How one attention computes. Arrays of 3 * heads * dim: queries, keys and values, channel by channel. */
+typedef struct {
+    long tokens, prefix, heads, dim;
+    const float *factor;                              /* of the product, for each kind of token */
+    const float *multiply, *add, *low, *high, *zero;  /* code = round(multiply * factor * product + add), clamped, + zero */
+    const int32_t *query_zero, *value_zero;           /* of codes, for each head */
+    const float *score_scale, *value_scale;           /* for each head */
+    const float *shift;                               /* (heads, dim) times a key's code is added to its scores; or NULL */
+    long octave_steps, last;                          /* of a logarithmic grid: steps in an octave, the code of zero; 0: uniform */
+    float inverse, soft_scale, soft_low, soft_high, soft_zero; /* of softmax's grid */
+    long renormalize;
+    const float *offset;                              /* (heads * dim) is added to the result */
+    grid to;                                          /* of the result */
+} attention_form;
+
+typedef struct { /* of one head; padded tokens are zeros */
+    code *queries, *soft;
+    weight *keys, *values, *rows;
+    float *real_values, *scores, *shifts;
+    int32_t *key_sums, *value_sums;
+} buffers;
+
+INLINE float exponential(float x) { /* of x <= 0, relative error 2e-7 */
+    x = x < -87.0f ? -87.0f : x;
+    float n = __builtin_rintf(x * 1.44269504f), r = x - n * 0.693145752f;
+    r = (r - n * 1.42860677e-6f) * 1.44269504f;
+    float p = 0.00015345798f;
+    p = p * r + 0.001339993217f, p = p * r + 0.009618489018f, p = p * r + 0.05550328775f;
+    p = p * r + 0.2402264689f, p = p * r + 0.6931472057f, p = p * r + 1.0f;
+    int32_t bits = ((int32_t)n + 127) << 23;
+    float power;
+    memcpy(&power, &bits, 4);
+    return p * power;
+}
+
+INLINE void real_tile(const int rows, const int columns, const float *a, long stride, const float *w, long width, long inner,
+                      floats sums[ROWS][PANEL]) {
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < columns; v++) sums[r][v] = (floats){0};
+    for (long k = 0; k < inner; k++) {
+        floats b[PANEL];
+        for (int v = 0; v < columns; v++) b[v] = *(const floats *)(w + k * width + v * VECTOR);
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < columns; v++) sums[r][v] += a[r * stride + k] * b[v];
+    }
+}
+
+
+/* The level of x on a logarithmic grid, without its scale: a power of 2, or of its root, from the bits of the float. */
+INLINE float level(float x, long octave_steps, long last) {
+    float square = octave_steps == 2 ? x * x : x;
+    square *= 1.41421356f;
+    int32_t bits;
+    memcpy(&bits, &square, 4);
+    int32_t code = 127 - (bits >> 23);
+    code = code < 0 ? 0 : code;
+    int32_t octave = octave_steps == 2 ? code >> 1 : code;
+    bits = code >= last ? 0 : (127 - octave) << 23;
+    float power;
+    memcpy(&power, &bits, 4);
+    return octave_steps == 2 && (code & 1) ? power * 0.707106781f : power;
+}
+
+/* Codes of one head's queries, keys and values, keys and values packed for `tile`. */
+static void read_head(const attention_form *f, const float *product, long head, long padded, long wide, buffers b) {
+    const long dim = f->dim, row = 3 * f->heads * dim;
+    memset(b.key_sums, 0, padded * sizeof(int32_t));
+    memset(b.value_sums, 0, wide * sizeof(int32_t));
+    memset(b.values, 0, padded * wide * sizeof(weight));
+    for (long token = 0; token < f->tokens; token++) {
+        const float factor = f->factor[token < f->prefix ? token : f->prefix];
+        for (int part = 0; part < 3; part++) {
+            const long first = (part * f->heads + head) * dim;
+            const float *p = product + token * row + first, *multiply = f->multiply + first, *add = f->add + first;
+            const float *low = f->low + first, *high = f->high + first, *zero = f->zero + first;
+            if (part == 0) {
+                code *to = b.queries + token * dim;
+#pragma omp simd
+                for (long c = 0; c < dim; c++) to[c] = to_code(p[c] * factor * multiply[c] + add[c], low[c], high[c], zero[c]);
+                continue;
+            }
+            weight *to = b.rows;
+#pragma omp simd
+            for (long c = 0; c < dim; c++)
+                to[c] = (weight)to_code(p[c] * factor * multiply[c] + add[c], low[c], high[c], zero[c]);
+            if (part == 1) {
+                int32_t sum = 0;
+#pragma omp simd reduction(+ : sum)
+                for (long c = 0; c < dim; c++) sum += to[c];
+                b.key_sums[token] = sum;
+                for (long g = 0; g < dim / GROUP; g++) memcpy(b.keys + (g * padded + token) * GROUP, to + g * GROUP, 4);
+                if (f->shift) {
+                    float shift = 0;
+                    const float *s = f->shift + head * dim;
+#pragma omp simd reduction(+ : shift)
+                    for (long c = 0; c < dim; c++) shift += s[c] * to[c];
+                    b.shifts[token] = shift;
+                }
+            } else if (f->octave_steps) {
+                const float value_zero = f->value_zero[head];
+#pragma omp simd
+                for (long c = 0; c < dim; c++) b.real_values[token * wide + c] = to[c] - value_zero;
+            } else {
+                weight *packed = b.values + token / GROUP * wide * GROUP + token % GROUP;
+                for (long c = 0; c < dim; c++) packed[c * GROUP] = to[c], b.value_sums[c] += to[c];
+            }
+        }
+    }
+}
+
+/* Scores of up to ROWS queries -> softmax, as codes in b.soft or, logarithmic, as levels in b.scores; sums of the rows */
+INLINE void soft_rows(const attention_form *f, long head, const int count, long padded, buffers b, float *sums) {
+    for (int r = 0; r < count; r++) {
+        float *s = b.scores + r * padded, largest = -3.4e38f, total = 0, sum = 0;
+#pragma omp simd reduction(max : largest)
+        for (long j = 0; j < f->tokens; j++) largest = s[j] > largest ? s[j] : largest;
+#pragma omp simd reduction(+ : total)
+        for (long j = 0; j < f->tokens; j++) total += s[j] = exponential(s[j] - largest);
+        const float scale = f->inverse / total;
+        if (f->octave_steps) {
+            const long last = f->last;
+            if (f->octave_steps == 2) {
+#pragma omp simd reduction(+ : sum)
+                for (long j = 0; j < f->tokens; j++) sum += s[j] = level(s[j] * scale, 2, last);
+            } else {
+#pragma omp simd reduction(+ : sum)
+                for (long j = 0; j < f->tokens; j++) sum += s[j] = level(s[j] * scale, 1, last);
+            }
+            sums[r] = sum;
+            continue;
+        }
+        code *c = b.soft + r * padded;
+        int32_t codes = 0;
+        const float low = f->soft_low, high = f->soft_high, zero = f->soft_zero;
+#pragma omp simd reduction(+ : codes)
+        for (long j = 0; j < f->tokens; j++) codes += c[j] = to_code(s[j] * scale, low, high, zero);
+        sums[r] = codes - zero * f->tokens;
+    }
+}
+
+INLINE void score_rows(const int count, const attention_form *f, long head, long row, long padded, buffers b) {
+    const int32_t zero = f->query_zero[head];
+    const float scale = f->score_scale[head];
+    for (long first = 0; first < padded; first += PANEL * VECTOR) {
+        ints sums[ROWS][PANEL];
+        tile(count, PANEL, b.queries + row * f->dim, f->dim, b.keys + first * GROUP, padded, f->dim / GROUP, sums);
+        for (int r = 0; r < count; r++)
+            for (int v = 0; v < PANEL; v++) {
+                const long j = first + v * VECTOR;
+                ints whole = sums[r][v] - zero * *(const ints *)(b.key_sums + j);
+                floats score = __builtin_convertvector(whole, floats) * scale;
+                *(floats *)(b.scores + r * padded + j) = score + *(const floats *)(b.shifts + j);
+            }
+    }
+}
+
+/* Softmax times values for up to ROWS queries -> codes of the result */
+INLINE void value_rows(const int count, const attention_form *f, long head, long row, long padded, long wide, buffers b,
+                       const float *soft_sums, code *out) {
+    const long dim = f->dim, width = f->heads * dim;
+    const float scale = f->soft_scale * f->value_scale[head], soft_zero = f->soft_zero, value_zero = f->value_zero[head];
+    for (long first = 0; first < wide; first += PANEL * VECTOR) {
+        union { ints whole[ROWS][PANEL]; floats real[ROWS][PANEL]; } sums;
+        if (f->octave_steps) {
+            real_tile(count, PANEL, b.scores, padded, b.real_values + first, wide, f->tokens, sums.real);
+        } else {
+            tile(count, PANEL, b.soft, padded, b.values + first * GROUP, wide, ROUND_UP(f->tokens, GROUP) / GROUP, sums.whole);
+        }
+        const long used = dim - first < PANEL * VECTOR ? dim - first : PANEL * VECTOR;
+        for (int r = 0; r < count; r++) {
+            const long token = row + r, k = token < f->prefix ? token : f->prefix;
+            float sum = soft_sums[r] * f->soft_scale, factor = scale;
+            if (f->renormalize) factor /= sum < 0.1f ? 0.1f : sum;
+            const float *offset = f->offset + head * dim + first, *real = (const float *)sums.real[r];
+            const int32_t *whole = (const int32_t *)sums.whole[r], *value_sums = b.value_sums + first;
+            const float inverse = f->to.inverse[k], low = f->to.low[k], high = f->to.high[k], zero = f->to.zero;
+            code *to = out + token * width + head * dim + first;
+            if (f->octave_steps) {
+#pragma omp simd
+                for (long c = 0; c < used; c++) to[c] = to_code((real[c] * factor + offset[c]) * inverse, low, high, zero);
+            } else {
+                const int32_t left = soft_zero, constant = value_zero * soft_sums[r];
+#pragma omp simd
+                for (long c = 0; c < used; c++) {
+                    const float y = (float)(whole[c] - left * value_sums[c] - constant);
+                    to[c] = to_code((y * factor + offset[c]) * inverse, low, high, zero);
+                }
+            }
+        }
+    }
+}
+
+INLINE void rows_of_head(const int count, const attention_form *f, long head, long row, long padded, long wide, buffers b,
+                         code *out) {
+    float sums[ROWS];
+    score_rows(count, f, head, row, padded, b);
+    soft_rows(f, head, count, padded, b, sums);
+    value_rows(count, f, head, row, padded, wide, b, sums, out);
+}
+
+/* product (images * tokens, 3 * heads * dim) of the layer that gives queries, keys and values -> codes of attention's result */
+void attention(const attention_form *f, const float *product, code *out, long images) {
+    const long tokens = f->tokens, dim = f->dim, step = PANEL * VECTOR;
+    const long padded = ROUND_UP(tokens, step), wide = ROUND_UP(dim, step);
+#pragma omp parallel
+    {
+        buffers b = {
+            calloc(tokens * dim, sizeof(code)), calloc(ROWS * padded, sizeof(code)),
+            calloc(padded * dim, sizeof(weight)), calloc(padded * wide, sizeof(weight)), calloc(dim, sizeof(weight)),
+            calloc(padded * wide, sizeof(float)), calloc(ROWS * padded, sizeof(float)), calloc(padded, sizeof(float)),
+            calloc(padded, sizeof(int32_t)), calloc(wide, sizeof(int32_t)),
+        };
+#pragma omp for collapse(2)
+        for (long image = 0; image < images; image++)
+            for (long head = 0; head < f->heads; head++) {
+                read_head(f, product + image * tokens * 3 * f->heads * dim, head, padded, wide, b);
+                code *to = out + image * tokens * f->heads * dim;
+                for (long row = 0; row < tokens; row += ROWS) {
+                    const int count = tokens - row < ROWS ? tokens - row : ROWS;
+#define CALL(n) rows_of_head(n, f, head, row, padded, wide, b, to)
+                    FOR_ROWS(CALL, count)
+#undef CALL
+                }
+            }
+        free(b.queries), free(b.soft), free(b.keys), free(b.values), free(b.rows);
+        free(b.real_values), free(b.scores), free(b.shifts), free(b.key_sums), free(b.value_sums);
+    }
+}

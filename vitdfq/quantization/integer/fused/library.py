@@ -1,0 +1,79 @@
+"""The kernels of this folder, compiled once for a processor and kept in the user's cache."""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from ctypes import c_float, c_int, c_long, c_void_p
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+SOURCES = ("linear.c", "tokens.c", "attention.c")
+TARGETS = {"AVX512": "-march=native", "AVX2": "-march=x86-64-v3"}  # by what torch uses itself, which a user can lower
+# Sums may be taken in any order only where the source says so (`omp simd`): NaN and infinity keep their meaning elsewhere.
+FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
+ARGUMENTS = {  # of each kernel
+    "linear": [c_void_p] * 3 + [c_long] * 3 + [c_void_p] * 2,
+    "add_norm": [c_void_p] * 5 + [c_long] * 4 + [c_void_p] * 2 + [c_int, c_float, c_void_p],
+    "gelu_codes": [c_void_p] * 4 + [c_long] * 4 + [c_void_p] * 2 + [c_long] + [c_void_p] * 2,
+    "attention": [c_void_p] * 3 + [c_long],
+}
+
+
+class Library:
+    """The kernels, as functions of addresses and sizes, and the layout that they were compiled for."""
+
+    def __init__(self, compiled: ctypes.CDLL) -> None:
+        for name, arguments in ARGUMENTS.items():
+            kernel = getattr(compiled, name)
+            kernel.argtypes, kernel.restype = arguments, None
+            setattr(self, name, kernel)
+        self.group: int = compiled.group()  # neighboring codes that are multiplied at once
+        self.panel: int = compiled.panel()  # outputs that are computed at once
+        self.code_type = torch.uint8 if self.group == 4 else torch.int16
+        self.weight_type = torch.int8 if self.group == 4 else torch.int16
+
+
+@cache
+def library() -> Library | None:
+    """The kernels for this processor; None where there is no compiler for them, or no vectors."""
+    target = TARGETS.get(torch.backends.cpu.get_cpu_capability())
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if target is None or compiler is None:
+        return None
+    try:
+        return Library(ctypes.CDLL(str(_compiled(compiler, target))))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _compiled(compiler: str, target: str) -> Path:
+    """The shared library, compiled unless the cache has it for these sources, this compiler and this processor."""
+    folder = files("vitdfq.quantization.integer.fused")
+    macros = subprocess.run([compiler, target, "-dM", "-E", "-x", "c", os.devnull], capture_output=True, check=True).stdout
+    texts = [folder.joinpath(name).read_bytes() for name in ("common.h", *SOURCES)]
+    digest = hashlib.sha256(b"\0".join([macros, target.encode(), *(flag.encode() for flag in FLAGS), *texts])).hexdigest()
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitdfq"
+    path = home / f"kernels-{digest[:32]}.so"
+    if path.exists():
+        return path
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=home) as name:
+        build = Path(name)
+        for source, text in zip(("common.h", *SOURCES), texts, strict=True):
+            (build / source).write_bytes(text)
+        jobs = [
+            subprocess.Popen([compiler, target, *FLAGS, "-c", source], cwd=build, stderr=subprocess.DEVNULL) for source in SOURCES
+        ]
+        if any([job.wait() for job in jobs]):
+            raise OSError("the kernels do not compile")
+        # Without -fopenmp: its functions are those that torch has loaded, so that one pool of threads serves both.
+        objects = [Path(source).with_suffix(".o").name for source in SOURCES]
+        subprocess.run([compiler, "-shared", *objects, "-o", path.name], cwd=build, check=True, stderr=subprocess.DEVNULL)
+        (build / path.name).replace(path)  # whole or not at all: another process may look for it now
+    return path
