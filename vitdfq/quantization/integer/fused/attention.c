@@ -1,20 +1,5 @@
 #include "common.h"
 
-/* How one attention computes. Arrays of 3 * heads * dim: queries, keys and values, channel by channel. */
-typedef struct {
-    long tokens, prefix, heads, dim;
-    const float *factor;                              /* of the product, for each kind of token */
-    const float *multiply, *add, *low, *high, *zero;  /* code = round(multiply * factor * product + add), clamped, + zero */
-    const int32_t *query_zero, *value_zero;           /* of codes, for each head */
-    const float *score_scale, *value_scale;           /* for each head */
-    const float *shift;                               /* (heads, dim) times a key's code is added to its scores; or NULL */
-    long octave_steps, last;                          /* of a logarithmic grid: steps in an octave, the code of zero; 0: uniform */
-    float inverse, soft_scale, soft_low, soft_high, soft_zero; /* of softmax's grid */
-    long renormalize;
-    const float *offset;                              /* (heads * dim) is added to the result */
-    grid to;                                          /* of the result */
-} attention_form;
-
 typedef struct { /* of one head; padded tokens are zeros */
     code *queries, *soft;
     weight *keys, *values, *rows;
@@ -35,15 +20,15 @@ INLINE float exponential(float x) { /* of x <= 0, relative error 2e-7 */
     return p * power;
 }
 
-INLINE void real_tile(const int rows, const int columns, const float *a, long stride, const float *w, long width, long inner,
-                      floats sums[ROWS][PANEL]) {
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < columns; v++) sums[r][v] = (floats){0};
+/* `tile` of real numbers */
+INLINE void real_tile(const float *a, long stride, const float *w, long width, long inner, floats sums[ROWS][PANEL]) {
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < PANEL; v++) sums[r][v] = (floats){0};
     for (long k = 0; k < inner; k++) {
         floats b[PANEL];
-        for (int v = 0; v < columns; v++) b[v] = *(const floats *)(w + k * width + v * VECTOR);
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < columns; v++) sums[r][v] += a[r * stride + k] * b[v];
+        for (int v = 0; v < PANEL; v++) b[v] = *(const floats *)(w + k * width + v * VECTOR);
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < PANEL; v++) sums[r][v] += a[r * stride + k] * b[v];
     }
 }
 
@@ -64,13 +49,14 @@ INLINE float level(float x, long octave_steps, long last) {
 }
 
 /* Codes of one head's queries, keys and values, keys and values packed for `tile`. */
-static void read_head(const attention_form *f, const float *product, long head, long padded, long wide, buffers b) {
+static void read_head(const attention_form *f, const grid *from, const float *product, token_rows rows, long head, long padded,
+                      long wide, buffers b) {
     const long dim = f->dim, row = 3 * f->heads * dim;
     memset(b.key_sums, 0, padded * sizeof(int32_t));
     memset(b.value_sums, 0, wide * sizeof(int32_t));
     memset(b.values, 0, padded * wide * sizeof(weight));
-    for (long token = 0; token < f->tokens; token++) {
-        const float factor = f->factor[token < f->prefix ? token : f->prefix];
+    for (long token = 0; token < rows.tokens; token++) {
+        const float factor = from->scale[kind(token, rows)];
         for (int part = 0; part < 3; part++) {
             const long first = (part * f->heads + head) * dim;
             const float *p = product + token * row + first, *multiply = f->multiply + first, *add = f->add + first;
@@ -111,22 +97,22 @@ static void read_head(const attention_form *f, const float *product, long head, 
 }
 
 /* Scores of up to ROWS queries -> softmax, as codes in b.soft or, logarithmic, as levels in b.scores; sums of the rows */
-INLINE void soft_rows(const attention_form *f, long head, const int count, long padded, buffers b, float *sums) {
+static void soft_rows(const attention_form *f, int count, long tokens, long padded, buffers b, float *sums) {
     for (int r = 0; r < count; r++) {
         float *s = b.scores + r * padded, largest = -3.4e38f, total = 0, sum = 0;
 #pragma omp simd reduction(max : largest)
-        for (long j = 0; j < f->tokens; j++) largest = s[j] > largest ? s[j] : largest;
+        for (long j = 0; j < tokens; j++) largest = s[j] > largest ? s[j] : largest;
 #pragma omp simd reduction(+ : total)
-        for (long j = 0; j < f->tokens; j++) total += s[j] = exponential(s[j] - largest);
+        for (long j = 0; j < tokens; j++) total += s[j] = exponential(s[j] - largest);
         const float scale = f->inverse / total;
         if (f->octave_steps) {
             const long last = f->last;
             if (f->octave_steps == 2) {
 #pragma omp simd reduction(+ : sum)
-                for (long j = 0; j < f->tokens; j++) sum += s[j] = level(s[j] * scale, 2, last);
+                for (long j = 0; j < tokens; j++) sum += s[j] = level(s[j] * scale, 2, last);
             } else {
 #pragma omp simd reduction(+ : sum)
-                for (long j = 0; j < f->tokens; j++) sum += s[j] = level(s[j] * scale, 1, last);
+                for (long j = 0; j < tokens; j++) sum += s[j] = level(s[j] * scale, 1, last);
             }
             sums[r] = sum;
             continue;
@@ -135,18 +121,18 @@ INLINE void soft_rows(const attention_form *f, long head, const int count, long 
         int32_t codes = 0;
         const float low = f->soft_low, high = f->soft_high, zero = f->soft_zero;
 #pragma omp simd reduction(+ : codes)
-        for (long j = 0; j < f->tokens; j++) codes += c[j] = to_code(s[j] * scale, low, high, zero);
-        sums[r] = codes - zero * f->tokens;
+        for (long j = 0; j < tokens; j++) codes += c[j] = to_code(s[j] * scale, low, high, zero);
+        sums[r] = codes - zero * tokens;
     }
 }
 
-INLINE void score_rows(const int count, const attention_form *f, long head, long row, long padded, buffers b) {
+static void score_rows(const attention_form *f, long head, long row, long padded, buffers b) {
     const int32_t zero = f->query_zero[head];
     const float scale = f->score_scale[head];
     for (long first = 0; first < padded; first += PANEL * VECTOR) {
         ints sums[ROWS][PANEL];
-        tile(count, PANEL, b.queries + row * f->dim, f->dim, b.keys + first * GROUP, padded, f->dim / GROUP, sums);
-        for (int r = 0; r < count; r++)
+        tile(b.queries + row * f->dim, f->dim, b.keys + first * GROUP, padded, f->dim / GROUP, sums);
+        for (int r = 0; r < ROWS; r++)
             for (int v = 0; v < PANEL; v++) {
                 const long j = first + v * VECTOR;
                 ints whole = sums[r][v] - zero * *(const ints *)(b.key_sums + j);
@@ -157,57 +143,49 @@ INLINE void score_rows(const int count, const attention_form *f, long head, long
 }
 
 /* Softmax times values for up to ROWS queries -> codes of the result */
-INLINE void value_rows(const int count, const attention_form *f, long head, long row, long padded, long wide, buffers b,
-                       const float *soft_sums, code *out) {
+static void value_rows(const attention_form *f, int count, token_rows rows, long head, long row, long padded, long wide,
+                       buffers b, const float *soft_sums, code *out, const grid *to) {
     const long dim = f->dim, width = f->heads * dim;
     const float scale = f->soft_scale * f->value_scale[head], soft_zero = f->soft_zero, value_zero = f->value_zero[head];
     for (long first = 0; first < wide; first += PANEL * VECTOR) {
         union { ints whole[ROWS][PANEL]; floats real[ROWS][PANEL]; } sums;
         if (f->octave_steps) {
-            real_tile(count, PANEL, b.scores, padded, b.real_values + first, wide, f->tokens, sums.real);
+            real_tile(b.scores, padded, b.real_values + first, wide, rows.tokens, sums.real);
         } else {
-            tile(count, PANEL, b.soft, padded, b.values + first * GROUP, wide, ROUND_UP(f->tokens, GROUP) / GROUP, sums.whole);
+            tile(b.soft, padded, b.values + first * GROUP, wide, ROUND_UP(rows.tokens, GROUP) / GROUP, sums.whole);
         }
         const long used = dim - first < PANEL * VECTOR ? dim - first : PANEL * VECTOR;
         for (int r = 0; r < count; r++) {
-            const long token = row + r, k = token < f->prefix ? token : f->prefix;
+            const long token = row + r, k = kind(token, rows);
             float sum = soft_sums[r] * f->soft_scale, factor = scale;
             if (f->renormalize) factor /= sum < 0.1f ? 0.1f : sum;
             const float *offset = f->offset + head * dim + first, *real = (const float *)sums.real[r];
             const int32_t *whole = (const int32_t *)sums.whole[r], *value_sums = b.value_sums + first;
-            const float inverse = f->to.inverse[k], low = f->to.low[k], high = f->to.high[k], zero = f->to.zero;
-            code *to = out + token * width + head * dim + first;
+            const float inverse = to->inverse[k], low = to->low[k], high = to->high[k], zero = to->zero;
+            code *c = out + token * width + head * dim + first;
             if (f->octave_steps) {
 #pragma omp simd
-                for (long c = 0; c < used; c++) to[c] = to_code((real[c] * factor + offset[c]) * inverse, low, high, zero);
+                for (long i = 0; i < used; i++) c[i] = to_code((real[i] * factor + offset[i]) * inverse, low, high, zero);
             } else {
                 const int32_t left = soft_zero, constant = value_zero * soft_sums[r];
 #pragma omp simd
-                for (long c = 0; c < used; c++) {
-                    const float y = (float)(whole[c] - left * value_sums[c] - constant);
-                    to[c] = to_code((y * factor + offset[c]) * inverse, low, high, zero);
+                for (long i = 0; i < used; i++) {
+                    const float y = (float)(whole[i] - left * value_sums[i] - constant);
+                    c[i] = to_code((y * factor + offset[i]) * inverse, low, high, zero);
                 }
             }
         }
     }
 }
 
-INLINE void rows_of_head(const int count, const attention_form *f, long head, long row, long padded, long wide, buffers b,
-                         code *out) {
-    float sums[ROWS];
-    score_rows(count, f, head, row, padded, b);
-    soft_rows(f, head, count, padded, b, sums);
-    value_rows(count, f, head, row, padded, wide, b, sums, out);
-}
-
-/* product (images * tokens, 3 * heads * dim) of the layer that gives queries, keys and values -> codes of attention's result */
-void attention(const attention_form *f, const float *product, code *out, long images) {
-    const long tokens = f->tokens, dim = f->dim, step = PANEL * VECTOR;
+/* Codes of attention's result, from the product (tokens, 3 * heads * dim) of the layer that gives queries, keys and values. */
+void attention(const attention_form *f, const grid *from, const float *product, code *codes, const grid *to, token_rows rows) {
+    const long tokens = rows.tokens, images = rows.count / tokens, dim = f->dim, step = PANEL * VECTOR;
     const long padded = ROUND_UP(tokens, step), wide = ROUND_UP(dim, step);
 #pragma omp parallel
     {
         buffers b = {
-            calloc(tokens * dim, sizeof(code)), calloc(ROWS * padded, sizeof(code)),
+            calloc(ROUND_UP(tokens, ROWS) * dim, sizeof(code)), calloc(ROWS * padded, sizeof(code)),
             calloc(padded * dim, sizeof(weight)), calloc(padded * wide, sizeof(weight)), calloc(dim, sizeof(weight)),
             calloc(padded * wide, sizeof(float)), calloc(ROWS * padded, sizeof(float)), calloc(padded, sizeof(float)),
             calloc(padded, sizeof(int32_t)), calloc(wide, sizeof(int32_t)),
@@ -215,13 +193,14 @@ void attention(const attention_form *f, const float *product, code *out, long im
 #pragma omp for collapse(2)
         for (long image = 0; image < images; image++)
             for (long head = 0; head < f->heads; head++) {
-                read_head(f, product + image * tokens * 3 * f->heads * dim, head, padded, wide, b);
-                code *to = out + image * tokens * f->heads * dim;
+                read_head(f, from, product + image * tokens * 3 * f->heads * dim, rows, head, padded, wide, b);
+                code *out = codes + image * tokens * f->heads * dim;
                 for (long row = 0; row < tokens; row += ROWS) {
                     const int count = tokens - row < ROWS ? tokens - row : ROWS;
-#define CALL(n) rows_of_head(n, f, head, row, padded, wide, b, to)
-                    FOR_ROWS(CALL, count)
-#undef CALL
+                    float sums[ROWS];
+                    score_rows(f, head, row, padded, b);
+                    soft_rows(f, count, tokens, padded, b, sums);
+                    value_rows(f, count, rows, head, row, padded, wide, b, sums, out, to);
                 }
             }
         free(b.queries), free(b.soft), free(b.keys), free(b.values), free(b.rows);

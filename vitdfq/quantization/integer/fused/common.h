@@ -2,8 +2,7 @@
 
 /* The arithmetic of a fused ViT block on a processor: see __init__.py beside it. Compiled at run time for the processor at hand.
 
-Layout: activations are rows of tokens, image after image; row r is token r % tokens of its image. The first `prefix` tokens of an
-image and all others have a grid of their own: grids are arrays of prefix + 1 entries, see `kind`. Codes are what `code` says.
+Activations are rows of tokens, image after image.
 
 A product multiplies groups of GROUP neighboring codes at once: `dot` adds the products of VECTOR such groups to VECTOR sums. */
 
@@ -45,14 +44,64 @@ typedef int16_t weight;
 typedef int32_t ints __attribute__((vector_size(4 * VECTOR), aligned(4), may_alias));
 typedef float floats __attribute__((vector_size(4 * VECTOR), aligned(4), may_alias));
 
-typedef struct { /* of rows: real value = (code - zero) * scale */
-    const float *inverse, *low, *high; /* one over the scale; the range of code - zero; each for each kind of token */
+typedef struct { /* of tokens, an entry for each kind: real value = (code - zero) * scale */
+    const float *scale, *inverse, *low, *high; /* scale and one over it; the range of code - zero */
     float zero;
 } grid;
 
-INLINE long kind(long row, long tokens, long prefix) {
-    long token = row % tokens;
-    return token < prefix ? token : prefix;
+typedef struct { /* rows of tokens; the first `prefix` tokens of an image and all others have an entry each in a grid */
+    long count, tokens, prefix;
+} token_rows;
+
+typedef struct { /* weights packed in panels of outputs and groups of inputs */
+    grid from;
+    const weight *numbers;
+    const float *scale, *bias;
+    const int32_t *correction; /* the zero of the codes times the sum of an output's weights */
+    long inner, outputs;
+} layer;
+
+typedef struct { /* gain * normalized + offset */
+    const float *gain, *offset;
+    long center; /* whether the mean is subtracted */
+    float epsilon;
+} norm;
+
+typedef struct { /* core (cores, cores) x Hadamard matrix, of signs * x; no signs: no transform. Then + offset. */
+    const float *signs, *core, *offset;
+    long cores;
+} transform;
+
+typedef struct { /* arrays of 3 * heads * dim: queries, keys and values, channel by channel */
+    long heads, dim;
+    const float *multiply, *add, *low, *high, *zero; /* code = round(multiply * x + add), clamped, + zero */
+    const int32_t *query_zero, *value_zero;          /* of codes, for each head */
+    const float *score_scale, *value_scale;          /* for each head */
+    const float *shift;                              /* (heads, dim): times a key's code is added to its scores; or NULL */
+    long octave_steps, last;                         /* of a logarithmic softmax: steps in an octave, the code of zero; 0: uniform */
+    float inverse, soft_scale, soft_low, soft_high, soft_zero; /* of softmax's grid */
+    long renormalize;
+    const float *offset; /* (heads * dim): is added to the result */
+} attention_form;
+
+typedef struct {
+    norm norm1, norm2;
+    layer qkv, proj, fc1, fc2;
+    attention_form attention;
+    transform transform;
+    long prefix;
+} block_form;
+
+/* Each kernel reads `product`, of the layer given, or codes, and writes the other one; codes of a layer have its grid `from`. */
+void add_norm(float *x, const float *product, const layer *added, code *codes, token_rows rows, long width, const norm *f,
+              const grid *to);
+void linear(const layer *f, const code *codes, float *product, long rows);
+void attention(const attention_form *f, const grid *from, const float *product, code *codes, const grid *to, token_rows rows);
+void gelu_codes(const float *product, const layer *from, code *codes, token_rows rows, const transform *f, const grid *to);
+
+INLINE long kind(long row, token_rows rows) {
+    long token = row % rows.tokens;
+    return token < rows.prefix ? token : rows.prefix;
 }
 
 INLINE code to_code(float steps, float low, float high, float zero) {
@@ -62,30 +111,19 @@ INLINE code to_code(float steps, float low, float high, float zero) {
     return (code)(int)(n + zero);
 }
 
-/* sums[r][v] = the products of row r of `a`, `stride` codes apart, with `columns` vectors of packed groups, `width` columns apart */
-INLINE void tile(const int rows, const int columns, const code *a, long stride, const weight *w, long width, long groups,
-                 ints sums[ROWS][PANEL]) {
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < columns; v++) sums[r][v] = (ints){0};
+/* sums = the products of ROWS rows of `a`, `stride` codes apart, with PANEL vectors of columns of packed groups; a group has `width`
+   columns. The numbers of rows and columns are constants, so that sums are registers: there is always memory for whole tiles. */
+INLINE void tile(const code *a, long stride, const weight *w, long width, long groups, ints sums[ROWS][PANEL]) {
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < PANEL; v++) sums[r][v] = (ints){0};
     for (long g = 0; g < groups; g++) {
         ints b[PANEL];
-        for (int v = 0; v < columns; v++) b[v] = *(const ints *)(w + (g * width + v * VECTOR) * GROUP);
-        for (int r = 0; r < rows; r++) {
+        for (int v = 0; v < PANEL; v++) b[v] = *(const ints *)(w + (g * width + v * VECTOR) * GROUP);
+        for (int r = 0; r < ROWS; r++) {
             int32_t word;
             memcpy(&word, a + r * stride + g * GROUP, 4);
             ints broadcast = (ints){0} + word;
-            for (int v = 0; v < columns; v++) sums[r][v] = dot(sums[r][v], broadcast, b[v]);
+            for (int v = 0; v < PANEL; v++) sums[r][v] = dot(sums[r][v], broadcast, b[v]);
         }
     }
 }
-
-/* Tiles with their numbers of rows as constants, so that sums are registers. */
-#define FOR_ROWS(call, rows) \
-    switch (rows) { \
-    case 1: call(1); break; \
-    case 2: call(2); break; \
-    case 3: call(3); break; \
-    case 4: call(4); break; \
-    case 5: call(5); break; \
-    default: call(6); \
-    }

@@ -6,37 +6,33 @@ import os
 import shutil
 import subprocess
 import tempfile
-from ctypes import c_float, c_int, c_long, c_void_p
+from ctypes import c_long, c_void_p
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 
-SOURCES = ("linear.c", "tokens.c", "attention.c")
+SOURCES = ("linear.c", "tokens.c", "attention.c", "block.c")
 TARGETS = {"AVX512": "-march=native", "AVX2": "-march=x86-64-v3"}  # by what torch uses itself, which a user can lower
 # Sums may be taken in any order only where the source says so (`omp simd`): NaN and infinity keep their meaning elsewhere.
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
-ARGUMENTS = {  # of each kernel
-    "linear": [c_void_p] * 3 + [c_long] * 3 + [c_void_p] * 2,
-    "add_norm": [c_void_p] * 5 + [c_long] * 4 + [c_void_p] * 2 + [c_int, c_float, c_void_p],
-    "gelu_codes": [c_void_p] * 4 + [c_long] * 4 + [c_void_p] * 2 + [c_long] + [c_void_p] * 2,
-    "attention": [c_void_p] * 3 + [c_long],
-}
-
 
 class Library:
-    """The kernels, as functions of addresses and sizes, and the layout that they were compiled for."""
+    """The kernel `block` of block.c, a function of addresses and sizes, and the layout that it was compiled for."""
 
     def __init__(self, compiled: ctypes.CDLL) -> None:
-        for name, arguments in ARGUMENTS.items():
-            kernel = getattr(compiled, name)
-            kernel.argtypes, kernel.restype = arguments, None
-            setattr(self, name, kernel)
+        self._block = compiled.block
+        self._block.argtypes, self._block.restype = [c_void_p] * 4 + [c_long] * 3, None
         self.group: int = compiled.group()  # neighboring codes that are multiplied at once
         self.panel: int = compiled.panel()  # outputs that are computed at once
+        self.tile: int = compiled.tile_rows()  # rows that are computed at once: there is memory for so many more
         self.code_type = torch.uint8 if self.group == 4 else torch.int16
         self.weight_type = torch.int8 if self.group == 4 else torch.int16
+
+    def block(self, form: ctypes.Structure, *arguments: int) -> None:
+        """`block` of block.c."""
+        self._block(ctypes.byref(form), *arguments)
 
 
 @cache

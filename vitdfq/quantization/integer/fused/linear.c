@@ -1,30 +1,26 @@
 #include "common.h"
 
-int group(void) { return GROUP; }
-int panel(void) { return PANEL * VECTOR; }
-
-/* codes (rows, inner) times packed weights -> out (rows, outputs) = scale * (product - correction) */
-void linear(const code *a, const weight *w, float *out, long rows, long inner, long outputs, const float *scale,
-            const int32_t *correction) {
+/* product (rows, outputs) = scale * (codes (rows, inner) times weights - correction); codes has room for whole tiles */
+void linear(const layer *f, const code *codes, float *product, long rows) {
+    const long inner = f->inner, outputs = f->outputs;
     const long width = PANEL * VECTOR, panels = ROUND_UP(outputs, width) / width, groups = inner / GROUP;
     const long chunk = 8 * ROWS, chunks = ROUND_UP(rows, chunk) / chunk;
 #pragma omp parallel for collapse(2)
-    for (long c = 0; c < chunks; c++)
-        for (long p = 0; p < panels; p++) {
-            const weight *panel = w + p * groups * width * GROUP;
+    for (long p = 0; p < panels; p++) /* a panel of weights stays in the cache */
+        for (long c = 0; c < chunks; c++) {
+            const weight *panel = f->numbers + p * groups * width * GROUP;
             const long first = p * width, used = outputs - first < width ? outputs - first : width;
+            const float *scale = f->scale + first;
+            const int32_t *correction = f->correction + first;
             const long end = (c + 1) * chunk < rows ? (c + 1) * chunk : rows;
             for (long row = c * chunk; row < end; row += ROWS) {
                 ints sums[ROWS][PANEL];
-                const int count = end - row < ROWS ? end - row : ROWS;
-#define CALL(n) tile(n, PANEL, a + row * inner, inner, panel, width, groups, sums)
-                FOR_ROWS(CALL, count)
-#undef CALL
-                for (int r = 0; r < count; r++) {
+                tile(codes + row * inner, inner, panel, width, groups, sums);
+                for (int r = 0; r < ROWS && row + r < end; r++) {
                     const int32_t *s = (const int32_t *)sums[r];
-                    float *to = out + (row + r) * outputs + first;
+                    float *to = product + (row + r) * outputs + first;
 #pragma omp simd
-                    for (long i = 0; i < used; i++) to[i] = scale[first + i] * (float)(s[i] - correction[first + i]);
+                    for (long i = 0; i < used; i++) to[i] = scale[i] * (float)(s[i] - correction[i]);
                 }
             }
         }

@@ -12,29 +12,29 @@ INLINE float gelu(float x) { /* x / 2 (1 + erf(x / sqrt 2)); erf as a rational f
     return 0.5f * x * (1.0f + y * p / q);
 }
 
-/* x += factor * product + bias, unless there is no product; then codes of gain * norm(x) + offset.
-   norm: less the mean if `center`, over the root mean square. */
-void add_norm(float *x, const float *product, const float *factor, const float *bias, code *codes, long rows, long width,
-              long tokens, long prefix, const float *gain, const float *offset, int center, float epsilon, const grid *to) {
+/* x += the output of a layer, unless there is none; then, if there are codes, those of the normalized rows. */
+void add_norm(float *x, const float *product, const layer *added, code *codes, token_rows rows, long width, const norm *f,
+              const grid *to) {
 #pragma omp parallel for
-    for (long row = 0; row < rows; row++) {
-        const long k = kind(row, tokens, prefix);
+    for (long row = 0; row < rows.count; row++) {
+        const long k = kind(row, rows);
         float *v = x + row * width, sum = 0, squares = 0;
         if (product) {
-            const float f = factor[k], *p = product + row * width;
+            const float factor = added->from.scale[k], *p = product + row * width, *bias = added->bias;
 #pragma omp simd
-            for (long i = 0; i < width; i++) v[i] += f * p[i] + bias[i];
+            for (long i = 0; i < width; i++) v[i] += factor * p[i] + bias[i];
         }
         if (!codes) continue;
-        if (center) {
+        if (f->center) {
 #pragma omp simd reduction(+ : sum)
             for (long i = 0; i < width; i++) sum += v[i];
         }
         const float mean = sum / width;
 #pragma omp simd reduction(+ : squares)
         for (long i = 0; i < width; i++) squares += (v[i] - mean) * (v[i] - mean);
-        const float root = 1.0f / __builtin_sqrtf(squares / width + epsilon);
+        const float root = 1.0f / __builtin_sqrtf(squares / width + f->epsilon);
         const float inverse = to->inverse[k], low = to->low[k], high = to->high[k], zero = to->zero;
+        const float *gain = f->gain, *offset = f->offset;
         code *c = codes + row * width;
 #pragma omp simd
         for (long i = 0; i < width; i++)
@@ -61,7 +61,7 @@ INLINE floats within(floats v) {
 }
 
 /* v (cores, size) -> (core (cores, cores) x Hadamard (size, size)) v, unscaled; size is a power of two, VECTOR at least */
-INLINE void transform(float *v, float *scratch, const float *core, long cores, long size) {
+INLINE void mix(float *v, float *scratch, const float *core, long cores, long size) {
     const long width = cores * size;
     for (long half = size / 2; half >= VECTOR; half /= 2)
         for (long start = 0; start < width; start += 2 * half)
@@ -80,24 +80,25 @@ INLINE void transform(float *v, float *scratch, const float *core, long cores, l
         }
 }
 
-/* codes of transform(signs * gelu(factor * product + bias)) + offset; no transform if there are no signs */
-void gelu_codes(const float *product, const float *factor, const float *bias, code *codes, long rows, long width, long tokens,
-                long prefix, const float *signs, const float *core, long cores, const float *offset, const grid *to) {
+/* codes of transform(gelu(the output of a layer)) */
+void gelu_codes(const float *product, const layer *from, code *codes, token_rows rows, const transform *f, const grid *to) {
+    const long width = from->outputs;
+    const float *bias = from->bias, *signs = f->signs, *offset = f->offset;
 #pragma omp parallel
     {
         float *v = aligned_alloc(64, ROUND_UP(2 * width * sizeof(float), 64)), *scratch = v + width;
 #pragma omp for
-        for (long row = 0; row < rows; row++) {
-            const long k = kind(row, tokens, prefix);
-            const float f = factor[k], *p = product + row * width;
+        for (long row = 0; row < rows.count; row++) {
+            const long k = kind(row, rows);
+            const float factor = from->from.scale[k], *p = product + row * width;
             const float inverse = to->inverse[k], low = to->low[k], high = to->high[k], zero = to->zero;
             if (signs) {
 #pragma omp simd
-                for (long i = 0; i < width; i++) v[i] = signs[i] * gelu(f * p[i] + bias[i]);
-                transform(v, scratch, core, cores, width / cores);
+                for (long i = 0; i < width; i++) v[i] = signs[i] * gelu(factor * p[i] + bias[i]);
+                mix(v, scratch, f->core, f->cores, width / f->cores);
             } else {
 #pragma omp simd
-                for (long i = 0; i < width; i++) v[i] = gelu(f * p[i] + bias[i]);
+                for (long i = 0; i < width; i++) v[i] = gelu(factor * p[i] + bias[i]);
             }
             code *c = codes + row * width;
 #pragma omp simd
