@@ -20,7 +20,7 @@ class FusedBlock(nn.Module):
     def __init__(self, block: Any, form: BlockForm) -> None:
         super().__init__()
         self.norm1, self.attn, self.norm2, self.mlp = block.norm1, block.attn, block.norm2, block.mlp
-        self.form = form
+        self.form, self.parts = form, tuple(self.modules())[1:]
         self._packed: PackedBlock | None = None
 
     @torch.no_grad()
@@ -32,12 +32,10 @@ class FusedBlock(nn.Module):
             return x + self.mlp(self.norm2(x))
         if self._packed is None:
             self._packed = PackedBlock(self.form, kernels)
-        result = x.clone(memory_format=torch.contiguous_format)
-        self._packed(result, at_once=max(1, TOKENS_AT_ONCE * torch.get_num_threads() // x.shape[1]))
-        return result
+        return self._packed(x, at_once=max(1, TOKENS_AT_ONCE * torch.get_num_threads() // x.shape[1]))
 
     def _suits(self, x: Tensor) -> bool:
-        return x.device.type == "cpu" and x.dtype == torch.float32 and not any(has_hooks(part) for part in self.modules())
+        return x.device.type == "cpu" and x.dtype == torch.float32 and not any(map(has_hooks, self.parts))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_packed": None}  # addresses: cannot be copied

@@ -93,8 +93,8 @@ typedef struct {
 } block_form;
 
 /* Each kernel reads `product`, of the layer given, or codes, and writes the other one; codes of a layer have its grid `from`. */
-void add_norm(float *x, const float *product, const layer *added, code *codes, token_rows rows, long width, const norm *f,
-              const grid *to);
+void add_norm(const float *from, float *x, const float *product, const layer *added, code *codes, token_rows rows, long width,
+              const norm *f, const grid *to);
 void linear(const layer *f, const code *codes, float *product, long rows);
 void attention(const attention_form *f, const grid *from, const float *product, code *codes, const grid *to, token_rows rows);
 void gelu_codes(const float *product, const layer *from, code *codes, token_rows rows, const transform *f, const grid *to);

@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from ctypes import c_long, c_void_p
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 SOURCES = ("linear.c", "tokens.c", "attention.c", "block.c")
 TARGETS = {"AVX512": "-march=native", "AVX2": "-march=x86-64-v3"}  # by what torch uses itself, which a user can lower
@@ -22,17 +24,33 @@ class Library:
     """The kernel `block` of block.c, a function of addresses and sizes, and the layout that it was compiled for."""
 
     def __init__(self, compiled: ctypes.CDLL) -> None:
-        self._block = compiled.block
-        self._block.argtypes, self._block.restype = [c_void_p] * 4 + [c_long] * 3, None
         self.group: int = compiled.group()  # neighboring codes that are multiplied at once
         self.panel: int = compiled.panel()  # outputs that are computed at once
         self.tile: int = compiled.tile_rows()  # rows that are computed at once: there is memory for so many more
         self.code_type = torch.uint8 if self.group == 4 else torch.int16
         self.weight_type = torch.int8 if self.group == 4 else torch.int16
+        self._block = compiled.block
+        self._block.argtypes, self._block.restype = [c_void_p] * 5 + [c_long] * 3, None
+        self._scratch = threading.local()
 
-    def block(self, form: ctypes.Structure, *arguments: int) -> None:
-        """`block` of block.c."""
-        self._block(ctypes.byref(form), *arguments)
+    def block(self, form: ctypes.Structure, x: Tensor, widest: int, at_once: int) -> Tensor:
+        """The output of a block for x (B, N, C) float32, whose widest layer has `widest` inputs or outputs.
+
+        `at_once` images go through the block together: what a kernel leaves for the next one should stay in the cache.
+        """
+        x, out = x.contiguous(), torch.empty(x.shape)
+        images, tokens, _ = x.shape
+        codes, product = self._buffers((at_once * tokens + self.tile) * widest)
+        addresses = (values.data_ptr() for values in (x, out, codes, product))
+        self._block(ctypes.byref(form), *addresses, images, tokens, at_once)
+        return out
+
+    def _buffers(self, size: int) -> tuple[Tensor, Tensor]:
+        """Codes and a product, kept for the next block: fresh memory costs more than the arithmetic on it."""
+        codes = getattr(self._scratch, "codes", None)
+        if codes is None or len(codes) < size:
+            self._scratch.codes, self._scratch.product = torch.empty(size, dtype=self.code_type), torch.empty(size)
+        return self._scratch.codes, self._scratch.product
 
 
 @cache

@@ -83,13 +83,9 @@ class PackedBlock:
         )
         self.widest = max(max(weight.numbers.shape) for weight in weights.values())
 
-    def __call__(self, x: Tensor, at_once: int) -> None:
-        """Run the block on x (B, N, C), float32 and contiguous, in place; `at_once` images leave their products in the cache."""
-        images, tokens, _ = x.shape
-        rows = at_once * tokens + self.kernels.tile
-        codes = torch.empty(rows * self.widest, dtype=self.kernels.code_type)
-        product = torch.empty(rows * self.widest)
-        self.kernels.block(self.fields, x.data_ptr(), codes.data_ptr(), product.data_ptr(), images, tokens, at_once)
+    def __call__(self, x: Tensor, at_once: int) -> Tensor:
+        """Run the block on x (B, N, C), float32; see `Library.block`."""
+        return self.kernels.block(self.fields, x, self.widest, at_once)
 
     def _address(self, values: Tensor | None, dtype: torch.dtype = torch.float32) -> int | None:
         if values is None:

@@ -12,17 +12,20 @@ INLINE float gelu(float x) { /* x / 2 (1 + erf(x / sqrt 2)); erf as a rational f
     return 0.5f * x * (1.0f + y * p / q);
 }
 
-/* x += the output of a layer, unless there is none; then, if there are codes, those of the normalized rows. */
-void add_norm(float *x, const float *product, const layer *added, code *codes, token_rows rows, long width, const norm *f,
-              const grid *to) {
+/* x = from + the output of a layer, if there is one; then, if there are codes, those of the normalized rows. */
+void add_norm(const float *from, float *x, const float *product, const layer *added, code *codes, token_rows rows, long width,
+              const norm *f, const grid *to) {
 #pragma omp parallel for
     for (long row = 0; row < rows.count; row++) {
         const long k = kind(row, rows);
+        const float *u = from + row * width;
         float *v = x + row * width, sum = 0, squares = 0;
         if (product) {
             const float factor = added->from.scale[k], *p = product + row * width, *bias = added->bias;
 #pragma omp simd
-            for (long i = 0; i < width; i++) v[i] += factor * p[i] + bias[i];
+            for (long i = 0; i < width; i++) v[i] = u[i] + (factor * p[i] + bias[i]);
+        } else {
+            memcpy(v, u, width * sizeof(float));
         }
         if (!codes) continue;
         if (f->center) {
