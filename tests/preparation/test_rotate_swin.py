@@ -5,7 +5,7 @@ from torch import nn
 
 from vitdfq.models import build, image_size, record
 from vitdfq.preparation import prepare
-from vitdfq.preparation.hadamard import mean_preserving
+from vitdfq.models.hadamard import mean_preserving
 
 ALL = ["rotate_residual", "rotate_heads", "rotate_mlp"]
 

@@ -20,7 +20,7 @@ from vitdfq.models.attention import Affine, OpenedSite
 from vitdfq.models.family import Rotation, Stream
 from vitdfq.models.norms import RMS_NORMS
 from vitdfq.preparation.fold import fold_layer_scale
-from vitdfq.preparation.hadamard import HadamardTransform, mean_preserving, random_orthogonal
+from vitdfq.models.hadamard import HadamardTransform, mean_preserving, random_orthogonal
 from vitdfq.preparation.linear import (
     Layer,
     Norm,

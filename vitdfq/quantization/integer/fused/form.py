@@ -4,14 +4,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from timm.layers.drop import DropPath
-from timm.layers.mlp import Mlp
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from vitdfq.models.hadamard import HadamardTransform, sylvester
 from vitdfq.models.norms import NORMS
-from vitdfq.models.vit_attention import OpenedAttention
-from vitdfq.preparation.hadamard import HadamardTransform, sylvester
+from vitdfq.models.plain_block import is_plain_block
 from vitdfq.quantization.integer.codes import AffineCodes, Codes, Range, TokenCodes
 from vitdfq.quantization.integer.layers import IntegerLinear, IntegerMatMul
 from vitdfq.quantization.integer.tables import LogCodes
@@ -79,9 +76,9 @@ class BlockForm:
     prefix: int  # tokens with a range of their own
 
 
-def block_form(block: nn.Module) -> BlockForm | None:
+def block_form(block: Any) -> BlockForm | None:
     """The form of a block whose sites are integer; None if anything in it is of another kind."""
-    if not _is_plain(block):
+    if not is_plain_block(block):
         return None
     layers = {"qkv": block.attn.qkv, "proj": block.attn.proj, "fc1": block.mlp.fc1, "fc2": block.mlp.fc2}
     inputs = {name: _input(layer) for name, layer in layers.items()}
@@ -94,21 +91,6 @@ def block_form(block: nn.Module) -> BlockForm | None:
     if len(prefixes) > 1:
         return None
     return BlockForm(norms, inputs, weights, attention, transform, max(prefixes, default=0))
-
-
-def _is_plain(block: Any) -> bool:
-    if type(block) is not Block or type(block.attn) is not OpenedAttention or type(block.mlp) is not Mlp:
-        return False
-    attention, mlp = block.attn, block.mlp
-    idle = (block.ls1, block.ls2, attention.q_norm, attention.k_norm, attention.norm)
-    drops = (block.drop_path1, block.drop_path2)
-    return (
-        all(type(part) is nn.Identity for part in idle)
-        and all(type(part) in (nn.Identity, DropPath) for part in drops)
-        and attention.gate is None
-        and isinstance(mlp.act, nn.GELU)
-        and mlp.act.approximate == "none"
-    )
 
 
 def _input(layer: Any) -> Input | None:
@@ -135,7 +117,7 @@ def _weight(layer: Any) -> Weight | None:
 
 
 def _norm(norm: Any) -> Norm | None:
-    if type(norm) not in NORMS or len(norm.normalized_shape) != 1 or norm.eps is None:
+    if not isinstance(norm, NORMS) or len(norm.normalized_shape) != 1 or norm.eps is None:
         return None
     size, weight, bias = norm.normalized_shape[0], norm.weight, getattr(norm, "bias", None)
     gain = torch.ones(size) if weight is None else weight.detach()
