@@ -2,6 +2,7 @@
 
 typedef struct { /* of one head; padded tokens are zeros */
     code *queries, *soft;
+    int16_t *levels, *value_pairs; /* of softmax and values, for `has_levels` */
     weight *keys, *values, *rows;
     float *real_values, *scores, *shifts;
     int32_t *key_sums, *value_sums;
@@ -33,20 +34,26 @@ INLINE void real_tile(const float *a, long stride, const float *w, long width, l
 }
 
 
-/* The level of x on a logarithmic grid, without its scale: a power of 2, or of its root, from the bits of the float. */
-INLINE float level(float x, long octave_steps, long last) {
-    float square = octave_steps == 2 ? x * x : x;
-    square *= 1.41421356f;
+/* The code of x / scale on a logarithmic grid, from the bits of the float: its exponent is the floor of its logarithm. */
+INLINE int32_t octaves(float x, long steps) {
+    float power = (steps == 2 ? x * x : x) * 1.41421356f; /* half a step more: floor is nearest */
     int32_t bits;
-    memcpy(&bits, &square, 4);
-    int32_t code = 127 - (bits >> 23);
-    code = code < 0 ? 0 : code;
-    int32_t octave = octave_steps == 2 ? code >> 1 : code;
-    bits = code >= last ? 0 : (127 - octave) << 23;
+    memcpy(&bits, &power, 4);
+    const int32_t found = 127 - (bits >> 23);
+    return found < 0 ? 0 : found;
+}
+
+/* The level of a code: a power of 2, or of its root; the last one is zero. */
+INLINE float level(int32_t octave, long steps, long last) {
+    const int32_t bits = octave >= last ? 0 : (127 - (steps == 2 ? octave >> 1 : octave)) << 23;
     float power;
     memcpy(&power, &bits, 4);
-    return octave_steps == 2 && (code & 1) ? power * 0.707106781f : power;
+    return steps == 2 && (octave & 1) ? power * 0.707106781f : power;
 }
+
+/* Whether all levels are whole numbers of 16 bits: multiples of the smallest of 15 octaves. Others are multiplied as floats. */
+#define LARGEST_LEVEL 16384
+INLINE int has_levels(const attention_form *f) { return f->octave_steps == 1 && f->last <= 15; }
 
 /* Codes of one head's queries, keys and values, keys and values packed for `tile`. */
 static void read_head(const attention_form *f, const grid *from, const float *product, token_rows rows, long head, long padded,
@@ -54,7 +61,6 @@ static void read_head(const attention_form *f, const grid *from, const float *pr
     const long dim = f->dim, row = 3 * f->heads * dim;
     memset(b.key_sums, 0, padded * sizeof(int32_t));
     memset(b.value_sums, 0, wide * sizeof(int32_t));
-    memset(b.values, 0, padded * wide * sizeof(weight));
     for (long token = 0; token < rows.tokens; token++) {
         const float factor = from->scale[kind(token, rows)];
         for (int part = 0; part < 3; part++) {
@@ -84,6 +90,9 @@ static void read_head(const attention_form *f, const grid *from, const float *pr
                     for (long c = 0; c < dim; c++) shift += s[c] * to[c];
                     b.shifts[token] = shift;
                 }
+            } else if (has_levels(f)) {
+                int16_t *packed = b.value_pairs + token / 2 * wide * 2 + token % 2;
+                for (long c = 0; c < dim; c++) packed[c * 2] = to[c];
             } else if (f->octave_steps) {
                 const float value_zero = f->value_zero[head];
 #pragma omp simd
@@ -96,7 +105,7 @@ static void read_head(const attention_form *f, const grid *from, const float *pr
     }
 }
 
-/* Scores of up to ROWS queries -> softmax, as codes in b.soft or, logarithmic, as levels in b.scores; sums of the rows */
+/* Scores of up to ROWS queries -> softmax: codes in b.soft; logarithmic: levels in b.levels or b.scores. And sums of the rows. */
 static void soft_rows(const attention_form *f, int count, long tokens, long padded, buffers b, float *sums) {
     for (int r = 0; r < count; r++) {
         float *s = b.scores + r * padded, largest = -3.4e38f, total = 0, sum = 0;
@@ -105,14 +114,26 @@ static void soft_rows(const attention_form *f, int count, long tokens, long padd
 #pragma omp simd reduction(+ : total)
         for (long j = 0; j < tokens; j++) total += s[j] = exponential(s[j] - largest);
         const float scale = f->inverse / total;
+        if (has_levels(f)) {
+            int16_t *to = b.levels + r * padded;
+            const int32_t last = f->last;
+            int32_t whole = 0;
+#pragma omp simd reduction(+ : whole)
+            for (long j = 0; j < tokens; j++) {
+                const int32_t octave = octaves(s[j] * scale, 1);
+                whole += to[j] = octave >= last ? 0 : LARGEST_LEVEL >> octave;
+            }
+            sums[r] = whole;
+            continue;
+        }
         if (f->octave_steps) {
             const long last = f->last;
             if (f->octave_steps == 2) {
 #pragma omp simd reduction(+ : sum)
-                for (long j = 0; j < tokens; j++) sum += s[j] = level(s[j] * scale, 2, last);
+                for (long j = 0; j < tokens; j++) sum += s[j] = level(octaves(s[j] * scale, 2), 2, last);
             } else {
 #pragma omp simd reduction(+ : sum)
-                for (long j = 0; j < tokens; j++) sum += s[j] = level(s[j] * scale, 1, last);
+                for (long j = 0; j < tokens; j++) sum += s[j] = level(octaves(s[j] * scale, 1), 1, last);
             }
             sums[r] = sum;
             continue;
@@ -131,7 +152,7 @@ static void score_rows(const attention_form *f, long head, long row, long padded
     const float scale = f->score_scale[head];
     for (long first = 0; first < padded; first += PANEL * VECTOR) {
         ints sums[ROWS][PANEL];
-        tile(b.queries + row * f->dim, f->dim, b.keys + first * GROUP, padded, f->dim / GROUP, sums);
+        tile(0, b.queries + row * f->dim, f->dim * sizeof(code), b.keys + first * GROUP, padded, f->dim / GROUP, sums);
         for (int r = 0; r < ROWS; r++)
             for (int v = 0; v < PANEL; v++) {
                 const long j = first + v * VECTOR;
@@ -146,31 +167,35 @@ static void score_rows(const attention_form *f, long head, long row, long padded
 static void value_rows(const attention_form *f, int count, token_rows rows, long head, long row, long padded, long wide,
                        buffers b, const float *soft_sums, code *out, const grid *to) {
     const long dim = f->dim, width = f->heads * dim;
-    const float scale = f->soft_scale * f->value_scale[head], soft_zero = f->soft_zero, value_zero = f->value_zero[head];
+    const int in_floats = f->octave_steps && !has_levels(f);
+    const float unit = has_levels(f) ? f->soft_scale / LARGEST_LEVEL : f->soft_scale, scale = unit * f->value_scale[head];
+    const int32_t soft_zero = f->soft_zero, value_zero = f->value_zero[head];
     for (long first = 0; first < wide; first += PANEL * VECTOR) {
         union { ints whole[ROWS][PANEL]; floats real[ROWS][PANEL]; } sums;
-        if (f->octave_steps) {
+        if (in_floats) {
             real_tile(b.scores, padded, b.real_values + first, wide, rows.tokens, sums.real);
+        } else if (has_levels(f)) {
+            tile(1, b.levels, padded * sizeof(int16_t), b.value_pairs + first * 2, wide, ROUND_UP(rows.tokens, 2) / 2, sums.whole);
         } else {
-            tile(b.soft, padded, b.values + first * GROUP, wide, ROUND_UP(rows.tokens, GROUP) / GROUP, sums.whole);
+            tile(0, b.soft, padded * sizeof(code), b.values + first * GROUP, wide, ROUND_UP(rows.tokens, GROUP) / GROUP, sums.whole);
         }
         const long used = dim - first < PANEL * VECTOR ? dim - first : PANEL * VECTOR;
         for (int r = 0; r < count; r++) {
             const long token = row + r, k = kind(token, rows);
-            float sum = soft_sums[r] * f->soft_scale, factor = scale;
+            float sum = soft_sums[r] * unit, factor = scale;
             if (f->renormalize) factor /= sum < 0.1f ? 0.1f : sum;
             const float *offset = f->offset + head * dim + first, *real = (const float *)sums.real[r];
             const int32_t *whole = (const int32_t *)sums.whole[r], *value_sums = b.value_sums + first;
             const float inverse = to->inverse[k], low = to->low[k], high = to->high[k], zero = to->zero;
             code *c = out + token * width + head * dim + first;
-            if (f->octave_steps) {
+            if (in_floats) {
 #pragma omp simd
                 for (long i = 0; i < used; i++) c[i] = to_code((real[i] * factor + offset[i]) * inverse, low, high, zero);
             } else {
-                const int32_t left = soft_zero, constant = value_zero * soft_sums[r];
+                const int32_t constant = value_zero * soft_sums[r];
 #pragma omp simd
                 for (long i = 0; i < used; i++) {
-                    const float y = (float)(whole[i] - left * value_sums[i] - constant);
+                    const float y = (float)(whole[i] - soft_zero * value_sums[i] - constant);
                     c[i] = to_code((y * factor + offset[i]) * inverse, low, high, zero);
                 }
             }
@@ -186,6 +211,7 @@ void attention(const attention_form *f, const grid *from, const float *product, 
     {
         buffers b = {
             calloc(ROUND_UP(tokens, ROWS) * dim, sizeof(code)), calloc(ROWS * padded, sizeof(code)),
+            calloc(ROWS * padded, sizeof(int16_t)), calloc(padded * wide, sizeof(int16_t)),
             calloc(padded * dim, sizeof(weight)), calloc(padded * wide, sizeof(weight)), calloc(dim, sizeof(weight)),
             calloc(padded * wide, sizeof(float)), calloc(ROWS * padded, sizeof(float)), calloc(padded, sizeof(float)),
             calloc(padded, sizeof(int32_t)), calloc(wide, sizeof(int32_t)),
@@ -203,7 +229,7 @@ void attention(const attention_form *f, const grid *from, const float *product, 
                     value_rows(f, count, rows, head, row, padded, wide, b, sums, out, to);
                 }
             }
-        free(b.queries), free(b.soft), free(b.keys), free(b.values), free(b.rows);
+        free(b.queries), free(b.soft), free(b.levels), free(b.value_pairs), free(b.keys), free(b.values), free(b.rows);
         free(b.real_values), free(b.scores), free(b.shifts), free(b.key_sums), free(b.value_sums);
     }
 }

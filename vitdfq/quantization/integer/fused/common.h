@@ -4,7 +4,8 @@
 
 Activations are rows of tokens, image after image.
 
-A product multiplies groups of GROUP neighboring codes at once: `dot` adds the products of VECTOR such groups to VECTOR sums. */
+A product multiplies groups of GROUP neighboring codes at once: `dot` adds the products of VECTOR such groups to VECTOR sums.
+`dot_pairs` does so for groups of two values of 16 bits. */
 
 #include <immintrin.h>
 #include <stdint.h>
@@ -18,6 +19,7 @@ A product multiplies groups of GROUP neighboring codes at once: `dot` adds the p
 typedef uint8_t code;
 typedef int8_t weight;
 #define dot(sum, a, w) ((ints)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(a), (__m512i)(w)))
+#define dot_pairs(sum, a, w) ((ints)_mm512_dpwssd_epi32((__m512i)(sum), (__m512i)(a), (__m512i)(w)))
 #elif defined(__AVX512BW__)
 #define VECTOR 16
 #define PANEL 4
@@ -34,6 +36,9 @@ typedef int16_t weight;
 #define dot(sum, a, w) ((sum) + (ints)_mm256_madd_epi16((__m256i)(a), (__m256i)(w)))
 #else
 #error "no vectors of integers"
+#endif
+#ifndef dot_pairs
+#define dot_pairs dot
 #endif
 
 #define ROWS 6 /* of a tile */
@@ -111,19 +116,20 @@ INLINE code to_code(float steps, float low, float high, float zero) {
     return (code)(int)(n + zero);
 }
 
-/* sums = the products of ROWS rows of `a`, `stride` codes apart, with PANEL vectors of columns of packed groups; a group has `width`
-   columns. The numbers of rows and columns are constants, so that sums are registers: there is always memory for whole tiles. */
-INLINE void tile(const code *a, long stride, const weight *w, long width, long groups, ints sums[ROWS][PANEL]) {
+/* sums = the products of ROWS rows of `a`, `stride` bytes apart, with PANEL vectors of columns of packed groups `w`, `width` columns in
+   all. A group is 4 bytes: GROUP codes, or two values of 16 bits if `pairs`. The numbers of rows and columns are constants, so that
+   sums are registers: there is always memory for whole tiles. */
+INLINE void tile(const int pairs, const void *a, long stride, const void *w, long width, long groups, ints sums[ROWS][PANEL]) {
     for (int r = 0; r < ROWS; r++)
         for (int v = 0; v < PANEL; v++) sums[r][v] = (ints){0};
     for (long g = 0; g < groups; g++) {
         ints b[PANEL];
-        for (int v = 0; v < PANEL; v++) b[v] = *(const ints *)(w + (g * width + v * VECTOR) * GROUP);
+        for (int v = 0; v < PANEL; v++) b[v] = *((const ints *)((const char *)w + 4 * g * width) + v);
         for (int r = 0; r < ROWS; r++) {
             int32_t word;
-            memcpy(&word, a + r * stride + g * GROUP, 4);
-            ints broadcast = (ints){0} + word;
-            for (int v = 0; v < PANEL; v++) sums[r][v] = dot(sums[r][v], broadcast, b[v]);
+            memcpy(&word, (const char *)a + r * stride + 4 * g, 4);
+            ints group = (ints){0} + word;
+            for (int v = 0; v < PANEL; v++) sums[r][v] = pairs ? dot_pairs(sums[r][v], group, b[v]) : dot(sums[r][v], group, b[v]);
         }
     }
 }

@@ -15,7 +15,7 @@ void linear(const layer *f, const code *codes, float *product, long rows) {
             const long end = (c + 1) * chunk < rows ? (c + 1) * chunk : rows;
             for (long row = c * chunk; row < end; row += ROWS) {
                 ints sums[ROWS][PANEL];
-                tile(codes + row * inner, inner, panel, width, groups, sums);
+                tile(0, codes + row * inner, inner * sizeof(code), panel, width, groups, sums);
                 for (int r = 0; r < ROWS && row + r < end; r++) {
                     const int32_t *s = (const int32_t *)sums[r];
                     float *to = product + (row + r) * outputs + first;
