@@ -26,7 +26,10 @@ FUSED = {  # what is special: the kind of teacher, arguments of quantize
     "symmetric prefix tokens": ("vit", {"bits": "w8a8", "activation": {"per_prefix_token": True, "symmetric": True}}),
     "per head": ("vit", {"bits": "w8a8", "activation": {"per_head": True}}),
     "5 bits": ("vit", {"bits": "w3a5"}),
-    "LayerNorms that are not folded": ("vit unprepared", {"bits": "w8a8", "policy": "fq_vit", "softmax": {"quantizer": "uniform"}}),
+    "LayerNorms that are not folded": (
+        "vit unprepared",
+        {"bits": "w8a8", "policy": "fq_vit", "softmax": {"quantizer": "uniform"}},
+    ),
     "softmax of 4 bits in half octaves": ("vit", {"bits": "w4a4", "softmax": {"quantizer": "log_sqrt2"}}),
     "softmax with a zero point": ("vit", {"bits": "w8a8", "softmax": {"symmetric": True}}),
     "uniform softmax, rows renormalized": ("vit", {"bits": "w4a8", "softmax": {"renormalize": True}}),

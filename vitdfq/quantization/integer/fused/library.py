@@ -20,6 +20,7 @@ TARGETS = {"AVX512": "-march=native", "AVX2": "-march=x86-64-v3"}  # by what tor
 # Sums may be taken in any order only where the source says so (`omp simd`): NaN and infinity keep their meaning elsewhere.
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
 
+
 class Library:
     """The kernel `block` of block.c, a function of addresses and sizes, and the layout that it was compiled for."""
 
@@ -84,7 +85,8 @@ def _compiled(compiler: str, target: str) -> Path:
         jobs = [
             subprocess.Popen([compiler, target, *FLAGS, "-c", source], cwd=build, stderr=subprocess.DEVNULL) for source in SOURCES
         ]
-        if any([job.wait() for job in jobs]):
+        statuses = [job.wait() for job in jobs]
+        if any(statuses):
             raise OSError("the kernels do not compile")
         # Without -fopenmp: its functions are those that torch has loaded, so that one pool of threads serves both.
         objects = [Path(source).with_suffix(".o").name for source in SOURCES]

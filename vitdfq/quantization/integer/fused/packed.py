@@ -13,6 +13,9 @@ from vitdfq.quantization.integer.fused.library import Library
 from vitdfq.quantization.quantizers.forms import Octaves
 
 
+# The structures of common.h, field by field.
+
+
 def pointers(*names: str) -> list[tuple[str, type]]:
     return [(name, c_void_p) for name in names]
 
@@ -24,8 +27,6 @@ def longs(*names: str) -> list[tuple[str, type]]:
 def floats(*names: str) -> list[tuple[str, type]]:
     return [(name, c_float) for name in names]
 
-
-# The structures of common.h, field by field.
 
 class GridFields(Structure):
     _fields_ = [*pointers("scale", "inverse", "low", "high"), *floats("zero")]
