@@ -25,9 +25,12 @@ OPTIONS = {  # what is special: arguments of quantize
 }
 
 
-def student_of(kind: str, options: dict, images: torch.Tensor, *, prepare: bool = True) -> nn.Module:
-    """A student of `make_tiny(kind)`, observed on images (B, 3, H, W), with random shifts."""
+def student_of(kind: str, options: dict, images: torch.Tensor, *, prepare: bool = True, gain: float = 1) -> nn.Module:
+    """A student of `make_tiny(kind)`, observed on images (B, 3, H, W), with random shifts. `gain` multiplies queries and keys."""
     teacher = make_tiny(kind)
+    for name, part in teacher.named_modules():
+        if gain != 1 and name.endswith("attn.qkv"):
+            part.weight.data[: 2 * len(part.weight) // 3] *= gain
     prepared = vitdfq.prepare(teacher) if prepare and options.get("policy") != "ptq4vit" else teacher
     student = calibrate(quantize(prepared, **options), prepared, images, steps=["observe"])
     generator = torch.Generator().manual_seed(2)

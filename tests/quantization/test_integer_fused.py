@@ -31,6 +31,8 @@ FUSED = {  # what is special: the kind of teacher, arguments of quantize
         {"bits": "w8a8", "policy": "fq_vit", "softmax": {"quantizer": "uniform"}},
     ),
     "softmax of 4 bits in half octaves": ("vit", {"bits": "w4a4", "softmax": {"quantizer": "log_sqrt2"}}),
+    "values of 8 bits, log2 of 4": ("vit", {"bits": "w8a8", "softmax": {"quantizer": "log2", "bits": 4}}),
+    "values of 8 bits, half octaves of 5": ("vit", {"bits": "w8a8", "softmax": {"quantizer": "log_sqrt2", "bits": 5}}),
     "softmax with a zero point": ("vit", {"bits": "w8a8", "softmax": {"symmetric": True}}),
     "uniform softmax, rows renormalized": ("vit", {"bits": "w4a8", "softmax": {"renormalize": True}}),
     "logarithmic softmax, rows as they are": ("vit", {"bits": "w4a4", "softmax": {"renormalize": False}}),
@@ -73,7 +75,7 @@ def test_a_block_computes_what_its_sites_compute(monkeypatch, name):
     kind, options = FUSED[name]
     kind, _, unprepared = kind.partition(" ")
     images = images_for(kind)
-    integer = to_integer(student_of(kind, options, images, prepare=not unprepared))
+    integer = to_integer(student_of(kind, options, images, prepare=not unprepared, gain=3))
     fused = blocks_of(integer)
     assert len(fused) == TINY[kind][1]["depth"]
     inputs = {}

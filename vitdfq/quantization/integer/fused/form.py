@@ -76,92 +76,97 @@ class BlockForm:
     prefix: int  # tokens with a range of their own
 
 
+class UnknownPartError(Exception):
+    """A part that the kernels do not know."""
+
+
 def block_form(block: Any) -> BlockForm | None:
     """The form of a block whose sites are integer; None if anything in it is of another kind."""
     if not is_plain_block(block):
         return None
     layers = {"qkv": block.attn.qkv, "proj": block.attn.proj, "fc1": block.mlp.fc1, "fc2": block.mlp.fc2}
-    inputs = {name: _input(layer) for name, layer in layers.items()}
-    weights = {name: _weight(layer) for name, layer in layers.items()}
-    norms = _norm(block.norm1), _norm(block.norm2)
-    attention, transform = _attention(block.attn), _transform(block.mlp.norm)
-    if None in (*inputs.values(), *weights.values(), *norms, attention) or transform is NotImplemented:
-        return None
-    prefixes = {len(entry.range.scale) - 1 for entry in inputs.values()} - {0}
-    if len(prefixes) > 1:
+    try:
+        inputs = {name: _input(layer) for name, layer in layers.items()}
+        weights = {name: _weight(layer) for name, layer in layers.items()}
+        prefixes = {len(entry.range.scale) - 1 for entry in inputs.values()} - {0}
+        _require(len(prefixes) <= 1)
+        norms = _norm(block.norm1), _norm(block.norm2)
+        attention, transform = _attention(block.attn), _transform(block.mlp.norm)
+    except UnknownPartError:
         return None
     return BlockForm(norms, inputs, weights, attention, transform, max(prefixes, default=0))
 
 
-def _input(layer: Any) -> Input | None:
-    if not isinstance(layer, IntegerLinear):
-        return None
-    found = token_range(layer.codes)
-    return None if found is None else Input(found, layer.codes.shift)
+def _require(known: bool) -> None:
+    if not known:
+        raise UnknownPartError
 
 
-def token_range(codes: Codes) -> Range | None:
+def _input(layer: nn.Module) -> Input:
     """The static range of a layer's input, with an entry for each prefix token and one for all others."""
+    codes = layer.codes if isinstance(layer, IntegerLinear) else None
     match codes:
         case AffineCodes(per_tensor=True) | TokenCodes():
             found = codes.range()
-            return found if found is not None and (len(found.scale) == 1 or found.fits_int8) else None
-    return None
+        case _:
+            raise UnknownPartError
+    if found is None or (len(found.scale) > 1 and not found.fits_int8):  # all tokens have one zero
+        raise UnknownPartError
+    return Input(found, codes.shift)
 
 
-def _weight(layer: Any) -> Weight | None:
-    weight = layer.weight if isinstance(layer, IntegerLinear) else None
-    if weight is None or len(weight.values) > 1 or weight.has_zeros or weight.values.shape[2] % WORD:
-        return None
+def _weight(layer: Any) -> Weight:
+    weight = layer.weight  # of an IntegerLinear, as `_input` found
+    _require(len(weight.values) == 1 and not weight.has_zeros and weight.values.shape[2] % WORD == 0)
     return Weight(weight.values[0], weight.scale[0], layer.bias.detach())
 
 
-def _norm(norm: Any) -> Norm | None:
+def _norm(norm: Any) -> Norm:
     if not isinstance(norm, NORMS) or len(norm.normalized_shape) != 1 or norm.eps is None:
-        return None
+        raise UnknownPartError
     size, weight, bias = norm.normalized_shape[0], norm.weight, getattr(norm, "bias", None)
     gain = torch.ones(size) if weight is None else weight.detach()
     offset = torch.zeros(size) if bias is None else bias.detach()
     return Norm(gain, offset, isinstance(norm, nn.LayerNorm), norm.eps)
 
 
-def _attention(attention: Any) -> Attention | None:
+def _attention(attention: Any) -> Attention:
     scores, mixing, heads = attention.qk, attention.av, attention.num_heads
-    if not (isinstance(scores, IntegerMatMul) and isinstance(mixing, IntegerMatMul)) or attention.head_dim % WORD:
-        return None
-    operands = [scores.left_codes, scores.right_codes, mixing.right_codes]
-    ranges = [codes.range(heads) if isinstance(codes, AffineCodes) else None for codes in operands]
+    _require(isinstance(scores, IntegerMatMul) and isinstance(mixing, IntegerMatMul) and attention.head_dim % WORD == 0)
+    _require(not scores.renormalize and mixing.left_shift is None)
+    query, key, value = (_head_range(codes, heads) for codes in (scores.left_codes, scores.right_codes, mixing.right_codes))
     soft = _soft(mixing.left_codes)
-    if None in ranges or soft is None or scores.renormalize or mixing.left_shift is not None:
-        return None
-    return Attention(heads, attention.scale, *ranges, scores.left_shift, soft, mixing.renormalize)
+    return Attention(heads, attention.scale, query, key, value, scores.left_shift, soft, mixing.renormalize)
 
 
-def _soft(codes: Codes) -> Range | Octaves | None:
+def _head_range(codes: Codes, heads: int) -> Range:
+    if not isinstance(codes, AffineCodes):
+        raise UnknownPartError
+    return codes.range(heads)
+
+
+def _soft(codes: Codes) -> Range | Octaves:
     match codes:
         case AffineCodes(per_tensor=True, shift=None):
             return codes.range()
         case LogCodes(shift=None, grid=Octaves(bits=bits)) if 2**bits - 1 <= MOST_OCTAVES + 1:
             return codes.grid
-    return None
+    raise UnknownPartError
 
 
-def _transform(norm: nn.Module) -> Any:
-    """None if nothing stands between GELU and its reader; NotImplemented for what the kernels do not know."""
+def _transform(norm: nn.Module) -> Transform | None:
+    """None if nothing stands between GELU and its reader."""
     parts = [part for part in norm.modules() if not isinstance(part, nn.Sequential | nn.Identity)]
     if not parts:
         return None
-    if len(parts) > 1 or not isinstance(parts[0], HadamardTransform):
-        return NotImplemented
-    hadamard = parts[0]
-    factors = [sylvester(factor) for factor in (hadamard.left, hadamard.right)]
-    if None in factors:
-        return NotImplemented
-    (left, left_core), (right, right_core) = factors
-    if left * right < SMALLEST_TRANSFORM:
-        return NotImplemented
-    channels = torch.arange(len(hadamard.signs)).view(left, len(left_core), right, len(right_core))
+    hadamard, *others = parts
+    if others or not isinstance(hadamard, HadamardTransform):
+        raise UnknownPartError
+    left, right = sylvester(hadamard.left), sylvester(hadamard.right)
+    if left is None or right is None or left[0] * right[0] < SMALLEST_TRANSFORM:
+        raise UnknownPartError
+    channels = torch.arange(len(hadamard.signs)).view(left[0], len(left[1]), right[0], len(right[1]))
     order = channels.permute(1, 3, 0, 2).flatten()
-    core = torch.kron(left_core, right_core)
+    core = torch.kron(left[1], right[1])
     size = core[0, 0].abs()
     return Transform(order, hadamard.signs[order] * size, core / size)

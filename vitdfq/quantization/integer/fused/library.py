@@ -70,7 +70,7 @@ def library() -> Library | None:
 def _compiled(compiler: str, target: str) -> Path:
     """The shared library, compiled unless the cache has it for these sources, this compiler and this processor."""
     folder = files("vitdfq.quantization.integer.fused")
-    macros = subprocess.run([compiler, target, "-dM", "-E", "-x", "c", os.devnull], capture_output=True, check=True).stdout
+    macros = subprocess.check_output([compiler, target, "-dM", "-E", "-x", "c", os.devnull], stderr=subprocess.DEVNULL)
     texts = [folder.joinpath(name).read_bytes() for name in ("common.h", *SOURCES)]
     digest = hashlib.sha256(b"\0".join([macros, target.encode(), *(flag.encode() for flag in FLAGS), *texts])).hexdigest()
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitdfq"

@@ -12,7 +12,6 @@ from vitdfq.quantization.integer.fused.form import Attention, BlockForm, Input, 
 from vitdfq.quantization.integer.fused.library import Library
 from vitdfq.quantization.quantizers.forms import Octaves
 
-
 # The structures of common.h, field by field.
 
 
