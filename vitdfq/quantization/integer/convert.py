@@ -27,9 +27,9 @@ def to_integer(student: nn.Module) -> nn.Module:
     float32. Codes equal those of the student, bit for bit, for the same input of a site; an activation within float rounding of
     a boundary between two codes may get the other one where earlier sites have rounded differently.
 
-    Blocks of ViTs without LayerScale (`prepare` folds it) run on x86 processors with AVX2 by kernels (`fused/`). These are compiled
-    at the first pass and kept in the user's cache; without a C compiler, and for grids of other kinds, sites run one by one. The
-    kernels multiply attention's rows of a logarithmic grid, but for log2 of four bits, as float32 levels.
+    Blocks of ViTs without LayerScale (`prepare` folds it) run on x86 processors with AVX2 by kernels (`fused/`). These are
+    compiled at the first pass and kept in the user's cache; without a C compiler, and for grids of other kinds, sites run one
+    by one. The kernels multiply attention's rows of a logarithmic grid, but for log2 of four bits, as float32 levels.
 
     A site without an integer form stays as in the student, simulated; `integer_report` names these sites, with the reasons. The
     copy runs on the student's device, keeps no gradients, and cannot be saved or calibrated: keep the student for that.
