@@ -138,6 +138,13 @@ def test_a_block_with_hooks_runs_its_sites(monkeypatch, tiny_vit, images):
     assert not seen
 
 
+@pytest.mark.gpu
+def test_a_student_converted_on_cuda_runs_fused_on_the_cpu(images):
+    student = student_of("vit", OPTIONS["w4a4"], images_for("vit"))
+    wanted = to_integer(student)(images)
+    torch.testing.assert_close(to_integer(student.to("cuda")).to("cpu")(images), wanted, rtol=1e-3, atol=1e-3)
+
+
 @pytest.fixture
 def fresh_library(monkeypatch, tmp_path):
     """Kernels as on a machine that never compiled them."""

@@ -1,4 +1,4 @@
-"""What a block of a ViT with integer sites computes, as arrays of numbers; None for blocks that the kernels cannot compute."""
+"""What a block of a ViT with integer sites computes, as arrays of numbers in host memory."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -102,6 +102,14 @@ def _require(known: bool) -> None:
         raise UnknownPartError
 
 
+def _host(values: Tensor) -> Tensor:
+    return values.detach().cpu()
+
+
+def _host_range(found: Range) -> Range:
+    return Range(*map(_host, found))
+
+
 def _input(layer: nn.Module) -> Input:
     """The static range of a layer's input, with an entry for each prefix token and one for all others."""
     codes = layer.codes if isinstance(layer, IntegerLinear) else None
@@ -112,21 +120,21 @@ def _input(layer: nn.Module) -> Input:
             raise UnknownPartError
     if found is None or (len(found.scale) > 1 and not found.fits_int8):  # all tokens have one zero
         raise UnknownPartError
-    return Input(found, codes.shift)
+    return Input(_host_range(found), None if codes.shift is None else _host(codes.shift))
 
 
 def _weight(layer: Any) -> Weight:
     weight = layer.weight  # of an IntegerLinear, as `_input` found
     _require(len(weight.values) == 1 and not weight.has_zeros and weight.values.shape[2] % WORD == 0)
-    return Weight(weight.values[0], weight.scale[0], layer.bias.detach())
+    return Weight(*map(_host, (weight.values[0], weight.scale[0], layer.bias)))
 
 
 def _norm(norm: Any) -> Norm:
     if not isinstance(norm, NORMS) or len(norm.normalized_shape) != 1 or norm.eps is None:
         raise UnknownPartError
     size, weight, bias = norm.normalized_shape[0], norm.weight, getattr(norm, "bias", None)
-    gain = torch.ones(size) if weight is None else weight.detach()
-    offset = torch.zeros(size) if bias is None else bias.detach()
+    gain = torch.ones(size) if weight is None else _host(weight)
+    offset = torch.zeros(size) if bias is None else _host(bias)
     return Norm(gain, offset, isinstance(norm, nn.LayerNorm), norm.eps)
 
 
@@ -135,20 +143,20 @@ def _attention(attention: Any) -> Attention:
     _require(isinstance(scores, IntegerMatMul) and isinstance(mixing, IntegerMatMul) and attention.head_dim % WORD == 0)
     _require(not scores.renormalize and mixing.left_shift is None)
     query, key, value = (_head_range(codes, heads) for codes in (scores.left_codes, scores.right_codes, mixing.right_codes))
-    soft = _soft(mixing.left_codes)
-    return Attention(heads, attention.scale, query, key, value, scores.left_shift, soft, mixing.renormalize)
+    shift = None if scores.left_shift is None else _host(scores.left_shift)
+    return Attention(heads, attention.scale, query, key, value, shift, _soft(mixing.left_codes), mixing.renormalize)
 
 
 def _head_range(codes: Codes, heads: int) -> Range:
     if not isinstance(codes, AffineCodes):
         raise UnknownPartError
-    return codes.range(heads)
+    return _host_range(codes.range(heads))
 
 
 def _soft(codes: Codes) -> Range | Octaves:
     match codes:
         case AffineCodes(per_tensor=True, shift=None):
-            return codes.range()
+            return _host_range(codes.range())
         case LogCodes(shift=None, grid=Octaves(bits=bits)) if 2**bits - 1 <= MOST_OCTAVES + 1:
             return codes.grid
     raise UnknownPartError
@@ -162,11 +170,11 @@ def _transform(norm: nn.Module) -> Transform | None:
     hadamard, *others = parts
     if others or not isinstance(hadamard, HadamardTransform):
         raise UnknownPartError
-    left, right = sylvester(hadamard.left), sylvester(hadamard.right)
+    left, right = sylvester(_host(hadamard.left)), sylvester(_host(hadamard.right))
     if left is None or right is None or left[0] * right[0] < SMALLEST_TRANSFORM:
         raise UnknownPartError
     channels = torch.arange(len(hadamard.signs)).view(left[0], len(left[1]), right[0], len(right[1]))
     order = channels.permute(1, 3, 0, 2).flatten()
     core = torch.kron(left[1], right[1])
     size = core[0, 0].abs()
-    return Transform(order, hadamard.signs[order] * size, core / size)
+    return Transform(order, _host(hadamard.signs)[order] * size, core / size)

@@ -63,7 +63,7 @@ def library() -> Library | None:
         return None
     try:
         return Library(ctypes.CDLL(str(_compiled(compiler, target))))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # no home, no space, another compiler
         return None
 
 

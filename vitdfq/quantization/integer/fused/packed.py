@@ -90,7 +90,7 @@ class PackedBlock:
     def _address(self, values: Tensor | None, dtype: torch.dtype = torch.float32) -> int | None:
         if values is None:
             return None
-        self.kept.append(values.detach().to("cpu", dtype).contiguous())
+        self.kept.append(values.to(dtype).contiguous())
         return self.kept[-1].data_ptr()
 
     def _grid(self, found: Range) -> GridFields:
