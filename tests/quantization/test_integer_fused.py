@@ -1,6 +1,10 @@
 """Blocks of integer students by compiled kernels: they compute what their sites compute one by one."""
 
+import os
+import shutil
+from collections.abc import Iterator
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -49,8 +53,21 @@ SITE_BY_SITE = {
 
 
 def require_kernels() -> None:
-    if library.library() is None:
-        pytest.skip("no compiler for the kernels, or no vectors that they know")
+    """Skip where there can be none. Sources that do not compile are an error."""
+    if not library.has_vectors():
+        pytest.skip("no vectors that the kernels know")
+    if shutil.which((os.environ.get("CC", "").split() or ["cc"])[0]) is None:
+        pytest.skip("no C compiler")
+    assert library.library() is not None
+
+
+def each_target(monkeypatch) -> Iterator[str]:
+    """Let blocks run by every kind of kernels that this processor has the instructions for, its own first."""
+    names = list(library.TARGETS)
+    for name in names[names.index(torch.backends.cpu.get_cpu_capability()) :]:
+        with monkeypatch.context() as patch:
+            patch.setattr(block, "library", partial(library.library_for, name))
+            yield name
 
 
 def images_for(kind: str) -> torch.Tensor:
@@ -70,7 +87,7 @@ def site_by_site(monkeypatch, module: nn.Module, x: torch.Tensor) -> torch.Tenso
 
 @pytest.mark.parametrize("name", FUSED)
 def test_a_block_computes_what_its_sites_compute(monkeypatch, name):
-    """But for values within float rounding of a boundary between two codes: such a value spoils its image only."""
+    """With any instructions; but for values within float rounding of a boundary between two codes: those spoil an image each."""
     require_kernels()
     kind, options = FUSED[name]
     kind, _, unprepared = kind.partition(" ")
@@ -85,9 +102,10 @@ def test_a_block_computes_what_its_sites_compute(monkeypatch, name):
     for part in fused:
         x = inputs[part]
         wanted = site_by_site(monkeypatch, part, x)
-        errors = (part(x) - wanted).flatten(1).norm(dim=1) / (wanted - x).flatten(1).norm(dim=1)
-        assert (errors < 1e-5).sum() >= 6, errors
-        assert errors.max() < 0.2
+        for target in each_target(monkeypatch):
+            errors = (part(x) - wanted).flatten(1).norm(dim=1) / (wanted - x).flatten(1).norm(dim=1)
+            assert (errors < 1e-5).sum() >= 6, (target, errors)
+            assert errors.max() < 0.2, target
 
 
 @pytest.mark.parametrize("name", SITE_BY_SITE)
@@ -110,7 +128,18 @@ def test_products_of_the_largest_codes_are_exact(monkeypatch, tiny_vit, images):
             part.scale.mul_(1e-3)  # all values lie beyond the ends of the grid
     (first, *_) = blocks_of(to_integer(student))
     x = torch.randn(2, 17, 32, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(first(x), site_by_site(monkeypatch, first, x), rtol=1e-5, atol=1e-5)
+    wanted = site_by_site(monkeypatch, first, x)
+    for target in each_target(monkeypatch):
+        torch.testing.assert_close(first(x), wanted, rtol=1e-5, atol=1e-5, msg=lambda text, target=target: f"{target}: {text}")
+
+
+def test_instructions_are_those_that_they_are_compiled_for():
+    """So that the tests above run the kernels that processors without VNNI or AVX-512 get."""
+    require_kernels()
+    groups = {name: library.library_for(name).group for name in library.TARGETS}
+    assert groups["AVX512 without VNNI"] == groups["AVX2"] == 2
+    panels = {name: library.library_for(name).panel for name in library.TARGETS}
+    assert panels["AVX2"] == 16
 
 
 def test_images_go_through_a_block_together_or_one_by_one(monkeypatch, tiny_vit, images):
@@ -121,6 +150,11 @@ def test_images_go_through_a_block_together_or_one_by_one(monkeypatch, tiny_vit,
     for tokens in (1, 34):  # one image, two images and a rest
         monkeypatch.setattr(block, "TOKENS_AT_ONCE", tokens)
         assert torch.equal(first(x), together)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    several = first(x)
+    torch.set_num_threads(threads)
+    assert torch.equal(several, together)
     assert torch.equal(first(x.transpose(0, 1).contiguous().transpose(0, 1)), together)
     assert first(x[:0]).shape == (0, 17, 32)
 
@@ -149,20 +183,43 @@ def test_a_student_converted_on_cuda_runs_fused_on_the_cpu(images):
 def fresh_library(monkeypatch, tmp_path):
     """Kernels as on a machine that never compiled them."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    library.library.cache_clear()
+    forget()
     yield tmp_path
+    forget()
+
+
+def forget() -> None:
     library.library.cache_clear()
+    library.library_for.cache_clear()
 
 
-@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
-def test_without_a_compiler_sites_run_one_by_one(monkeypatch, fresh_library, tiny_vit, images, compiler):
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "'"])
+def test_without_a_compiler_sites_run_one_by_one(monkeypatch, caplog, fresh_library, tiny_vit, images, compiler):
     monkeypatch.setenv("CC", compiler)
+    monkeypatch.setattr(library, "has_vectors", lambda: True)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
     integer = to_integer(calibrate(quantize(tiny_vit), tiny_vit, images, steps=["observe"]))
     assert library.library() is None
     (first, *_) = blocks_of(integer)
     x = torch.randn(2, 17, 32, generator=torch.Generator().manual_seed(3))
     assert torch.equal(first(x), site_by_site(monkeypatch, first, x))
     assert not list(fresh_library.rglob("*.so"))
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")  # for all blocks and passes
+    assert "which run site by site" in warning and "\n" not in warning
+
+
+def test_other_processors_run_sites_one_by_one(monkeypatch, caplog, fresh_library):
+    """Nothing can be done about it: nothing is said."""
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
+    assert library.library() is None and not caplog.records
+
+
+def test_a_compiler_may_come_with_flags(monkeypatch, fresh_library):
+    require_kernels()
+    forget()
+    monkeypatch.setenv("CC", f"{os.environ.get('CC') or 'cc'} -DOTHER_NAME=1")
+    require_kernels()
+    assert len(list(fresh_library.rglob("*.so"))) == 2
 
 
 def test_kernels_are_compiled_once_and_only_when_a_block_runs(monkeypatch, fresh_library, tiny_vit, images):
@@ -172,6 +229,6 @@ def test_kernels_are_compiled_once_and_only_when_a_block_runs(monkeypatch, fresh
     require_kernels()
     (kept,) = [path for path in fresh_library.rglob("*") if path.is_file()]
     written = kept.stat().st_mtime_ns
-    library.library.cache_clear()
+    forget()
     assert torch.equal(deepcopy(integer)(images), logits)
     assert kept.stat().st_mtime_ns == written

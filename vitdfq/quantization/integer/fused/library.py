@@ -1,24 +1,26 @@
-"""The kernels of this folder, compiled once for a processor and kept in the user's cache."""
+"""The kernels of this folder: loaded for the processor at hand, with the layout that they were compiled for."""
 
 import ctypes
-import hashlib
+import logging
 import os
+import shlex
 import shutil
-import subprocess
-import tempfile
 import threading
 from ctypes import c_long, c_void_p
 from functools import cache
-from importlib.resources import files
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-SOURCES = ("linear.c", "tokens.c", "attention.c", "block.c")
-TARGETS = {"AVX512": "-march=native", "AVX2": "-march=x86-64-v3"}  # by what torch uses itself, which a user can lower
-# Sums may be taken in any order only where the source says so (`omp simd`): NaN and infinity keep their meaning elsewhere.
-FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
+from vitdfq.quantization.integer.fused.compiled import compiled
+
+# By what torch uses itself, which a user can lower. On a processor without VNNI the first one is the second one.
+TARGETS = {
+    "AVX512": ("-march=native",),
+    "AVX512 without VNNI": ("-march=native", "-mno-avx512vnni"),
+    "AVX2": ("-mavx2", "-mfma"),
+}
+logger = logging.getLogger(__name__)
 
 
 class Library:
@@ -54,42 +56,27 @@ class Library:
         return self._scratch.codes, self._scratch.product
 
 
+def has_vectors() -> bool:
+    """Whether the kernels know the instructions that torch uses on this processor. Their cache needs a POSIX system."""
+    return os.name == "posix" and torch.backends.cpu.get_cpu_capability() in TARGETS
+
+
 @cache
 def library() -> Library | None:
-    """The kernels for this processor; None where there is no compiler for them, or no vectors."""
-    target = TARGETS.get(torch.backends.cpu.get_cpu_capability())
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if target is None or compiler is None:
+    """The kernels for this processor; None where it has no vectors for them, or, which is logged, they cannot be compiled."""
+    if not has_vectors():
         return None
     try:
-        return Library(ctypes.CDLL(str(_compiled(compiler, target))))
-    except (OSError, RuntimeError, subprocess.SubprocessError):  # no home, no space, another compiler
+        return library_for(torch.backends.cpu.get_cpu_capability())
+    except (OSError, RuntimeError, ValueError) as error:  # no compiler or another kind, no home, no space, quotes in CC
+        logger.warning("no kernels for blocks of integer students, which run site by site, at about half the speed: %s", error)
         return None
 
 
-def _compiled(compiler: str, target: str) -> Path:
-    """The shared library, compiled unless the cache has it for these sources, this compiler and this processor."""
-    folder = files("vitdfq.quantization.integer.fused")
-    macros = subprocess.check_output([compiler, target, "-dM", "-E", "-x", "c", os.devnull], stderr=subprocess.DEVNULL)
-    texts = [folder.joinpath(name).read_bytes() for name in ("common.h", *SOURCES)]
-    digest = hashlib.sha256(b"\0".join([macros, target.encode(), *(flag.encode() for flag in FLAGS), *texts])).hexdigest()
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitdfq"
-    path = home / f"kernels-{digest[:32]}.so"
-    if path.exists():
-        return path
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=home) as name:
-        build = Path(name)
-        for source, text in zip(("common.h", *SOURCES), texts, strict=True):
-            (build / source).write_bytes(text)
-        jobs = [
-            subprocess.Popen([compiler, target, *FLAGS, "-c", source], cwd=build, stderr=subprocess.DEVNULL) for source in SOURCES
-        ]
-        statuses = [job.wait() for job in jobs]
-        if any(statuses):
-            raise OSError("the kernels do not compile")
-        # Without -fopenmp: its functions are those that torch has loaded, so that one pool of threads serves both.
-        objects = [Path(source).with_suffix(".o").name for source in SOURCES]
-        subprocess.run([compiler, "-shared", *objects, "-o", path.name], cwd=build, check=True, stderr=subprocess.DEVNULL)
-        (build / path.name).replace(path)  # whole or not at all: another process may look for it now
-    return path
+@cache
+def library_for(target: str) -> Library:
+    """The kernels for one of TARGETS, whether the processor has its instructions or not; see `compiled` for errors."""
+    command = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    if shutil.which(command[0]) is None:
+        raise OSError(f"there is no C compiler {command[0]}; set CC to one")
+    return Library(ctypes.CDLL(str(compiled(command, TARGETS[target]))))
