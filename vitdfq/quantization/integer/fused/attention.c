@@ -33,7 +33,6 @@ INLINE void real_tile(const float *a, long stride, const float *w, long width, l
     }
 }
 
-
 /* The code of x / scale on a logarithmic grid, from the bits of the float: its exponent is the floor of its logarithm. */
 INLINE int32_t octaves(float x, long steps) {
     float power = (steps == 2 ? x * x : x) * 1.41421356f; /* half a step more: floor is nearest */
