@@ -61,11 +61,11 @@ def cache_folder() -> Path:
 
 def _run(*commands: list[str], folder: Path | None = None) -> bytes:
     """What commands that run at once write. Raises OSError, when all have ended, with the first line of a complaint."""
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    jobs = [subprocess.Popen(command, cwd=folder, **pipes) for command in commands]
+    pipe = subprocess.PIPE
+    jobs = [subprocess.Popen(each, cwd=folder, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) for each in commands]
     ends = [job.communicate() for job in jobs]
-    for job, (_, complaint) in zip(jobs, ends, strict=True):
+    for command, job, (_, complaint) in zip(commands, jobs, ends, strict=True):
         if job.returncode:
             first = (complaint.decode(errors="replace").strip().splitlines() or ["no message"])[0]
-            raise OSError(f"{job.args[0]} ends with status {job.returncode}: {first}")
+            raise OSError(f"{command[0]} ends with status {job.returncode}: {first}")
     return b"".join(output for output, _ in ends)
