@@ -1,62 +1,89 @@
-"""The speed of integer products: CPU time of a timm model in float32 and bfloat16, of students and of their integer copies.
+"""The speed of integer students beside float32 and bfloat16: processor time of a timm model and of `to_integer`, in one run.
 
-    OMP_NUM_THREADS=1 python benchmarks/integer.py --batch 32
+    OMP_NUM_THREADS=1 python benchmarks/integer.py --batch 1 8 32
+    OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI python benchmarks/integer.py
+    OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python benchmarks/integer.py
 
-Weights are random, since time does not depend on them. All models of a row run in turn. A figure is the smallest of several
-measurements of processor time, which other jobs disturb little. Prints a markdown table.
+Weights are random, unless the model is of the zoo: time does not depend on them. All models of a row run in turn. A figure is the
+smallest of several measurements of processor time, which other jobs disturb little. Prints a markdown table, the processor and
+which kernels ran.
 """
 
 import argparse
+import platform
 import time
 from copy import deepcopy
+from pathlib import Path
 
 import timm
 import torch
+from torch import Tensor, nn
 
 import vitdfq
+from vitdfq.models import image_size
+from vitdfq.quantization.integer.fused.library import library
+
+
+class Bfloat16(nn.Module):
+    """A model under autocast."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.model(x)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="deit_small_patch16_224")
     parser.add_argument("--bits", nargs="+", default=["w8a8", "w6a6", "w4a4"])
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--turns", type=int, default=5)
     args = parser.parse_args()
     torch.manual_seed(0)
-    float32 = timm.create_model(args.model, pretrained=False).eval()
-    bfloat16 = deepcopy(float32).bfloat16()
-    prepared = vitdfq.prepare(vitdfq.load_teacher(deepcopy(float32)))
-    size = float32.pretrained_cfg["input_size"]
-    images = torch.randn(args.batch, *size)
-    print(f"{args.model}, {args.batch} images of {size[1]} pixels, {torch.get_num_threads()} thread(s), ms an image")
-    print("\n| bits | float32 | bfloat16 | student | integer | float32 / bfloat16 | float32 / integer |\n|-|-:|-:|-:|-:|-:|-:|")
+    in_zoo = args.model.startswith("zoo:")
+    float32 = vitdfq.load_teacher(args.model) if in_zoo else timm.create_model(args.model, pretrained=False).eval()
+    models: dict[str, nn.Module] = {"float32": float32, "bfloat16 autocast": Bfloat16(deepcopy(float32))}
+    prepared = vitdfq.prepare(float32 if in_zoo else vitdfq.load_teacher(deepcopy(float32)))
+    size = image_size(prepared)
     for bits in args.bits:
         student = vitdfq.quantize(prepared, bits=bits)
-        vitdfq.calibrate(student, prepared, torch.randn(4, *size), steps=["observe"])
-        seconds = [
-            1e3 * s / args.batch
-            for s in least_times([float32, bfloat16, student, vitdfq.to_integer(student)], images, args.turns)
-        ]
-        ratios = seconds[0] / seconds[1], seconds[0] / seconds[3]
-        print(
-            f"| {bits} | " + " | ".join(f"{value:.1f}" for value in seconds) + f" | {ratios[0]:.2f} | {ratios[1]:.2f} |",
-            flush=True,
-        )
+        vitdfq.calibrate(student, prepared, torch.randn(4, 3, *size), steps=["observe"])
+        start = time.process_time()
+        models[f"`to_integer` {bits.upper()}"] = vitdfq.to_integer(student)
+        print(f"to_integer, {bits}: {time.process_time() - start:.2f} s of processor time")
+    kernels = library()
+    blocks = "site by site" if kernels is None else f"by kernels that multiply groups of {kernels.group} codes"
+    print(f"{args.model}, {size[1]} pixels, {torch.get_num_threads()} thread(s), {processor()}; blocks run {blocks}")
+    print("\nprocessor time of an image in ms (times float32)\n")
+    print(f"| batch | {' | '.join(models)} |\n|-:|{'-:|' * len(models)}")
+    for batch in args.batch:
+        seconds = least_times(list(models.values()), torch.randn(batch, 3, *size), args.turns)
+        cells = (f"{1e3 * value / batch:.1f} ({seconds[0] / value:.2f})" for value in seconds)
+        print(f"| {batch} | {' | '.join(cells)} |", flush=True)
 
 
 @torch.inference_mode()
-def least_times(models: list[torch.nn.Module], images: torch.Tensor, turns: int) -> list[float]:
+def least_times(models: list[nn.Module], images: Tensor, turns: int) -> list[float]:
     """Processor seconds of each model on the images, the smallest of several turns after one that warms up."""
     least = [float("inf")] * len(models)
     for turn in range(turns + 1):
         for index, model in enumerate(models):
-            batch = images.to(next(model.parameters()).dtype)
             start = time.process_time()
-            model(batch)
+            model(images)
             if turn:
                 least[index] = min(least[index], time.process_time() - start)
     return least
+
+
+def processor() -> str:
+    """The processor's name, where the system has it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

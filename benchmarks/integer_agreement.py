@@ -55,10 +55,11 @@ class InFloat64(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model, self.pretrained_cfg, self.num_classes = deepcopy(model).double(), model.pretrained_cfg, model.num_classes
+        self.like, self.pretrained_cfg, self.num_classes = model, model.pretrained_cfg, model.num_classes
+        self.double_model = [deepcopy(model).double()]  # no submodule: `evaluate` takes models in float32
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model(images.double()).float()
+        return self.double_model[0](images.double()).float()
 
 
 def compare(expected: Tensor, result: Tensor) -> list[str]:

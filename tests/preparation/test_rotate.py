@@ -4,8 +4,8 @@ from tiny import kinds_with, make_tiny
 from torch import nn
 
 from vitdfq.models import family_of, image_size, load_teacher
+from vitdfq.models.hadamard import HadamardTransform, hadamard, orthogonal_factors, random_orthogonal
 from vitdfq.preparation import prepare
-from vitdfq.preparation.hadamard import HadamardTransform, hadamard, orthogonal_factors, random_orthogonal
 from vitdfq.preparation.prepare import ROTATIONS as KINDS
 
 ROTATIONS = list(KINDS)

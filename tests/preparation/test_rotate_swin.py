@@ -4,8 +4,8 @@ from swins import SWINS, make_swin
 from torch import nn
 
 from vitdfq.models import build, image_size, record
+from vitdfq.models.hadamard import mean_preserving
 from vitdfq.preparation import prepare
-from vitdfq.preparation.hadamard import mean_preserving
 
 ALL = ["rotate_residual", "rotate_heads", "rotate_mlp"]
 

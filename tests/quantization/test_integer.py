@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from integer_students import OPTIONS, student_of
 from quantizer_values import NAMES, fitted, values
-from tiny import TINY, make_tiny
+from tiny import TINY
 from torch import nn
 
 import vitdfq
@@ -23,48 +24,28 @@ from vitdfq.quantization.quantizers.base import Unquantized
 from vitdfq.quantization.quantizers.uniform import Uniform, weight_shape
 
 KINDS = ["fused", "int8", "float"]
-EIGHT_ASYMMETRIC = {"weight": {"symmetric": False}}
-OPTIONS = {  # what is special: arguments of quantize
-    "w8a8": {"bits": "w8a8"},
-    "w6a6": {"bits": "w6a6"},
-    "w4a4": {"bits": "w4a4"},
-    "asymmetric weights, per token": {"bits": "w8a8", "activation": {"per_token": True}} | EIGHT_ASYMMETRIC,
-    "few bits, per token": {"bits": "w4a4", "activation": {"per_token": True}},
-    "prefix tokens apart": {"bits": "w8a8", "activation": {"per_prefix_token": True}} | EIGHT_ASYMMETRIC,
-    "per head": {"bits": "w8a8", "activation": {"per_head": True}} | EIGHT_ASYMMETRIC,
-    "weights per tensor, twins": {"bits": "w4a6", "policy": "ptq4vit"},
-    "dynamic w8a8": {"bits": "w8a8", "policy": "vitdfq_dynamic"},
-    "dynamic w4a4": {"bits": "w4a4", "policy": "vitdfq_dynamic"},
-    "groups": {"bits": "w4a8", "overrides": {"*qkv*": {"weight": {"group_size": 8}}}},
-}
 OF_EVERY_FAMILY = ("w8a8", "w4a4", "dynamic w8a8", "dynamic w4a4")
 CASES = [(kind, name) for kind in sorted(TINY) for name in OF_EVERY_FAMILY]
 CASES += [("vit", name) for name in list(OPTIONS)[3:] if name not in OF_EVERY_FAMILY]
 
 
+def exact_product(a: torch.Tensor, w: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """`int8_product`, by float64."""
+    product = (a.double() @ w.double()).to(torch.int32)
+    return product if out is None else out.copy_(product)
+
+
 def only(monkeypatch, kind: str) -> None:
-    """Let one way to multiply remain; skip where the machine has it not."""
+    """Let one way to multiply remain; skip where the machine has no oneDNN kernel for it."""
     if kind == "fused" and not backends.fused_works("cpu"):
         pytest.skip("no fused int8 product on this machine")
-    if kind == "int8" and not backends.int8_works("cpu"):
-        pytest.skip("no int8 product on this machine")
+    if kind == "int8" and not backends.int8_works("cpu"):  # what surrounds the product is tested on every machine
+        for user in (weights, products):
+            monkeypatch.setattr(user, "int8_product", exact_product)
     monkeypatch.setattr(weights, "fused_works", lambda device: kind == "fused")
     for user in (weights, products):
         monkeypatch.setattr(user, "int8_works", lambda device: kind != "float")
     monkeypatch.setattr(products, "WORTH_A_CALL", {"cpu": 0})
-
-
-def student_of(kind: str, options: dict, images: torch.Tensor) -> nn.Module:
-    teacher = make_tiny(kind)
-    prepared = teacher if options.get("policy") == "ptq4vit" else vitdfq.prepare(teacher)
-    student = calibrate(quantize(prepared, **options), prepared, images, steps=["observe"])
-    generator = torch.Generator().manual_seed(2)
-    for part in student.modules():  # shifts as `center` may set them; these are for no purpose
-        if isinstance(part, QuantLinear) and options.get("policy") != "ptq4vit":
-            part.input_shift.normal_(std=0.1, generator=generator)
-        elif isinstance(part, QuantMatMul) and part.left_shift is not None:
-            part.left_shift.normal_(std=0.1, generator=generator)
-    return student
 
 
 @pytest.mark.parametrize(("kind", "name"), [*CASES, ("swin", "w6a6")])

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from vitdfq.models import Projections, Rows, attention_sites, family_of, projections, units
 from vitdfq.models.attention import Affine, OpenedSite
 from vitdfq.models.family import Rotation, Stream
+from vitdfq.models.hadamard import HadamardTransform, mean_preserving, random_orthogonal
 from vitdfq.models.norms import RMS_NORMS
 from vitdfq.preparation.fold import fold_layer_scale
-from vitdfq.preparation.hadamard import HadamardTransform, mean_preserving, random_orthogonal
 from vitdfq.preparation.linear import (
     Layer,
     Norm,

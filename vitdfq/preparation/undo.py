@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vitdfq.models import family_of
-from vitdfq.preparation.hadamard import HadamardTransform
+from vitdfq.models.hadamard import HadamardTransform
 from vitdfq.preparation.linear import layer_at, norm_alone, rotate_input, rotate_output
 from vitdfq.preparation.rotate import centering, side_by_side, stream_basis
 

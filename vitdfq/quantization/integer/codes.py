@@ -23,6 +23,18 @@ class Plane(NamedTuple):
     factor: float | Tensor
 
 
+class Range(NamedTuple):
+    """Uniform grids, an entry each in tensors (n,): real values are numbers · scale for whole numbers low to high."""
+
+    scale: Tensor
+    low: Tensor
+    high: Tensor
+
+    @property
+    def fits_int8(self) -> bool:
+        return bool((self.low >= -MIDDLE).all() and (self.high < MIDDLE).all())
+
+
 class Codes(nn.Module, ABC):
     """Turns activations, from which `shift` is subtracted, into planes whose sum they are once rounded."""
 
@@ -76,6 +88,10 @@ class AffineCodes(Codes):
             to.copy_(steps if isinstance(zero, float) and zero == 0 else steps.add_(zero))
         return [Plane(values, zero, factor)]
 
+    def range(self, count: int = 1) -> Range:
+        """The grid; `count` entries, one for each head."""
+        return Range(*(value.flatten().expand(count) for value in (self.scale, self.low, self.high)))
+
 
 class TokenCodes(Codes):
     """Codes of tokens (..., N, C), each on a uniform grid of its own; zero and factor of the plane are (..., N, 1) or (N, 1)."""
@@ -92,6 +108,14 @@ class TokenCodes(Codes):
         steps = (widened(x) / scale).round_().clamp_(-zero_point, self.top - zero_point)
         values.copy_(steps if self.fits else steps.add_(zero))
         return [Plane(values, 0.0 if self.fits else zero, scale)]
+
+    def range(self) -> Range | None:
+        """The grids of a calibrated quantizer, of each prefix token and of all other tokens; None if they follow the values."""
+        grid = self.quantizer.affine
+        if grid is None:
+            return None
+        scale, zero_point = grid.scale.flatten(), grid.zero_point.flatten()
+        return Range(scale, -zero_point, self.top - zero_point)
 
 
 def parts(x: Tensor, result: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,6 +9,7 @@ from vitdfq.models import require_student
 from vitdfq.models.sites import put
 from vitdfq.quantization.fitted import require_fitted
 from vitdfq.quantization.integer.codes import AffineCodes, Codes, TokenCodes
+from vitdfq.quantization.integer.fused import fuse_blocks
 from vitdfq.quantization.integer.layers import IntegerConv2d, IntegerLinear, IntegerMatMul, IntegerStudent
 from vitdfq.quantization.integer.tables import LogCodes, TableCodes
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite, named_sites
@@ -25,6 +26,10 @@ def to_integer(student: nn.Module) -> nn.Module:
     in a float type in which every sum is exact). Scales, biases, norms, softmax, GELU and rotations at run time stay in
     float32. Codes equal those of the student, bit for bit, for the same input of a site; an activation within float rounding of
     a boundary between two codes may get the other one where earlier sites have rounded differently.
+
+    Blocks of ViTs without LayerScale (`prepare` folds it) run on x86 processors with AVX2 by kernels (`fused/`). These are
+    compiled at the first pass and kept in the user's cache; without a C compiler, and for grids of other kinds, sites run one
+    by one. The kernels multiply attention's rows of a logarithmic grid, but for log2 of four bits, as float32 levels.
 
     A site without an integer form stays as in the student, simulated; `integer_report` names these sites, with the reasons. The
     copy runs on the student's device, keeps no gradients, and cannot be saved or calibrated: keep the student for that.
@@ -43,6 +48,7 @@ def to_integer(student: nn.Module) -> nn.Module:
             continue
         put(model, name, form)
         report["integer"][name] = form.int8_products
+    fuse_blocks(model)
     record = {key: value for key, value in model.vitdfq.items() if key != "quantize"} | {"integer": report}
     return IntegerStudent(model, record).eval().requires_grad_(False)
 

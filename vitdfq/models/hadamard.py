@@ -23,6 +23,18 @@ def hadamard(size: int) -> Tensor | None:
     return None
 
 
+def sylvester(matrix: Tensor) -> tuple[int, Tensor] | None:
+    """Return (power of two, core) such that `matrix` is Sylvester's Hadamard matrix of that size ⊗ core; None if it is not."""
+    size = len(matrix)
+    for length in (1, *(prime + 1 for prime in PALEY_PRIMES)):
+        power = size // length
+        if size % length == 0 and power & (power - 1) == 0:
+            core, outer = matrix[:length, :length], hadamard(power)
+            assert outer is not None  # of a power of two there is one
+            return (power, core) if torch.equal(torch.kron(outer.to(core), core), matrix) else None
+    return None
+
+
 def random_orthogonal(size: int, seed: int) -> Tensor:
     """Return an orthogonal (size, size), float64: Hadamard with random column signs, or Haar where there is no Hadamard."""
     rng = torch.Generator().manual_seed(seed)

@@ -1,0 +1,82 @@
+"""The kernels of this folder: loaded for the processor at hand, with the layout that they were compiled for."""
+
+import ctypes
+import logging
+import os
+import shlex
+import shutil
+import threading
+from ctypes import c_long, c_void_p
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from vitdfq.quantization.integer.fused.compiled import compiled
+
+# By what torch uses itself, which a user can lower. On a processor without VNNI the first one is the second one.
+TARGETS = {
+    "AVX512": ("-march=native",),
+    "AVX512 without VNNI": ("-march=native", "-mno-avx512vnni"),
+    "AVX2": ("-mavx2", "-mfma"),
+}
+logger = logging.getLogger(__name__)
+
+
+class Library:
+    """The kernel `block` of block.c, a function of addresses and sizes, and the layout that it was compiled for."""
+
+    def __init__(self, compiled: ctypes.CDLL) -> None:
+        self.group: int = compiled.group()  # neighboring codes that are multiplied at once
+        self.panel: int = compiled.panel()  # outputs that are computed at once
+        self.tile: int = compiled.tile_rows()  # rows that are computed at once: there is memory for so many more
+        self.code_type = torch.uint8 if self.group == 4 else torch.int16
+        self.weight_type = torch.int8 if self.group == 4 else torch.int16
+        self._block = compiled.block
+        self._block.argtypes, self._block.restype = [c_void_p] * 5 + [c_long] * 3, None
+        self._scratch = threading.local()
+
+    def block(self, form: ctypes.Structure, x: Tensor, widest: int, at_once: int) -> Tensor:
+        """The output of a block for x (B, N, C) float32, whose widest layer has `widest` inputs or outputs.
+
+        `at_once` images go through the block together: what a kernel leaves for the next one should stay in the cache.
+        """
+        x, out = x.contiguous(), torch.empty(x.shape)
+        images, tokens, _ = x.shape
+        codes, product = self._buffers((at_once * tokens + self.tile) * widest)
+        addresses = (values.data_ptr() for values in (x, out, codes, product))
+        self._block(ctypes.byref(form), *addresses, images, tokens, at_once)
+        return out
+
+    def _buffers(self, size: int) -> tuple[Tensor, Tensor]:
+        """Codes and a product, kept for the next block: fresh memory costs more than the arithmetic on it."""
+        codes = getattr(self._scratch, "codes", None)
+        if codes is None or len(codes) < size:
+            self._scratch.codes, self._scratch.product = torch.empty(size, dtype=self.code_type), torch.empty(size)
+        return self._scratch.codes, self._scratch.product
+
+
+def has_vectors() -> bool:
+    """Whether the kernels know the instructions that torch uses on this processor. Their cache needs a POSIX system."""
+    return os.name == "posix" and torch.backends.cpu.get_cpu_capability() in TARGETS
+
+
+@cache
+def library() -> Library | None:
+    """The kernels for this processor; None where it has no vectors for them, or, which is logged, they cannot be compiled."""
+    if not has_vectors():
+        return None
+    try:
+        return library_for(torch.backends.cpu.get_cpu_capability())
+    except (OSError, RuntimeError, ValueError) as error:  # no compiler or another kind, no home, no space, quotes in CC
+        logger.warning("no kernels for blocks of integer students, which run site by site, at about half the speed: %s", error)
+        return None
+
+
+@cache
+def library_for(target: str) -> Library:
+    """The kernels for one of TARGETS, whether the processor has its instructions or not; see `compiled` for errors."""
+    command = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    if shutil.which(command[0]) is None:
+        raise OSError(f"there is no C compiler {command[0]}; set CC to one")
+    return Library(ctypes.CDLL(str(compiled(command, TARGETS[target]))))
