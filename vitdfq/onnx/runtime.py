@@ -2,14 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import onnx
 import onnxruntime
 import torch
+from onnx import TensorProto, helper
 from torch import Tensor
 
+from vitdfq.onnx.storage import OpenedFile
 from vitdfq.onnx.trace import INPUT
 
 INTEGER = ("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger")
@@ -41,28 +45,50 @@ def session(
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=set(without))
 
 
-def outputs(model: bytes, images: Tensor, names: Sequence[str] = (), own: int = 1) -> list[Tensor]:
-    """Return the model's own outputs for normalized images (B, 3, H, W), `own` many, and the other outputs that are named."""
-    running = session(model, without=BACKWARDS if names else ())
+def outputs(model: bytes, images: Tensor, names: Sequence[str] = (), own: int = 1, without: Sequence[str] = ()) -> list[Tensor]:
+    """Return the model's own outputs for normalized images (B, 3, H, W), `own` many, and the other outputs that are named.
+
+    Optimizers that are named in `without` are left out.
+    """
+    running = session(model, without=(*without, *(BACKWARDS if names else ())))
     own_names = [output.name for output in running.get_outputs()[:own]]
     return [torch.from_numpy(output) for output in running.run([*own_names, *names], {INPUT: images.numpy()})]
 
 
-def kernels(model: bytes, kinds: dict[str, str]) -> dict[str, dict[str, int]]:
+def kernels(file: OpenedFile, kinds: dict[str, str]) -> dict[str, dict[str, int]]:
     """Count the kernels that onnxruntime chose: kind of site -> "integer", "weights alone" or "float" -> how many.
 
     Args:
-        model: serialized.
+        file: what it runs.
         kinds: site -> kind.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
-        session(model, threads=1, optimized=path)
+        session(file.data, threads=1, optimized=path, without=file.too_hard)
         chosen = {node.name.partition("/")[0]: node.op_type for node in onnx.load(path).graph.node}
     counts: dict[str, Counter[str]] = {}
     for site, kind in kinds.items():
         counts.setdefault(kind, Counter())[_arithmetic(chosen.get(site))] += 1
     return {kind: dict(of_kind) for kind, of_kind in counts.items()}
+
+
+@cache
+def multiplies_int8_exactly() -> bool:
+    """Whether products of uint8 and int8 are exact here, by trying the largest values: x86 without VNNI saturates."""
+    size = 64
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["left", "right"], ["product"])],
+        "largest",
+        [
+            helper.make_tensor_value_info("left", TensorProto.UINT8, [size, size]),
+            helper.make_tensor_value_info("right", TensorProto.INT8, [size, size]),
+        ],
+        [helper.make_tensor_value_info("product", TensorProto.INT32, [size, size])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    given = {"left": np.full((size, size), 255, np.uint8), "right": np.full((size, size), -128, np.int8)}
+    product = np.asarray(session(model.SerializeToString(), threads=1).run(None, given)[0])
+    return bool((product == size * 255 * -128).all())
 
 
 def _arithmetic(operator: str | None) -> str:
