@@ -75,10 +75,13 @@ class Linear(nn.Module):
         self.input = exportable(inputs, signed=layout.left_signed(inputs), factors=factors)
         self.weight = exportable_weight(module, layout, transposed=True)
         self.bias = module.bias
+        # onnxruntime turns a product of two matrices into a Gemm, for which it has no integer kernel here. OpenVINO 2026.4 gets
+        # the shape of the longer way round wrong.
+        self.avoids_gemm = layout.runtime == "onnxruntime"
 
     def forward(self, x: Tensor) -> Tensor:
         x, factor = factored(self.input, x if self.input_shift is None else x - self.input_shift)
-        if x.ndim == 2:  # onnxruntime turns a product of two matrices into a Gemm, for which it has no integer kernel here
+        if x.ndim == 2 and self.avoids_gemm:
             return scaled((x[:, None] @ self.weight())[:, 0], factor) + self.bias
         return scaled(x @ self.weight(), factor) + self.bias
 

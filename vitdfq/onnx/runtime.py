@@ -13,7 +13,6 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from vitdfq.onnx.storage import OpenedFile
 from vitdfq.onnx.trace import INPUT
 
 INTEGER = ("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger")
@@ -55,16 +54,16 @@ def outputs(model: bytes, images: Tensor, names: Sequence[str] = (), own: int = 
     return [torch.from_numpy(output) for output in running.run([*own_names, *names], {INPUT: images.numpy()})]
 
 
-def kernels(file: OpenedFile, kinds: dict[str, str]) -> dict[str, dict[str, int]]:
+def kernels(model: bytes, kinds: dict[str, str]) -> dict[str, dict[str, int]]:
     """Count the kernels that onnxruntime chose: kind of site -> "integer", "weights alone" or "float" -> how many.
 
     Args:
-        file: what it runs.
+        model: serialized.
         kinds: site -> kind.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
-        session(file.data, threads=1, optimized=path, without=file.too_hard)
+        session(model, threads=1, optimized=path)
         chosen = {node.name.partition("/")[0]: node.op_type for node in onnx.load(path).graph.node}
     counts: dict[str, Counter[str]] = {}
     for site, kind in kinds.items():
