@@ -58,7 +58,7 @@ def test_the_file_computes_as_the_student_and_keeps_the_rules(kind, bits, policy
     if name == "tensorrt":
         assert_tensorrt_reads(model.graph)
     if policy == "openvino":
-        assert {left for left in left_types(student, name).values()} == {torch.int8}
+        assert set(left_types(student, name).values()) == {torch.int8}
 
 
 def assert_tensorrt_reads(graph: "onnx.GraphProto") -> None:
@@ -141,7 +141,7 @@ def test_a_scale_for_each_group_of_a_weight_is_refused(tmp_path):
 def test_names_are_checked():
     with pytest.raises(ValueError, match="unknown runtime 'openvin', did you mean 'openvino'"):
         Layout("openvin")
-    with pytest.raises(ValueError, match="unknown processor 'avx'.*choices: avx2, vnni"):
+    with pytest.raises(ValueError, match=r"unknown processor 'avx'.*choices: avx2, vnni"):
         Layout(cpu="avx")
     with pytest.raises(ExportError, match="cpu 'avx2' does not go with runtime 'tensorrt'"):
         Layout("tensorrt", "avx2")
