@@ -1,6 +1,6 @@
 """Our exported files in onnxruntime and OpenVINO, beside float32, bfloat16 and NNCF's own int8: speed and agreement.
 
-    pip install openvino nncf
+    pip install 'vitdfq[runtimes]'
     OMP_NUM_THREADS=1 python benchmarks/runtimes.py                        # DeiT-S at 224, random weights
     OMP_NUM_THREADS=1 python benchmarks/runtimes.py --model zoo:deit --dataset zoo:fashion-mnist --num-test 1000
 
