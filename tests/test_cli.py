@@ -79,7 +79,7 @@ def test_the_options_are_these_and_no_others():
         "bench": {"--set", "--format", "--quiet"},
         "convert": {"--out", "--arch", "--key", "--set", "--format", "--quiet"},
         "push": {"--repo", "--private", "--format", "--quiet"},
-        "export": {"--out", "--format", "--quiet"},
+        "export": {"--out", "--format", "--runtime", "--cpu", "--quiet"},
         "info": {"--format", "--quiet"},
         "list": {"--format", "--quiet"},
     }

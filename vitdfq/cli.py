@@ -180,7 +180,7 @@ def export(
     """A checkpoint as a file for other runtimes, compared with the student before it is written."""
     from vitdfq.onnx import export, summary
 
-    result = export(run, out, format=format.value, runtime=runtime.value, cpu=cpu.value)
+    result = export(run, out, format=str(format), runtime=str(runtime), cpu=str(cpu))
     print_result(result, Format.human, lambda: summary(result))
 
 

@@ -118,10 +118,17 @@ def test_a_saturating_product_is_noticed(monkeypatch):
     assert not runtime.multiplies_int8_exactly.__wrapped__()
 
 
-@pytest.mark.parametrize("change", [{"policy": "vitdfq"}, {"policy": "tensorrt", "softmax": {"quantizer": "log2"}}])
+OTHER_GRIDS = [
+    {"bits": "w8a8", "policy": "vitdfq"},  # per tensor, with zero points
+    {"bits": "w4a4", "policy": "vitdfq"},
+    {"bits": "w4a4", "policy": "tensorrt", "softmax": {"quantizer": "log2"}},
+]
+
+
+@pytest.mark.parametrize("change", OTHER_GRIDS)
 def test_tensorrt_refuses_other_grids_by_site(change, tmp_path):
     teacher = make_tiny("vit")
-    student = vitdfq.quantize(teacher, bits="w4a4", **change)
+    student = vitdfq.quantize(teacher, **change)
     vitdfq.calibrate(student, teacher, torch.randn(2, 3, 32, 32), steps=["observe"])
     with pytest.raises(ExportError, match=r"^[\w.]+: \w+_quantizer is \w+\(.*\), and TensorRT .*quantize with policy 'tensorrt'"):
         vitdfq.export(student, tmp_path / "model.onnx", runtime="tensorrt")
