@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--num-test", type=int, default=32)
     parser.add_argument("--images", default="dead_leaves", choices=list(METHODS), help="that calibrate")
     parser.add_argument("--num-images", type=int, default=16)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 8, 32], help="to time; none: agreement alone")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=5)
     arguments = parser.parse_args()

@@ -138,13 +138,13 @@ POLICIES: dict[str, Policy] = {
     "openvino": Policy(
         "vitdfq with symmetric operands of attention, whose products OpenVINO then computes in integers",
         _vitdfq,
-        ends={"bits": 8},
+        ends=OWN_ENDS,
         products={"activation": {"symmetric": True}},
     ),
     "tensorrt": Policy(
         "TensorRT's rules: symmetric, activations per tensor, weights per channel; patch embedding and head at 8 bits",
         _tensorrt,
-        ends={"bits": 8},
+        ends=OWN_ENDS,
     ),
     "repq_vit": Policy("RepQ-ViT (arXiv 2212.08254): percentiles, log-sqrt2 softmax, all layers at b bits", _repq_vit),
     "sardfq": Policy("SARDFQ (arXiv 2412.16553): percentiles, log2 softmax, all layers at b bits", _sardfq),
