@@ -3,6 +3,8 @@
     pip install 'vitdfq[runtimes]'
     OMP_NUM_THREADS=1 python benchmarks/runtimes.py                        # DeiT-S at 224, random weights
     OMP_NUM_THREADS=1 python benchmarks/runtimes.py --model zoo:deit --dataset zoo:fashion-mnist --num-test 1000
+    OMP_NUM_THREADS=1 python benchmarks/runtimes.py --model local-dir:PATH --dataset PATH --num-test 500 --images scenes \\
+        --num-images 64 --batches                                          # agreement alone
 
 NNCF quantizes the float file on the images that calibrate our students. A time is processor time for one image, the smallest of
 several turns; all files take turns, so that other load on the machine slows all alike. "agreement" counts images with the class
@@ -158,12 +160,12 @@ def main() -> None:
         times = [least_times(runs, batch, arguments.turns) for batch in pixels]
         classes = classes_of(runs, teacher, arguments)
     print(f"{arguments.model}, {arguments.threads} thread(s), {arguments.num_test} test images; ms an image (times {FLOAT})\n")
-    print("| | agreement % | " + " | ".join(f"batch {size}" for size in arguments.batches) + " |")
+    print("| " + " | ".join(["", "agreement %", *(f"batch {size}" for size in arguments.batches)]) + " |")
     print("|-|" + "-:|" * (1 + len(arguments.batches)))
     for title in runs:
         agreement = 100 * (classes[title] == classes[FLOAT]).float().mean().item()
         cells = [f"{least[title]:.2f} ({least[FLOAT] / least[title]:.2f})" for least in times]
-        print(f"| {title} | {agreement:.1f} | " + " | ".join(cells) + " |", flush=True)
+        print("| " + " | ".join([title, f"{agreement:.1f}", *cells]) + " |", flush=True)
 
 
 if __name__ == "__main__":

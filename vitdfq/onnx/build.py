@@ -33,13 +33,14 @@ def build(model: Any, layout: Layout) -> Built:
     kinds = {name: kind_of(name, site) for name, site in named_sites(model).items()}
     file = _file(model, layout, kinds)
     results: dict[str, Any] = {"runtime": layout.runtime, "cpu": layout.cpu, "opset": OPSET}
-    results |= {"kernels": None, "sqnr_db": None, "least_site_sqnr_db": None}
+    results |= dict.fromkeys(("kernels", "disabled_optimizers", "sqnr_db", "least_site_sqnr_db"))
     if importlib.util.find_spec("onnxruntime") is not None:
         from vitdfq.onnx import check, runtime
 
         is_exact = layout.cpu == "avx2" or runtime.multiplies_int8_exactly()
         compared = file if is_exact else _file(model, Layout(cpu="avx2"), kinds)
         results |= check.compare(model, compared)
+        results["disabled_optimizers"] = runtime.failing_optimizers(file.data)
         results["kernels"] = runtime.kernels(file.data, kinds) if layout.runtime == "onnxruntime" else {}
     return Built(file.data, results)
 
@@ -53,7 +54,7 @@ def _file(model: Any, layout: Layout, kinds: dict[str, str]) -> OpenedFile:
     storage.describe(graph, model.vitdfq, layout, dynamic=is_dynamic(model))
     channels_last = {name for name in kinds if isinstance(copy.get_submodule(name), PatchEmbedding)}
     opened = storage.with_outputs(graph, list(ends.values()))
-    return OpenedFile(_serialized(graph), opened, ends, channels_last, layout.too_hard)
+    return OpenedFile(_serialized(graph), opened, ends, channels_last)
 
 
 def _serialized(graph: ModelProto) -> bytes:

@@ -43,8 +43,9 @@ def export(
         file, bytes, runtime, cpu, opset; `output`: its name; `kernels`: kind of site ("linear", "qk", "av", "convolution") ->
         onnxruntime's arithmetic ("integer", "weights alone": packed weights and float arithmetic, "float") -> number of sites;
         `sqnr_db`: SQNR of its output against the student's, of the median of three random images; `least_site_sqnr_db`: the same
-        of the output of one site for the same input, for the worst site. The last two are None where equal. Without onnxruntime
-        all three are None. For another runtime `kernels` is empty.
+        of the output of one site for the same input, for the worst site. The last two are None where equal. For another runtime
+        `kernels` is empty. `disabled_optimizers`: what onnxruntime's `InferenceSession` needs under this name to open the file,
+        mostly nothing. Without onnxruntime these four are None.
 
     Raises:
         ValueError: unknown format, runtime or cpu; a module that is not of this library, or not calibrated.
@@ -98,6 +99,8 @@ def summary(result: dict[str, Any]) -> str:
         return _table(lines | {"onnxruntime": f"not installed: neither the {result['output']} nor the kernels were checked"})
     lines["each site"] = f"{_near(result['least_site_sqnr_db'])} or nearer to the student's output for the same input"
     lines[result["output"]] = f"{_near(result['sqnr_db'])}; rounding steps of all sites add up"
+    if names := result["disabled_optimizers"]:
+        lines["onnxruntime"] = f"opens it with InferenceSession(..., disabled_optimizers={names}) only"
     for kind, counts in result["kernels"].items():
         lines[kind] = ", ".join(f"{count} {ARITHMETIC[name]}" for name, count in counts.items())
     return _table(lines)

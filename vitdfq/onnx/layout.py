@@ -41,11 +41,6 @@ class Layout:
         if self.runtime == "tensorrt" and self.cpu == "avx2":
             raise ExportError("cpu 'avx2' does not go with runtime 'tensorrt': it reads int8 only, and runs on no CPU")
 
-    @property
-    def too_hard(self) -> tuple[str, ...]:
-        """Optimizers of onnxruntime that fail on the file: one moves int8 rounding, and another makes only part of it uint8."""
-        return () if self.runtime == "onnxruntime" else ("QDQPropagationTransformer",)
-
     def left_signed(self, left: Quantizer) -> bool:
         """Whether codes of an input, or of the left operand of a product, are int8."""
         return self.runtime == "tensorrt" or (self.runtime == "openvino" and self.cpu == "vnni" and has_middle_zero(left))

@@ -26,14 +26,12 @@ class OpenedFile:
         opened: the same with the sites' outputs.
         ends: site -> name of its output there.
         channels_last: sites whose output is (B, h, w, D) there, and (B, D, h, w) in the student.
-        too_hard: optimizers of onnxruntime that fail on it.
     """
 
     data: bytes
     opened: bytes
     ends: dict[str, str]
     channels_last: set[str]
-    too_hard: tuple[str, ...] = ()
 
 
 def last_outputs(model: ModelProto, modules: list[str]) -> dict[str, str]:
