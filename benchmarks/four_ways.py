@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import vitdfq
 from vitdfq.evaluation import predict, score
 from vitdfq.onnx.runtime import session
-from vitdfq.onnx.trace import INPUT, OUTPUT
+from vitdfq.onnx.trace import INPUT
 from vitdfq.quantization.modules import activation_quantizers
 
 
@@ -32,7 +32,7 @@ class InOnnxruntime(nn.Module):
         self.pretrained_cfg, self.num_classes = student.pretrained_cfg, student.num_classes
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(self.session.run([OUTPUT], {INPUT: images.numpy()})[0])
+        return torch.from_numpy(self.session.run(None, {INPUT: images.numpy()})[0])
 
 
 def weights_only(student: nn.Module) -> nn.Module:

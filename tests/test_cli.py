@@ -79,7 +79,7 @@ def test_the_options_are_these_and_no_others():
         "bench": {"--set", "--format", "--quiet"},
         "convert": {"--out", "--arch", "--key", "--set", "--format", "--quiet"},
         "push": {"--repo", "--private", "--format", "--quiet"},
-        "export": {"--out", "--format", "--quiet"},
+        "export": {"--out", "--format", "--runtime", "--cpu", "--quiet"},
         "info": {"--format", "--quiet"},
         "list": {"--format", "--quiet"},
     }
@@ -247,6 +247,22 @@ def test_every_listed_name_of_bits_is_taken(command):
     for bits in json.loads(command("list", "bits", "--format", "json")[1])["bits"]:
         parse_bits(bits)
     assert "w5a7" in command("list", "bits")[1]
+
+
+def test_every_policy_is_listed_and_taken_by_a_recipe(command):
+    from vitdfq.quantization import POLICIES
+    from vitdfq.recipe import load_recipe
+
+    assert json.loads(command("list", "policies", "--format", "json")[1])["policies"] == list(POLICIES)
+    for policy in POLICIES:
+        assert load_recipe("quickstart", [f"quantize.policy={policy}"]).quantize["policy"] == policy
+
+
+def test_the_choices_of_export_are_those_of_its_layouts():
+    """The command names them itself: it must not import torch for its help."""
+    from vitdfq.onnx.layout import CPUS, RUNTIMES
+
+    assert (tuple(cli.Runtime), tuple(cli.Processor)) == (RUNTIMES, CPUS)
 
 
 def test_list_as_text(command):

@@ -33,7 +33,7 @@ STEPS = {  # name -> steps of a calibration; together they reach every step and 
     "adaround": ["observe", {"reconstruct": {"iterations": 4, "rounding": "adaround", "objective": "fisher"}}],
     "distilled": [{"center": {"guarded": False}}, "observe", {"distill": {"iterations": 4}}],
 }
-POLICIES = ("vitdfq", "vitdfq_dynamic", "repq_vit", "ptq4vit", "fq_vit", "adalog", "psaq_vit", "sardfq")
+POLICIES = ("vitdfq", "vitdfq_dynamic", "openvino", "tensorrt", "repq_vit", "ptq4vit", "fq_vit", "adalog", "psaq_vit", "sardfq")
 
 
 def digest(*tensors: torch.Tensor) -> str:

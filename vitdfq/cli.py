@@ -26,14 +26,10 @@ app = typer.Typer(
 )
 
 
-class Format(StrEnum):
-    human = "human"
-    json = "json"
-
-
-class ExportFormat(StrEnum):
-    onnx = "onnx"
-
+Format = StrEnum("Format", ["human", "json"])
+ExportFormat = StrEnum("ExportFormat", ["onnx"])
+Runtime = StrEnum("Runtime", ["onnxruntime", "openvino", "tensorrt"])
+Processor = StrEnum("Processor", ["vnni", "avx2"])
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
@@ -177,12 +173,14 @@ def export(
     run: RunArgument,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: RUN/onnx/model.onnx.")] = None,
     format: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = ExportFormat.onnx,
+    runtime: Annotated[Runtime, typer.Option("--runtime", help="Whose integer products it is for.")] = Runtime.onnxruntime,
+    cpu: Annotated[Processor, typer.Option("--cpu", help="avx2: uint8 in place of int8, for x86 without VNNI.")] = Processor.vnni,
     quiet: QuietOption = False,
 ) -> None:
     """A checkpoint as a file for other runtimes, compared with the student before it is written."""
     from vitdfq.onnx import export, summary
 
-    result = export(run, out, format=format.value)
+    result = export(run, out, format=str(format), runtime=str(runtime), cpu=str(cpu))
     print_result(result, Format.human, lambda: summary(result))
 
 

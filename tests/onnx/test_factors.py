@@ -15,7 +15,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from vitdfq.onnx import activations, runtime, trace  # noqa: E402
+from vitdfq.onnx import activations, layout, runtime, trace  # noqa: E402
 from vitdfq.onnx.modules import Linear, Product  # noqa: E402
 
 HEADS, TOKENS, WIDTH = 3, 6, 16
@@ -88,7 +88,7 @@ def test_integers_are_multiplied_and_the_result_is_the_students(site, monkeypatc
 
 @pytest.mark.parametrize("quantizer", [TokenUniform(8), PrefixUniform(8, prefix=1), Uniform(8, shape=(HEADS, 1, 1))])
 def test_eight_bits_with_zero_points_of_their_own_stay_in_float(quantizer):
-    assert activations.stored_bits(quantizer) == 9  # -255..255
+    assert layout.stored_bits(quantizer) == 9  # -255..255
     assert activations.exportable(quantizer) is quantizer
 
 
@@ -97,10 +97,10 @@ def test_eight_bits_with_zero_points_of_their_own_stay_in_float(quantizer):
 def test_stored_integers_have_the_bits_that_products_are_chosen_by(bits, symmetric):
     """Extreme tokens, all of one sign: the stored bytes reach as far as `fits_int8` assumes, and no further."""
     quantizer = TokenUniform(bits, symmetric=symmetric)
-    if activations.stored_bits(quantizer) > 8:
+    if layout.stored_bits(quantizer) > 8:
         return
     zero_point = int(activations.exportable(quantizer).zero_point)
     x = torch.stack([torch.linspace(0, 1, 9), torch.linspace(-1, 0, 9)])
     stored = (quantizer(x) / quantizer.qparams(x)[0]).round() + zero_point
-    largest = 2 ** activations.stored_bits(quantizer) - 1
+    largest = 2 ** layout.stored_bits(quantizer) - 1
     assert 0 <= stored.min() <= 1 and largest - 1 <= stored.max() <= largest

@@ -80,6 +80,29 @@ def test_a_quantizer_without_ranges_per_token_makes_those_of_the_policy_give_way
             quantize(tiny_vit, policy="vitdfq_dynamic", **change)
 
 
+@pytest.mark.parametrize("kind", ["vit", "swin"])
+@pytest.mark.parametrize("bits", ["w4a4", "w8a8"])
+def test_openvinos_policy_differs_in_the_operands_of_attention(kind, bits):
+    """They are symmetric; softmax's grid and everything else is as in "vitdfq"."""
+    teacher = make_tiny(kind)
+    student, other = (named_sites(quantize(teacher, bits=bits, policy=policy)) for policy in ("openvino", "vitdfq"))
+    products = products_of(teacher)
+    for name, site in student.items():
+        for attribute, quantizer in site.operand_quantizers.items():
+            is_operand = name in products and not (products[name].reads_softmax and attribute == "left_quantizer")
+            assert not is_operand or quantizer.symmetric, (name, attribute)
+            assert is_operand == (str(quantizer) != str(other[name].quantizers[attribute])), (name, attribute)
+
+
+@pytest.mark.parametrize("kind", ["vit", "swin", "levit", "any"])
+@pytest.mark.parametrize("bits", ["w4a4", "w8a8"])
+def test_tensorrts_policy_has_its_grids_only(kind, bits):
+    for name, site in named_sites(quantize(make_tiny(kind), bits=bits, policy="tensorrt")).items():
+        for attribute, quantizer in site.quantizers.items():
+            assert type(quantizer) is Uniform and quantizer.symmetric, name
+            assert quantizer.granularity == ("channel" if attribute == "weight_quantizer" else "tensor"), name
+
+
 def test_ends_have_eight_bits_of_weights_too():
     student = quantize(make_tiny("vit"), bits="w3a3")
     assert student.patch_embed.proj.weight_quantizer.bits == student.head.weight_quantizer.bits == 8

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitdfq.onnx.layout import byte_for, stored_bits
 from vitdfq.onnx.operators import clip, dequantize, quantize
 from vitdfq.onnx.table import Table
 from vitdfq.quantization.quantizers.base import Quantizer
@@ -17,7 +18,7 @@ def exportable(quantizer: Quantizer, *, signed: bool = False, factors: bool = Tr
 
     Args:
         quantizer: fitted, of activations.
-        signed: keep the codes of an affine grid in int8, else in uint8, see `fits_int8`.
+        signed: keep the codes of an affine grid in int8, else in uint8, see `Layout`.
         factors: scales of tokens and heads may become factors of a product of integers; False: they stay in float.
 
     Raises:
@@ -34,33 +35,6 @@ def exportable(quantizer: Quantizer, *, signed: bool = False, factors: bool = Tr
             return quantizer
         case _:
             return Table(quantizer)
-
-
-def fits_int8(left: Quantizer, right: Quantizer) -> bool:
-    """Whether codes of `right` may be int8 on the right of a product with uint8 codes of `left`.
-
-    Runtimes multiply uint8 with int8 fastest. On x86 without VNNI they add two such products in 16 bits, which saturate: twice
-    255 by 128 is too much, one bit less on either side is not. uint8 on both sides is exact on every processor.
-    """
-    return stored_bits(left) + stored_bits(right) < 16
-
-
-def stored_bits(quantizer: Quantizer) -> int:
-    """Bits of the integers that a file stores for values of a quantizer; 0: values stay in float; 9: no byte holds them.
-
-    Scales of tokens and heads come with zero points of their own. Codes less these reach from 1 - 2^bits to 2^bits - 1: one bit
-    more.
-    """
-    match quantizer.onnx_form():
-        case Affine(granularity="head", symmetric=False, bits=bits) | TokenAffine(symmetric=False, bits=bits):
-            return bits + 1
-        case _:
-            return quantizer.bits or 0
-
-
-def byte_for(bits: int, *, signed: bool) -> tuple[int, torch.dtype]:
-    """Return what is subtracted from codes 0..2^bits - 1 before they are stored, and the type that stores them."""
-    return (2 ** (bits - 1), torch.int8) if signed else (0, torch.uint8)
 
 
 class QuantizeDequantize(nn.Module):

@@ -11,6 +11,7 @@ from vitdfq.common.errors import GateError
 from vitdfq.models import image_size
 from vitdfq.models.block_maps import in_one, map_names
 from vitdfq.onnx import runtime
+from vitdfq.onnx.storage import OpenedFile
 
 NUM_IMAGES = 3  # another batch size than was traced
 LEAST_AT_A_SITE = 40.0  # dB
@@ -18,9 +19,7 @@ LEAST_OF_OUTPUT = 20.0  # dB, or 10 below the SQNR between the student in float6
 
 
 @torch.no_grad()
-def compare(
-    model: nn.Module, data: bytes, opened: bytes, ends: dict[str, str], channels_last: set[str]
-) -> dict[str, float | None]:
+def compare(model: nn.Module, file: OpenedFile) -> dict[str, float | None]:
     """Compare on random images: `least_site_sqnr_db` of any site's output, and `sqnr_db` of the file's own output (None: equal).
 
     Another order of summation rounds a few values to the neighboring code, and in a deep model each such step passes through
@@ -29,10 +28,7 @@ def compare(
 
     Args:
         model: the student.
-        data: the file.
-        opened: the same with the sites' outputs.
-        ends: site -> name of its output there.
-        channels_last: sites whose output is (B, h, w, D) there, and (B, D, h, w) in the student.
+        file: with its sites' outputs.
 
     Raises:
         GateError: an SQNR is too low; the first such site is named.
@@ -42,7 +38,8 @@ def compare(
     exact = sqnr(in_one(deepcopy(model).double()(images.double())).float(), wanted := in_one(model(images)))
     maps = map_names(model)
     own = len(maps) or 1
-    given = runtime.outputs(opened, images, list(ends.values()), own)
+    without = runtime.failing_optimizers(file.data)
+    given = runtime.outputs(file.opened, images, list(file.ends.values()), own, without)
     outputs, inside = in_one(tuple(given[:own]) if maps else given[0]), given[own:]
     least = [math.inf]
 
@@ -55,14 +52,14 @@ def compare(
 
     handles = [
         model.get_submodule(site).register_forward_hook(
-            replace_by(site, theirs.movedim(-1, 1) if site in channels_last else theirs)
+            replace_by(site, theirs.movedim(-1, 1) if site in file.channels_last else theirs)
         )
-        for site, theirs in zip(ends, inside, strict=True)
+        for site, theirs in zip(file.ends, inside, strict=True)
     ]
     least.append(_require(outputs, in_one(model(images)), LEAST_AT_A_SITE, "the model"))
     for handle in handles:
         handle.remove()
-    given = runtime.outputs(data, images, own=own)
+    given = runtime.outputs(file.data, images, own=own, without=without)
     whole = _require(in_one(tuple(given) if maps else given[0]), wanted, min(LEAST_OF_OUTPUT, exact - 10), "the model")
     return {"least_site_sqnr_db": _rounded(min(least)), "sqnr_db": _rounded(whole)}
 

@@ -9,21 +9,25 @@ from torch.nn import functional as F
 
 from vitdfq.common.errors import ExportError
 from vitdfq.models.sites import put
-from vitdfq.onnx.activations import exportable, factored, fits_int8, scaled
+from vitdfq.onnx.activations import exportable, factored, scaled
+from vitdfq.onnx.layout import Layout
 from vitdfq.onnx.weights import exportable_weight
 from vitdfq.quantization.modules import QuantConv2d, QuantLinear, QuantMatMul, QuantSite, named_sites
 
+DEFAULT = Layout()
 
-def exportable_copy(model: nn.Module) -> nn.Module:
+
+def exportable_copy(model: nn.Module, layout: Layout = DEFAULT) -> nn.Module:
     """Return a copy of a model, on the CPU, whose sites consist of operators that ONNX has; a float model has no sites.
 
     Raises:
-        ExportError: a quantizer without ONNX form, with its site.
+        ExportError: a quantizer without ONNX form, or one that the layout's runtime refuses, with its site.
     """
     copy: Any = deepcopy(model).cpu().eval().requires_grad_(False)
     for name, module in named_sites(copy).items():
         try:
-            put(copy, name, _exportable(module))
+            layout.require(module)
+            put(copy, name, _exportable(module, layout))
         except ExportError as error:
             raise ExportError(f"{name}: {error}") from error
     return copy
@@ -40,17 +44,18 @@ def kind_of(name: str, site: QuantSite) -> str:
             return name.rpartition(".")[2]
 
 
-def _exportable(site: QuantSite) -> nn.Module:
+def _exportable(site: QuantSite, layout: Layout) -> nn.Module:
     match site:
         case QuantMatMul():
-            return Product(site)
+            return Product(site, layout)
         case QuantLinear():
-            return Linear(site)
+            return Linear(site, layout)
         case QuantConv2d():
             cuts_patches = (
                 site.stride == site.weight.shape[2:] and site.groups == 1 and set(site.padding) == {0} and not site.edges
             )
-            return PatchEmbedding(site) if cuts_patches and set(site.dilation) == {1} else Convolution(site)
+            kind = PatchEmbedding if cuts_patches and set(site.dilation) == {1} else Convolution
+            return kind(site, layout)
         case _:
             raise ExportError(f"{type(site).__name__} has no ONNX form")
 
@@ -60,19 +65,23 @@ class Linear(nn.Module):
 
     input_shift: Tensor | None
 
-    def __init__(self, module: QuantLinear) -> None:
+    def __init__(self, module: QuantLinear, layout: Layout = DEFAULT) -> None:
         super().__init__()
         self.register_buffer("input_shift", module.input_shift if module.input_shift.any() else None)
         # onnxruntime has no integer kernel for weights in groups: beside an input in float they stay packed.
         grid = module.weight_quantizer.affine
         factors = grid is not None and grid.group_size is None
-        self.input = exportable(module.input_quantizer, factors=factors)
-        self.weight = exportable_weight(module, transposed=True)
+        inputs = module.input_quantizer
+        self.input = exportable(inputs, signed=layout.left_signed(inputs), factors=factors)
+        self.weight = exportable_weight(module, layout, transposed=True)
         self.bias = module.bias
+        # onnxruntime turns a product of two matrices into a Gemm, for which it has no integer kernel here. OpenVINO 2026.4 gets
+        # the shape of the longer way round wrong.
+        self.avoids_gemm = layout.runtime == "onnxruntime"
 
     def forward(self, x: Tensor) -> Tensor:
         x, factor = factored(self.input, x if self.input_shift is None else x - self.input_shift)
-        if x.ndim == 2:  # onnxruntime turns a product of two matrices into a Gemm, for which it has no integer kernel here
+        if x.ndim == 2 and self.avoids_gemm:
             return scaled((x[:, None] @ self.weight())[:, 0], factor) + self.bias
         return scaled(x @ self.weight(), factor) + self.bias
 
@@ -83,10 +92,12 @@ class PatchEmbedding(nn.Module):
     (B, C, H, W) -> (B, out, h, w).
     """
 
-    def __init__(self, module: QuantConv2d) -> None:
+    def __init__(self, module: QuantConv2d, layout: Layout) -> None:
         super().__init__()
         self.patch = (module.weight.shape[2], module.weight.shape[3])
-        self.input, self.weight = exportable(module.input_quantizer), exportable_weight(module, transposed=True)
+        inputs = module.input_quantizer
+        self.input = exportable(inputs, signed=layout.left_signed(inputs))
+        self.weight = exportable_weight(module, layout, transposed=True)
         self.bias = module.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,12 +111,14 @@ class PatchEmbedding(nn.Module):
 class Convolution(nn.Module):
     """Any other convolution, (B, in, H, W) -> (B, out, H', W')."""
 
-    def __init__(self, module: QuantConv2d) -> None:
+    def __init__(self, module: QuantConv2d, layout: Layout) -> None:
         super().__init__()
         self.shape = tuple(module.weight.shape)
         self.edges = module.edges
         self.options: Any = (module.stride, module.padding, module.dilation, module.groups)
-        self.input, self.weight = exportable(module.input_quantizer), exportable_weight(module, transposed=False)
+        inputs = module.input_quantizer
+        self.input = exportable(inputs, signed=layout.left_signed(inputs))
+        self.weight = exportable_weight(module, layout, transposed=False)
         self.bias = module.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,10 +130,11 @@ class Convolution(nn.Module):
 class Product(nn.Module):
     """The product of two quantized activations, see QuantMatMul."""
 
-    def __init__(self, module: QuantMatMul) -> None:
+    def __init__(self, module: QuantMatMul, layout: Layout = DEFAULT) -> None:
         super().__init__()
         left, right = module.left_quantizer, module.right_quantizer
-        self.left, self.right = exportable(left), exportable(right, signed=fits_int8(left, right))
+        self.left = exportable(left, signed=layout.left_signed(left))
+        self.right = exportable(right, signed=layout.right_signed(left, right))
         self.renormalize = module.renormalize
         shift = module.left_shift
         self.shift = None if shift is None or not shift.any() else ShiftProduct(shift)

@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import onnx
 import onnxruntime
 import torch
+from onnx import TensorProto, helper
 from torch import Tensor
 
 from vitdfq.onnx.trace import INPUT
@@ -16,7 +19,8 @@ INTEGER = ("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "Q
 # By default 4-bit weights alone are multiplied by rounded activations: an error of hundredths of the output.
 EXACT = {"session.qdq_matmulnbits_accuracy_level": "1"}
 # They move the rounding by a reader of a product to the product itself: the logits stay the same, the product's output does not.
-BACKWARDS = ("QDQPropagationTransformer", "TransposeOptimizer", "TransposeOptimizer_CPUExecutionProvider")
+PROPAGATION = "QDQPropagationTransformer"
+BACKWARDS = (PROPAGATION, "TransposeOptimizer", "TransposeOptimizer_CPUExecutionProvider")
 
 
 def session(
@@ -41,11 +45,27 @@ def session(
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=set(without))
 
 
-def outputs(model: bytes, images: Tensor, names: Sequence[str] = (), own: int = 1) -> list[Tensor]:
-    """Return the model's own outputs for normalized images (B, 3, H, W), `own` many, and the other outputs that are named."""
-    running = session(model, without=BACKWARDS if names else ())
+def outputs(model: bytes, images: Tensor, names: Sequence[str] = (), own: int = 1, without: Sequence[str] = ()) -> list[Tensor]:
+    """Return the model's own outputs for normalized images (B, 3, H, W), `own` many, and the other outputs that are named.
+
+    Optimizers that are named in `without` are left out.
+    """
+    running = session(model, without=(*without, *(BACKWARDS if names else ())))
     own_names = [output.name for output in running.get_outputs()[:own]]
     return [torch.from_numpy(output) for output in running.run([*own_names, *names], {INPUT: images.numpy()})]
+
+
+def failing_optimizers(model: bytes) -> list[str]:
+    """Return the optimizers of onnxruntime that must be left out for the file to open; the others may work on it.
+
+    In 1.32 one moves int8 rounding behind a transposition or reshaping, a later one makes half of what it moved uint8, and the
+    types no longer agree. A file that does not open without the first either raises onnxruntime's error when it is run.
+    """
+    try:
+        session(model, threads=1)
+    except Exception:  # onnxruntime has a class for each of its codes, and none for all
+        return [PROPAGATION]
+    return []
 
 
 def kernels(model: bytes, kinds: dict[str, str]) -> dict[str, dict[str, int]]:
@@ -63,6 +83,25 @@ def kernels(model: bytes, kinds: dict[str, str]) -> dict[str, dict[str, int]]:
     for site, kind in kinds.items():
         counts.setdefault(kind, Counter())[_arithmetic(chosen.get(site))] += 1
     return {kind: dict(of_kind) for kind, of_kind in counts.items()}
+
+
+@cache
+def multiplies_int8_exactly() -> bool:
+    """Whether products of uint8 and int8 are exact here, by trying the largest values: x86 without VNNI saturates."""
+    size = 64
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["left", "right"], ["product"])],
+        "largest",
+        [
+            helper.make_tensor_value_info("left", TensorProto.UINT8, [size, size]),
+            helper.make_tensor_value_info("right", TensorProto.INT8, [size, size]),
+        ],
+        [helper.make_tensor_value_info("product", TensorProto.INT32, [size, size])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    given = {"left": np.full((size, size), 255, np.uint8), "right": np.full((size, size), -128, np.int8)}
+    product = np.asarray(session(model.SerializeToString(), threads=1).run(None, given)[0])
+    return bool((product == size * 255 * -128).all())
 
 
 def _arithmetic(operator: str | None) -> str:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,28 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from torch import nn
 
 from vitdfq.common.version import __version__
+from vitdfq.onnx.layout import Layout
 from vitdfq.onnx.weights import IntegerWeight
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's list of the modules that a node was traced in
 DESCRIPTION = ("input_size", "mean", "std", "interpolation", "crop_pct", "label_names")
+
+
+@dataclass(frozen=True)
+class OpenedFile:
+    """A file, and what is needed to look into it.
+
+    Attributes:
+        data: the file.
+        opened: the same with the sites' outputs.
+        ends: site -> name of its output there.
+        channels_last: sites whose output is (B, h, w, D) there, and (B, D, h, w) in the student.
+    """
+
+    data: bytes
+    opened: bytes
+    ends: dict[str, str]
+    channels_last: set[str]
 
 
 def last_outputs(model: ModelProto, modules: list[str]) -> dict[str, str]:
@@ -49,25 +68,30 @@ def _scopes(node: NodeProto) -> list[str]:
     return ast.literal_eval(notes.get(SCOPES, "[]"))
 
 
-def describe(model: ModelProto, record: dict[str, Any], *, dynamic: bool) -> None:
-    """Write into the file the name and version of this library, the model, its bits, and how its input images are prepared."""
+def describe(model: ModelProto, record: dict[str, Any], layout: Layout, *, dynamic: bool) -> None:
+    """Write into the file this library's version, the model, its bits, the layout, and how its input images are prepared."""
     config = record["model"]["pretrained_cfg"]
     description = {
         "name": record["model"]["name"],
         "bits": record.get("quantize", {}).get("bits"),
         "dynamic": dynamic,
+        "runtime": layout.runtime,
+        "cpu": layout.cpu,
         "input": {key: config[key] for key in DESCRIPTION if key in config},
     }
     model.producer_name, model.producer_version = "vitdfq", __version__
     helper.set_model_props(model, {"vitdfq": json.dumps(description)})
 
 
-def store_small(model: ModelProto, copy: nn.Module) -> None:
+def store_small(model: ModelProto, copy: nn.Module, layout: Layout) -> None:
     """Store weights of up to 4 bits as int4.
 
     Where activations are integers too, a Cast to int8 follows, which onnxruntime executes once, when it loads the file: its
     integer kernels read int8. Elsewhere DequantizeLinear reads the int4 itself: kernels for weights alone match that pattern.
+    TensorRT reads no such Cast: its weights stay int8.
     """
+    if layout.runtime == "tensorrt":
+        return
     graph = model.graph
     small = {f"{name}.codes": part for name, part in copy.named_modules() if isinstance(part, IntegerWeight) and part.bits <= 4}
     values = {tensor.name: tensor for tensor in graph.initializer}

@@ -3,18 +3,18 @@
 import torch
 from torch import Tensor, nn
 
-from vitdfq.onnx.activations import byte_for, fits_int8
+from vitdfq.onnx.layout import Layout, byte_for
 from vitdfq.onnx.operators import dequantize
 from vitdfq.quantization.modules import QuantWeighted, quantized_weight
 from vitdfq.quantization.quantizers.forms import Affine
 
 
 @torch.no_grad()
-def exportable_weight(module: QuantWeighted, *, transposed: bool) -> nn.Module:
+def exportable_weight(module: QuantWeighted, layout: Layout, *, transposed: bool) -> nn.Module:
     """Return a module without inputs whose output is the weight as a matrix: (out, in), or (in, out) if `transposed`.
 
-    Codes of an affine grid are int8, or uint8 where products of int8 overflow, see `fits_int8`. A weight on another grid is
-    stored as the float values of its levels.
+    Codes of an affine grid are int8, or uint8 where the layout has it so. A weight on another grid is stored as the float values
+    of its levels.
     """
     quantizer = module.weight_quantizer
     if quantizer.affine is None:
@@ -25,7 +25,7 @@ def exportable_weight(module: QuantWeighted, *, transposed: bool) -> nn.Module:
         quantizer.affine,
         codes,
         transposed=transposed,
-        signed=fits_int8(module.input_quantizer, quantizer),
+        signed=layout.right_signed(module.input_quantizer, quantizer),
         alone=module.input_quantizer.bits is None,
     )
 

@@ -45,6 +45,7 @@ def quantize(
             8 bits, below with scales by head and by prefix token and logarithmic softmax output with renormalized rows; patch
             embedding and head stay at 8 bits.
             "vitdfq_dynamic": the same with inputs of linear layers dynamic per token, operands of attention static per head.
+            "openvino": "vitdfq" with symmetric operands of attention. "tensorrt": symmetric grids alone, per tensor and channel.
         weight, activation, gelu, softmax: change the policy for a role: `{"bits": 6}`, `{"quantizer": "log_sqrt2"}`,
             `{"observer": "percentile"}`; weights also `per_channel` and `group_size`; activations `per_token` (dynamic, inputs
             of linear layers), `per_prefix_token` (class token and registers have scales of their own) and `per_head` (operands of

@@ -9,6 +9,7 @@ from torch import nn
 
 from vitdfq.common.options import OptionError
 from vitdfq.models import end_sites, gelu_readers, prefix_tokens
+from vitdfq.models.attention import MatMul
 from vitdfq.models.untrusted import short
 from vitdfq.quantization.options import (
     OPTIONS,
@@ -38,12 +39,14 @@ class Policy:
         roles: of the bits of weights and of activations (None: in float).
         ends: what differs at the layers that read the image, a stem among them, and at the classifiers.
         image: what differs at the one layer that reads the image itself.
+        products: what differs at the products of attention.
     """
 
     summary: str
     roles: Callable[[int, int | None], Roles]
     ends: Change = field(default_factory=dict)
     image: Change = field(default_factory=dict)
+    products: Change = field(default_factory=dict)
 
 
 def _vitdfq(weight_bits: int, activation_bits: int | None) -> Roles:
@@ -64,6 +67,14 @@ def _vitdfq(weight_bits: int, activation_bits: int | None) -> Roles:
 def _vitdfq_dynamic(weight_bits: int, activation_bits: int | None) -> Roles:
     # Operands of attention stay static: values cannot have a scale for each token, over which their product sums.
     return replace(_vitdfq(weight_bits, activation_bits), activation=Grid(activation_bits, per_head=True, per_token=True))
+
+
+def _tensorrt(weight_bits: int, activation_bits: int | None) -> Roles:
+    return Roles(
+        weight=Grid(weight_bits, symmetric=True),
+        activation=Grid(activation_bits, symmetric=True),
+        softmax=Grid(activation_bits, symmetric=True),
+    )
 
 
 def _repq_vit(weight_bits: int, activation_bits: int | None, *, softmax: str = "log_sqrt2") -> Roles:
@@ -124,6 +135,17 @@ POLICIES: dict[str, Policy] = {
         _vitdfq_dynamic,
         ends=OWN_ENDS,
     ),
+    "openvino": Policy(
+        "vitdfq with symmetric operands of attention, whose products OpenVINO then computes in integers",
+        _vitdfq,
+        ends=OWN_ENDS,
+        products={"activation": {"symmetric": True}},
+    ),
+    "tensorrt": Policy(
+        "TensorRT's rules: symmetric, activations per tensor, weights per channel; patch embedding and head at 8 bits",
+        _tensorrt,
+        ends=OWN_ENDS,
+    ),
     "repq_vit": Policy("RepQ-ViT (arXiv 2212.08254): percentiles, log-sqrt2 softmax, all layers at b bits", _repq_vit),
     "sardfq": Policy("SARDFQ (arXiv 2412.16553): percentiles, log2 softmax, all layers at b bits", _sardfq),
     "ptq4vit": Policy(
@@ -148,6 +170,7 @@ class Places:
     image: frozenset[str]  # the layer that reads the image
     ends: frozenset[str]  # the layers of the first unit, a stem for example, and the classifiers
     gelu: frozenset[str]  # the layers that read GELU's output
+    products: frozenset[str]  # the products of attention
     prefix: Mapping[str, int]  # layer -> tokens in front of all patches in its input; others have none
 
     @classmethod
@@ -155,7 +178,9 @@ class Places:
         """Look them up in a float model's family."""
         ends = end_sites(model)
         image, both = frozenset(ends.embedding[:1]), frozenset((*ends.embedding, *ends.head))
-        return cls(image=image, ends=both, gelu=frozenset(gelu_readers(model)), prefix=prefix_tokens(model))
+        products = frozenset(name for name, part in model.named_modules() if isinstance(part, MatMul))
+        gelu = frozenset(gelu_readers(model))
+        return cls(image=image, ends=both, gelu=gelu, products=products, prefix=prefix_tokens(model))
 
 
 @dataclass(frozen=True)
@@ -165,6 +190,7 @@ class Choice:
     roles: Roles
     ends: Change
     image: Change
+    products: Change
     overrides: Mapping[str, Change]
 
     def at(self, site: str, places: Places) -> Roles:
@@ -172,6 +198,7 @@ class Choice:
         reads_gelu = site in places.gelu
         roles = self.roles.for_gelu(self.roles.gelu) if reads_gelu else self.roles
         changes = [self.ends] * (site in places.ends) + [self.image] * (site in places.image)
+        changes += [self.products] * (site in places.products)
         for change in changes + [change for glob, change in self.overrides.items() if matches(site, glob)]:
             roles = roles.changed(change)
             if reads_gelu:
@@ -192,7 +219,7 @@ def resolve(arguments: Mapping[str, Any]) -> Choice:
     if activation_bits is None:  # a16 leaves all activations in float, also where a policy has other bits
         ends, image = ({"weight": {"bits": change["bits"]}} if "bits" in change else {} for change in (ends, image))
     roles = policy.roles(weight_bits, activation_bits).changed({role: arguments.get(role) for role in ROLES})
-    return Choice(roles, ends, image, arguments.get("overrides") or {})
+    return Choice(roles, ends, image, policy.products, arguments.get("overrides") or {})
 
 
 def matches(site: str, glob: str) -> bool:
