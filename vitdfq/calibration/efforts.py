@@ -31,7 +31,7 @@ DEFAULT_EFFORT = "standard"
 EFFORTS = {
     "quick": Effort("ranges and GPTQ, no training: seconds to a minute", most_bits=0, distill={}),
     "standard": Effort("a short distillation from 6 bits down: minutes on a CPU", most_bits=6, distill={}),
-    "thorough": Effort("a long distillation: for a GPU, or a night", most_bits=8, distill={"iterations": 2000}),
+    "thorough": Effort("a long distillation from 6 bits down: for a GPU, or a night", most_bits=6, distill={"iterations": 2000}),
 }
 
 
