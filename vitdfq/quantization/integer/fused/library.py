@@ -26,10 +26,13 @@ logger = logging.getLogger(__name__)
 class Library:
     """The kernel `block` of block.c, a function of addresses and sizes, and the layout that it was compiled for."""
 
+    small: "Library"  # for blocks whose codes times weights are at most `largest_small`
+
     def __init__(self, compiled: ctypes.CDLL) -> None:
         self.group: int = compiled.group()  # neighboring codes that are multiplied at once
         self.panel: int = compiled.panel()  # outputs that are computed at once
         self.tile: int = compiled.tile_rows()  # rows that are computed at once: there is memory for so many more
+        self.largest_small: int = torch.iinfo(torch.int16).max // (2 * compiled.together())
         self.code_type = torch.uint8 if self.group == 4 else torch.int16
         self.weight_type = torch.int8 if self.group == 4 else torch.int16
         self._block = compiled.block
@@ -79,4 +82,7 @@ def library_for(target: str) -> Library:
     command = shlex.split(os.environ.get("CC", "")) or ["cc"]
     if shutil.which(command[0]) is None:
         raise OSError(f"there is no C compiler {command[0]}; set CC to one")
-    return Library(ctypes.CDLL(str(compiled(command, TARGETS[target]))))
+    found = Library(ctypes.CDLL(str(compiled(command, TARGETS[target]))))
+    exact = found.group == 4  # any products of bytes
+    found.small = found if exact else Library(ctypes.CDLL(str(compiled(command, (*TARGETS[target], "-DSMALL_PRODUCTS")))))
+    return found
