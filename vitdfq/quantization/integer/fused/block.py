@@ -31,8 +31,7 @@ class FusedBlock(nn.Module):
         if kernels is None:
             x = x + self.attn(self.norm1(x))
             return x + self.mlp(self.norm2(x))
-        if self.largest_product <= kernels.largest_small:
-            kernels = kernels.small
+        kernels = kernels.for_products(self.largest_product)
         if self._packed is None or self._packed.kernels is not kernels:
             self._packed = PackedBlock(self.form, kernels)
         return self._packed(x, at_once=max(1, TOKENS_AT_ONCE * torch.get_num_threads() // x.shape[1]))

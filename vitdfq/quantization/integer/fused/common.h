@@ -8,7 +8,8 @@ A product multiplies groups of GROUP neighboring codes at once: `dot` adds the p
 `dot_pairs` does so for groups of two values of 16 bits.
 
 Without VNNI the sum of two products of bytes saturates in 16 bits, so codes and weights have 16 bits too. Unless SMALL_PRODUCTS is
-defined: then 2 * TOGETHER products fit into 16 bits, and `add_bytes` adds products of bytes to 2 * VECTOR sums of 16 bits. */
+defined: then 2 * TOGETHER products fit into 16 bits (`largest_small` of library.py), and `add_bytes` adds products of bytes, two by
+two, to 2 * VECTOR sums of 16 bits. */
 
 #include <immintrin.h>
 #include <stdint.h>
@@ -20,13 +21,13 @@ defined: then 2 * TOGETHER products fit into 16 bits, and `add_bytes` adds produ
 #if defined(__AVX512BW__)
 #define VECTOR 16
 #define PANEL 4 /* vectors of sums in a row of a tile; all sums of a tile stay in registers */
-#define add_pairs(sum, a, w) ((sum) + (ints)_mm512_madd_epi16((__m512i)(a), (__m512i)(w)))
+#define add_pairs(sum, a, w) ((ints)((sum) + (ints)_mm512_madd_epi16((__m512i)(a), (__m512i)(w))))
 #define add_bytes(sum, a, w) ((ints)_mm512_add_epi16((__m512i)(sum), _mm512_maddubs_epi16((__m512i)(a), (__m512i)(w))))
 #define ONES _mm512_set1_epi16(1)
 #elif defined(__AVX2__)
 #define VECTOR 8
 #define PANEL 2
-#define add_pairs(sum, a, w) ((sum) + (ints)_mm256_madd_epi16((__m256i)(a), (__m256i)(w)))
+#define add_pairs(sum, a, w) ((ints)((sum) + (ints)_mm256_madd_epi16((__m256i)(a), (__m256i)(w))))
 #define add_bytes(sum, a, w) ((ints)_mm256_add_epi16((__m256i)(sum), _mm256_maddubs_epi16((__m256i)(a), (__m256i)(w))))
 #define ONES _mm256_set1_epi16(1)
 #else
