@@ -23,6 +23,7 @@ from vitdfq.quantization.integer.fused.form import Input, Weight
 from vitdfq.quantization.integer.fused.packed import PackedBlock
 from vitdfq.quantization.quantizers.uniform import Uniform
 
+EIGHT_BITS = {"bits": 8, "weight": {"symmetric": True}, "activation": {"symmetric": True}}  # of a layer
 FUSED = {  # what is special: the kind of teacher, arguments of quantize
     "w8a8": ("vit", OPTIONS["w8a8"]),
     "w6a6": ("vit", OPTIONS["w6a6"]),
@@ -35,7 +36,7 @@ FUSED = {  # what is special: the kind of teacher, arguments of quantize
     "symmetric prefix tokens": ("vit", {"bits": "w8a8", "activation": {"per_prefix_token": True, "symmetric": True}}),
     "per head": ("vit", {"bits": "w8a8", "activation": {"per_head": True}}),
     "5 bits": ("vit", {"bits": "w3a5"}),
-    "one layer of 8 bits": ("vit", {"bits": "w4a4", "overrides": {"*fc1": {"bits": 8, "activation": {"symmetric": True}}}}),
+    "one layer of 8 bits": ("vit", {"bits": "w4a4", "overrides": {"*fc1": EIGHT_BITS}}),
     "scores of 8 bits": ("vit", {"bits": "w4a4", "overrides": {"*qk": {"bits": 8}}}),
     "LayerNorms that are not folded": (
         "vit unprepared",
@@ -175,7 +176,7 @@ def test_the_largest_products_that_count_as_small_are_exact(monkeypatch, top, si
         ({"bits": "w4a4", "softmax": {"quantizer": "uniform"}}, [True, True, True]),
         ({"bits": "w8a4"}, [True, True, True]),
         ({"bits": "w4a8"}, [False, False, False]),  # attention multiplies 8 by 8 bits
-        ({"bits": "w4a4", "overrides": {"*0.mlp.fc1": {"bits": 8, "activation": {"symmetric": True}}}}, [False, True, True]),
+        ({"bits": "w4a4", "overrides": {"*0.mlp.fc1": EIGHT_BITS}}, [False, True, True]),
         ({"bits": "w4a4", "overrides": {"*0.attn.qk": {"bits": 8}}}, [False, True, True]),
         ({"bits": "w4a4", "softmax": {"quantizer": "uniform"}, "overrides": {"*0.attn.av": {"bits": 8}}}, [False, True, True]),
     ],
@@ -195,7 +196,8 @@ def test_instructions_are_those_that_they_are_compiled_for():
     require_kernels()
     groups = {name: library.library_for(name).group for name in library.TARGETS}
     assert groups["AVX512 without VNNI"] == groups["AVX2"] == 2
-    assert {library.library_for(name).small.group for name in library.TARGETS} == {4}
+    small = {(library.library_for(name).small.group, library.library_for(name).largest_small) for name in library.TARGETS}
+    assert small == {(4, 32767 // 8)}
     panels = {name: library.library_for(name).panel for name in library.TARGETS}
     assert panels["AVX2"] == 16
 
