@@ -56,7 +56,8 @@ def main() -> None:
         models[f"`to_integer` {bits.upper()}"] = vitdfq.to_integer(student)
         print(f"to_integer, {bits}: {time.process_time() - start:.2f} s of processor time")
     kernels = library()
-    blocks = "site by site" if kernels is None else f"by kernels that multiply groups of {kernels.group} codes"
+    groups = None if kernels is None else f"{kernels.group} codes, of {kernels.small.group} where products are small"
+    blocks = "site by site" if groups is None else f"by kernels that multiply groups of {groups}"
     print(f"{args.model}, {size[1]} pixels, {torch.get_num_threads()} thread(s), {processor()}; blocks run {blocks}")
     print("\nprocessor time of an image in ms (times float32)\n")
     print(f"| batch | {' | '.join(models)} |\n|-:|{'-:|' * len(models)}")

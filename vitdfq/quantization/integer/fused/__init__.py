@@ -10,7 +10,8 @@ form.py        what a block computes, as arrays of numbers
 packed.py      the same in the order and the types that the kernels read
 block.py       the block that runs either way
 
-Between kernels stand codes of one byte (two without VNNI) and the products of layers in float32; the residual stream is float32.
+Between kernels stand codes of one byte and the products of layers in float32; the residual stream is float32. Without VNNI codes
+have two bytes, unless all products of a block are small (common.h).
 """
 
 from vitdfq.quantization.integer.fused.block import FusedBlock, fuse_blocks

@@ -3,6 +3,7 @@
 int group(void) { return GROUP; }
 int panel(void) { return PANEL * VECTOR; }
 int tile_rows(void) { return ROWS; }
+int together(void) { return TOGETHER; }
 
 /* Images one after another, a few for each thread: what a kernel leaves for the next one stays in the cache.
 

@@ -21,6 +21,7 @@ class FusedBlock(nn.Module):
         super().__init__()
         self.norm1, self.attn, self.norm2, self.mlp = block.norm1, block.attn, block.norm2, block.mlp
         self.form, self.parts = form, tuple(self.modules())[1:]
+        self.largest_product = form.largest_product()
         self._packed: PackedBlock | None = None
 
     @torch.no_grad()
@@ -30,6 +31,7 @@ class FusedBlock(nn.Module):
         if kernels is None:
             x = x + self.attn(self.norm1(x))
             return x + self.mlp(self.norm2(x))
+        kernels = kernels.for_products(self.largest_product)
         if self._packed is None or self._packed.kernels is not kernels:
             self._packed = PackedBlock(self.form, kernels)
         return self._packed(x, at_once=max(1, TOKENS_AT_ONCE * torch.get_num_threads() // x.shape[1]))

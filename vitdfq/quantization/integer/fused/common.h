@@ -5,44 +5,59 @@
 Activations are rows of tokens, image after image.
 
 A product multiplies groups of GROUP neighboring codes at once: `dot` adds the products of VECTOR such groups to VECTOR sums.
-`dot_pairs` does so for groups of two values of 16 bits. */
+`dot_pairs` does so for groups of two values of 16 bits.
+
+Without VNNI the sum of two products of bytes saturates in 16 bits, so codes and weights have 16 bits too. Unless SMALL_PRODUCTS is
+defined: then 2 * TOGETHER products fit into 16 bits (`largest_small` of library.py), and `add_bytes` adds products of bytes, two by
+two, to 2 * VECTOR sums of 16 bits. */
 
 #include <immintrin.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+#define TOGETHER 4
+
+#if defined(__AVX512BW__)
 #define VECTOR 16
 #define PANEL 4 /* vectors of sums in a row of a tile; all sums of a tile stay in registers */
-#define GROUP 4
-typedef uint8_t code;
-typedef int8_t weight;
-#define dot(sum, a, w) ((ints)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(a), (__m512i)(w)))
-#define dot_pairs(sum, a, w) ((ints)_mm512_dpwssd_epi32((__m512i)(sum), (__m512i)(a), (__m512i)(w)))
-#elif defined(__AVX512BW__)
-#define VECTOR 16
-#define PANEL 4
-#define GROUP 2 /* in 16 bits: products of bytes saturate without VNNI */
-typedef int16_t code;
-typedef int16_t weight;
-#define dot(sum, a, w) ((sum) + (ints)_mm512_madd_epi16((__m512i)(a), (__m512i)(w)))
+#define add_pairs(sum, a, w) ((ints)((sum) + (ints)_mm512_madd_epi16((__m512i)(a), (__m512i)(w))))
+#define add_bytes(sum, a, w) ((ints)_mm512_add_epi16((__m512i)(sum), _mm512_maddubs_epi16((__m512i)(a), (__m512i)(w))))
+#define ONES _mm512_set1_epi16(1)
 #elif defined(__AVX2__)
 #define VECTOR 8
 #define PANEL 2
-#define GROUP 2
-typedef int16_t code;
-typedef int16_t weight;
-#define dot(sum, a, w) ((sum) + (ints)_mm256_madd_epi16((__m256i)(a), (__m256i)(w)))
+#define add_pairs(sum, a, w) ((ints)((sum) + (ints)_mm256_madd_epi16((__m256i)(a), (__m256i)(w))))
+#define add_bytes(sum, a, w) ((ints)_mm256_add_epi16((__m256i)(sum), _mm256_maddubs_epi16((__m256i)(a), (__m256i)(w))))
+#define ONES _mm256_set1_epi16(1)
 #else
 #error "no vectors of integers"
 #endif
-#ifndef dot_pairs
-#define dot_pairs dot
+
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+#define GROUP 4
+#define dot(sum, a, w) ((ints)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(a), (__m512i)(w)))
+#define dot_pairs(sum, a, w) ((ints)_mm512_dpwssd_epi32((__m512i)(sum), (__m512i)(a), (__m512i)(w)))
+#undef SMALL_PRODUCTS
+#elif defined(SMALL_PRODUCTS)
+#define GROUP 4
+#define dot add_bytes
+#define dot_pairs add_pairs
+#else
+#define GROUP 2
+#define dot add_pairs
+#define dot_pairs add_pairs
+#endif
+
+#if GROUP == 4
+typedef uint8_t code;
+typedef int8_t weight;
+#else
+typedef int16_t code;
+typedef int16_t weight;
 #endif
 
 #define ROWS 6 /* of a tile */
-#define MIDDLE (GROUP == 4 ? 128 : 0) /* int8 holds codes less 128 */
 #define ROUND_UP(n, to) (((n) + (to) - 1) / (to) * (to))
 #define INLINE static inline __attribute__((always_inline))
 
@@ -116,13 +131,10 @@ INLINE code to_code(float steps, float low, float high, float zero) {
     return (code)(int)(n + zero);
 }
 
-/* sums = the products of ROWS rows of `a`, `stride` bytes apart, with PANEL vectors of columns of packed groups `w`, `width` columns in
-   all. A group is 4 bytes: GROUP codes, or two values of 16 bits if `pairs`. The numbers of rows and columns are constants, so that
-   sums are registers: there is always memory for whole tiles. */
-INLINE void tile(const int pairs, const void *a, long stride, const void *w, long width, long groups, ints sums[ROWS][PANEL]) {
-    for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < PANEL; v++) sums[r][v] = (ints){0};
-    for (long g = 0; g < groups; g++) {
+/* Add the products of groups `first` to `end` to the sums of a tile: see `tile`. */
+INLINE void add_products(const int pairs, const void *a, long stride, const void *w, long width, long first, long end,
+                         ints sums[ROWS][PANEL]) {
+    for (long g = first; g < end; g++) {
         ints b[PANEL];
         for (int v = 0; v < PANEL; v++) b[v] = *((const ints *)((const char *)w + 4 * g * width) + v);
         for (int r = 0; r < ROWS; r++) {
@@ -132,4 +144,22 @@ INLINE void tile(const int pairs, const void *a, long stride, const void *w, lon
             for (int v = 0; v < PANEL; v++) sums[r][v] = pairs ? dot_pairs(sums[r][v], group, b[v]) : dot(sums[r][v], group, b[v]);
         }
     }
+}
+
+/* sums = the products of ROWS rows of `a`, `stride` bytes apart, with PANEL vectors of columns of packed groups `w`, `width` columns in
+   all. A group is 4 bytes: GROUP codes, or two values of 16 bits if `pairs`. The numbers of rows and columns are constants, so that
+   sums are registers: there is always memory for whole tiles. */
+INLINE void tile(const int pairs, const void *a, long stride, const void *w, long width, long groups, ints sums[ROWS][PANEL]) {
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < PANEL; v++) sums[r][v] = (ints){0};
+#ifdef SMALL_PRODUCTS
+    for (long first = 0; !pairs && first < groups; first += TOGETHER) {
+        ints short_sums[ROWS][PANEL] = {0};
+        add_products(0, a, stride, w, width, first, first + TOGETHER < groups ? first + TOGETHER : groups, short_sums);
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < PANEL; v++) sums[r][v] = add_pairs(sums[r][v], short_sums[r][v], ONES);
+    }
+    if (!pairs) return;
+#endif
+    add_products(pairs, a, stride, w, width, 0, groups, sums);
 }

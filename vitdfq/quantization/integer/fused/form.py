@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vitdfq.models.hadamard import HadamardTransform, sylvester
 from vitdfq.models.norms import NORMS
 from vitdfq.models.plain_block import is_plain_block
-from vitdfq.quantization.integer.codes import AffineCodes, Codes, Range, TokenCodes
+from vitdfq.quantization.integer.codes import MIDDLE, AffineCodes, Codes, Range, TokenCodes
 from vitdfq.quantization.integer.layers import IntegerLinear, IntegerMatMul
 from vitdfq.quantization.integer.tables import LogCodes
 from vitdfq.quantization.quantizers.forms import Octaves
@@ -74,6 +74,25 @@ class BlockForm:
     attention: Attention
     transform: Transform | None
     prefix: int  # tokens with a range of their own
+
+    def largest_product(self) -> int:
+        """The largest size of a code, counted from 0, times a weight: in a layer, or in a product of attention."""
+        layers = [span(entry.range) * int(self.weights[name].numbers.int().abs().max()) for name, entry in self.inputs.items()]
+        attention = self.attention
+        products = [*layers, span(attention.query) * reach(attention.key)]
+        if isinstance(attention.soft, Range):  # levels of a logarithmic softmax are no bytes
+            products.append(span(attention.soft) * reach(attention.value))
+        return max(products)
+
+
+def span(found: Range) -> int:
+    """The largest code that is counted from the lowest number of a range."""
+    return int(found.high.max() - found.low.min())
+
+
+def reach(found: Range) -> int:
+    """The largest size of an int8 of a range: its numbers, or, where they do not fit, the codes less 128."""
+    return int(torch.stack([-found.low, found.high]).max().clamp(max=MIDDLE))
 
 
 class UnknownPartError(Exception):

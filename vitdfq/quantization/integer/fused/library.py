@@ -26,15 +26,22 @@ logger = logging.getLogger(__name__)
 class Library:
     """The kernel `block` of block.c, a function of addresses and sizes, and the layout that it was compiled for."""
 
+    small: "Library"  # for blocks whose products of a code and a weight are at most `largest_small`: in bytes everywhere
+
     def __init__(self, compiled: ctypes.CDLL) -> None:
         self.group: int = compiled.group()  # neighboring codes that are multiplied at once
         self.panel: int = compiled.panel()  # outputs that are computed at once
         self.tile: int = compiled.tile_rows()  # rows that are computed at once: there is memory for so many more
+        self.largest_small: int = torch.iinfo(torch.int16).max // (2 * compiled.together())
         self.code_type = torch.uint8 if self.group == 4 else torch.int16
         self.weight_type = torch.int8 if self.group == 4 else torch.int16
-        self._block = compiled.block
-        self._block.argtypes, self._block.restype = [c_void_p] * 5 + [c_long] * 3, None
+        self.functions = compiled
+        self.functions.block.argtypes, self.functions.block.restype = [c_void_p] * 5 + [c_long] * 3, None
         self._scratch = threading.local()
+
+    def for_products(self, largest: int) -> "Library":
+        """The kernels for a block with these products; see `BlockForm.largest_product`."""
+        return self.small if largest <= self.largest_small else self
 
     def block(self, form: ctypes.Structure, x: Tensor, widest: int, at_once: int) -> Tensor:
         """The output of a block for x (B, N, C) float32, whose widest layer has `widest` inputs or outputs.
@@ -45,7 +52,7 @@ class Library:
         images, tokens, _ = x.shape
         codes, product = self._buffers((at_once * tokens + self.tile) * widest)
         addresses = (values.data_ptr() for values in (x, out, codes, product))
-        self._block(ctypes.byref(form), *addresses, images, tokens, at_once)
+        self.functions.block(ctypes.byref(form), *addresses, images, tokens, at_once)
         return out
 
     def _buffers(self, size: int) -> tuple[Tensor, Tensor]:
@@ -79,4 +86,8 @@ def library_for(target: str) -> Library:
     command = shlex.split(os.environ.get("CC", "")) or ["cc"]
     if shutil.which(command[0]) is None:
         raise OSError(f"there is no C compiler {command[0]}; set CC to one")
-    return Library(ctypes.CDLL(str(compiled(command, TARGETS[target]))))
+    flags = TARGETS[target]
+    kernels = Library(ctypes.CDLL(str(compiled(command, flags))))
+    in_bytes = kernels.group == 4
+    kernels.small = kernels if in_bytes else Library(ctypes.CDLL(str(compiled(command, (*flags, "-DSMALL_PRODUCTS")))))
+    return kernels

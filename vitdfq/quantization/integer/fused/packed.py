@@ -102,7 +102,7 @@ class PackedBlock:
         """Codes are numbers plus this: not negative where they are bytes."""
         if self.kernels.group == 2:
             return 0
-        return MIDDLE if found.fits_int8 else -int(found.low[0])
+        return -int(found.low.min())
 
     def _layer(self, weight: Weight, entry: Input) -> LayerFields:
         panel, group, numbers = self.kernels.panel, self.kernels.group, weight.numbers
