@@ -200,6 +200,20 @@ def convert(
     print_result(result, format, lambda: summary(result))
 
 
+@app.command(epilog=epilog("images"))
+def images(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the PNG files; new or empty.")],
+    format: FormatOption = Format.human,
+    quiet: QuietOption = False,
+) -> None:
+    """A run's synthetic images as PNG files, named by index and target class."""
+    from vitdfq.workflow.images import write_images
+
+    written = write_images(run, out)
+    print_result(written, format, lambda: f"{len(written['files'])} images written to {written['folder']}")
+
+
 @app.command(epilog=epilog("info"))
 def info(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A folder, or OWNER/NAME[@REVISION] on the Hub.")],

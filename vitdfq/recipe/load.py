@@ -162,7 +162,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     if content.get("effort") is not None and content["calibrate"].get("steps") is None:
         content["calibrate"].setdefault("effort", content["effort"])
     check_sections(document)
-    if "method" not in content["synthesize"]:
+    if "method" not in content["synthesize"] and content["synthesize"].get("images") is None:
         from vitdfq.recipe.default_images import default_images, describe
 
         given = {key: value for key, value in content["synthesize"].items() if value is not None}

@@ -63,6 +63,7 @@ class Method:
 
 
 DEFAULT_METHOD = "vitdfq"
+OWN = "own"  # the method of images that are read from files, `synthesize: {images: PATH}`; it is no preset
 
 SHARED = {"class_confidence": {"weight": 1.0}, "total_variation": {"weight": 0.05}}  # by most presets, beside losses of their own
 
