@@ -21,7 +21,7 @@ Used = list[tuple[str, Any]]  # what was used, for people, and the text or the o
 
 
 def citations(metrics: dict[str, Any], recipe: dict[str, Any], config: dict[str, Any]) -> list[str]:
-    """Return one line of Markdown for each method of a run that is of a published work; what is this library's own has none.
+    """Return one line of Markdown for each work: its reference, and what the run used of it.
 
     Args:
         metrics: content of metrics.json.
@@ -29,8 +29,11 @@ def citations(metrics: dict[str, Any], recipe: dict[str, Any], config: dict[str,
         config: content of config.json.
     """
     used = [*_images(metrics, recipe), *_preparation(config), *_quantization(config), *_calibration(metrics, recipe)]
-    lines = {what: "; ".join(map(reference, cited(source))) for what, source in used}
-    return [f"{what}: {references}" for what, references in lines.items() if references]
+    used_of: dict[str, list[str]] = {}
+    for what, source in dict(used).items():
+        for identifier in cited(source):
+            used_of.setdefault(identifier, []).append(what)
+    return [f"{reference(identifier)}: {', '.join(names)}" for identifier, names in used_of.items()]
 
 
 def _images(metrics: dict[str, Any], recipe: dict[str, Any]) -> Used:

@@ -33,27 +33,12 @@ def entries(kind: str | None = None) -> dict[str, dict[str, str]]:
     Raises:
         InputError: no such kind.
     """
-    catalog = {
-        "recipes": {name: _header(path) for name, path in sorted(packaged_recipes().items())},
-        "zoo": {f"zoo:{path.parent.name}": _zoo_model(path) for path in sorted(ZOO.glob("*/config.json"))},
-        "methods": {name: method.summary for name, method in sorted(METHODS.items())},
-        "losses": {name: first_sentence(loss.function) for name, loss in sorted(LOSSES.items())},
-        "procedural": _documented(PROCEDURAL.items()),
-        "parametrizations": _documented(PARAMETRIZATIONS.items()),
-        "transforms": _documented(sorted(TRANSFORMS.items())),
-        "policies": {name: policy.summary for name, policy in POLICIES.items()},
-        "quantizers": _documented(sorted(QUANTIZERS.items())),
-        "observers": {name: observer.summary for name, observer in OBSERVERS.items()},
-        "efforts": {name: effort.summary for name, effort in EFFORTS.items()},
-        "steps": {name: first_sentence(step.apply) for name, step in STEPS.items()},
-        "bits": {bits: _bits(bits) for bits in SPELLINGS},
-    }
     if kind is None:
-        return catalog
+        return {kind: read() for kind, read in KINDS.items()}
     if kind in OLD_KINDS:
         raise InputError(f"unknown kind of name {kind!r}, did you mean {OLD_KINDS[kind]!r}?")
     try:
-        return {kind: lookup(kind, catalog, "kind of name")}
+        return {kind: lookup(kind, KINDS, "kind of name")()}
     except ValueError as error:
         raise InputError(str(error)) from None
 
@@ -78,3 +63,20 @@ def _zoo_model(config_json: Path) -> str:
 def _bits(bits: str) -> str:
     weight_bits, activation_bits = parse_bits(bits)
     return f"weights of {weight_bits} bits, activations {'in float' if activation_bits is None else f'of {activation_bits} bits'}"
+
+
+KINDS: dict[str, Callable[[], dict[str, str]]] = {
+    "recipes": lambda: {name: _header(path) for name, path in sorted(packaged_recipes().items())},
+    "zoo": lambda: {f"zoo:{path.parent.name}": _zoo_model(path) for path in sorted(ZOO.glob("*/config.json"))},
+    "methods": lambda: {name: method.summary for name, method in sorted(METHODS.items())},
+    "losses": lambda: {name: first_sentence(loss.function) for name, loss in sorted(LOSSES.items())},
+    "procedural": lambda: _documented(PROCEDURAL.items()),
+    "parametrizations": lambda: _documented(PARAMETRIZATIONS.items()),
+    "transforms": lambda: _documented(sorted(TRANSFORMS.items())),
+    "policies": lambda: {name: policy.summary for name, policy in POLICIES.items()},
+    "quantizers": lambda: _documented(sorted(QUANTIZERS.items())),
+    "observers": lambda: {name: observer.summary for name, observer in OBSERVERS.items()},
+    "efforts": lambda: {name: effort.summary for name, effort in EFFORTS.items()},
+    "steps": lambda: {name: first_sentence(step.apply) for name, step in STEPS.items()},
+    "bits": lambda: {bits: _bits(bits) for bits in SPELLINGS},
+}
