@@ -13,7 +13,17 @@ ExportFormat = StrEnum("ExportFormat", ["onnx"])
 Runtime = StrEnum("Runtime", ["onnxruntime", "openvino", "tensorrt"])
 Processor = StrEnum("Processor", ["vnni", "avx2"])
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")]
+def complete_recipe(incomplete: str) -> list[str]:
+    """The recipes whose names begin so; a shell that gets none completes the names of files."""
+    from vitdfq.recipe.find import packaged_recipes
+
+    return [name for name in packaged_recipes() if name.startswith(incomplete)]
+
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.", autocompletion=complete_recipe),
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 CompareOutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/compare_RECIPE_NAME.")]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for results (default: runs/RECIPE_NAME).")]

@@ -21,6 +21,7 @@ from vitdfq.cli.arguments import (
     RunArgument,
     Runtime,
     SetOption,
+    complete_recipe,
 )
 from vitdfq.cli.examples import epilog
 from vitdfq.cli.results import exit_with_error, names_table, print_result
@@ -114,7 +115,10 @@ def evaluate(
 
 @app.command(epilog=epilog("compare"))
 def compare(
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipes that differ in their images only.")],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE...", help="Recipes that differ in their images only.", autocompletion=complete_recipe),
+    ],
     out: CompareOutOption = None,
     overrides: SetOption = None,
     fresh: FreshOption = False,
@@ -133,7 +137,7 @@ def compare(
 
 @app.command(epilog=epilog("bench"))
 def bench(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")] = "quickstart",
+    recipe: RecipeArgument = "quickstart",
     overrides: SetOption = None,
     format: FormatOption = Format.human,
     quiet: QuietOption = False,
