@@ -119,7 +119,7 @@ class RunStages:
         name = name or ("images" if section is self.recipe.synthesize else f"stages/{options.method}_images")
 
         if options.images is not None:
-            return self._read_images(section, options)
+            return self._read_images(section, options, f"{name}.safetensors")
         inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section)}
         parts_inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section, "num_images")}
 
@@ -136,12 +136,12 @@ class RunStages:
         rate = round(len(images) * method.steps / seconds, 1) if method.steps and every_step and seconds else None
         return images, summary | {"image_steps_per_second": rate, "presets": presets_used(self.teacher, options)}
 
-    def _read_images(self, section: dict[str, Any], options: SynthesisOptions) -> tuple[Tensor, dict[str, Any]]:
-        """Read the user's own images, each time: files may have changed. Their copy in the folder is what the student saw."""
+    def _read_images(self, section: dict[str, Any], options: SynthesisOptions, file: str) -> tuple[Tensor, dict[str, Any]]:
+        """Read the user's own images, each time: they may have changed. Their copy in the folder is what the student saw."""
         with errors_of_section("synthesize"):
             images = distributed.agreed({"images": synthesize(self.teacher, **section)})["images"]
         if distributed.is_main():
-            write_tensors(self.folder / "images.safetensors", {"images": images})
+            write_tensors(self.folder / file, {"images": images})
         summary = {"method": options.method, "num_images": len(images), "steps": 0, "seconds": 0.0}
         return images, summary | {"image_steps_per_second": None, "presets": []}
 
