@@ -44,8 +44,8 @@ class SynthesisOptions:
         mix: shares of the images that other presets make, evenly spread, in as many steps: `{"dead_leaves": 0.5}` makes every
             second image a procedural one.
         images: images of your own in place of synthetic ones: a folder of image files, or a safetensors file of one tensor
-            (N, 3, H, W), normalized, such as a run's images.safetensors. Image files are resized and cropped as for evaluation. The
-            first `num_images` are read; `method` becomes "own".
+            (N, 3, H, W), normalized, such as a run's images.safetensors. Image files are resized and cropped as for evaluation.
+            The first `num_images` are read; `method` becomes "own".
 
     Raises:
         ValueError: an unknown name or option, or a number out of range; `images` beside options that shape synthetic ones.
