@@ -188,8 +188,8 @@ METHODS: dict[str, Method] = {
             "label_correlation": {"weight": 0.1},
         },
         labels="low_correlation",
-        reading=f"{ABSTRACT} The paper's prior on BatchNorm statistics is left out: LayerNorms store none, and a substitute would "
-        "be a guess.",
+        reading=f"{ABSTRACT} The paper's prior on BatchNorm statistics is left out: LayerNorms store none, and a substitute "
+        "would be a guess.",
     ),
     "acq": Method(
         "ACQ-style (our reading of the abstract of arXiv 2301.07266): attention centers, dissimilar pairs, mode consistency",
