@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-
 Format = StrEnum("Format", ["human", "json"])
 ExportFormat = StrEnum("ExportFormat", ["onnx"])
 Runtime = StrEnum("Runtime", ["onnxruntime", "openvino", "tensorrt"])
 Processor = StrEnum("Processor", ["vnni", "avx2"])
+
 
 def complete_recipe(incomplete: str) -> list[str]:
     """The recipes whose names begin so; a shell that gets none completes the names of files."""
