@@ -5,12 +5,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 
 @cache
 def made_pages() -> dict[str, str]:
     """The pages; they are made once, which imports torch."""
+    sys.path.insert(0, str(Path(__file__).parent))  # here: mkdocs undoes a change of it after a hook is imported
     from reference import pages
 
     return pages()

@@ -19,6 +19,7 @@ from vitdfq.calibration import STEPS
 from vitdfq.cli.examples import EXAMPLES
 from vitdfq.common.docstrings import arguments_of
 from vitdfq.common.sources import cited, reference
+from vitdfq.evaluation import EvaluationOptions
 from vitdfq.quantization.options import OPTIONS, Grid
 from vitdfq.quantization.quantizers import quantizer_class
 from vitdfq.recipe.catalog import entries
@@ -26,6 +27,7 @@ from vitdfq.recipe.load import Recipe
 from vitdfq.recipe.sections import SECTIONS
 from vitdfq.recipe.signature import defaults, keywords
 from vitdfq.synthesis import LOSSES, METHODS
+from vitdfq.synthesis.options import SynthesisOptions
 from vitdfq.synthesis.presets import Method
 from vitdfq.synthesis.resolve import parts_of
 
@@ -91,11 +93,10 @@ def python_page() -> str:
         "# Python",
         "Names are imported when they are first used. The library prints nothing: messages go to the logger `vitdfq`.",
     ]
-    for name in vitdfq.__all__:
-        if not name.startswith("_"):
-            value = getattr(vitdfq, name)
-            options = "    options:\n      heading_level: 2\n      show_root_full_path: false"
-            parts.append(f"::: {value.__module__}.{value.__qualname__}\n{options}")
+    values = [getattr(vitdfq, name) for name in vitdfq.__all__ if not name.startswith("_")]
+    options = "    options:\n      heading_level: 2\n      show_root_full_path: false"
+    for value in [*values, SynthesisOptions, EvaluationOptions]:  # two functions take their keywords from a dataclass
+        parts.append(f"::: {value.__module__}.{value.__qualname__}\n{options}")
     return "\n\n".join(parts)
 
 

@@ -92,7 +92,7 @@ def test_names_of_the_package_in_a_text_exist(path):
     for name in re.findall(r"`vitdfq\.(\w+)\(?", path.read_text()):
         assert name in vitdfq.__all__ or (ROOT / "vitdfq" / name).is_dir(), f"{path}: vitdfq.{name}"
     for file in re.findall(r"`((?:vitdfq|tests|benchmarks|tools|examples|recipes)/[\w/.]+)", path.read_text()):
-        assert (ROOT / file).exists(), f"{path}: {file}"
+        assert (ROOT / file).exists() or "/my_" in file, f"{path}: {file}"  # my_loss.py is the reader's
 
 
 @pytest.mark.parametrize("path", PAGES, ids=ids(PAGES))
