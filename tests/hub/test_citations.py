@@ -9,7 +9,7 @@ CONFIG = {"vitdfq": {"prepare": {"steps": []}, "quantize": {"bits": "w8a8"}}}
 
 
 def lines(metrics=None, recipe=None, config=None) -> list[str]:
-    recipe = {"synthesize": {"method": "psaq"}} | (recipe or {})
+    recipe = {"synthesize": {"method": "psaq"}, "calibrate": {"steps": ["observe"]}} | (recipe or {})
     return citations(METRICS | (metrics or {}), recipe, {"vitdfq": CONFIG["vitdfq"] | (config or {})})
 
 
@@ -30,7 +30,7 @@ def test_a_loss_that_is_switched_off_is_not_cited():
     [
         ({"recipe": {"calibrate": {"steps": ["observe", "gptq"]}}}, "GPTQ"),
         ({"recipe": {"calibrate": {"steps": ["observe", {"reconstruct": {"rounding": "adaround"}}]}}}, "AdaRound"),
-        ({"metrics": {"student": {"weight_bits": 4, "activation_bits": 8}}}, "GPTQ"),  # by default, below 8 bits
+        ({"recipe": {"calibrate": {}}}, "GPTQ"),  # one of the default steps
         ({"config": {"prepare": {"steps": ["rotate_heads"]}}}, "QuaRot"),
         ({"config": {"quantize": {"policy": "ptq4vit"}}}, "PTQ4ViT"),
         ({"config": {"quantize": {"softmax": {"quantizer": "adalog"}}}}, "AdaLog"),
