@@ -77,6 +77,13 @@ def test_included_files_and_their_sections_exist(path):
             assert not section or f"--8<-- [{end}:{section}]" in text, f"{path}: {file}:{section}"
 
 
+def test_every_example_is_included_somewhere():
+    included = {file for path in PAGES for file, _ in SNIPPET.findall(path.read_text())}
+    examples = {str(path.relative_to(ROOT)) for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".yaml")}
+    assert examples <= included
+    assert not [path for path in PAGES if re.search(r"8 *<(?!--)", path.read_text())]  # as a formatter of Python writes it
+
+
 @pytest.mark.parametrize("path", PAGES, ids=ids(PAGES))
 def test_names_of_the_package_in_python_blocks_exist(path):
     for block in blocks(path, "python"):
