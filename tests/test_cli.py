@@ -18,6 +18,7 @@ import vitdfq
 from vitdfq import cli
 from vitdfq.common import errors
 from vitdfq.recipe import packaged_recipes
+from vitdfq.synthesis import METHODS
 
 SMALL = {
     "name": "small",
@@ -80,8 +81,10 @@ def test_the_options_are_these_and_no_others():
         "convert": {"--out", "--arch", "--key", "--set", "--format", "--quiet"},
         "push": {"--repo", "--private", "--format", "--quiet"},
         "export": {"--out", "--format", "--runtime", "--cpu", "--quiet"},
+        "images": {"--out", "--format", "--quiet"},
         "info": {"--format", "--quiet"},
         "list": {"--format", "--quiet"},
+        "schema": {"--quiet"},
     }
 
 
@@ -260,14 +263,28 @@ def test_every_policy_is_listed_and_taken_by_a_recipe(command):
 
 def test_the_choices_of_export_are_those_of_its_layouts():
     """The command names them itself: it must not import torch for its help."""
+    from vitdfq.cli.arguments import Processor, Runtime
     from vitdfq.onnx.layout import CPUS, RUNTIMES
 
-    assert (tuple(cli.Runtime), tuple(cli.Processor)) == (RUNTIMES, CPUS)
+    assert (tuple(Runtime), tuple(Processor)) == (RUNTIMES, CPUS)
 
 
 def test_list_as_text(command):
     code, out, _ = command("list", "methods")
-    assert code == 0 and "sardfq" in out and "noise" in out
+    assert code == 0 and "sardfq" in out and "Gaussian noise; the baseline without optimization" in out
+    assert json.loads(command("list", "methods", "--format", "json")[1])["methods"] == sorted(METHODS)
+
+
+def test_the_schema_is_json_alone(command):
+    code, out, err = command("schema")
+    assert code == 0 and not err and "synthesize" in json.loads(out)["properties"]
+
+
+def test_images_of_a_run_as_files(command, recipe, tmp_path):
+    out, pictures = tmp_path / "out", tmp_path / "pictures"
+    assert command("synthesize", recipe, "--out", out)[0] == 0
+    code, text, _ = command("images", out, "--out", pictures)
+    assert code == 0 and text == f"4 images written to {pictures}\n" and len(list(pictures.glob("*.png"))) == 4
 
 
 def test_a_dry_run_downloads_and_writes_nothing(command, tmp_path, monkeypatch):

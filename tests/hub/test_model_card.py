@@ -154,7 +154,7 @@ def test_the_error_on_unseen_synthetic_images_is_shown(card):
 def test_it_says_what_was_rotated_and_what_was_not(card, monkeypatch):
     assert "another of the same function" not in card().text  # students of earlier versions do not know it
     monkeypatch.setitem(CONFIG["vitdfq"], "prepared", "rotated: heads; not rotated: MLPs, because there are none")
-    assert "of the same function: rotated: heads; not rotated: MLPs, because there are none.\n\n## Reproduce" in card().text
+    assert "of the same function: rotated: heads; not rotated: MLPs, because there are none.\n\n## Methods" in card().text
 
 
 FEATURE_SCORES = {

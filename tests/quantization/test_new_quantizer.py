@@ -17,6 +17,7 @@ from vitdfq.quantization.quantizers.base import Quantizer
 ROLES = ("weight", "activation", "gelu", "softmax")
 
 
+# --8<-- [start:squares]  (the documentation shows this class)
 class Squares(Quantizer):
     """Levels ±scale · (k / half)², denser near zero; the scale is the largest magnitude."""
 
@@ -42,6 +43,9 @@ class Squares(Quantizer):
     def decode(self, codes: Tensor) -> Tensor:
         steps = (codes - self.half) / self.half
         return self.scale * steps * steps.abs()
+
+
+# --8<-- [end:squares]
 
 
 @pytest.fixture(autouse=True)

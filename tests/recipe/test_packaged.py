@@ -13,7 +13,7 @@ from recipe_text import RECIPE, refusal
 
 from vitdfq.common.errors import InputError
 from vitdfq.recipe import load_recipe, packaged_recipes
-from vitdfq.recipe.catalog import names
+from vitdfq.recipe.catalog import entries
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "vitdfq"
@@ -47,7 +47,7 @@ def test_there_are_recipes():
         expected | {"quickstart"}
         <= {path.stem for path in RECIPES}
         == set(packaged_recipes())
-        == set(names("recipes")["recipes"])
+        == set(entries("recipes")["recipes"])
     )
 
 
@@ -138,8 +138,8 @@ def test_a_base_is_checked_but_not_run(path, monkeypatch):
 def test_old_kinds_of_names_are_answered_with_the_new_one():
     for old, new in (("starts", "procedural"), ("canvases", "parametrizations")):
         with pytest.raises(InputError, match=f"unknown kind of name '{old}', did you mean '{new}'?"):
-            names(old)
-        assert new in names()
+            entries(old)
+        assert new in entries(new)
 
 
 def test_package_data_names_every_file_that_is_not_python():

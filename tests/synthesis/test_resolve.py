@@ -12,7 +12,6 @@ from tiny import make_tiny
 from vitdfq.synthesis import LOSSES, METHODS, Method, resolve_method, synthesize
 from vitdfq.synthesis.objective.weighted_losses import resolve_losses
 from vitdfq.synthesis.options import SynthesisOptions
-from vitdfq.synthesis.resolve import method_of
 
 MAPPING = r"losses takes a mapping \{name: \{weight: 1\.0, option: value\}\}"  # of messages, as a pattern
 
@@ -74,10 +73,10 @@ def test_method_of_a_section():
         "prune_at": [0.5],
     }
     losses = {"patch_similarity": {"weight": 0}}
-    assert method_of(section | {"losses": losses}) == resolve_method(
+    assert SynthesisOptions(**section | {"losses": losses}).resolved() == resolve_method(
         "psaq", losses, steps=3, parametrization="decoder", precision="bfloat16", prune_at=[0.5]
     )
-    assert method_of({}) == resolve_method(SynthesisOptions().method)
+    assert SynthesisOptions().resolved() == resolve_method(SynthesisOptions().method)
 
 
 def test_generator_losses_apply_to_the_generator_engine_only():

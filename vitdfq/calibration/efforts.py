@@ -1,5 +1,6 @@
 """Which steps a student is calibrated with by default: its bits say what can help, the effort how long it may take."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +48,12 @@ def default_steps(student: nn.Module, effort: str = DEFAULT_EFFORT) -> list[Step
     Raises:
         ValueError: an unknown effort.
     """
+    return steps_for(bits_of(student), effort)
+
+
+def steps_for(counts: Mapping[str, int | None], effort: str = DEFAULT_EFFORT) -> list[StepSpec]:
+    """The default steps for a student of which `bits_of` returns `counts`; see `default_steps`."""
     chosen = lookup(effort, EFFORTS, "effort")
-    counts = bits_of(student)
     bits = {kind: FLOAT_BITS if count is None else count for kind, count in counts.items()}
     steps: list[StepSpec] = ["observe", "gptq"] if counts["activation_bits"] is None else ["center", "observe", "gptq"]
     if min(bits.values()) <= chosen.most_bits:

@@ -133,6 +133,7 @@ def takes_options(kind: type[Any]) -> Callable[[F], F]:
         named = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
         positional = [parameter for parameter in named if parameter.kind is not keyword_only]
         others = [parameter for parameter in named if parameter.kind is keyword_only]
+        function.options_class = kind  # type: ignore[attr-defined]
         function.__signature__ = signature.replace(parameters=[*positional, *options, *others])  # type: ignore[attr-defined]
         return function
 

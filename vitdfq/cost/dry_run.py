@@ -23,6 +23,7 @@ from vitdfq.recipe.teacher import errors_of_section, load_section
 from vitdfq.reports import gates
 from vitdfq.runtime import distributed
 from vitdfq.synthesis import TeacherFacts, check_classes
+from vitdfq.synthesis.own_images import check_own_images
 from vitdfq.synthesis.teacher_filter import for_teacher
 from vitdfq.synthesis.without_classes import with_possible_mix
 
@@ -92,6 +93,8 @@ def plan(recipe: Recipe, out: str | None = None) -> Plan:
     facts = TeacherFacts.of(model)
     with errors_of_section("synthesize"):
         check_classes(synthesis, facts)
+        if synthesis.images is not None:
+            check_own_images(synthesis.images)
     method = with_possible_mix(synthesis.resolved(), facts)
     if weights_are_local:
         method = for_teacher(method, model, facts, synthesis.seed)

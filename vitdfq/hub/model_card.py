@@ -10,8 +10,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from vitdfq.common.files import write_text
 from vitdfq.evaluation import AUTO, EvaluationOptions
 from vitdfq.hub.card_features import HOW, TITLES, CardFeatures, features_of
+from vitdfq.hub.citations import citations
 from vitdfq.quantization.options import bits_name, bits_title
 from vitdfq.runtime import distributed
+from vitdfq.synthesis.presets import OWN
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 
@@ -55,13 +57,21 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
     changeable = model.startswith(("local-dir:", "zoo:"))  # a folder can hold a changed model under its old Hub id
     base_model = None if changeable else source.get("hf_hub_id")
     bits = bits_name(metrics["student"]["weight_bits"], metrics["student"]["activation_bits"])
+    own_images = metrics["synthesis"]["method"] == OWN
     data = ModelCardData(
         model_name=metrics["recipe"],
         eval_results=_results(metrics["student"], measured, features) if measured and measured.labeled else None,
         **_license(source.get("license")),
         library_name="vitdfq",
         pipeline_tag=_task(features),
-        tags=["timm", "vision-transformer", "quantization", "post-training-quantization", "data-free", bits],
+        tags=[
+            "timm",
+            "vision-transformer",
+            "quantization",
+            "post-training-quantization",
+            *([] if own_images else ["data-free"]),
+            bits,
+        ],
         **({"metrics": ["accuracy"]} if measured and measured.labeled else {}),
         **({"datasets": [measured.hub_id]} if measured and measured.hub_id else {}),
         **({"base_model": base_model.partition("@")[0], "base_model_relation": "quantized"} if base_model else {}),
@@ -82,6 +92,8 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
         outputs=features.describe() if features else "",
         how=HOW[features.read_by] if features else "",
         columns=features.columns if features else (),
+        citations=citations(metrics, recipe, config),
+        own_images=own_images,
         number=lambda value, digits: "" if value is None else f"{value:.{digits}f}",
     )
     write_text(folder / "README.md", str(card))

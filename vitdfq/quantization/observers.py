@@ -24,6 +24,7 @@ class Observer:
     """The ranges that one observer proposes.
 
     Attributes:
+        summary: in one line.
         rows: for weights, many rows of few values.
         gram: for weights whose error is measured on the layer's inputs; fewer scales, as each costs a product with the Gram
             matrix.
@@ -31,6 +32,7 @@ class Observer:
         guided: it requires a measure of the output's error: a Gram matrix, importance or cost.
     """
 
+    summary: str
     rows: Propose
     gram: Propose
     tensor: Propose
@@ -82,10 +84,26 @@ def shrink_apart(rows: Tensor, bits: int, symmetric: bool) -> Grids:
 
 
 OBSERVERS = {
-    "min_max": Observer(rows=min_max, gram=min_max, tensor=min_max),
-    "percentile": Observer(rows=percentiles_of_rows, gram=percentiles_of_rows, tensor=percentiles_of_tensor),
-    "mse": Observer(rows=shrink_together, gram=shrink_and_shift, tensor=shrink_apart),
-    "output_error": Observer(rows=shrink_together, gram=shrink_and_shift, tensor=shrink_apart, guided=True),
+    "min_max": Observer("The minimum to the maximum", rows=min_max, gram=min_max, tensor=min_max),
+    "percentile": Observer(
+        "Between two quantiles, of a few pairs that with the least squared error of the values",
+        rows=percentiles_of_rows,
+        gram=percentiles_of_rows,
+        tensor=percentiles_of_tensor,
+    ),
+    "mse": Observer(
+        "The whole range or a smaller one, of many that with the least squared error of the values",
+        rows=shrink_together,
+        gram=shrink_and_shift,
+        tensor=shrink_apart,
+    ),
+    "output_error": Observer(
+        "The same ranges as mse, of these that with the least squared error of the layer's output",
+        rows=shrink_together,
+        gram=shrink_and_shift,
+        tensor=shrink_apart,
+        guided=True,
+    ),
 }
 
 

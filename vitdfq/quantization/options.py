@@ -190,7 +190,7 @@ def check_option(name: str, value: Any, role: str | None = None) -> None:
         check_bits(value)
     elif name == "quantizer":
         if not isinstance(value, str) or value not in QUANTIZERS:  # one of another role is refused where the site is known
-            check_name(value, [name for name in QUANTIZERS if role is None or _suits(name, role)], "quantizer")
+            check_name(value, [name for name in QUANTIZERS if role is None or suits_role(name, role)], "quantizer")
     elif name == "observer":
         check_name(value, OBSERVERS, "observer")
     elif name == "group_size":
@@ -200,7 +200,8 @@ def check_option(name: str, value: Any, role: str | None = None) -> None:
         raise ValueError(f"{name} is {short(value)}; expected true or false")
 
 
-def _suits(quantizer: str, role: str) -> bool:
+def suits_role(quantizer: str, role: str) -> bool:
+    """Whether a quantizer may stand in a role: it is made for some of its values."""
     return not quantizer_class(quantizer).suits.isdisjoint(VALUES_OF_ROLE[role])
 
 

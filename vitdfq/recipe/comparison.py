@@ -9,6 +9,7 @@ from vitdfq.recipe.load import Recipe
 from vitdfq.recipe.sections import SECTIONS, Comparison
 from vitdfq.recipe.signature import defaults
 from vitdfq.synthesis import METHODS
+from vitdfq.synthesis.presets import OWN
 
 SHARED = ("model", "prepare", "quantize", "calibrate", "evaluate")
 KEPT = ("num_images", "batch_size", "precision", "seed")  # of the recipe's synthesis, for a row with another method
@@ -51,12 +52,14 @@ def comparison_of(recipes: Sequence[Recipe]) -> Comparison:
 def rows_of(recipes: Sequence[Recipe]) -> list[Row]:
     """Return the table's rows in the order of the recipes and their methods; equal images make one row.
 
-    The row of a recipe's own method is called by the method if there is one recipe, else by the recipe.
+    The row of a recipe's own method is called by the method if there is one recipe, else by the recipe. A recipe with images of
+    its own always has a row of them.
     """
     rows: list[Row] = []
     for recipe in recipes:
         own = recipe.synthesis.method
-        for method in recipe.compare.get("methods") or list(dict.fromkeys([own, *recipe.baselines])):
+        methods = recipe.compare.get("methods") or list(dict.fromkeys([own, *recipe.baselines]))
+        for method in [OWN, *methods] if own == OWN and OWN not in methods else methods:
             section = recipe.synthesize | {"method": own} if method == own else _section(recipe, method)
             title = recipe.name if method == own and len(recipes) > 1 else method
             if any(row.title == title and row.section != section for row in rows):

@@ -32,6 +32,26 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")  # a recipe's name is the name of 
 class Recipe:
     """A checked recipe: a section holds keyword arguments of the function of its name, `model` those of `load_teacher`.
 
+    Attributes:
+        name: of the recipe, and of the folder of its results.
+        notes: a text of your own.
+        seed: of everything random.
+        effort: "quick", "standard" or "thorough": how much training, where the recipe names no calibration steps.
+        reference_top1: the teacher's published top-1 in percent on the whole split; another one ends the run.
+        min_agreement: percent of the synthetic images on which the student must agree with the teacher; None: well above chance.
+        min_cosine: the same for features: their mean cosine to the teacher's on the synthetic images.
+        model: the teacher.
+        synthesize: the images for calibration.
+        prepare: changes of the teacher that keep its function.
+        quantize: bits and quantizers.
+        calibrate: steps that set scales and round weights.
+        evaluate: the images to evaluate on; null or none: no evaluation.
+        push: the Hub repository to publish in; without `repo` nothing is published.
+        baselines: synthesis methods; a student is calibrated on the images of each, for comparison.
+        also_bits: further bits: the same images and baselines, measured, not saved.
+        trackers: of accelerate, "tensorboard" for example: they receive losses and rates.
+        compare: the rows of the table of `vitdfq compare`.
+
     Raises:
         ValueError: the name cannot be a folder's, the seed is negative, or a percentage or a cosine is none.
     """
@@ -39,23 +59,21 @@ class Recipe:
     name: str
     notes: str | None = None
     seed: int = 0
-    effort: str | None = (
-        None  # "quick", "standard" or "thorough": how many images and how much training, where the recipe is silent
-    )
-    reference_top1: float | None = None  # the teacher's published top-1 on the whole split
-    min_agreement: float | None = None  # % of the synthetic images on which the student must agree; None: well above chance
-    min_cosine: float | None = None  # the same for features: their mean cosine to the teacher's on the synthetic images
+    effort: str | None = None
+    reference_top1: float | None = None
+    min_agreement: float | None = None
+    min_cosine: float | None = None
     model: dict[str, Any] = field(default_factory=dict)
     synthesize: dict[str, Any] = field(default_factory=dict)
     prepare: dict[str, Any] = field(default_factory=dict)
     quantize: dict[str, Any] = field(default_factory=dict)
     calibrate: dict[str, Any] = field(default_factory=dict)
-    evaluate: dict[str, Any] = field(default_factory=dict)  # null or none in a file: {"dataset": None}, no evaluation
-    push: dict[str, Any] = field(default_factory=dict)  # without a repo nothing is published
-    baselines: list[str] = field(default_factory=list)  # synthesis methods; a student is calibrated on the images of each
-    also_bits: list[str] = field(default_factory=list)  # further bits: the same images and baselines, measured, not saved
-    trackers: list[str] = field(default_factory=list)  # of accelerate, "tensorboard" for example: they get losses and rates
-    compare: dict[str, Any] = field(default_factory=dict)  # see `Comparison` in sections.py
+    evaluate: dict[str, Any] = field(default_factory=dict)
+    push: dict[str, Any] = field(default_factory=dict)
+    baselines: list[str] = field(default_factory=list)
+    also_bits: list[str] = field(default_factory=list)
+    trackers: list[str] = field(default_factory=list)
+    compare: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -144,7 +162,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     if content.get("effort") is not None and content["calibrate"].get("steps") is None:
         content["calibrate"].setdefault("effort", content["effort"])
     check_sections(document)
-    if "method" not in content["synthesize"]:
+    if "method" not in content["synthesize"] and content["synthesize"].get("images") is None:
         from vitdfq.recipe.default_images import default_images, describe
 
         given = {key: value for key, value in content["synthesize"].items() if value is not None}

@@ -11,7 +11,7 @@ from vitdfq.models import attention_sites, record
 from vitdfq.models.family import AttentionSite
 from vitdfq.synthesis.objective.attention_rows import attention_rows, rows_name
 from vitdfq.synthesis.objective.context import TeacherFacts
-from vitdfq.synthesis.resolve import method_of
+from vitdfq.synthesis.options import SynthesisOptions
 from vitdfq.synthesis.targets.views import draw_views
 from vitdfq.synthesis.without_classes import losses_for
 
@@ -32,7 +32,7 @@ def attention_priors(teacher: nn.Module, count: int, section: Mapping[str, Any])
 
     None if the method has no attention priors, takes no step, or mixes in images of other presets.
     """
-    method = method_of(section)
+    method = SynthesisOptions(**section).resolved()
     facts = TeacherFacts.of(teacher)
     terms = losses_for(method, facts)
     if method.steps == 0 or method.mix or PRIOR not in [term.name for term in terms]:

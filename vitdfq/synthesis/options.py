@@ -1,10 +1,14 @@
 """The options of `synthesize`, with their defaults."""
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 from vitdfq.common.options import check_counts
-from vitdfq.synthesis.presets import DEFAULT_METHOD, Method
+from vitdfq.synthesis.presets import DEFAULT_METHOD, OWN, Method
 from vitdfq.synthesis.resolve import resolve_method
+
+OWN_IMAGES = Method("Images of your own, from files", losses={}, steps=0)
+WITH_OWN_IMAGES = {"images", "method", "num_images", "batch_size", "seed"}  # options that go with images of your own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +43,12 @@ class SynthesisOptions:
             never split), or a generator's batch (by default 32).
         mix: shares of the images that other presets make, evenly spread, in as many steps: `{"dead_leaves": 0.5}` makes every
             second image a procedural one.
+        images: images of your own in place of synthetic ones: a folder of image files, or a safetensors file of one tensor
+            (N, 3, H, W), normalized, such as a run's images.safetensors. Image files are resized and cropped as for evaluation.
+            The first `num_images` are read; `method` becomes "own".
 
     Raises:
-        ValueError: an unknown name or option, or a number out of range.
+        ValueError: an unknown name or option, or a number out of range; `images` beside options that shape synthetic ones.
     """
 
     method: str = DEFAULT_METHOD
@@ -62,13 +69,26 @@ class SynthesisOptions:
     student: str | None = None
     group_size: int | None = None
     mix: dict[str, float] | None = None
+    images: str | Path | None = None
 
     def __post_init__(self) -> None:
         check_counts(self, "num_images", "batch_size")
+        if self.images is not None:
+            self._check_own_images()
         self.resolved()
 
+    def _check_own_images(self) -> None:
+        others = {name for name in vars(self) if name not in WITH_OWN_IMAGES and getattr(self, name) is not None}
+        others |= set() if self.method in (DEFAULT_METHOD, OWN) else {"method"}
+        if others:
+            names = ", ".join(sorted(others))
+            raise ValueError(f"images: {str(self.images)!r} are read, not synthesized, so leave out {names}")
+        object.__setattr__(self, "method", OWN)
+
     def resolved(self) -> Method:
-        """The preset with these changes, checked."""
+        """The preset with these changes, checked; of images of your own a method without steps."""
+        if self.images is not None:
+            return OWN_IMAGES
         names = {field.name for field in fields(self)} & set(Method.__dataclass_fields__) - {"losses"}
         return resolve_method(self.method, self.losses, **{name: getattr(self, name) for name in names})
 

@@ -30,8 +30,8 @@ class StudentTrainingConfig:
 class Method:
     """A preset: which losses, targets, schedule and engine make the images.
 
-    Every field is a keyword of `synthesize` that changes it, except nine that only a preset sets: `summary`, `generator_losses`,
-    `feature_losses`, `schedule`, `candidates`, `pairs`, `student_training`, `skip_unsuitable` and `rendered`.
+    Every field is a keyword of `synthesize` that changes it, except ten that only a preset sets: `summary`, `reading`,
+    `generator_losses`, `feature_losses`, `schedule`, `candidates`, `pairs`, `student_training`, `skip_unsuitable` and `rendered`.
     """
 
     summary: str
@@ -50,6 +50,7 @@ class Method:
     group_size: int | None = None  # images per group where images depend on each other, or per generator step; None: the engine's
     mix: Mapping[str, float] = field(default_factory=dict)  # other preset -> share of the images that it makes
     # From here on: set by presets only.
+    reading: str = ""  # how the preset differs from its paper, or why it may; the documentation shows it
     generator_losses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # changes to `losses` with a generator
     feature_losses: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict
@@ -63,8 +64,15 @@ class Method:
 
 
 DEFAULT_METHOD = "vitdfq"
+OWN = "own"  # the method of images that are read from files, `synthesize: {images: PATH}`; it is no preset
 
 SHARED = {"class_confidence": {"weight": 1.0}, "total_variation": {"weight": 0.05}}  # by most presets, beside losses of their own
+
+ABSTRACT = "The equations of the paper were not available to us. The losses are our reading of its abstract."
+OUR_SCHEDULE = (
+    "The schedule is ours: Adam in two rounds that end at rate 0, one cyclic shift for both axes, a flip. The paper uses AdamW "
+    "with one cosine, separate shifts per axis, and fading noise and contrast augmentation."
+)
 
 METHODS: dict[str, Method] = {
     "noise": Method("Gaussian noise; the baseline without optimization", losses={}, steps=0),
@@ -115,8 +123,8 @@ METHODS: dict[str, Method] = {
             "total_variation": {"weight": 0.05},
             "discrepancy": {"weight": 1.0},
         },
+        reading=ABSTRACT,
     ),
-    # The attention_prior weight α1 = 100 is a third-party derivative's; the paper searches 1 to 1e5 for each model.
     "sardfq": Method(
         "SARDFQ (arXiv 2412.16553): attention priors, regions with classes of their own, soft labels",
         losses={
@@ -124,9 +132,9 @@ METHODS: dict[str, Method] = {
             **SHARED,
         },
         max_regions=4,
+        reading="The code of the paper is not public. The weight 100 of attention_prior is that of a third-party derivative; the "
+        "paper searches it from 1 to 1e5 for each model.",
     ),
-    # mimiq and maskaq use our schedule: Adam in two rounds that end at rate 0, one cyclic shift for both axes, a flip. The papers
-    # use AdamW with one cosine, separate shifts per axis, and fading noise and contrast augmentation.
     "mimiq": Method(
         "MimiQ's losses (arXiv 2407.20021) on our schedule: similar attention heads, one-hot classes",
         losses={
@@ -138,6 +146,7 @@ METHODS: dict[str, Method] = {
         lr=0.1,
         labels="hard",
         schedule=Schedule(rolls=(8, 16), warmup=0.0),
+        reading=OUR_SCHEDULE,
     ),
     "maskaq": Method(
         "MaskAQ's losses (arXiv 2606.04373) without its student, on our schedule: MimiQ's, and dissimilar attention rows",
@@ -151,6 +160,7 @@ METHODS: dict[str, Method] = {
         lr=0.1,
         labels="hard",
         schedule=Schedule(rolls=(8, 16), warmup=0.0),
+        reading=OUR_SCHEDULE,
     ),
     "fdd": Method(
         "FDD (10.1007/978-981-99-8543-2_17): dissimilar patches, classes in low frequencies first, then in higher ones",
@@ -162,14 +172,14 @@ METHODS: dict[str, Method] = {
         labels="hard",
         schedule=Schedule(rolls=(0, 6, 13, 20, 26)),
     ),
-    # Patches are pruned at shares of the run; the paper's code prunes at steps 50 to 300 of 4,000. Its TV weight is 1e-4.
     "smi": Method(
         "SMI-style (arXiv 2510.27186): class and smoothness; the least attended patches are pruned during the run",
         losses=SHARED,
         labels="hard",
         prune_at=(0.1, 0.2, 0.3, 0.4),
+        reading="Patches are pruned at shares of the run; the paper's code prunes at steps 50 to 300 of 4,000. Its weight of "
+        "total_variation is 1e-4.",
     ),
-    # Without the paper's prior on BatchNorm statistics: LayerNorms store none, and a substitute would be a guess.
     "ris": Method(
         "RIS-style (our reading of the abstract of arXiv 2310.03661): robust to small perturbations, low label correlation",
         losses={
@@ -178,6 +188,8 @@ METHODS: dict[str, Method] = {
             "label_correlation": {"weight": 0.1},
         },
         labels="low_correlation",
+        reading=f"{ABSTRACT} The paper's prior on BatchNorm statistics is left out: LayerNorms store none, and a substitute "
+        "would be a guess.",
     ),
     "acq": Method(
         "ACQ-style (our reading of the abstract of arXiv 2301.07266): attention centers, dissimilar pairs, mode consistency",
@@ -189,6 +201,7 @@ METHODS: dict[str, Method] = {
         },
         pairs=True,
         generator_losses={"pair_distance": {"form": "ratio", "weight": 0.01}},  # relative to the distance of the codes
+        reading=ABSTRACT,
     ),
     "agm": Method(
         "AGM-style (10.1109/TCSVT.2024.3399311, our reading of the abstract): teacher and student differ by a random margin",
@@ -197,6 +210,7 @@ METHODS: dict[str, Method] = {
             "margin_discrepancy": {"weight": 0.5, "after": 0.3},
         },
         student_training=StudentTrainingConfig(interpolate=0.5),  # with engine "generator" and a student
+        reading=ABSTRACT,
     ),
     "gznq": Method(
         "GZNQ-style (arXiv 2101.08430, our reading of the abstract): decoder images that match normalization statistics",
@@ -207,13 +221,14 @@ METHODS: dict[str, Method] = {
         },
         labels="hard",
         parametrization="decoder",
+        reading=ABSTRACT,
     ),
-    # Without GDFQ's second loss, which matches the statistics stored in BatchNorms: LayerNorms store none.
     "gdfq": Method(
         "GDFQ's form (arXiv 2003.03603): a generator conditioned on the class, one-hot classes",
         losses=SHARED,
         labels="hard",
         schedule=Schedule(rolls=(15,), warmup=0.1),
         engine="generator",
+        reading="GDFQ's second loss matches the statistics that BatchNorms store. It is left out: LayerNorms store none.",
     ),
 }

@@ -13,7 +13,7 @@ from vitdfq.synthesis.inversion.parametrization import PARAMETRIZATIONS
 from vitdfq.synthesis.mix import SELF
 from vitdfq.synthesis.objective.regions import MAX_REGIONS
 from vitdfq.synthesis.objective.weighted_losses import merge, resolve_losses
-from vitdfq.synthesis.presets import DEFAULT_METHOD, METHODS, Method
+from vitdfq.synthesis.presets import METHODS, Method
 from vitdfq.synthesis.procedural import PROCEDURAL
 from vitdfq.synthesis.targets.labels import LABELS
 
@@ -91,12 +91,6 @@ def _check_numbers(method: str, resolved: Method) -> None:
     label_range = resolved.label_range
     if label_range is not None and (len(label_range) != 2 or label_range[0] > label_range[1]):
         raise ValueError(f"label_range takes [lower, upper] with lower <= upper, got {label_range}")
-
-
-def method_of(section: Mapping[str, Any]) -> Method:
-    """Return the method that `synthesize(teacher, **section)` runs."""
-    changes = {key: value for key, value in section.items() if key in Method.__dataclass_fields__ and key != "losses"}
-    return resolve_method(section.get("method", DEFAULT_METHOD), section.get("losses"), **changes)
 
 
 def parts_of(method: Method) -> dict[str, Method]:

@@ -17,9 +17,11 @@ from vitdfq.synthesis.mix import SELF, kinds, seed_of
 from vitdfq.synthesis.objective.context import TeacherFacts
 from vitdfq.synthesis.objective.token_pruning import prunable
 from vitdfq.synthesis.options import SynthesisOptions
+from vitdfq.synthesis.own_images import read_own_images
 from vitdfq.synthesis.presets import METHODS, Method
 from vitdfq.synthesis.procedural import PROCEDURAL
 from vitdfq.synthesis.resolve import ENGINES, parts_of
+from vitdfq.synthesis.targets.views import target_class
 from vitdfq.synthesis.teacher_filter import for_teacher
 from vitdfq.synthesis.without_attention import without_attention
 from vitdfq.synthesis.without_classes import left_out, require_no_classes, why_classes, with_possible_mix
@@ -38,6 +40,8 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
     or `num_images`. Where a loss compares images or a decoder makes them, it also depends on the others of its group: images 0
     to 15, 16 to 31 and so on. The global random state is neither read nor changed.
 
+    With `images` the images are read from files, not synthesized.
+
     A teacher that gives features has no classes to draw labels of: losses that compare classes are left out, which a message
     says, and methods that are nothing without them are refused.
 
@@ -53,9 +57,12 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
     Raises:
         ValueError: an unknown name or option, a number out of range, or a loss that stopped being finite; the teacher gives
             features, and the method needs classes, or labels are asked for.
+        InputError: `images` cannot be read, see `own_images.py`.
     """
     options, run = options or build_options(SynthesisOptions, keywords, where="synthesize"), run or Run()
     require_float(teacher, "synthesize")
+    if options.images is not None:
+        return read_own_images(teacher, options.images, options.num_images)
     facts = TeacherFacts.of(teacher)
     check_classes(options, facts)
     method = method_for(teacher, options)
@@ -80,6 +87,28 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
 def method_for(teacher: nn.Module, options: SynthesisOptions) -> Method:
     """Return the method that makes the images of these options for a teacher: a preset may choose by what suits it."""
     return for_teacher(options.resolved(), teacher, TeacherFacts.of(teacher), options.seed)
+
+
+def presets_used(teacher: nn.Module, options: SynthesisOptions) -> list[str]:
+    """Return the presets that make the images for a teacher, those of the mix included; none for images of the user's own."""
+    if options.images is not None:
+        return []
+    method = method_for(teacher, options)
+    is_rendered = options.resolved().steps and not method.steps
+    return [str(options.resolved().rendered) if is_rendered else options.method, *method.mix]
+
+
+def target_classes(teacher: nn.Module, options: SynthesisOptions) -> list[int | None]:
+    """Return the main target class of each image that `synthesize` makes with these options.
+
+    None: a procedural image or one of the user's own, or the teacher gives features.
+    """
+    facts, method = TeacherFacts.of(teacher), method_for(teacher, options)
+    parts, order, classes = parts_of(method), kinds(options.num_images, method.mix), []
+    for index, kind in enumerate(order):
+        of_kind = order[:index].count(kind)  # the index among the images of this kind
+        classes.append(target_class(of_kind, seed_of(kind, options.seed), parts[kind], facts))
+    return classes
 
 
 def procedural_kinds(teacher: nn.Module, num_images: int, seed: int) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.runtime.trackers import tracked
 from vitdfq.synthesis import TeacherFacts, check_classes
 from vitdfq.synthesis.options import SynthesisOptions
+from vitdfq.synthesis.own_images import check_own_images
 from vitdfq.workflow import synthetic_scores
 from vitdfq.workflow.artifacts import lock_run_folder
 from vitdfq.workflow.stages import RunStages
@@ -82,7 +83,7 @@ def _run_stages(stages: RunStages, until: str) -> dict[str, Any]:
             teacher_predictions = stages.predict_teacher()  # first: data that cannot be read must not cost a synthesis
         else:
             logger.info(f"{recipe.evaluation.why_none(teacher)}; the run goes on without evaluation")
-    stages.begin(f"synthesize {recipe.synthesis.num_images} images, method {recipe.synthesis.method}")
+    stages.begin(_title(recipe.synthesis))
     images, synthesis = stages.make_images(recipe.synthesize)
     if distributed.is_main():
         image_grid.save_grid(teacher, images, folder / "reports" / "synthetic_grid.png")
@@ -110,6 +111,13 @@ def _run_stages(stages: RunStages, until: str) -> dict[str, Any]:
     return metrics
 
 
+def _title(options: SynthesisOptions) -> str:
+    """What the stage that makes the images does."""
+    if options.images is not None:
+        return f"read {options.num_images} images from {options.images}"
+    return f"synthesize {options.num_images} images, method {options.method}"
+
+
 def say_written(folder: Path, files: list[str]) -> None:
     """The last message of a verb that leaves files; of those that need matplotlib some may not be there."""
     logger.info(f"written to {shlex.quote(str(folder))}: {', '.join(file for file in files if (folder / file).exists())}")
@@ -134,6 +142,8 @@ def open_run(recipe: Recipe, out: str | Path | None, fresh: bool) -> Iterator[Ru
     facts = TeacherFacts.of(teacher)
     with errors_of_section("synthesize"):
         check_classes(recipe.synthesis, facts)
+        if recipe.synthesis.images is not None:
+            check_own_images(recipe.synthesis.images)
     with errors_of_section("baselines"):
         for name in recipe.baselines:
             check_classes(SynthesisOptions(method=name), facts)

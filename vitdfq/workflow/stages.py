@@ -12,7 +12,7 @@ from vitdfq.calibration import calibrate
 from vitdfq.checkpoint import save_load
 from vitdfq.common.errors import GateError
 from vitdfq.common.files import sha256
-from vitdfq.common.safetensors_io import digest
+from vitdfq.common.safetensors_io import digest, write_tensors
 from vitdfq.common.version import __version__
 from vitdfq.evaluation import AnyPredictions, no_score, predict, predictions_of, summarize
 from vitdfq.evaluation.features import gives_vectors
@@ -28,7 +28,7 @@ from vitdfq.runtime.run import Run, Tensors
 from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.synthesis import synthesize
 from vitdfq.synthesis.options import SynthesisOptions
-from vitdfq.synthesis.synthesize import keep_batches, method_for
+from vitdfq.synthesis.synthesize import keep_batches, method_for, presets_used
 from vitdfq.workflow.artifacts import ArtifactStore, Inputs, mark_hash
 
 logger = logging.getLogger(__name__)
@@ -118,6 +118,8 @@ class RunStages:
             options = SynthesisOptions(**section)
         name = name or ("images" if section is self.recipe.synthesize else f"stages/{options.method}_images")
 
+        if options.images is not None:
+            return self._read_images(section, options, f"{name}.safetensors")
         inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section)}
         parts_inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section, "num_images")}
 
@@ -132,7 +134,16 @@ class RunStages:
         every_step = method.engine == "images" and not method.mix
         summary = {"method": options.method, "num_images": len(images), "steps": method.steps, "seconds": seconds}
         rate = round(len(images) * method.steps / seconds, 1) if method.steps and every_step and seconds else None
-        return images, summary | {"image_steps_per_second": rate}
+        return images, summary | {"image_steps_per_second": rate, "presets": presets_used(self.teacher, options)}
+
+    def _read_images(self, section: dict[str, Any], options: SynthesisOptions, file: str) -> tuple[Tensor, dict[str, Any]]:
+        """Read the user's own images, each time: they may have changed. Their copy in the folder is what the student saw."""
+        with errors_of_section("synthesize"):
+            images = distributed.agreed({"images": synthesize(self.teacher, **section)})["images"]
+        if distributed.is_main():
+            write_tensors(self.folder / file, {"images": images})
+        summary = {"method": options.method, "num_images": len(images), "steps": 0, "seconds": 0.0}
+        return images, summary | {"image_steps_per_second": None, "presets": []}
 
     def _keep_images(self, file: str, inputs: Inputs, options: SynthesisOptions, run: SharedRun) -> None:
         """Use the images of an earlier run again that differs in their number alone; the clock goes on with their time."""

@@ -69,7 +69,7 @@ def draw_views(index: int, seed: int, method: Method, terms: list[WeightedLoss],
     """
     if method.pairs:
         index = index // 2
-    labels = Labels(seed, method.labels, tuple(method.label_range or ()), method.max_regions, facts.num_classes, facts.image_size)
+    labels = Labels.of(seed, method, facts)
     rng, classes, regions = labels.classes_and_regions(index)
 
     def view(place: int, region: Tensor, view_classes: list[int]) -> View:
@@ -79,6 +79,13 @@ def draw_views(index: int, seed: int, method: Method, terms: list[WeightedLoss],
 
     whole = view(0, torch.tensor([0, 0, *facts.image_size]), classes)  # with the classes of all regions
     return [whole, *(view(place + 1, region, classes[place : place + 1]) for place, region in enumerate(regions))]
+
+
+def target_class(index: int, seed: int, method: Method, facts: TeacherFacts) -> int | None:
+    """Return the main class of image `index`, as `draw_views` draws it; None: the image has none."""
+    if not method.steps or not facts.num_classes:
+        return None
+    return Labels.of(seed, method, facts).classes_and_regions(index // 2 if method.pairs else index)[1][0]
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,12 @@ class Labels:
     max_regions: int
     num_classes: int  # 0: the teacher gives features, and there are no labels
     image_size: tuple[int, int]
+
+    @staticmethod
+    def of(seed: int, method: Method, facts: TeacherFacts) -> "Labels":
+        """The settings of a method."""
+        label_range = tuple(method.label_range or ())
+        return Labels(seed, method.labels, label_range, method.max_regions, facts.num_classes, facts.image_size)
 
     def classes_and_regions(self, index: int) -> tuple[torch.Generator, list[int], Tensor]:
         """Return the random stream of image `index`, its classes, and its regions (count, 4)."""

@@ -1,65 +1,45 @@
-"""The command line. Commands import torch and the rest of the library when they run, so that `--help` is fast."""
+"""The commands. They import torch and the rest of the library when they run, so that `--help` is fast."""
 
 import json
 import logging
-import os
-import sys
-from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import vitdfq
-from vitdfq.common.errors import VitdfqError
-from vitdfq.runtime import distributed
+from vitdfq.cli.arguments import (
+    CompareOutOption,
+    ExportFormat,
+    Format,
+    FormatOption,
+    FreshOption,
+    OutOption,
+    Processor,
+    QuietOption,
+    RecipeArgument,
+    RunArgument,
+    Runtime,
+    SetOption,
+    complete_recipe,
+)
+from vitdfq.cli.examples import epilog
+from vitdfq.cli.results import exit_with_error, names_table, print_result
 
 app = typer.Typer(
     name="vitdfq",
     help="Quantize vision transformers without data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,  # markup would swallow brackets in help texts
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-Format = StrEnum("Format", ["human", "json"])
-ExportFormat = StrEnum("ExportFormat", ["onnx"])
-Runtime = StrEnum("Runtime", ["onnxruntime", "openvino", "tensorrt"])
-Processor = StrEnum("Processor", ["vnni", "avx2"])
-
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
-CompareOutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/compare_RECIPE_NAME.")]
-OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for results (default: runs/RECIPE_NAME).")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change a recipe key; may be repeated.")
-]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Remove the results of earlier runs from the folder first.")]
-FormatOption = Annotated[Format, typer.Option("--format", help="What to print on stdout.")]
 
 
 def print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(vitdfq.__version__)
         raise typer.Exit
-
-
-def set_up_messages(context: typer.Context, quiet: bool) -> None:
-    """Called for the option before the command, and then for the command's own: either makes it quiet."""
-    from vitdfq.runtime.progress import show_messages
-
-    if quiet or context.parent is None:
-        show_messages(logging.WARNING if quiet else logging.INFO)
-
-
-QuietOption = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", help="No progress, only results and errors.", callback=set_up_messages, expose_value=False),
-]
 
 
 @app.callback()
@@ -72,7 +52,7 @@ def options(
     """Quantize vision transformers without data."""
 
 
-@app.command()
+@app.command(epilog=epilog("run"))
 def run(
     recipe: RecipeArgument,
     out: OutOption = None,
@@ -93,7 +73,7 @@ def run(
     run_until("metrics", recipe, out, overrides, fresh, format)
 
 
-@app.command()
+@app.command(epilog=epilog("synthesize"))
 def synthesize(
     recipe: RecipeArgument,
     out: OutOption = None,
@@ -106,7 +86,7 @@ def synthesize(
     run_until("images", recipe, out, overrides, fresh, format)
 
 
-@app.command()
+@app.command(epilog=epilog("calibrate"))
 def calibrate(
     recipe: RecipeArgument,
     out: OutOption = None,
@@ -119,7 +99,7 @@ def calibrate(
     run_until("student", recipe, out, overrides, fresh, format)
 
 
-@app.command()
+@app.command(epilog=epilog("evaluate"))
 def evaluate(
     run: RunArgument,
     overrides: SetOption = None,
@@ -133,9 +113,12 @@ def evaluate(
     print_result(metrics, format, lambda: "\n".join(f"{key:15} {value}" for key, value in metrics.items()))
 
 
-@app.command()
+@app.command(epilog=epilog("compare"))
 def compare(
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipes that differ in their images only.")],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE...", help="Recipes that differ in their images only.", autocompletion=complete_recipe),
+    ],
     out: CompareOutOption = None,
     overrides: SetOption = None,
     fresh: FreshOption = False,
@@ -152,9 +135,9 @@ def compare(
         exit_with_error(f"{len(content['failed'])} of {len(content['rows'])} rows failed: {', '.join(content['failed'])}", 1)
 
 
-@app.command()
+@app.command(epilog=epilog("bench"))
 def bench(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")] = "quickstart",
+    recipe: RecipeArgument = "quickstart",
     overrides: SetOption = None,
     format: FormatOption = Format.human,
     quiet: QuietOption = False,
@@ -168,7 +151,7 @@ def bench(
     logging.getLogger("vitdfq").info("bench writes no file; --format json prints the same for one")
 
 
-@app.command()
+@app.command(epilog=epilog("export"))
 def export(
     run: RunArgument,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: RUN/onnx/model.onnx.")] = None,
@@ -184,7 +167,7 @@ def export(
     print_result(result, Format.human, lambda: summary(result))
 
 
-@app.command()
+@app.command(epilog=epilog("push"))
 def push(
     run: RunArgument,
     repo: Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="Hub repository; created if it does not exist.")],
@@ -199,7 +182,7 @@ def push(
     print_result(result, format, lambda: f"{result['url']}\n{len(result['files'])} files, commit {result['commit']}")
 
 
-@app.command()
+@app.command(epilog=epilog("convert"))
 def convert(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="A .pth, .pt, .bin, .ckpt, .pth.tar or .safetensors file, or its folder.")
@@ -221,7 +204,21 @@ def convert(
     print_result(result, format, lambda: summary(result))
 
 
-@app.command()
+@app.command(epilog=epilog("images"))
+def images(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the PNG files; new or empty.")],
+    format: FormatOption = Format.human,
+    quiet: QuietOption = False,
+) -> None:
+    """A run's synthetic images as PNG files, named by index and target class."""
+    from vitdfq.workflow.images import write_images
+
+    written = write_images(run, out)
+    print_result(written, format, lambda: f"{len(written['files'])} images written to {written['folder']}")
+
+
+@app.command(epilog=epilog("info"))
 def info(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A folder, or OWNER/NAME[@REVISION] on the Hub.")],
     format: FormatOption = Format.human,
@@ -235,17 +232,25 @@ def info(
     print_result(description, format, lambda: summary(description))
 
 
-@app.command(name="list")
+@app.command(name="list", epilog=epilog("list"))
 def list_names(
     kind: Annotated[str | None, typer.Argument(metavar="KIND", help="recipes, zoo, methods, losses, ... (default: all)")] = None,
     format: FormatOption = Format.human,
     quiet: QuietOption = False,
 ) -> None:
-    """Every name that a recipe can use."""
-    from vitdfq.recipe.catalog import names
+    """Every name that a recipe can use, with one line on each."""
+    from vitdfq.recipe.catalog import entries
 
-    catalog = names(kind)
-    print_result(catalog, format, lambda: "\n".join(f"{kind:13} {', '.join(choices)}" for kind, choices in catalog.items()))
+    catalog = entries(kind)
+    print_result({kind: list(choices) for kind, choices in catalog.items()}, format, lambda: names_table(catalog))
+
+
+@app.command(epilog=epilog("schema"))
+def schema(quiet: QuietOption = False) -> None:
+    """The JSON schema of recipes, for editors that complete and check YAML."""
+    from vitdfq.recipe.schema import recipe_schema
+
+    print_result(recipe_schema(), Format.json, str)
 
 
 def run_until(until: str, recipe: str, out: Path | None, overrides: list[str] | None, fresh: bool, format: Format) -> None:
@@ -256,42 +261,3 @@ def run_until(until: str, recipe: str, out: Path | None, overrides: list[str] | 
     metrics = run(recipe, out=out, overrides=overrides or [], fresh=fresh, until=until)
     is_complete = "student" in metrics
     print_result(metrics, format, lambda: summary_table(metrics) if is_complete else json.dumps(metrics, indent=2))
-
-
-def print_result(content: Any, format: Format, render: Callable[[], Any]) -> None:
-    """Print a result on stdout, as JSON or as `render()` returns it; of several processes the main one prints."""
-    if not distributed.is_reporting():
-        return
-    if format is Format.json:
-        typer.echo(json.dumps(content, indent=2))
-        return
-    from rich.console import Console
-
-    # rich wraps lines at the width of the terminal; a file or pipe has none
-    Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(render(), markup=False)
-
-
-def main() -> None:
-    """Run the command line; every known error is one line on stderr and an exit code (see `vitdfq.common.errors`)."""
-    try:
-        app()
-    except VitdfqError as error:
-        exit_with_error(error, error.exit_code)
-    except OSError as error:
-        exit_with_error(f"{error.filename or 'file system'}: {error.strerror or error}", 1, error)
-    except Exception as error:  # a bug, or a wrong argument without a check of its own
-        exit_with_error(f"{type(error).__name__}: {error} (VITDFQ_DEBUG=1 shows the traceback)", 1, error)
-
-
-def exit_with_error(message: object, exit_code: int, error: BaseException | None = None) -> None:
-    """Print one line on stderr and exit.
-
-    The errors of `vitdfq.common.errors` occur in every process, so only the main one prints them; others may not.
-    """
-    if error is not None and os.environ.get("VITDFQ_DEBUG"):
-        raise error
-    if distributed.is_reporting() or not isinstance(message, VitdfqError):
-        prefix = "" if distributed.is_reporting() else f"process {os.environ['RANK']}: "
-        typer.echo(f"error: {prefix}" + " ".join(str(message).split()), err=True)
-    sys.stderr.flush()
-    raise SystemExit(exit_code)

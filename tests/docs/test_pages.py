@@ -1,0 +1,126 @@
+"""What the pages say exists: links, commands, names of Python, files that are included, words of llms.txt."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+import vitdfq
+from vitdfq import cli
+from vitdfq.common.renamed import RENAMED_KEYS, RENAMED_LOSSES, RENAMED_OBSERVERS
+from vitdfq.recipe.catalog import OLD_KINDS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+COMMANDS = typer.main.get_command(cli.app).commands
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
+SNIPPET = re.compile(r'^--8<-- "([^":]+)(?::(\w+))?"', re.MULTILINE)
+
+
+def ids(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+@pytest.fixture(scope="module")
+def made() -> set[str]:
+    """The pages that the code makes, by path below docs/."""
+    import sys
+
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        from reference import pages
+    finally:
+        sys.path.pop(0)
+    return set(pages())
+
+
+def blocks(path: Path, *languages: str) -> list[str]:
+    return [body for language, body in FENCE.findall(path.read_text()) if language in languages]
+
+
+def command_lines(path: Path) -> list[str]:
+    joined = "\n".join(blocks(path, "bash")).replace("\\\n", " ")
+    return [line for line in joined.splitlines() if line.startswith("vitdfq ")]
+
+
+LINES = [(path, line) for path in PAGES for line in command_lines(path)]
+
+
+@pytest.mark.parametrize(("path", "line"), LINES, ids=[line for _, line in LINES])
+def test_a_command_is_one_that_the_command_line_takes(path, line):
+    words = shlex.split(line.partition(" > ")[0])[1:]
+    assert words[0] in COMMANDS, f"{path}: {line}"
+    COMMANDS[words[0]].make_context(words[0], words[1:])  # raises on an unknown option or value
+
+
+@pytest.mark.integration  # describes the zoo
+@pytest.mark.parametrize("path", [*PAGES, DOCS / "llms.txt"], ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_link_leads_to_a_page(path, made):
+    for target in LINK.findall(FENCE.sub("", path.read_text())):
+        if "://" in target:
+            continue
+        file = (path.parent / target.partition("#")[0]).resolve().relative_to(DOCS)
+        assert (DOCS / file).is_file() or str(file) in made, f"{path}: {target}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=ids(PAGES))
+def test_included_files_and_their_sections_exist(path):
+    for file, section in SNIPPET.findall(path.read_text()):
+        text = (ROOT / file).read_text()
+        for end in ("start", "end"):
+            assert not section or f"--8<-- [{end}:{section}]" in text, f"{path}: {file}:{section}"
+
+
+def test_every_example_is_included_somewhere():
+    included = {file for path in PAGES for file, _ in SNIPPET.findall(path.read_text())}
+    examples = {str(path.relative_to(ROOT)) for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".yaml")}
+    assert examples <= included
+    assert not [path for path in PAGES if re.search(r"8 *<(?!--)", path.read_text())]  # as a formatter of Python writes it
+
+
+@pytest.mark.parametrize("path", PAGES, ids=ids(PAGES))
+def test_names_of_the_package_in_python_blocks_exist(path):
+    for block in blocks(path, "python"):
+        if SNIPPET.search(block):
+            continue  # a file that test_examples.py runs
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "vitdfq":
+                assert node.attr in vitdfq.__all__, f"{path}: vitdfq.{node.attr}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=ids(PAGES))
+def test_names_of_the_package_in_a_text_exist(path):
+    for name in re.findall(r"`vitdfq\.(\w+)\(?", path.read_text()):
+        assert name in vitdfq.__all__ or (ROOT / "vitdfq" / name).is_dir(), f"{path}: vitdfq.{name}"
+    for file in re.findall(r"`((?:vitdfq|tests|benchmarks|tools|examples|recipes)/[\w/.]+)", path.read_text()):
+        assert (ROOT / file).exists() or "/my_" in file, f"{path}: {file}"  # my_loss.py is the reader's
+
+
+@pytest.mark.parametrize("path", PAGES, ids=ids(PAGES))
+def test_yaml_blocks_are_yaml(path):
+    for block in blocks(path, "yaml"):
+        if not SNIPPET.search(block):
+            yaml.safe_load(block)
+
+
+@pytest.mark.integration
+def test_the_navigation_names_every_page(made):
+    text = (ROOT / "mkdocs.yml").read_text()
+    named = set(re.findall(r"[\w/]+\.md", text))
+    methods = {path for path in made if path.startswith("reference/methods/")}  # listed by tools/mkdocs_hook.py
+    assert named == {str(path.relative_to(DOCS)) for path in PAGES} | made - methods
+
+
+def test_llms_txt_names_files_and_old_names():
+    text = (DOCS / "llms.txt").read_text()
+    for file in re.findall(r"`([\w/]+/|[A-Z]+\.md)`", text):
+        assert (ROOT / file).exists(), file
+    old = {tuple(cell.strip() for cell in line.split("|")[2:4]) for line in text.splitlines() if line.startswith("| ")}
+    renamed = RENAMED_KEYS | RENAMED_LOSSES | RENAMED_OBSERVERS | OLD_KINDS
+    assert set(renamed.items()) <= old
