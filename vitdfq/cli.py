@@ -34,6 +34,9 @@ Processor = StrEnum("Processor", ["vnni", "avx2"])
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 CompareOutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/compare_RECIPE_NAME.")]
+AnalyzeOutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/analyze_RECIPE_NAME, or RUN/analysis.")
+]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for results (default: runs/RECIPE_NAME).")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change a recipe key; may be repeated.")
@@ -150,6 +153,26 @@ def compare(
     print_result(content, format, lambda: comparison_table(content))
     if content["failed"]:
         exit_with_error(f"{len(content['failed'])} of {len(content['rows'])} rows failed: {', '.join(content['failed'])}", 1)
+
+
+@app.command()
+def analyze(
+    source: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe's path or name, or the folder of a run.")],
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="KIND=N", help="size=0.7MB, average-bits=4 or bops=1.2G: write mixed.yaml.")
+    ] = None,
+    out: AnalyzeOutOption = None,
+    overrides: SetOption = None,
+    fresh: FreshOption = False,
+    format: FormatOption = Format.human,
+    quiet: QuietOption = False,
+) -> None:
+    """Where a student loses accuracy, without data, and bits by layer; `--set evaluate.num_images=...` measures accuracy too."""
+    from vitdfq.reports.analysis_tables import rendered
+    from vitdfq.workflow.analyze import analyze
+
+    content = analyze(source, out=out, overrides=overrides or [], fresh=fresh, budget=budget)
+    print_result(content, format, lambda: rendered(content))
 
 
 @app.command()

@@ -198,7 +198,9 @@ def _allocate(
     costs = BUDGETS[budget.kind](switches, teacher, choices)
     least = costs.of({layer: choices[0] for layer in costs.by_layer})
     if least > budget.amount:
-        raise ValueError(f"budget {budget.kind}={budget.amount:.6g}: the least possible is {least:.6g}, with all at {choices[0]} bits")
+        raise ValueError(
+            f"budget {budget.kind}={budget.amount:.6g}: the least possible is {least:.6g}, with all at {choices[0]} bits"
+        )
     weights = {bits: weights_at(switches, teacher, images, bits, steps, run.part("weights")) for bits in choices}
     errors = weight_errors(passes, weights, run.part("weight_errors"))
     bits_of = allocate(errors, costs.by_layer, budget.amount - costs.rest)

@@ -1,4 +1,4 @@
-"""How far a student's outputs are from its teacher's: what an analysis measures, unrounded, so that small errors have an order."""
+"""How far a student's outputs are from its teacher's: scores of an analysis, unrounded, so that small errors have an order."""
 
 import math
 

@@ -120,7 +120,9 @@ def weight_errors(passes: HeldOutPasses, weights: Mapping[int, Mapping[str, Tens
 
         tensors = run.compute_missing(names, compute)
     switches.only(switches.parts)
-    return {name: {int(bits): error.item() for bits, error in errors.items()} for name, errors in zip(names, tensors, strict=True)}
+    return {
+        name: {int(bits): error.item() for bits, error in errors.items()} for name, errors in zip(names, tensors, strict=True)
+    }
 
 
 def _measured(measure: Measure | None, student: nn.Module) -> Scores:

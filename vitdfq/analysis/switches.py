@@ -26,8 +26,12 @@ class Switches:
     def __init__(self, student: nn.Module, float_weights: Mapping[str, Tensor]) -> None:
         self.student, self.sites = student, named_sites(student)
         self.layers = dict(named_weighted_modules(student))
-        self.quantizers = {(name, part): quantizer for name, site in self.sites.items() for part, quantizer in site.quantizers.items()}
-        self.quantizers = {part: quantizer for part, quantizer in self.quantizers.items() if quantizer.bits is not None}
+        self.quantizers = {
+            (name, attribute): quantizer
+            for name, site in self.sites.items()
+            for attribute, quantizer in site.quantizers.items()
+            if quantizer.bits is not None
+        }
         quantized = [name for name, attribute in self.quantizers if attribute == WEIGHT]
         self.float_weights = {name: float_weights[name] for name in quantized}
         self.quantized_weights = {name: self.layers[name].weight.detach().clone() for name in quantized}

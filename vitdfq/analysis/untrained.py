@@ -1,6 +1,6 @@
 """The student that an analysis looks at: calibrated by the steps that set ranges and round weights, without those that train.
 
-Training adapts all sites to each other's errors, so that one of them alone, beside others in float, would show nothing of its own.
+Training adapts all sites to each other's errors: one of them alone, beside others in float, would show nothing of its own.
 """
 
 from collections.abc import Mapping, Sequence
