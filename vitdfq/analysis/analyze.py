@@ -196,11 +196,10 @@ def _allocate(
     """Choose the bits of every layer, and measure the student that they make."""
     switches = passes.switches
     costs = BUDGETS[budget.kind](switches, teacher, choices)
-    least = costs.of({layer: choices[0] for layer in costs.by_layer})
+    least = costs.of(dict.fromkeys(costs.by_layer, choices[0]))
     if least > budget.amount:
-        raise ValueError(
-            f"budget {budget.kind}={budget.amount:.6g}: the least possible is {least:.6g}, with all at {choices[0]} bits"
-        )
+        given = f"budget {budget.kind}={budget.amount:.6g}"
+        raise ValueError(f"{given}: the least possible is {least:.6g}, with {choices[0]} bits everywhere")
     weights = {bits: weights_at(switches, teacher, images, bits, steps, run.part("weights")) for bits in choices}
     errors = weight_errors(passes, weights, run.part("weight_errors"))
     bits_of = allocate(errors, costs.by_layer, budget.amount - costs.rest)
