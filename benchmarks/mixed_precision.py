@@ -2,7 +2,7 @@
 
     python benchmarks/mixed_precision.py --models zoo:deit zoo:vit zoo:swin --average 4 3 --activations 8 --seeds 0 1 2
 
-"uniform" is the recipe's student: wN with embedding and classifier at 8 bits, so that its weights have a little more than N bits on
+"uniform" is the recipe's student: wN with embedding and classifier at 8 bits, whose weights have a little more than N bits on
 average. "mixed" has at most N on average, embedding and classifier among them: what `vitdfq analyze --budget average-bits=N`
 writes. Both are calibrated on the same images with the same steps, and measured on the same test images, which decide nothing.
 """
