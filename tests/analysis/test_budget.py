@@ -72,4 +72,4 @@ def test_the_size_is_that_of_the_file(tiny_vit, images, tmp_path):
     overrides = {name: {"weight": {"bits": bits}} for name, bits in bits_of.items()}
     student = vitdfq.calibrate(vitdfq.quantize(tiny_vit, overrides=overrides), tiny_vit, images, steps=["observe"])
     written = (vitdfq.save(student, tmp_path) / "model.safetensors").stat().st_size
-    assert written <= costs.of(bits_of) <= written + 64
+    assert written <= costs.of(bits_of) < 1.01 * written  # digits in the header differ
