@@ -15,6 +15,7 @@ from vitdfq.analysis.passes import HeldOutPasses
 from vitdfq.analysis.ranges import ValueRange, value_ranges
 from vitdfq.analysis.sensitivity import Measure, SiteSensitivity, UnitErrors, site_sensitivities, unit_errors, weight_errors
 from vitdfq.analysis.untrained import calibrated_switches, weights_at, with_weight_overrides
+from vitdfq.calibration.calibrate import require_its_teacher
 from vitdfq.calibration.efforts import StepSpec
 from vitdfq.common.gradients import with_gradients
 from vitdfq.models import checked_images, require_float
@@ -169,7 +170,7 @@ def _float_model(model: Any, teacher: nn.Module | None, quantization: dict[str, 
         raise ValueError("analyze: a student needs teacher=, the float model that it was made from")
     if quantization:
         raise ValueError(f"analyze: the student says how it is quantized; leave out {', '.join(quantization)}")
-    require_float(teacher, "analyze")
+    require_its_teacher(model, teacher)
     return teacher, record
 
 

@@ -18,7 +18,7 @@ from vitdfq.evaluation import AnyPredictions, no_score, predict, predictions_of,
 from vitdfq.evaluation.features import gives_vectors
 from vitdfq.models import gives
 from vitdfq.quantization import quantize
-from vitdfq.quantization.modules import bits_of, is_dynamic
+from vitdfq.quantization.modules import bits_of, is_dynamic, mixed_weight_bits
 from vitdfq.recipe import Recipe
 from vitdfq.recipe.teacher import errors_of_section
 from vitdfq.reports import gates
@@ -203,7 +203,7 @@ class RunStages:
         return {
             "read_by": self.read_by if teacher else None,
             "teacher": {"name": recipe.model["name"]} | teacher_score,
-            "student": scores.pop("student") | bits_of(student) | {"dynamic": is_dynamic(student)},
+            "student": scores.pop("student") | self._bits(student),
             "baselines": scores,
             **({"also_bits": {bits: _by_role(rows) for bits, rows in other_bits.items()}} if other_bits else {}),
         }
@@ -237,6 +237,10 @@ class RunStages:
         inputs = self.student_inputs(images, seed=seed) | self.evaluation_inputs()
         tensors, _ = self.store.get_or_make(f"stages/{name}_predictions.safetensors", inputs, make)
         return predictions_of(tensors, self.read_by), tensors["calibration_seconds"].item()
+
+    def _bits(self, student: nn.Module) -> dict[str, Any]:
+        """By what tables name a student."""
+        return bits_of(student) | {"dynamic": is_dynamic(student), "mixed": mixed_weight_bits(student)}
 
     def _baseline_section(self, method: str, num_images: int) -> dict[str, Any]:
         return {"method": method, "num_images": num_images, "seed": self.recipe.synthesis.seed}
