@@ -23,8 +23,9 @@ def output_scores(outputs: Tensor, target: Tensor, gives: str) -> Scores:
     if gives == "features":
         return {"sqnr_db": sqnr_db(outputs, target), "kl": None, "agreement": None}
     same = (outputs.argmax(1) == target.argmax(1)).double().mean().item()
-    logs = [values.double().log_softmax(1) for values in (outputs, target)]  # in float32 a small divergence is all rounding
-    kl = max(F.kl_div(*logs, log_target=True, reduction="batchmean").item(), 0.0)
+    # In float32 a small divergence is nothing but rounding.
+    mine, wanted = (values.double().log_softmax(1) for values in (outputs, target))
+    kl = max(F.kl_div(mine, wanted, log_target=True, reduction="batchmean").item(), 0.0)
     return {"sqnr_db": sqnr_db(outputs, target), "kl": kl, "agreement": 100 * same}
 
 

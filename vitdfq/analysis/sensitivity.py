@@ -76,8 +76,8 @@ def site_sensitivities(passes: HeldOutPasses, measure: Measure | None, run: Run)
     switches.only(switches.parts)
     rows = []
     for site, values in zip(names, tensors, strict=True):
-        bits = {part.removesuffix("_quantizer"): switches.quantizers[site, part].bits for _, part in switches.parts_of([site])}
-        rows.append(SiteSensitivity(site, passes.units[passes.unit_of[site]].name, bits, **_unflat(values)))
+        unit = passes.units[passes.unit_of[site]].name
+        rows.append(SiteSensitivity(site, unit, switches.bits_of(site), **_unflat(values)))
     return sorted(rows, key=lambda row: -error_of(row.alone))
 
 

@@ -36,6 +36,13 @@ class Switches:
         self.float_weights = {name: float_weights[name] for name in quantized}
         self.quantized_weights = {name: self.layers[name].weight.detach().clone() for name in quantized}
 
+    def bits_of(self, site: str) -> dict[str, int]:
+        """The bits of a site's quantizers: "weight", "input", "left", "right"."""
+        quantizers = {
+            attribute.removesuffix("_quantizer"): self.quantizers[site, attribute] for _, attribute in self.parts_of([site])
+        }
+        return {name: quantizer.bits for name, quantizer in quantizers.items() if quantizer.bits is not None}
+
     @property
     def parts(self) -> list[Part]:
         """All quantizers that can be switched, in the order of the sites."""

@@ -17,7 +17,8 @@ def tensor_bytes(student: nn.Module) -> dict[str, int]:
     """
     shifts = {name for name, value in student.state_dict().items() if is_shift(name) and not value.any()}
     tensors = {name: value for name, value in layout(student).items() if name not in shifts}
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for name, value in tensors.items():
         start, end = end, end + value.nbytes
         header[name] = {"dtype": dtype_name(value.dtype), "shape": list(value.shape), "data_offsets": [start, end]}
