@@ -38,10 +38,8 @@ class Switches:
 
     def bits_of(self, site: str) -> dict[str, int]:
         """The bits of a site's quantizers: "weight", "input", "left", "right"."""
-        quantizers = {
-            attribute.removesuffix("_quantizer"): self.quantizers[site, attribute] for _, attribute in self.parts_of([site])
-        }
-        return {name: quantizer.bits for name, quantizer in quantizers.items() if quantizer.bits is not None}
+        bits = {attribute: self.quantizers[site, attribute].bits for _, attribute in self.parts_of([site])}
+        return {attribute.removesuffix("_quantizer"): count for attribute, count in bits.items() if count is not None}
 
     @property
     def parts(self) -> list[Part]:
