@@ -13,7 +13,15 @@ from vitdfq.analysis.budget import BUDGETS, Budget
 from vitdfq.analysis.errors import Scores
 from vitdfq.analysis.passes import HeldOutPasses
 from vitdfq.analysis.ranges import ValueRange, value_ranges
-from vitdfq.analysis.sensitivity import Measure, SiteSensitivity, UnitErrors, site_sensitivities, unit_errors, weight_errors
+from vitdfq.analysis.sensitivity import (
+    Measure,
+    SiteSensitivity,
+    UnitErrors,
+    measured_scores,
+    site_sensitivities,
+    unit_errors,
+    weight_errors,
+)
 from vitdfq.analysis.untrained import calibrated_switches, weights_at, with_weight_overrides
 from vitdfq.calibration.calibrate import require_its_teacher
 from vitdfq.calibration.efforts import StepSpec
@@ -131,7 +139,7 @@ def analyze(
 
     Raises:
         ValueError: as `quantize`; a student without its teacher, or with arguments of `quantize`; fewer than four images and none
-            held out; a budget that cannot be read or is less than the least possible.
+            held out; a budget that cannot be read or met.
     """
     run = run or Run()
     teacher, quantization = _float_model(model, teacher, quantization)
@@ -140,7 +148,7 @@ def analyze(
     student = quantize(teacher, **quantization)
     switches = calibrated_switches(student, teacher, images, steps, seed, run.part("calibration"))
     passes = HeldOutPasses(switches, teacher, held_out)
-    scores, measured = passes.scores(passes.outputs_of_rest(0)), dict(measure(switches.student)) if measure else {}
+    scores, measured = passes.scores(passes.outputs_of_rest(0)), measured_scores(measure, switches.student)
     allocation = None
     if wanted is not None:  # first: a budget that cannot be met must not cost an analysis
         allocation = _allocate(wanted, passes, teacher, images, tuple(sorted(set(choices))), steps, run)
@@ -148,7 +156,7 @@ def analyze(
         num_images=len(images),
         num_held_out=len(held_out),
         student=scores,
-        measured={key: value for key, value in measured.items() if isinstance(value, int | float | None)},
+        measured=measured,
         sites=site_sensitivities(passes, measure, run.part("sites")),
         units=unit_errors(passes),
         ranges=value_ranges(passes),

@@ -66,9 +66,9 @@ def site_sensitivities(passes: HeldOutPasses, measure: Measure | None, run: Run)
         def compute(site: str) -> dict[str, Tensor]:
             own, first = switches.parts_of([site]), passes.unit_of[site]
             switches.only(own)
-            alone, alone_measured = passes.scores(passes.outputs_alone(first)), _measured(measure, switches.student)
+            alone, alone_measured = passes.scores(passes.outputs_alone(first)), measured_scores(measure, switches.student)
             switches.only([part for part in switches.parts if part not in own])
-            all_but, all_but_measured = passes.scores(passes.outputs_of_rest(first)), _measured(measure, switches.student)
+            all_but, all_but_measured = passes.scores(passes.outputs_of_rest(first)), measured_scores(measure, switches.student)
             bar.advance()
             return _flat(alone=alone, all_but=all_but, alone_measured=alone_measured, all_but_measured=all_but_measured)
 
@@ -125,7 +125,8 @@ def weight_errors(passes: HeldOutPasses, weights: Mapping[int, Mapping[str, Tens
     }
 
 
-def _measured(measure: Measure | None, student: nn.Module) -> Scores:
+def measured_scores(measure: Measure | None, student: nn.Module) -> Scores:
+    """The numbers among what `measure` gives for a student; none without it."""
     scores = {} if measure is None else measure(student)
     return {key: value for key, value in scores.items() if isinstance(value, int | float | None)}
 
