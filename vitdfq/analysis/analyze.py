@@ -130,11 +130,9 @@ def analyze(
         budget: "size=0.7MB" (of model.safetensors), "average-bits=4" (of a weight) or "bops=1.2G" (multiplications of an image
             times the bits of their operands): also choose bits for each layer's weight. Bits of activations stay.
         choices: bits that a layer may get.
-        steps: as of `calibrate`; those that train are left out. None: the default ones.
         measure: called with every student that is scored, for numbers on images of yours: `lambda student:
             vitdfq.evaluate(student, dataset=...)`. They are reported and decide nothing.
-        seed: of everything random.
-        run: as of `calibrate`.
+        steps, seed, run: as of `calibrate`; steps that train are left out.
         quantization: keyword arguments of `quantize`.
 
     Raises:
