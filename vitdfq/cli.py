@@ -4,16 +4,16 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import vitdfq
 from vitdfq.common.errors import VitdfqError
 from vitdfq.runtime import distributed
+from vitdfq.runtime.console import Format, print_result
 
 app = typer.Typer(
     name="vitdfq",
@@ -26,7 +26,6 @@ app = typer.Typer(
 )
 
 
-Format = StrEnum("Format", ["human", "json"])
 ExportFormat = StrEnum("ExportFormat", ["onnx"])
 Runtime = StrEnum("Runtime", ["onnxruntime", "openvino", "tensorrt"])
 Processor = StrEnum("Processor", ["vnni", "avx2"])
@@ -34,13 +33,10 @@ Processor = StrEnum("Processor", ["vnni", "avx2"])
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 CompareOutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/compare_RECIPE_NAME.")]
-AnalyzeOutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/analyze_RECIPE_NAME, or RUN/analysis.")
-]
+AnalyzeOutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/analyze_NAME, RUN/analysis.")]
+BudgetOption = Annotated[str | None, typer.Option("--budget", metavar="KIND=N", help="size=9MB, average-bits=4 or bops=1.2G.")]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for results (default: runs/RECIPE_NAME).")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change a recipe key; may be repeated.")
-]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change a key; repeatable.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Remove the results of earlier runs from the folder first.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="What to print on stdout.")]
 
@@ -158,16 +154,14 @@ def compare(
 @app.command()
 def analyze(
     source: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe's path or name, or the folder of a run.")],
-    budget: Annotated[
-        str | None, typer.Option("--budget", metavar="KIND=N", help="size=0.7MB, average-bits=4 or bops=1.2G: write mixed.yaml.")
-    ] = None,
+    budget: BudgetOption = None,
     out: AnalyzeOutOption = None,
     overrides: SetOption = None,
     fresh: FreshOption = False,
     format: FormatOption = Format.human,
     quiet: QuietOption = False,
 ) -> None:
-    """Where a student loses accuracy, without data, and bits by layer; `--set evaluate.num_images=...` measures accuracy too."""
+    """What each site costs; bits by layer for a budget, in mixed.yaml; `--set evaluate.num_images=N` measures accuracy too."""
     from vitdfq.reports.analysis_tables import rendered
     from vitdfq.workflow.analyze import analyze
 
@@ -279,19 +273,6 @@ def run_until(until: str, recipe: str, out: Path | None, overrides: list[str] | 
     metrics = run(recipe, out=out, overrides=overrides or [], fresh=fresh, until=until)
     is_complete = "student" in metrics
     print_result(metrics, format, lambda: summary_table(metrics) if is_complete else json.dumps(metrics, indent=2))
-
-
-def print_result(content: Any, format: Format, render: Callable[[], Any]) -> None:
-    """Print a result on stdout, as JSON or as `render()` returns it; of several processes the main one prints."""
-    if not distributed.is_reporting():
-        return
-    if format is Format.json:
-        typer.echo(json.dumps(content, indent=2))
-        return
-    from rich.console import Console
-
-    # rich wraps lines at the width of the terminal; a file or pipe has none
-    Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(render(), markup=False)
 
 
 def main() -> None:
