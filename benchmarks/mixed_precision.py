@@ -31,8 +31,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["zoo:deit", "zoo:vit", "zoo:swin"])
     parser.add_argument("--average", nargs="+", type=int, default=[4, 3])
     parser.add_argument("--activations", type=int, default=8)
+    parser.add_argument("--method", default="dead_leaves", help="of the images of calibration")
     parser.add_argument(
-        "--method", default="dead_leaves", help="of the images of calibration, and of others that errors are measured on"
+        "--held-out", nargs="+", default=["dead_leaves"], help="methods of the images that errors are measured on"
     )
     parser.add_argument("--num-images", type=int, default=32)
     parser.add_argument("--effort", default="quick", help="of both calibrations: quick trains nothing")
@@ -53,9 +54,12 @@ def compare(name: str, teacher: torch.nn.Module, seed: int, args: argparse.Names
     test_set = {"dataset": args.dataset, "split": args.split, "num_images": args.num_test}
     wanted = predict(teacher, **test_set)
     prepared = vitdfq.prepare(teacher)
-    images, held_out = (
-        vitdfq.synthesize(teacher, method=args.method, num_images=args.num_images, seed=number)
-        for number in (seed, seed + HELD_OUT_SEED)
+    images = vitdfq.synthesize(teacher, method=args.method, num_images=args.num_images, seed=seed)
+    held_out = torch.cat(
+        [
+            vitdfq.synthesize(teacher, method=method, num_images=args.num_images, seed=seed + HELD_OUT_SEED)
+            for method in args.held_out
+        ]
     )
     bits_of = allocations(prepared, images, held_out, seed, args)
     for average in args.average:

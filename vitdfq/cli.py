@@ -25,11 +25,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-
 ExportFormat = StrEnum("ExportFormat", ["onnx"])
 Runtime = StrEnum("Runtime", ["onnxruntime", "openvino", "tensorrt"])
 Processor = StrEnum("Processor", ["vnni", "avx2"])
-
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 CompareOutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/compare_RECIPE_NAME.")]

@@ -40,8 +40,3 @@ def test_an_unknown_effort_and_one_beside_steps_are_refused():
         check_steps(student, effort="through")
     with pytest.raises(ValueError, match="leave one of the two out"):
         check_steps(student, ["observe"], effort="quick")
-
-
-def test_a_layer_of_few_bits_among_eight_is_rounded_by_gptq():
-    student = quantize(make_tiny("vit"), bits="w8a8", overrides={"blocks.0.mlp.fc1": {"weight": {"bits": 3}}})
-    assert "gptq" in default_steps(student) and "gptq" not in default_steps(quantize(make_tiny("vit"), bits="w8a8"))

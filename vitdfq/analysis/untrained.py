@@ -72,7 +72,7 @@ def weights_at(
         teacher: the float model that the student was made from.
         images: (N, 3, H, W), on the CPU, which `gptq` reads.
         bits: 2 to 8.
-        steps: as of `calibrate`; `gptq` alone is taken of them. None: `gptq` below 8 bits.
+        steps: as of `calibrate`; `gptq` alone is taken of them. None: `gptq`.
         run: as of `calibrated_switches`.
     """
     layers = list(switches.float_weights)
@@ -83,10 +83,7 @@ def weights_at(
             layer.weight.copy_(switches.float_weights[name])
             if not layer.weight_quantizer.guided:  # gptq fits these
                 layer.weight_quantizer.fit(layer.weight.flatten(1))
-    if steps is None:
-        rounding: list[StepSpec] = [ROUNDS] if bits < 8 else []
-    else:
-        rounding = [step for step in steps if _name(step) == ROUNDS]
+    rounding: list[StepSpec] = [ROUNDS] if steps is None else [step for step in steps if _name(step) == ROUNDS]
     for name, options in check_steps(student, rounding):
         STEPS[name].apply(student, teacher, images, options, run=run.part(f"{name}_{bits}"))
     student.load_state_dict(run.agree(student.state_dict()))
