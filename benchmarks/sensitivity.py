@@ -37,9 +37,8 @@ def main() -> None:
     parser.add_argument("--num-test", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    print(
-        "| model | bits | held-out images | n | KL with top-1 | SQNR with top-1 | KL with test KL | SQNR with test KL | top-1, half with half |"
-    )
+    columns = ("KL with top-1", "SQNR with top-1", "KL with test KL", "SQNR with test KL", "top-1, half with half")
+    print("| model | bits | held-out images | n |", " | ".join(columns), "|")
     print("|-|-|-|-:|-:|-:|-:|-:|-:|", flush=True)
     for name in args.models:
         errors, test, accuracy = measure(name, args)
