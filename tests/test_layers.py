@@ -35,7 +35,7 @@ HOMES = {  # third-party package -> the rooms that import it
     "numpy": {"onnx", "synthesis"},
     "PIL": {"cost", "data", "reports"},
     "typer": {"cli"},
-    "rich": {"cli", "cost", "reports", "runtime"},
+    "rich": {"cost", "reports", "runtime"},
     "pydantic": {"recipe"},
     "yaml": {"recipe"},
     "datasets": {"data"},
