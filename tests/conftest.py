@@ -24,7 +24,7 @@ from vitdfq.models import image_size
 # Folders and files whose tests run the real command, read the zoo, write ONNX, or calibrate or train from end to end. Single
 # tests elsewhere say `integration`.
 INTEGRATION = (
-    *("calibration", "checkpoint", "cost", "hub", "onnx", "workflow"),
+    *("analysis", "calibration", "checkpoint", "cost", "hub", "onnx", "workflow"),
     *("test_bad_input.py", "test_cli.py", "test_layers.py", "test_zoo.py"),
     *("data/test_imagenet.py", "data/test_readers.py", "runtime/test_launch.py", "training/test_batch_sharding.py"),
     *("quantization/test_integer.py", "quantization/test_integer_compiled.py", "quantization/test_integer_fused.py"),

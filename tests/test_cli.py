@@ -51,7 +51,7 @@ def test_help_does_not_import_heavy_packages():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for verb in ("run", "synthesize", "calibrate", "evaluate", "compare", "bench", "export", "push", "list", "info"):
+    for verb in ("run", "synthesize", "calibrate", "evaluate", "compare", "analyze", "bench", "export", "push", "list", "info"):
         assert verb in done.stdout
 
 
@@ -76,6 +76,7 @@ def test_the_options_are_these_and_no_others():
         "synthesize": stages,
         "calibrate": stages,
         "compare": stages,
+        "analyze": stages | {"--budget"},
         "evaluate": {"--set", "--format", "--quiet"},
         "bench": {"--set", "--format", "--quiet"},
         "convert": {"--out", "--arch", "--key", "--set", "--format", "--quiet"},

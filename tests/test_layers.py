@@ -18,14 +18,14 @@ LAYERS = [  # lowest first; a room imports from lower layers only, not from its 
     {"calibration"},
     {"evaluation"},
     {"checkpoint", "reports"},
-    {"hub"},
+    {"analysis", "hub"},
     {"onnx", "recipe"},
     {"cost"},
     {"workflow"},
     {"cli"},
     {"__main__"},
 ]
-CORE = {"models", "preparation", "quantization", "training", "synthesis", "calibration"}  # tensors in, tensors out
+CORE = {"models", "preparation", "quantization", "training", "synthesis", "calibration", "analysis"}  # tensors in, tensors out
 CORE_MAY_IMPORT = "vitdfq.runtime.run"  # all that the core knows of how it is run
 EVERYWHERE = set().union(*LAYERS)
 HOMES = {  # third-party package -> the rooms that import it
@@ -48,6 +48,7 @@ HOMES = {  # third-party package -> the rooms that import it
     "matplotlib": {"reports"},
     "onnx": {"onnx"},
     "onnxruntime": {"onnx"},
+    "scipy": {"analysis"},
 }
 MOST_LINES = 300
 MODULES = [module for module in syntax_trees() if module != "vitdfq"]  # vitdfq/__init__.py names its parts as text

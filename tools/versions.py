@@ -19,7 +19,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-EXTRAS = ("report", "onnx")
+EXTRAS = ("report", "onnx", "analyze")
 NOT_ALONE = {"torch"}  # brings libraries of its own and needs a torchvision that fits: only in an environment of its own
 RECIPE = """\
 name: versions

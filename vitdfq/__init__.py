@@ -8,6 +8,7 @@
     evaluate       KL and agreement with the teacher, top-1           vitdfq/evaluation/
     to_integer     a copy that multiplies integers                    vitdfq/quantization/integer/
     save, load     the packed checkpoint                              vitdfq/checkpoint/
+    analyze        what each site costs, without labels; bits by layer     vitdfq/analysis/
     export         ONNX, checked                                      vitdfq/onnx/
     push           the checkpoint, on the Hugging Face Hub            vitdfq/hub/
     run            all of it, as a recipe says                        vitdfq/workflow/
@@ -30,6 +31,7 @@ _HOMES = {
     "calibrate": "vitdfq.calibration",
     "evaluate": "vitdfq.evaluation",
     "to_integer": "vitdfq.quantization.integer",
+    "analyze": "vitdfq.analysis",
     "save": "vitdfq.checkpoint",
     "load": "vitdfq.checkpoint",
     "export": "vitdfq.onnx",
@@ -40,6 +42,7 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from vitdfq.analysis import analyze
     from vitdfq.calibration import calibrate
     from vitdfq.checkpoint import load, save
     from vitdfq.evaluation import evaluate

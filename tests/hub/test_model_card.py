@@ -24,8 +24,16 @@ RECIPE = {"model": {"name": "vit_tiny.in1k"}, "evaluate": {}, "reference_top1": 
 CONFIG = {"vitdfq": {"model": {"pretrained_cfg": {"hf_hub_id": "timm/vit_tiny.in1k", "license": "mit"}}}}
 
 
-@pytest.mark.parametrize(("changes", "name"), [({}, "W4A8"), ({"dynamic": False}, "W4A8"), ({"dynamic": True}, "W4A8 dynamic")])
-def test_a_dynamic_student_is_named_so(changes, name, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "W4A8"),
+        ({"dynamic": False, "mixed": None}, "W4A8"),
+        ({"dynamic": True}, "W4A8 dynamic"),
+        ({"mixed": 3.98}, "W3.98A8 mixed"),
+    ],
+)
+def test_a_dynamic_or_mixed_student_is_named_so(changes, name, tmp_path):
     metrics, config = copy.deepcopy(METRICS), copy.deepcopy(CONFIG)
     metrics["student"] |= changes
     config["vitdfq"]["model"]["name"] = "vit_tiny.in1k"

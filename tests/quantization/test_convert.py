@@ -3,7 +3,7 @@ import torch
 
 from vitdfq.calibration import calibrate
 from vitdfq.quantization import quantize, sites
-from vitdfq.quantization.modules import named_sites
+from vitdfq.quantization.modules import mixed_weight_bits, named_sites, named_weighted_modules
 from vitdfq.quantization.quantizers.base import Quantizer
 
 
@@ -106,3 +106,13 @@ def test_a_glob_of_submodules_matches_the_site_itself_too(tiny_vit):
     assert student.blocks[1].mlp.fc1.input_quantizer.bits == 3
     with pytest.raises(ValueError, match=r"'heads\.\*' matches no site"):
         quantize(tiny_vit, overrides={"heads.*": {"bits": 7}})
+
+
+def test_bits_by_layer_are_told_from_a_few_exceptions(tiny_vit):
+    assert mixed_weight_bits(quantize(tiny_vit, bits="w4a4")) is None  # embedding and head have 8
+    assert mixed_weight_bits(quantize(tiny_vit, bits="w4a4", overrides={"*": {"weight": {"bits": None}}})) is None
+    layers = {name: layer.weight.numel() for name, layer in named_weighted_modules(quantize(tiny_vit))}
+    bits = {name: 2 + index % 4 for index, name in enumerate(layers)}
+    student = quantize(tiny_vit, overrides={name: {"weight": {"bits": count}} for name, count in bits.items()})
+    mean = sum(bits[name] * count for name, count in layers.items()) / sum(layers.values())
+    assert mixed_weight_bits(student) == pytest.approx(mean, abs=0.006)

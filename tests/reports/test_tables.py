@@ -159,6 +159,11 @@ def test_dynamic_students_are_told_from_static_ones():
     assert tables.title(compared | {"dynamic": False}) == tables.title(compared)
 
 
+def test_a_student_with_bits_by_layer_is_not_named_by_the_most_frequent_ones():
+    assert tables.bits_title("w2a4", dynamic=False, mixed=3.98) == "W3.98A4 mixed"
+    assert tables.bits_title("w2a16", dynamic=True, mixed=4.0) == "W4A16 dynamic mixed"
+
+
 @pytest.mark.parametrize("width", [240, 100, 80, 60, 40])
 def test_no_number_is_cut_in_a_narrow_terminal(width):
     from rich.console import Console

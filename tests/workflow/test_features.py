@@ -70,7 +70,7 @@ def test_a_run_compares_features(recipe, tmp_path, monkeypatch):
     out = tmp_path / "out"
     metrics = run(recipe, out=out)
     assert metrics["teacher"] | {"name": ""} == {"name": "", "top1": None, "top5": None, "num_images": 9, "read_by": None}
-    named_by = {"weight_bits", "activation_bits", "dynamic"}
+    named_by = {"weight_bits", "activation_bits", "dynamic", "mixed"}
     assert metrics["student"].keys() == CLASS_KEYS | DISTANCE_KEYS | {"read_by"} | named_by
     for row in (metrics["student"], metrics["baselines"]["dead_leaves"]):
         assert row["top1"] is row["agreement"] is row["kl"] is row["logits_sqnr_db"] is None

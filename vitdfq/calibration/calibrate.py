@@ -52,7 +52,7 @@ def calibrate(
             quantizer is not fitted.
     """
     require_student(student, "calibrate")
-    _require_its_teacher(student, teacher)
+    require_its_teacher(student, teacher)
     images = checked_images(teacher, images)  # on the CPU: steps copy a batch at a time to the device
     planned = check_steps(student, steps, effort, seed)
     for module in weighted_modules(student):
@@ -73,7 +73,7 @@ def calibrate(
     return student
 
 
-def _require_its_teacher(student: Any, teacher: Any) -> None:
+def require_its_teacher(student: Any, teacher: Any) -> None:
     """Raise ValueError when the teacher is not the float model that the student was made from, by their descriptions."""
     require_float(teacher, "calibrate")
     made_of, given = student.vitdfq, teacher.vitdfq

@@ -24,7 +24,13 @@ RecipeArgument = Annotated[
     str,
     typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.", autocompletion=complete_recipe),
 ]
+SourceArgument = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE|RUN", help="A recipe's path or name, or the folder of a run.", autocompletion=complete_recipe),
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
+AnalyzeOutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/analyze_NAME, RUN/analysis.")]
+BudgetOption = Annotated[str | None, typer.Option("--budget", metavar="KIND=N", help="size=9MB, average-bits=4 or bops=1.2G.")]
 CompareOutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/compare_RECIPE_NAME.")]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for results (default: runs/RECIPE_NAME).")]
 SetOption = Annotated[

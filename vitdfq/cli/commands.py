@@ -9,6 +9,8 @@ import typer
 
 import vitdfq
 from vitdfq.cli.arguments import (
+    AnalyzeOutOption,
+    BudgetOption,
     CompareOutOption,
     ExportFormat,
     Format,
@@ -21,6 +23,7 @@ from vitdfq.cli.arguments import (
     RunArgument,
     Runtime,
     SetOption,
+    SourceArgument,
     complete_recipe,
 )
 from vitdfq.cli.examples import epilog
@@ -133,6 +136,24 @@ def compare(
     print_result(content, format, lambda: comparison_table(content))
     if content["failed"]:
         exit_with_error(f"{len(content['failed'])} of {len(content['rows'])} rows failed: {', '.join(content['failed'])}", 1)
+
+
+@app.command(epilog=epilog("analyze"))
+def analyze(
+    source: SourceArgument,
+    budget: BudgetOption = None,
+    out: AnalyzeOutOption = None,
+    overrides: SetOption = None,
+    fresh: FreshOption = False,
+    format: FormatOption = Format.human,
+    quiet: QuietOption = False,
+) -> None:
+    """What each site costs; bits by layer for a budget, in mixed.yaml; `--set evaluate.num_images=N` measures accuracy too."""
+    from vitdfq.reports.analysis_tables import rendered
+    from vitdfq.workflow.analyze import analyze
+
+    content = analyze(source, out=out, overrides=overrides or [], fresh=fresh, budget=budget)
+    print_result(content, format, lambda: rendered(content))
 
 
 @app.command(epilog=epilog("bench"))

@@ -16,6 +16,11 @@ EXAMPLES: dict[str, list[str]] = {  # command -> command lines
         "vitdfq compare compare_zoo",
         "vitdfq compare quickstart --set 'compare.methods=[scenes, psaq, noise]' --set 'compare.seeds=[0, 1, 2]'",
     ],
+    "analyze": [
+        "vitdfq analyze quickstart",
+        "vitdfq analyze runs/quickstart --budget average-bits=4",
+        "vitdfq analyze quickstart --set evaluate.num_images=500",
+    ],
     "bench": ["vitdfq bench quickstart", "vitdfq bench deit_s_w4a4 --format json"],
     "export": ["vitdfq export runs/quickstart", "vitdfq export runs/quickstart --out deit.onnx"],
     "push": ["vitdfq push runs/quickstart --repo owner/name --private"],

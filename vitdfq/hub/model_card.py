@@ -85,7 +85,7 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
         prepared=config["vitdfq"].get("prepared"),
         recipe=recipe,
         recipe_yaml=yaml,
-        bits=bits_title(bits, dynamic=metrics["student"].get("dynamic", False)),
+        bits=bits_title(bits, dynamic=metrics["student"].get("dynamic", False), mixed=metrics["student"].get("mixed")),
         repo=repo,
         features=features,
         output=features.output if features else "logits",

@@ -57,20 +57,38 @@ def multiplications(model: nn.Module) -> Multiplications:
     Args:
         model: an opened float model, of any family.
     """
+    in_sites, rest = 0, Counter[tuple[str, str]]()
+    for name, kind, count, is_site in _counts(model):
+        if is_site:
+            in_sites += count
+        elif count:
+            rest[name, kind] += count
+    in_float = tuple(InFloat(name, kind, count) for (name, kind), count in rest.most_common())
+    return Multiplications(in_sites + rest.total(), in_sites, in_float)
+
+
+def multiplications_by_site(model: nn.Module) -> tuple[dict[str, int], int]:
+    """Return site -> its share of `multiplications`, and how many are in no site."""
+    counts = _counts(model)
+    by_site = Counter[str]()
+    for name, _, count, is_site in counts:
+        if is_site:
+            by_site[name] += count
+    return dict(by_site), sum(count for _, _, count, is_site in counts if not is_site)
+
+
+def _counts(model: nn.Module) -> list[tuple[str, str, int, bool]]:
+    """(name, class, multiplications, whether it is a site) of every module whose own forward runs in one pass."""
     ghost = without_storage(model).eval().requires_grad_(False)
     products = [part for part in ghost.modules() if isinstance(part, MatMul)]
     images = torch.zeros(1, 3, *image_size(model), dtype=next(model.parameters()).dtype, device="meta", requires_grad=True)
     with hooked(part.register_forward_hook(_not_fused) for part in products):
         top = watch(ghost, images)
-    in_sites, rest = 0, Counter[tuple[str, str]]()
+    counts = []
     for module in top.walk():
-        count = sum(map(multiplications_of, module.inner))
-        if isinstance(module.target, MatMul) or (module.name is not None and is_layer(module.target)):
-            in_sites += count
-        elif count:
-            rest[module.name or "", type(module.target).__name__] += count
-    in_float = tuple(InFloat(name, kind, count) for (name, kind), count in rest.most_common())
-    return Multiplications(in_sites + rest.total(), in_sites, in_float)
+        is_site = isinstance(module.target, MatMul) or (module.name is not None and is_layer(module.target))
+        counts.append((module.name or "", type(module.target).__name__, sum(map(multiplications_of, module.inner)), is_site))
+    return counts
 
 
 def how_opened(model: Any) -> str | None:

@@ -227,6 +227,19 @@ def is_dynamic(student: nn.Module) -> bool:
     return any(quantizer.per_token for quantizer in activation_quantizers(student))
 
 
+def mixed_weight_bits(student: nn.Module) -> float | None:
+    """The mean bits of a quantized weight, to two digits, of a student with bits by layer; None where most layers have the same.
+
+    Such a student is not named by the most frequent bits. Most: two thirds of the layers; embedding and classifier may differ.
+    """
+    layers = [(layer.weight_quantizer.bits, layer.weight.numel()) for layer in weighted_modules(student)]
+    quantized = [(bits, count) for bits, count in layers if bits is not None]
+    every = [bits for bits, _ in quantized]
+    if not every or 3 * max(map(every.count, every)) >= 2 * len(every):
+        return None
+    return round(sum(bits * count for bits, count in quantized) / sum(count for _, count in quantized), 2)
+
+
 def bits_of(student: nn.Module) -> dict[str, int | None]:
     """The most frequent bits of weights and of activations, by which a student is named. None where all of them are float."""
     weights = [module.weight_quantizer.bits for module in weighted_modules(student) if module.weight_quantizer.bits is not None]

@@ -149,9 +149,17 @@ def bits_name(weight_bits: int | None, activation_bits: int | None) -> str:
     return f"w{weight_bits or 16}a{activation_bits or 16}"
 
 
-def bits_title(bits: str, *, dynamic: bool) -> str:
-    """A student's bits as tables name them: "W4A4", or "W4A4 dynamic" where `is_dynamic` holds."""
-    return bits.upper() + " dynamic" * dynamic
+def bits_title(bits: str, *, dynamic: bool, mixed: float | None = None) -> str:
+    """A student's bits as tables name them: "W4A4", "W4A4 dynamic" where `is_dynamic` holds, "W3.98A4 mixed" with bits by layer.
+
+    Args:
+        bits: "w4a4".
+        dynamic: what `is_dynamic` returns.
+        mixed: what `mixed_weight_bits` returns.
+    """
+    if mixed is not None:
+        bits = f"w{mixed:g}a{bits.partition('a')[2]}"
+    return bits.upper() + " dynamic" * dynamic + " mixed" * (mixed is not None)
 
 
 def _hint(bits: Any) -> str:

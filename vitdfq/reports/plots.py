@@ -18,7 +18,7 @@ MAX_HEADS = 3
 
 def plot_unit_sqnr(errors: dict[str, UnitSqnr], path: Path) -> None:
     """Write a chart of `sqnr.unit_sqnr`: the error of each unit alone, and of all units up to it."""
-    with _figure(path, (8, 3.2)) as figure:
+    with png_figure(path, (8, 3.2)) as figure:
         if figure is None:
             return
         axes = figure.subplots()
@@ -44,7 +44,7 @@ def plot_comparison(rows: list[dict[str, Any]], columns: dict[str, str], title: 
     """
     across = 3
     down = -(-len(columns) // across)
-    with _figure(path, (4 * across, 0.8 + down * (1 + 0.35 * len(rows)))) as figure:
+    with png_figure(path, (4 * across, 0.8 + down * (1 + 0.35 * len(rows)))) as figure:
         if figure is None:
             return
         figure.suptitle(title, fontsize=10)
@@ -84,7 +84,7 @@ def plot_attention(pixels: Tensor, maps: Tensor, priors: Tensor | None, path: Pa
         columns.append((f"head {head}", maps[:, head]))
         columns += [(f"prior {head}", priors[:, head])] if priors is not None else []
     columns.append(("mean of heads", maps.mean(1)))
-    with _figure(path, (1.5 * len(columns), 1.6 * len(pixels) + 0.2)) as figure:
+    with png_figure(path, (1.5 * len(columns), 1.6 * len(pixels) + 0.2)) as figure:
         if figure is None:
             return
         grid = figure.subplots(len(pixels), len(columns), squeeze=False)
@@ -97,7 +97,7 @@ def plot_attention(pixels: Tensor, maps: Tensor, priors: Tensor | None, path: Pa
 
 
 @contextmanager
-def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
+def png_figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     """Yield a figure that is written when the block ends; None without matplotlib."""
     try:
         from matplotlib.figure import Figure

@@ -212,7 +212,8 @@ def summary_table(metrics: dict[str, Any]) -> FittingTable:
     for name, measured in by_bits.items():
         packed = size["packed_bytes"] if name == bits else None  # students at other bits are not saved
         for title, row in [(method, measured["student"]), *measured["baselines"].items()]:
-            add(bits_title(name, dynamic=measured["student"].get("dynamic", False)), f"{title} images", row, packed)
+            kind = {key: measured["student"].get(key, default) for key, default in (("dynamic", False), ("mixed", None))}
+            add(bits_title(name, **kind), f"{title} images", row, packed)
     headings = ["bits", "calibrated on", *(heading for heading, _ in columns.values()), "MB"]
     notes = synthetic_notes(metrics.get("synthetic", {}))
     return FittingTable(f"{teacher['name']} {on}, seed {metrics['seed']}", headings, rows, num_names=2, notes=notes)

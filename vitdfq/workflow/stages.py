@@ -18,7 +18,7 @@ from vitdfq.evaluation import AnyPredictions, no_score, predict, predictions_of,
 from vitdfq.evaluation.features import gives_vectors
 from vitdfq.models import gives
 from vitdfq.quantization import quantize
-from vitdfq.quantization.modules import bits_of, is_dynamic
+from vitdfq.quantization.modules import bits_of, is_dynamic, mixed_weight_bits
 from vitdfq.recipe import Recipe
 from vitdfq.recipe.teacher import errors_of_section
 from vitdfq.reports import gates
@@ -120,7 +120,7 @@ class RunStages:
 
         if options.images is not None:
             return self._read_images(section, options, f"{name}.safetensors")
-        inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section)}
+        inputs = self.synthesis_inputs(section)
         parts_inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section, "num_images")}
 
         def make(run: SharedRun) -> Tensors:
@@ -145,6 +145,10 @@ class RunStages:
         summary = {"method": options.method, "num_images": len(images), "steps": 0, "seconds": 0.0}
         return images, summary | {"image_steps_per_second": None, "presets": []}
 
+    def synthesis_inputs(self, section: dict[str, Any]) -> Inputs:
+        """The inputs of images that are synthesized with these keyword arguments."""
+        return self.teacher_inputs | {"synthesize": _without_cost_options(section)}
+
     def _keep_images(self, file: str, inputs: Inputs, options: SynthesisOptions, run: SharedRun) -> None:
         """Use the images of an earlier run again that differs in their number alone; the clock goes on with their time."""
         earlier = self.store.read_despite(file, inputs, "synthesize.num_images")
@@ -164,7 +168,7 @@ class RunStages:
         Raises:
             GateError: it agrees too little with the teacher. An earlier checkpoint stays in the folder.
         """
-        inputs = self._student_inputs(images)
+        inputs = self.student_inputs(images)
         finished_seconds = self.store.finished_seconds(save_load.WEIGHTS, inputs)
         run = self.store.run_of(save_load.WEIGHTS, inputs)
         if finished_seconds is None:
@@ -200,7 +204,7 @@ class RunStages:
         if teacher:
             teacher_score = summarize(teacher)
             self.begin(f"evaluate the student at {recipe.bits.upper()}")
-            saved = self._make_predictions("student", self._student_inputs(images), lambda run: student)
+            saved = self._make_predictions("student", self.student_inputs(images), lambda run: student)
             scores["student"] = summarize(saved, teacher)
             for method in recipe.baselines:
                 scores[method] = self._score_student(method, images_of[method], teacher)
@@ -210,7 +214,7 @@ class RunStages:
         return {
             "read_by": self.read_by if teacher else None,
             "teacher": {"name": recipe.model["name"]} | teacher_score,
-            "student": scores.pop("student") | bits_of(student) | {"dynamic": is_dynamic(student)},
+            "student": scores.pop("student") | self._bits(student),
             "baselines": scores,
             **({"also_bits": {bits: _by_role(rows) for bits, rows in other_bits.items()}} if other_bits else {}),
         }
@@ -221,7 +225,7 @@ class RunStages:
         self.begin(f"calibrate a student on {kind} at {(bits or self.recipe.bits).upper()}, and evaluate it")
         predictions = self._make_predictions(
             name if bits is None else f"{bits}_{name}",
-            self._student_inputs(images, bits),
+            self.student_inputs(images, bits),
             lambda run: self._calibrate_student(images, run, bits),
         )
         return summarize(predictions, teacher)
@@ -241,9 +245,13 @@ class RunStages:
                 run.checkpoint("calibration", calibration)
             return self._predict(name, student, run) | calibration
 
-        inputs = self._student_inputs(images, seed=seed) | self._evaluation_inputs()
+        inputs = self.student_inputs(images, seed=seed) | self.evaluation_inputs()
         tensors, _ = self.store.get_or_make(f"stages/{name}_predictions.safetensors", inputs, make)
         return predictions_of(tensors, self.read_by), tensors["calibration_seconds"].item()
+
+    def _bits(self, student: nn.Module) -> dict[str, Any]:
+        """By what tables name a student."""
+        return bits_of(student) | {"dynamic": is_dynamic(student), "mixed": mixed_weight_bits(student)}
 
     def _baseline_section(self, method: str, num_images: int) -> dict[str, Any]:
         return {"method": method, "num_images": num_images, "seed": self.recipe.synthesis.seed}
@@ -257,7 +265,7 @@ class RunStages:
         """The inputs of every artifact that depends on the teacher and on these images."""
         return self.teacher_inputs | {"images": mark_hash(digest({"images": images}))}
 
-    def _evaluation_inputs(self) -> Inputs:
+    def evaluation_inputs(self) -> Inputs:
         """The section `evaluate`, and the content of the file that it names, if it names one."""
         file = self.recipe.evaluation.file
         content = {} if file is None else {"evaluation_file": mark_hash(sha256(file))}
@@ -271,13 +279,13 @@ class RunStages:
         """The section `quantize`, at other bits if they are given."""
         return self.recipe.quantize if bits is None else self.recipe.quantize | {"bits": bits}
 
-    def _student_inputs(self, images: Tensor, bits: str | None = None, **changes: Any) -> Inputs:
+    def student_inputs(self, images: Tensor, bits: str | None = None, **changes: Any) -> Inputs:
         recipe = self.recipe
         sections = {"prepare": recipe.prepare, "quantize": self._quantization(bits), "calibrate": recipe.calibrate | changes}
         return self.images_inputs(images) | sections
 
     def _make_predictions(self, name: str, inputs: Inputs, make_model: Callable[[SharedRun], nn.Module]) -> AnyPredictions:
-        inputs = inputs | self._evaluation_inputs()
+        inputs = inputs | self.evaluation_inputs()
         file = f"stages/{name}_predictions.safetensors"
         tensors, _ = self.store.get_or_make(file, inputs, lambda run: self._predict(name, make_model(run.part("student")), run))
         return predictions_of(tensors, self.read_by)
