@@ -49,6 +49,7 @@ HOMES = {  # third-party package -> the rooms that import it
     "onnx": {"onnx"},
     "onnxruntime": {"onnx"},
     "scipy": {"analysis"},
+    "openvino": {"onnx"},
 }
 MOST_LINES = 300
 MODULES = [module for module in syntax_trees() if module != "vitdfq"]  # vitdfq/__init__.py names its parts as text

@@ -21,7 +21,7 @@ EXAMPLES: dict[str, list[str]] = {  # command -> command lines
         "vitdfq analyze runs/quickstart --budget average-bits=4",
         "vitdfq analyze quickstart --set evaluate.num_images=500",
     ],
-    "bench": ["vitdfq bench quickstart", "vitdfq bench deit_s_w4a4 --format json"],
+    "bench": ["vitdfq bench quickstart", "vitdfq bench deit_s_w4a4 --format json", "vitdfq bench runs/quickstart --batches 1,8"],
     "export": ["vitdfq export runs/quickstart", "vitdfq export runs/quickstart --out deit.onnx"],
     "push": ["vitdfq push runs/quickstart --repo owner/name --private"],
     "convert": ["vitdfq convert model_best.pth.tar --arch vit_small_patch16_224 --out my_vit"],
