@@ -28,8 +28,9 @@ from vitdfq.runtime.run import Run, Tensors
 from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.synthesis import synthesize
 from vitdfq.synthesis.options import SynthesisOptions
-from vitdfq.synthesis.synthesize import keep_batches, method_for, presets_used
+from vitdfq.synthesis.synthesize import keep_batches
 from vitdfq.workflow.artifacts import ArtifactStore, Inputs, mark_hash
+from vitdfq.workflow.image_summary import image_summary
 
 logger = logging.getLogger(__name__)
 
@@ -129,12 +130,8 @@ class RunStages:
                 return {"images": synthesize(self.teacher, **section, run=run)}
 
         tensors, seconds = self.store.get_or_make(f"{name}.safetensors", inputs, make, parts_inputs)
-        images, method = tensors["images"], method_for(self.teacher, options)
-        # A rate needs steps that each update every image. A step of a generator makes new images, one of a mixture some of them.
-        every_step = method.engine == "images" and not method.mix
-        summary = {"method": options.method, "num_images": len(images), "steps": method.steps, "seconds": seconds}
-        rate = round(len(images) * method.steps / seconds, 1) if method.steps and every_step and seconds else None
-        return images, summary | {"image_steps_per_second": rate, "presets": presets_used(self.teacher, options)}
+        images = tensors["images"]
+        return images, image_summary(self.teacher, options, len(images), seconds)
 
     def _read_images(self, section: dict[str, Any], options: SynthesisOptions, file: str) -> tuple[Tensor, dict[str, Any]]:
         """Read the user's own images, each time: they may have changed. Their copy in the folder is what the student saw."""
@@ -142,8 +139,7 @@ class RunStages:
             images = distributed.agreed({"images": synthesize(self.teacher, **section)})["images"]
         if distributed.is_main():
             write_tensors(self.folder / file, {"images": images})
-        summary = {"method": options.method, "num_images": len(images), "steps": 0, "seconds": 0.0}
-        return images, summary | {"image_steps_per_second": None, "presets": []}
+        return images, image_summary(self.teacher, options, len(images), seconds=0.0)
 
     def synthesis_inputs(self, section: dict[str, Any]) -> Inputs:
         """The inputs of images that are synthesized with these keyword arguments."""
