@@ -220,3 +220,8 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         return
     text = json.dumps(value)
     yield key, value if len(text) <= MAX_RECORDED else mark_hash(hashlib.sha256(text.encode()).hexdigest())
+
+
+def without_cost_options(section: dict[str, Any], *others: str) -> dict[str, Any]:
+    """A section without the keys that change only time and memory, so that a change of them does not make artifacts anew."""
+    return {key: value for key, value in section.items() if key not in ("batch_size", "num_workers", "streaming", *others)}

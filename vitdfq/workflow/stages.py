@@ -29,7 +29,7 @@ from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.synthesis import synthesize
 from vitdfq.synthesis.options import SynthesisOptions
 from vitdfq.synthesis.synthesize import keep_batches
-from vitdfq.workflow.artifacts import ArtifactStore, Inputs, mark_hash
+from vitdfq.workflow.artifacts import ArtifactStore, Inputs, mark_hash, without_cost_options
 from vitdfq.workflow.image_summary import image_summary
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class RunStages:
         if options.images is not None:
             return self._read_images(section, options, f"{name}.safetensors")
         inputs = self.synthesis_inputs(section)
-        parts_inputs = self.teacher_inputs | {"synthesize": _without_cost_options(section, "num_images")}
+        parts_inputs = self.teacher_inputs | {"synthesize": without_cost_options(section, "num_images")}
 
         def make(run: SharedRun) -> Tensors:
             with errors_of_section("synthesize"):
@@ -143,7 +143,7 @@ class RunStages:
 
     def synthesis_inputs(self, section: dict[str, Any]) -> Inputs:
         """The inputs of images that are synthesized with these keyword arguments."""
-        return self.teacher_inputs | {"synthesize": _without_cost_options(section)}
+        return self.teacher_inputs | {"synthesize": without_cost_options(section)}
 
     def _keep_images(self, file: str, inputs: Inputs, options: SynthesisOptions, run: SharedRun) -> None:
         """Use the images of an earlier run again that differs in their number alone; the clock goes on with their time."""
@@ -265,7 +265,7 @@ class RunStages:
         """The section `evaluate`, and the content of the file that it names, if it names one."""
         file = self.recipe.evaluation.file
         content = {} if file is None else {"evaluation_file": mark_hash(sha256(file))}
-        return {"evaluate": _without_cost_options(self.recipe.evaluate)} | content
+        return {"evaluate": without_cost_options(self.recipe.evaluate)} | content
 
     def makes_dynamic(self, bits: str | None = None) -> bool:
         """Whether students of the recipe, at its bits or others, have ranges for each token: see `is_dynamic`."""
@@ -296,8 +296,3 @@ class RunStages:
 def _by_role(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Scores by name, as metrics.json holds them: the student's apart from the baselines'."""
     return {"student": rows["student"], "baselines": {name: row for name, row in rows.items() if name != "student"}}
-
-
-def _without_cost_options(section: dict[str, Any], *others: str) -> dict[str, Any]:
-    """A section without the keys that change only time and memory, so that a change of them does not make artifacts anew."""
-    return {key: value for key, value in section.items() if key not in ("batch_size", "num_workers", "streaming", *others)}
