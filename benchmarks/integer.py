@@ -10,30 +10,17 @@ which kernels ran.
 """
 
 import argparse
-import platform
 import time
 from copy import deepcopy
-from pathlib import Path
+from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
 
 import vitdfq
+from vitdfq.cost.timing import autocast_bfloat16, least_times, processor_name
 from vitdfq.models import image_size
 from vitdfq.quantization.integer.fused.library import library
-
-
-class Bfloat16(nn.Module):
-    """A model under autocast."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return self.model(x)
 
 
 def main() -> None:
@@ -46,7 +33,7 @@ def main() -> None:
     torch.manual_seed(0)
     in_zoo = args.model.startswith("zoo:")
     float32 = vitdfq.load_teacher(args.model) if in_zoo else timm.create_model(args.model, pretrained=False).eval()
-    models: dict[str, nn.Module] = {"float32": float32, "bfloat16 autocast": Bfloat16(deepcopy(float32))}
+    models: dict[str, Any] = {"float32": float32, "bfloat16 autocast": autocast_bfloat16(float32)}
     prepared = vitdfq.prepare(float32 if in_zoo else vitdfq.load_teacher(deepcopy(float32)))
     size = image_size(prepared)
     for bits in args.bits:
@@ -58,33 +45,14 @@ def main() -> None:
     kernels = library()
     groups = None if kernels is None else f"{kernels.group} codes, of {kernels.small.group} where products are small"
     blocks = "site by site" if groups is None else f"by kernels that multiply groups of {groups}"
-    print(f"{args.model}, {size[1]} pixels, {torch.get_num_threads()} thread(s), {processor()}; blocks run {blocks}")
+    print(f"{args.model}, {size[1]} pixels, {torch.get_num_threads()} thread(s), {processor_name()}; blocks run {blocks}")
     print("\nprocessor time of an image in ms (times float32)\n")
     print(f"| batch | {' | '.join(models)} |\n|-:|{'-:|' * len(models)}")
     for batch in args.batch:
-        seconds = least_times(list(models.values()), torch.randn(batch, 3, *size), args.turns)
-        cells = (f"{1e3 * value / batch:.1f} ({seconds[0] / value:.2f})" for value in seconds)
+        times = least_times(models, torch.randn(batch, 3, *size), args.turns)
+        base = times["float32"].processor_ms
+        cells = (f"{taken.processor_ms:.1f} ({base / taken.processor_ms:.2f})" for taken in times.values())
         print(f"| {batch} | {' | '.join(cells)} |", flush=True)
-
-
-@torch.inference_mode()
-def least_times(models: list[nn.Module], images: Tensor, turns: int) -> list[float]:
-    """Processor seconds of each model on the images, the smallest of several turns after one that warms up."""
-    least = [float("inf")] * len(models)
-    for turn in range(turns + 1):
-        for index, model in enumerate(models):
-            start = time.process_time()
-            model(images)
-            if turn:
-                least[index] = min(least[index], time.process_time() - start)
-    return least
-
-
-def processor() -> str:
-    """The processor's name, where the system has it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ of float32. Random weights do not change speed, and their agreement, on random i
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,13 @@ import torch
 from torch import Tensor, nn
 
 import vitdfq
+from vitdfq.cost.timing import least_times
 from vitdfq.evaluation import predict
 from vitdfq.models import image_size
-from vitdfq.onnx.runtime import session
+from vitdfq.onnx.runners import Runner, in_onnxruntime, in_openvino, openvino_has_bfloat16
 from vitdfq.preparation.prepare import default_steps
 from vitdfq.synthesis import METHODS
 
-Run = Callable[[np.ndarray], np.ndarray]  # images (B, 3, H, W) -> logits (B, classes)
 FLOAT = "float32, onnxruntime"
 STUDENTS = {  # what the table calls it -> policy, and whether MLPs are rotated, which costs products of floats at run time
     "as by default": ("vitdfq", True),
@@ -41,36 +40,12 @@ STUDENTS = {  # what the table calls it -> policy, and whether MLPs are rotated,
 class Outside(nn.Module):
     """A file in a runtime, called like a model."""
 
-    def __init__(self, run: Run, model: Any) -> None:
+    def __init__(self, run: Runner, model: Any) -> None:
         super().__init__()
         self.run, self.pretrained_cfg, self.num_classes = run, model.pretrained_cfg, model.num_classes
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(np.array(self.run(images.numpy())))
-
-
-def in_onnxruntime(path: Path, threads: int) -> Run:
-    """The file with onnxruntime's own settings, on the CPU."""
-    running = session(path.read_bytes(), threads)
-    name = running.get_inputs()[0].name
-    return lambda images: np.asarray(running.run(None, {name: images})[0])
-
-
-def in_openvino(path: Path, precision: str, threads: int) -> Run:
-    """The file in OpenVINO's CPU plugin; what is not int8 is computed in `precision`, "f32" or "bf16"."""
-    import openvino
-
-    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
-    request = compiled.create_infer_request()
-    return lambda images: request.infer([images])[compiled.outputs[0]]
-
-
-def has_bfloat16() -> bool:
-    """Whether OpenVINO computes bfloat16 on this processor."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return torch.from_numpy(np.array(self.run(images)))
 
 
 def nncf_file(plain: Path, images: Tensor, path: Path) -> Path:
@@ -93,13 +68,13 @@ def student_of(teacher: nn.Module, images: Tensor, policy: str, *, rotates_mlps:
     return vitdfq.calibrate(student, prepared, images, steps=["center", "observe"])
 
 
-def files(teacher: nn.Module, images: Tensor, folder: Path, threads: int) -> Iterator[tuple[str, Run]]:
+def files(teacher: nn.Module, images: Tensor, folder: Path, threads: int) -> Iterator[tuple[str, Runner]]:
     """Every row of the table: its title and how it runs."""
     plain = folder / "float.onnx"
     vitdfq.export(teacher, plain)
     yield FLOAT, in_onnxruntime(plain, threads)
     yield "float32, OpenVINO", in_openvino(plain, "f32", threads)
-    if has_bfloat16():
+    if openvino_has_bfloat16():
         yield "bfloat16, OpenVINO", in_openvino(plain, "bf16", threads)
     yield "NNCF int8, OpenVINO", in_openvino(nncf_file(plain, images, folder / "nncf.xml"), "f32", threads)
     for title, (policy, rotates_mlps) in STUDENTS.items():
@@ -113,19 +88,7 @@ def files(teacher: nn.Module, images: Tensor, folder: Path, threads: int) -> Ite
                 yield f"W8A8 {title}, OpenVINO", in_openvino(path, "f32", threads)
 
 
-def least_times(runs: dict[str, Run], images: np.ndarray, turns: int) -> dict[str, float]:
-    """Milliseconds of processor time for one image; the first turn warms up."""
-    least = dict.fromkeys(runs, float("inf"))
-    for turn in range(1 + turns):
-        for title, run in runs.items():
-            start = time.process_time()
-            run(images)
-            if turn:
-                least[title] = min(least[title], 1e3 * (time.process_time() - start) / len(images))
-    return least
-
-
-def classes_of(runs: dict[str, Run], teacher: Any, arguments: argparse.Namespace) -> dict[str, Tensor]:
+def classes_of(runs: dict[str, Runner], teacher: Any, arguments: argparse.Namespace) -> dict[str, Tensor]:
     """The classes of the test images, or of random ones, by every file."""
     if arguments.dataset is None:
         images = torch.randn(arguments.num_test, 3, *image_size(teacher), generator=torch.Generator().manual_seed(1))
@@ -154,17 +117,16 @@ def main() -> None:
     images = vitdfq.synthesize(teacher, method=arguments.images, num_images=arguments.num_images, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         runs = dict(files(teacher, images, Path(folder), arguments.threads))
-        pixels = [
-            np.random.default_rng(0).standard_normal((size, 3, *image_size(teacher)), np.float32) for size in arguments.batches
-        ]
-        times = [least_times(runs, batch, arguments.turns) for batch in pixels]
+        times = [least_times(runs, torch.randn(size, 3, *image_size(teacher)), arguments.turns) for size in arguments.batches]
         classes = classes_of(runs, teacher, arguments)
     print(f"{arguments.model}, {arguments.threads} thread(s), {arguments.num_test} test images; ms an image (times {FLOAT})\n")
     print("| " + " | ".join(["", "agreement %", *(f"batch {size}" for size in arguments.batches)]) + " |")
     print("|-|" + "-:|" * (1 + len(arguments.batches)))
     for title in runs:
         agreement = 100 * (classes[title] == classes[FLOAT]).float().mean().item()
-        cells = [f"{least[title]:.2f} ({least[FLOAT] / least[title]:.2f})" for least in times]
+        cells = [
+            f"{least[title].processor_ms:.2f} ({least[FLOAT].processor_ms / least[title].processor_ms:.2f})" for least in times
+        ]
         print("| " + " | ".join([title, f"{agreement:.1f}", *cells]) + " |", flush=True)
 
 

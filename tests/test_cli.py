@@ -76,7 +76,7 @@ def test_the_options_are_these_and_no_others():
         "calibrate": stages,
         "compare": stages,
         "evaluate": {"--set", "--format", "--quiet"},
-        "bench": {"--set", "--format", "--quiet"},
+        "bench": {"--set", "--batches", "--format", "--quiet"},
         "convert": {"--out", "--arch", "--key", "--set", "--format", "--quiet"},
         "push": {"--repo", "--private", "--format", "--quiet"},
         "export": {"--out", "--format", "--runtime", "--cpu", "--quiet"},

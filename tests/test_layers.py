@@ -48,6 +48,7 @@ HOMES = {  # third-party package -> the rooms that import it
     "matplotlib": {"reports"},
     "onnx": {"onnx"},
     "onnxruntime": {"onnx"},
+    "openvino": {"onnx"},
 }
 MOST_LINES = 300
 MODULES = [module for module in syntax_trees() if module != "vitdfq"]  # vitdfq/__init__.py names its parts as text

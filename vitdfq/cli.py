@@ -154,16 +154,18 @@ def compare(
 
 @app.command()
 def bench(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a YAML file, or the name of a recipe.")] = "quickstart",
+    target: Annotated[
+        str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder of a finished run.")
+    ] = "quickstart",
     overrides: SetOption = None,
+    batches: Annotated[str | None, typer.Option("--batches", help="Of a run: images in one call (default: 1,8,32).")] = None,
     format: FormatOption = Format.human,
     quiet: QuietOption = False,
 ) -> None:
-    """What a recipe's models and steps cost on this machine."""
-    from vitdfq.cost.benchmark import benchmark, benchmark_table
-    from vitdfq.recipe import load_recipe
+    """What a recipe's models and steps cost on this machine; of a run, which form of its model to deploy here."""
+    from vitdfq.cost.benchmark import benchmark_table, benchmark_target
 
-    results = benchmark(load_recipe(recipe, overrides or []))
+    results = benchmark_target(target, overrides or [], batches)
     print_result(results, format, lambda: benchmark_table(results))
     logging.getLogger("vitdfq").info("bench writes no file; --format json prints the same for one")
 

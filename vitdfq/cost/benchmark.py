@@ -1,24 +1,30 @@
-"""`vitdfq bench`: the speed of a recipe's models and steps on this machine. Weights are random, which does not change speed."""
+"""`vitdfq bench`: the speed of a recipe's models and steps on this machine, with random weights, which do not change speed.
 
-import platform
+A finished run in place of a recipe is measured by `deployment.py`.
+"""
+
 import statistics
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Group
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitdfq.common.errors import InputError
 from vitdfq.cost import timing
+from vitdfq.cost.deployment import BATCHES, batch_sizes, benchmark_run, deployment_table
 from vitdfq.models import gives
 from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.integer import to_integer
 from vitdfq.quantization.modules import bits_of, is_dynamic
 from vitdfq.quantization.options import bits_name, bits_title
-from vitdfq.recipe import Recipe
+from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.recipe.teacher import load_section
 from vitdfq.runtime import distributed
 from vitdfq.synthesis import METHODS, Method, TeacherFacts
@@ -27,6 +33,27 @@ from vitdfq.synthesis.without_classes import with_possible_mix
 
 ROUNDS = 5
 MAX_BATCH = 32  # images
+
+
+def benchmark_target(target: str, overrides: list[str], batches: str | None = None) -> dict[str, Any]:
+    """Measure a run (a folder) by `benchmark_run`, or a recipe (a YAML file, or a name) by `benchmark`.
+
+    Args:
+        target: the folder, file or name.
+        overrides: `section.key=value` texts, for a recipe alone.
+        batches: sizes such as "1,8,32", for a run alone; None: these.
+
+    Raises:
+        InputError: an argument that does not go with the target, or batches that are no numbers.
+        VitdfqError: as `load`, or `load_recipe`.
+    """
+    if Path(target).is_dir():
+        if overrides:
+            raise InputError(f"{target} is a run: --set changes a recipe")
+        return benchmark_run(target, batch_sizes(batches or BATCHES))
+    if batches is not None:
+        raise InputError(f"--batches goes with a run, and {target} is not a folder; a recipe is measured at a batch of its own")
+    return benchmark(load_recipe(target, overrides))
 
 
 def benchmark(recipe: Recipe) -> dict[str, Any]:
@@ -49,7 +76,7 @@ def benchmark(recipe: Recipe) -> dict[str, Any]:
     return {
         "model": recipe.model["name"],
         "bits": bits_title(bits_name(**bits_of(student)), dynamic=is_dynamic(student)),
-        "device": torch.cuda.get_device_name() if images.is_cuda else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if images.is_cuda else timing.processor_name(),
         "threads": torch.get_num_threads(),
         "batch_size": len(images),
         "forward": _forward(teacher, student, images),
@@ -101,8 +128,10 @@ def _synthesis(recipe: Recipe, teacher: nn.Module, images: Tensor) -> dict[str, 
     return {name: {"image_steps_per_second": 1 / view, "of_bare_step": view / bare_step} for name, view in views.items()}
 
 
-def benchmark_table(results: dict[str, Any]) -> Table:
-    """The results of `benchmark` as a table."""
+def benchmark_table(results: dict[str, Any]) -> Table | Group:
+    """The results of `benchmark_target` as a table."""
+    if "deploy" in results:
+        return deployment_table(results)
     title = "{model}, {bits}, batch of {batch_size}, {device}, {threads} threads".format(**results)
     table = Table("what", "a second", "against", title=title, title_justify="left")
     for name, speed in results["forward"].items():

@@ -1,14 +1,17 @@
 """Time and memory of short runs: the basis of the estimate of `--dry-run` and of `vitdfq bench`."""
 
 import gc
+import platform
 import resource
 import statistics
 import sys
+import time
 import timeit
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +45,14 @@ class StepCost:
     view: float  # of a step, for one whole image; of a generator's step, for one sample
 
 
+@dataclass(frozen=True)
+class ImageTime:
+    """Milliseconds of one image of a batch."""
+
+    ms: float  # that pass
+    processor_ms: float  # of all threads together
+
+
 def timed(run: Callable[[], Any]) -> float:
     """Seconds of one call, device work included.
 
@@ -61,6 +72,41 @@ def median_seconds(run: Callable[[], Any]) -> float:
     """Median seconds of repeated calls, after one that warms up."""
     run()
     return statistics.median(timed(run) for _ in range(REPETITIONS))
+
+
+@torch.inference_mode()
+def least_times(forms: Mapping[str, Callable[[Tensor], Any]], images: Tensor, turns: int) -> dict[str, ImageTime]:
+    """The least times of each form on the images (B, 3, H, W), on the CPU, over several turns after one that warms up.
+
+    The forms run in turn, so that other load on the machine slows all alike; it disturbs processor time least.
+    """
+    least = dict.fromkeys(forms, ImageTime(float("inf"), float("inf")))
+    for turn in range(1 + turns):
+        for name, run in forms.items():
+            start, processor_start = time.perf_counter(), time.process_time()
+            run(images)
+            ms = 1e3 * (time.perf_counter() - start) / len(images)
+            processor_ms = 1e3 * (time.process_time() - processor_start) / len(images)
+            if turn:
+                least[name] = ImageTime(min(least[name].ms, ms), min(least[name].processor_ms, processor_ms))
+    return least
+
+
+def autocast_bfloat16(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The model under autocast on the CPU."""
+
+    def run(images: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(images)
+
+    return run
+
+
+def processor_name() -> str:
+    """The name of this machine's processor, where the system has it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def noise_images(teacher: nn.Module, count: int) -> Tensor:
