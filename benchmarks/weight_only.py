@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import vitdfq
-from vitdfq.cost.timing import autocast_bfloat16, least_times, processor_name
+from vitdfq.cost.timing import autocast_bfloat16, in_bfloat16, least_times, processor_name
 from vitdfq.evaluation import predict
 from vitdfq.evaluation.score import score
 from vitdfq.models import image_size
@@ -76,11 +76,10 @@ def integer_student(teacher: nn.Module, bits: str) -> nn.Module:
 
 
 def forms_of(teacher: nn.Module, *, float32: bool) -> dict[str, Callable[[Tensor], Any]]:
-    half = deepcopy(teacher).bfloat16()
     forms: dict[str, Callable[[Tensor], Any]] = {
         "float32": teacher,
         "bfloat16 autocast": autocast_bfloat16(teacher),
-        "bfloat16": lambda images: half(images.bfloat16()),
+        "bfloat16": in_bfloat16(teacher),
         "`to_integer` W8A16": integer_student(teacher, "w8a16"),
         "`to_integer` W8A8": integer_student(teacher, "w8a8"),
     }

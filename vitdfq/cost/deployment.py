@@ -52,7 +52,7 @@ def benchmark_run(folder: str | Path, batches: Sequence[int]) -> dict[str, Any]:
     Raises:
         InputError: as `load`.
     """
-    student = save_load.load(folder)
+    student: Any = save_load.load(folder)
     teacher = build(save_load.read_config(Path(folder))["vitdfq"])
     threads = torch.get_num_threads()
     times: dict[int, dict[str, ImageTime]] = {}

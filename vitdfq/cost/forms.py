@@ -1,7 +1,6 @@
 """The forms in which a finished run's model can be deployed on a CPU: in PyTorch, and as files in runtimes that are installed."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.common.errors import ExportError, one_line
-from vitdfq.cost.timing import autocast_bfloat16
+from vitdfq.cost.timing import autocast_bfloat16, in_bfloat16
 from vitdfq.models.images import image_size
 from vitdfq.onnx import export
 from vitdfq.onnx.runners import in_onnxruntime, in_openvino, is_installed, openvino_has_bfloat16
@@ -42,19 +41,18 @@ def forms_of(student: nn.Module, teacher: nn.Module, folder: Path, threads: int)
         folder: where files are written; they must stay there while the forms are used.
         threads: of the runtimes. PyTorch uses its own setting.
     """
-    half = deepcopy(teacher).bfloat16()
-    forms: dict[str, Form] = {
-        FLOAT32: teacher,
-        "bfloat16 autocast": autocast_bfloat16(teacher),
-        "bfloat16": lambda images: half(images.bfloat16()),
-        INTEGER: to_integer(student),
-    }
+    forms: dict[str, Form] = {FLOAT32: teacher}
     left_out: dict[str, str] = {}
-    for title, make in _files(student, teacher, folder, threads).items():
+    in_pytorch: dict[str, Callable[[], Form]] = {
+        "bfloat16 autocast": lambda: autocast_bfloat16(teacher),
+        "bfloat16": lambda: in_bfloat16(teacher),
+        INTEGER: lambda: to_integer(student),
+    }
+    for title, make in (in_pytorch | _files(student, teacher, folder, threads)).items():
         try:
             form = make()
             form(torch.zeros(1, 3, *image_size(teacher)))
-        except Exception as error:  # runtimes raise any type for a file that they refuse; the other forms are still of use
+        except Exception as error:  # runtimes raise any type for a file that they refuse
             left_out[title] = one_line(error)
         else:
             forms[title] = form

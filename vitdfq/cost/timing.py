@@ -49,7 +49,7 @@ class StepCost:
 class ImageTime:
     """Milliseconds of one image of a batch."""
 
-    ms: float  # that pass
+    ms: float  # that pass by the clock
     processor_ms: float  # of all threads together
 
 
@@ -100,6 +100,12 @@ def autocast_bfloat16(model: nn.Module) -> Callable[[Tensor], Tensor]:
             return model(images)
 
     return run
+
+
+def in_bfloat16(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A copy of the model with weights and activations in bfloat16: autocast rounds the weights again at every pass."""
+    copy = deepcopy(model).bfloat16()
+    return lambda images: copy(images.bfloat16())
 
 
 def processor_name() -> str:
