@@ -57,7 +57,7 @@ def test_a_run_without_evaluation_is_complete(recipe, evaluate, tmp_path, caplog
     metrics = run(recipe | evaluate, out=out)
     assert metrics["teacher"] == {"name": recipe["model"]["name"]} | NOT_EVALUATED
     row = NOT_EVALUATED | {"agreement": None, "kl": None, "logits_sqnr_db": None}
-    assert metrics["student"] == row | {"weight_bits": 8, "activation_bits": 8, "dynamic": False}
+    assert metrics["student"] == row | {"weight_bits": 8, "activation_bits": 8, "dynamic": False, "mixed": None}
     assert metrics["baselines"] == {"noise": row} and metrics["also_bits"]["w6a6"] == {
         "student": row,
         "baselines": {"noise": row},
