@@ -75,7 +75,7 @@ def command_line_page() -> str:
     group: Any = typer.main.get_command(cli.app)
     parts = ["# Command line", f"`vitdfq COMMAND --help` shows the same. {group.help}"]
     for name, command in group.commands.items():
-        rows = [(_spelling(parameter), _cell(parameter.help or "")) for parameter in command.params]
+        rows = [(_cell(_spelling(parameter)), _cell(parameter.help or "")) for parameter in command.params]
         parts += [f"## `vitdfq {name}`", str(command.help), _table(("argument", "meaning"), rows), _code("bash", EXAMPLES[name])]
     return "\n\n".join(parts)
 

@@ -32,6 +32,7 @@ from vitdfq.runtime.run import Run
 
 CHOICES = (2, 3, 4, 5, 6, 8)  # bits of a layer; each takes a calibration of the weights
 HELD_OUT_SHARE = 4  # a quarter of the images
+ROUNDING = 1e-9  # of the sum of a budget: shares of all layers may add up to a little more than one
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,8 @@ def _allocate(
         return result
 
     uniform = None
-    fitting = [bits for bits in choices if costs.of(dict.fromkeys(costs.by_layer, bits)) <= budget.amount]
+    most = budget.amount * (1 + ROUNDING)
+    fitting = [bits for bits in choices if costs.of(dict.fromkeys(costs.by_layer, bits)) <= most]
     if fitting:
         same = dict.fromkeys(costs.by_layer, fitting[-1])
         uniform = Reference(fitting[-1], costs.of(same), scores(same))
