@@ -1,7 +1,7 @@
 """What the package needs of other packages beyond their documentation: a release that moves it is one red line here."""
 
 import ast
-import importlib
+import importlib.util
 import inspect
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -37,6 +37,7 @@ ATTRIBUTES = {  # attribute of objects -> (one that must have it, the rooms that
     "_pos_embed": (timm.models.VisionTransformer, {"models"}),
     "_resolve_features": (IterableDataset, {"data"}),
 }
+NOT_IN_TESTS = ("openvino",)  # the extra `test` does not install it; checked where it stands
 OVERRIDABLE = {name for name in dir(nn.Module) if name.startswith("_") and not name.startswith("__")}
 
 
@@ -118,8 +119,9 @@ def test_private_names_exist():
 
 def test_every_imported_name_exists():
     """Those inside functions too, which otherwise fail when a user comes that way."""
-    problems = missing({name for module in syntax_trees() for _, name in imports(module)})
-    assert not problems
+    names = {name for module in syntax_trees() for _, name in imports(module)}
+    absent = {package for package in NOT_IN_TESTS if importlib.util.find_spec(package) is None}
+    assert not missing(name for name in names if name.split(".")[0] not in absent)
 
 
 def test_private_functions_take_the_arguments_they_are_called_with():
