@@ -13,17 +13,16 @@ import torch
 
 import vitdfq
 from vitdfq.analysis.allocation import allocate
+from vitdfq.analysis.analyze import CHOICES
 from vitdfq.analysis.budget import average_bits
 from vitdfq.analysis.passes import HeldOutPasses
 from vitdfq.analysis.sensitivity import weight_errors
 from vitdfq.analysis.untrained import calibrated_switches, weights_at, with_weight_overrides
 from vitdfq.evaluation import predict, summarize
 from vitdfq.quantization import quantize
-from vitdfq.quantization.modules import weighted_modules
+from vitdfq.quantization.modules import mean_weight_bits
 from vitdfq.runtime.run import Run
-
-CHOICES = (2, 3, 4, 5, 6, 8)
-HELD_OUT_SEED = 3_000_017
+from vitdfq.workflow.analyze import HELD_OUT_SEED
 
 
 def main() -> None:
@@ -68,7 +67,7 @@ def compare(name: str, teacher: torch.nn.Module, seed: int, args: argparse.Names
             student = quantize(prepared, bits=bits, overrides=overrides)
             vitdfq.calibrate(student, prepared, images, effort=args.effort, seed=seed)
             scores = summarize(predict(student, **test_set), wanted)
-            numbers = f"{mean_bits(student):.3f} | {scores['kl']:.5f} | {scores['agreement']:.2f} | {scores['top1']:.2f}"
+            numbers = f"{mean_weight_bits(student):.3f} | {scores['kl']:.5f} | {scores['agreement']:.2f} | {scores['top1']:.2f}"
             print(f"| {name} | {seed} | {title} {bits} | {numbers} |", flush=True)
 
 
@@ -81,12 +80,6 @@ def allocations(prepared, images, held_out, seed: int, args: argparse.Namespace)
     errors = weight_errors(HeldOutPasses(switches, prepared, held_out), weights, Run())
     costs = average_bits(switches, prepared, CHOICES)
     return {average: allocate(errors, costs.by_layer, average) for average in args.average}
-
-
-def mean_bits(student: torch.nn.Module) -> float:
-    """The bits of a weight, mean over all that are quantized."""
-    layers = [(layer.weight_quantizer.bits, layer.weight.numel()) for layer in weighted_modules(student)]
-    return sum(bits * count for bits, count in layers if bits) / sum(count for bits, count in layers if bits)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ from vitdfq.analysis.untrained import calibrated_switches
 from vitdfq.data import Classes, batches, load_labeled, transform_of
 from vitdfq.quantization import quantize
 from vitdfq.runtime.run import Run
-
-HELD_OUT_SEED = 3_000_017
+from vitdfq.workflow.analyze import HELD_OUT_SEED
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from vitdfq.runtime.run import Run
 
 CHOICES = (2, 3, 4, 5, 6, 8)  # bits of a layer; each takes a calibration of the weights
 HELD_OUT_SHARE = 4  # a quarter of the images
-ROUNDING = 1e-9  # of the sum of a budget: shares of all layers may add up to a little more than one
+ROUNDING = 1e-12  # of the sum of a budget: shares of all layers may add up to a little more than one
 
 
 @dataclass(frozen=True)
@@ -204,13 +204,14 @@ def _allocate(
     """Choose the bits of every layer, and measure the student that they make."""
     switches = passes.switches
     costs = BUDGETS[budget.kind](switches, teacher, choices)
+    most = budget.amount * (1 + ROUNDING)
     least = costs.of(dict.fromkeys(costs.by_layer, choices[0]))
-    if least > budget.amount:
+    if least > most:
         given = f"budget {budget.kind}={budget.amount:.6g}"
         raise ValueError(f"{given}: the least possible is {least:.6g}, with {choices[0]} bits everywhere")
     weights = {bits: weights_at(switches, teacher, images, bits, steps, run.part("weights")) for bits in choices}
     errors = weight_errors(passes, weights, run.part("weight_errors"))
-    bits_of = allocate(errors, costs.by_layer, budget.amount - costs.rest)
+    bits_of = allocate(errors, costs.by_layer, most - costs.rest)
 
     def scores(bits_of: dict[str, int]) -> Scores:
         switches.only(switches.parts)
@@ -221,7 +222,6 @@ def _allocate(
         return result
 
     uniform = None
-    most = budget.amount * (1 + ROUNDING)
     fitting = [bits for bits in choices if costs.of(dict.fromkeys(costs.by_layer, bits)) <= most]
     if fitting:
         same = dict.fromkeys(costs.by_layer, fitting[-1])

@@ -1,9 +1,9 @@
 """How far a student's outputs are from its teacher's: scores of an analysis, unrounded, so that small errors have an order."""
 
-import math
-
 from torch import Tensor
 from torch.nn import functional as F
+
+from vitdfq.training.output_distance import decibels
 
 Scores = dict[str, float | None]
 
@@ -31,8 +31,7 @@ def output_scores(outputs: Tensor, target: Tensor, gives: str) -> Scores:
 
 def sqnr_db(values: Tensor, target: Tensor) -> float | None:
     """Return 10 log10(|target|² / |values - target|²); None if the two are equal or the target is zero."""
-    signal, noise = target.double().square().sum().item(), (values.double() - target.double()).square().sum().item()
-    return 10 * math.log10(signal / noise) if signal and noise else None
+    return decibels(target.double().square().sum().item(), (values.double() - target.double()).square().sum().item())
 
 
 def error_of(scores: Scores) -> float:

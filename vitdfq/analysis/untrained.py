@@ -97,7 +97,7 @@ def weights_at(
 def with_weight_bits(student: Any, teacher: nn.Module, bits: Mapping[str, int]) -> Any:
     """Return a copy of a calibrated student with new, unfitted quantizers of so many bits at the weights of these layers."""
     record = deepcopy(student.vitdfq["quantize"])
-    overrides = (record.pop("overrides") or {}) | {}
+    overrides = record.pop("overrides") or {}
     other = quantize(teacher, **record, overrides=with_weight_overrides(overrides, bits))
     new = tuple(f"{layer}.{WEIGHT}." for layer in bits)
     state, fresh = student.state_dict(), other.state_dict()

@@ -4,7 +4,7 @@ import json
 
 from torch import nn
 
-from vitdfq.checkpoint.state_dict import is_shift, layout
+from vitdfq.checkpoint.state_dict import is_shift, layout, without_zero_shifts
 from vitdfq.common.safetensors_io import dtype_name
 
 LENGTH = 8  # bytes in front of a safetensors header, which also starts tensors at a multiple of it
@@ -15,8 +15,8 @@ def tensor_bytes(student: nn.Module) -> dict[str, int]:
 
     The key "" holds those of the file's header.
     """
-    shifts = {name for name, value in student.state_dict().items() if is_shift(name) and not value.any()}
-    tensors = {name: value for name, value in layout(student).items() if name not in shifts}
+    kept = without_zero_shifts(dict(student.state_dict()))
+    tensors = {name: value for name, value in layout(student).items() if name in kept or not is_shift(name)}
     header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, value in tensors.items():

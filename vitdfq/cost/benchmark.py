@@ -22,8 +22,7 @@ from vitdfq.models import gives
 from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.quantization.integer import to_integer
-from vitdfq.quantization.modules import bits_of, is_dynamic
-from vitdfq.quantization.options import bits_name, bits_title
+from vitdfq.quantization.modules import title_of
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.recipe.teacher import load_section
 from vitdfq.runtime import distributed
@@ -75,7 +74,7 @@ def benchmark(recipe: Recipe) -> dict[str, Any]:
     timing.fit_quantizers(student, prepared, images)
     return {
         "model": recipe.model["name"],
-        "bits": bits_title(bits_name(**bits_of(student)), dynamic=is_dynamic(student)),
+        "bits": title_of(student),
         "device": torch.cuda.get_device_name() if images.is_cuda else timing.processor_name(),
         "threads": torch.get_num_threads(),
         "batch_size": len(images),

@@ -17,8 +17,7 @@ from vitdfq.common.errors import InputError
 from vitdfq.cost.forms import FLOAT32, INTEGER, QUANTIZED, TITLES, forms_of
 from vitdfq.cost.timing import ImageTime, least_times, processor_name
 from vitdfq.models import build, image_size
-from vitdfq.quantization.modules import bits_of, is_dynamic
-from vitdfq.quantization.options import bits_name, bits_title
+from vitdfq.quantization.modules import title_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ def benchmark_run(folder: str | Path, batches: Sequence[int]) -> dict[str, Any]:
     return {
         "run": str(folder),
         "model": student.vitdfq["model"]["name"],
-        "bits": bits_title(bits_name(**bits_of(student)), dynamic=is_dynamic(student)),
+        "bits": title_of(student),
         "processor": processor_name(),
         "threads": threads,
         "forms": {

@@ -8,6 +8,7 @@ from torch import Tensor
 from vitdfq.data import NO_LABEL
 from vitdfq.evaluation.features import compare
 from vitdfq.evaluation.predictions import AnyPredictions, FeaturePredictions, Predictions
+from vitdfq.training.output_distance import decibels
 from vitdfq.training.trainable import divergence
 
 CLASS_KEYS = ("top1", "top5", "num_images", "agreement", "kl", "logits_sqnr_db")
@@ -33,10 +34,10 @@ def score(predictions: Predictions, teacher_logits: Tensor | None = None) -> dic
     if teacher_logits is not None:
         logits = predictions.logits
         signal = teacher_logits.double().square().sum().item()
-        noise = (teacher_logits.double() - logits.double()).square().sum().item()
+        ratio = decibels(signal, (teacher_logits.double() - logits.double()).square().sum().item())
         result["agreement"] = _agreement(logits, teacher_logits)
         result["kl"] = round(divergence(logits, teacher_logits).item(), 5)
-        result["logits_sqnr_db"] = round(10 * math.log10(signal / noise), 4) if signal and noise else None
+        result["logits_sqnr_db"] = None if ratio is None else round(ratio, 4)
     return result
 
 
@@ -110,10 +111,11 @@ def _distance(compared: Tensor) -> dict[str, Any]:
     """The last entries of `summarize`, from the result (N, 3) of `features.compare`."""
     cosine = compared[:, 0].mean().item()
     noise, signal = compared[:, 1].sum().item(), compared[:, 2].sum().item()
+    ratio = decibels(signal, noise)
     return {
         "cosine": round(cosine, 6),
         "relative_error": round(math.sqrt(noise / signal), 6) if signal else None,
-        "features_sqnr_db": round(10 * math.log10(signal / noise), 4) if signal and noise else None,
+        "features_sqnr_db": None if ratio is None else round(ratio, 4),
     }
 
 

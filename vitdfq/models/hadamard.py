@@ -13,25 +13,33 @@ def hadamard(size: int) -> Tensor | None:
 
     Sizes are 2^k (Sylvester) and 12, 20 or 44 times 2^k (Kronecker with Paley I): 192, 384, 768, 1280, 1408, 1536, 3072, ...
     """
-    for core in (1, *(prime + 1 for prime in PALEY_PRIMES)):
-        power = size // core
-        if size % core == 0 and power & (power - 1) == 0:
-            matrix = torch.ones(1, 1, dtype=torch.float64) if core == 1 else _paley(core - 1)
-            for _ in range(power.bit_length() - 1):
-                matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64), matrix)
-            return matrix
-    return None
+    split = _split(size)
+    if split is None:
+        return None
+    power, core = split
+    matrix = torch.ones(1, 1, dtype=torch.float64) if core == 1 else _paley(core - 1)
+    for _ in range(power.bit_length() - 1):
+        matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64), matrix)
+    return matrix
 
 
 def sylvester(matrix: Tensor) -> tuple[int, Tensor] | None:
     """Return (power of two, core) such that `matrix` is Sylvester's Hadamard matrix of that size ⊗ core; None if it is not."""
-    size = len(matrix)
-    for length in (1, *(prime + 1 for prime in PALEY_PRIMES)):
-        power = size // length
-        if size % length == 0 and power & (power - 1) == 0:
-            core, outer = matrix[:length, :length], hadamard(power)
-            assert outer is not None  # of a power of two there is one
-            return (power, core) if torch.equal(torch.kron(outer.to(core), core), matrix) else None
+    split = _split(len(matrix))
+    if split is None:
+        return None
+    power, length = split
+    core, outer = matrix[:length, :length], hadamard(power)
+    assert outer is not None  # of a power of two there is one
+    return (power, core) if torch.equal(torch.kron(outer.to(core), core), matrix) else None
+
+
+def _split(size: int) -> tuple[int, int] | None:
+    """(power of two, 1 or the size of a Paley matrix) whose product is `size`; None if there are none."""
+    for core in (1, *(prime + 1 for prime in PALEY_PRIMES)):
+        power = size // core
+        if size % core == 0 and power & (power - 1) == 0:
+            return power, core
     return None
 
 

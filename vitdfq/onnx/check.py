@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,10 @@ LEAST_OF_OUTPUT = 20.0  # dB, or 10 below the SQNR between the student in float6
 
 
 @torch.no_grad()
-def compare(model: nn.Module, file: OpenedFile) -> dict[str, float | None]:
+def compare(model: nn.Module, file: OpenedFile) -> dict[str, Any]:
     """Compare on random images: `least_site_sqnr_db` of any site's output, and `sqnr_db` of the file's own output (None: equal).
+
+    `disabled_optimizers` are those without which the file was opened, see `runtime.failing_optimizers`.
 
     Another order of summation rounds a few values to the neighboring code, and in a deep model each such step passes through
     all later layers: outputs at 4 bits then differ as much as the student's in float32 and in float64, which proves nothing about
@@ -61,7 +64,7 @@ def compare(model: nn.Module, file: OpenedFile) -> dict[str, float | None]:
         handle.remove()
     given = runtime.outputs(file.data, images, own=own, without=without)
     whole = _require(in_one(tuple(given) if maps else given[0]), wanted, min(LEAST_OF_OUTPUT, exact - 10), "the model")
-    return {"least_site_sqnr_db": _rounded(min(least)), "sqnr_db": _rounded(whole)}
+    return {"disabled_optimizers": without, "least_site_sqnr_db": _rounded(min(least)), "sqnr_db": _rounded(whole)}
 
 
 def _require(theirs: Tensor, wanted: Tensor, least: float, what: str) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitdfq.quantization.options import bits_name, bits_title
 from vitdfq.quantization.quantizers.base import Quantizer
 
 
@@ -232,12 +233,17 @@ def mixed_weight_bits(student: nn.Module) -> float | None:
 
     Such a student is not named by the most frequent bits. Most: two thirds of the layers; embedding and classifier may differ.
     """
-    layers = [(layer.weight_quantizer.bits, layer.weight.numel()) for layer in weighted_modules(student)]
-    quantized = [(bits, count) for bits, count in layers if bits is not None]
-    every = [bits for bits, _ in quantized]
+    every = [layer.weight_quantizer.bits for layer in weighted_modules(student) if layer.weight_quantizer.bits is not None]
     if not every or 3 * max(map(every.count, every)) >= 2 * len(every):
         return None
-    return round(sum(bits * count for bits, count in quantized) / sum(count for _, count in quantized), 2)
+    return round(mean_weight_bits(student), 2)
+
+
+def mean_weight_bits(student: nn.Module) -> float:
+    """The bits of a weight, mean over all that are quantized."""
+    layers = [(layer.weight_quantizer.bits, layer.weight.numel()) for layer in weighted_modules(student)]
+    quantized = [(bits, count) for bits, count in layers if bits is not None]
+    return sum(bits * count for bits, count in quantized) / sum(count for _, count in quantized)
 
 
 def bits_of(student: nn.Module) -> dict[str, int | None]:
@@ -248,3 +254,8 @@ def bits_of(student: nn.Module) -> dict[str, int | None]:
         "weight_bits": max(weights, key=weights.count, default=None),
         "activation_bits": max(activations, key=activations.count, default=None),
     }
+
+
+def title_of(student: nn.Module) -> str:
+    """A student's bits as tables name them: see `bits_title`."""
+    return bits_title(bits_name(**bits_of(student)), dynamic=is_dynamic(student), mixed=mixed_weight_bits(student))

@@ -69,7 +69,7 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "recipes": lambda: {name: _header(path) for name, path in sorted(packaged_recipes().items())},
     "zoo": lambda: {f"zoo:{path.parent.name}": _zoo_model(path) for path in sorted(ZOO.glob("*/config.json"))},
     "methods": lambda: {name: method.summary for name, method in sorted(METHODS.items())},
-    "losses": lambda: {name: first_sentence(loss.function) for name, loss in sorted(LOSSES.items())},
+    "losses": lambda: _documented((name, loss.function) for name, loss in sorted(LOSSES.items())),
     "procedural": lambda: _documented(PROCEDURAL.items()),
     "parametrizations": lambda: _documented(PARAMETRIZATIONS.items()),
     "transforms": lambda: _documented(sorted(TRANSFORMS.items())),
@@ -77,6 +77,6 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "quantizers": lambda: _documented(sorted(QUANTIZERS.items())),
     "observers": lambda: {name: observer.summary for name, observer in OBSERVERS.items()},
     "efforts": lambda: {name: effort.summary for name, effort in EFFORTS.items()},
-    "steps": lambda: {name: first_sentence(step.apply) for name, step in STEPS.items()},
+    "steps": lambda: _documented((name, step.apply) for name, step in STEPS.items()),
     "bits": lambda: {bits: _bits(bits) for bits in SPELLINGS},
 }

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Group
 
-from vitdfq.reports.tables import FittingTable, format_number
+from vitdfq.reports.tables import FittingTable, format_number, markdown_table
 
 MOST_RANGES = 10  # rows of the table of outliers; analysis.json holds all
 KINDS = (("alone", "alone"), ("all_but", "all but it"))
@@ -36,8 +36,7 @@ def markdown(content: dict[str, Any]) -> str:
     """Return the page analysis.md."""
     parts = []
     for table in analysis_tables(content):
-        alignment = ["-"] * table.num_names + ["-:"] * (len(table.headings) - table.num_names)
-        lines = "\n".join(f"| {' | '.join(row)} |" for row in (table.headings, alignment, *table.rows))
+        lines = markdown_table(table.headings, table.rows, table.num_names)
         parts.append(f"## {table.title}\n\n{lines}\n\n{table.notes}".rstrip())
     return f"# {_title(content)}\n\n" + "\n\n".join(parts) + "\n"
 

@@ -128,11 +128,16 @@ def notes(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def markdown_table(headings: list[str], rows: list[list[str]], num_names: int = 1) -> str:
+    """The lines of a table; columns of numbers, after the first `num_names`, are aligned on the right."""
+    alignment = ["-"] * num_names + ["-:"] * (len(headings) - num_names)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, alignment, *rows))
+
+
 def markdown(content: dict[str, Any]) -> str:
     """The page compare.md: the table, its notes and links to the pictures."""
     headings, *rows = text_rows(content)
-    alignment = ["-", *["-:"] * (len(headings) - 1)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in (headings, alignment, *rows))
+    table = markdown_table(headings, rows)
     bullets = "\n".join(f"- {line}" for line in notes(content).splitlines())
     pictures = "\n\n".join(
         f"### {row['title']}\n\n" + "\n".join(f"![{path}]({path})" for path in row["pictures"])

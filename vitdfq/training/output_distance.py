@@ -3,6 +3,7 @@
 At the end it is the error on held-out images; both together are the loss of distillation.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -97,3 +98,8 @@ def relative_error(x: Tensor, target: Tensor, size: Tensor | None = None) -> Ten
     x, target = x.float(), target.float()
     size = target.square().sum() if size is None else size.float()
     return (x - target).square().sum() / size.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def decibels(signal: float, noise: float) -> float | None:
+    """Return 10 log10(signal / noise) of two energies; None where there is no noise, or no signal."""
+    return 10 * math.log10(signal / noise) if signal and noise else None
