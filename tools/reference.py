@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import typer
+from markdown_parts import cell, code, sources, table
+from method_pages import method_page, methods_page
 
 import vitdfq
 from vitdfq import cli
 from vitdfq.calibration import STEPS
 from vitdfq.cli.examples import EXAMPLES
 from vitdfq.common.docstrings import arguments_of
-from vitdfq.common.sources import cited, reference
 from vitdfq.evaluation import EvaluationOptions
 from vitdfq.quantization.options import OPTIONS, Grid
 from vitdfq.quantization.quantizers import quantizer_class
@@ -28,8 +29,6 @@ from vitdfq.recipe.sections import SECTIONS
 from vitdfq.recipe.signature import defaults, keywords
 from vitdfq.synthesis import LOSSES, METHODS
 from vitdfq.synthesis.options import SynthesisOptions
-from vitdfq.synthesis.presets import Method
-from vitdfq.synthesis.resolve import parts_of
 
 MADE = "<!-- This page is made from the code by tools/reference.py. -->\n\n"
 EMPTY = inspect.Parameter.empty
@@ -75,8 +74,8 @@ def command_line_page() -> str:
     group: Any = typer.main.get_command(cli.app)
     parts = ["# Command line", f"`vitdfq COMMAND --help` shows the same. {group.help}"]
     for name, command in group.commands.items():
-        rows = [(_cell(_spelling(parameter)), _cell(parameter.help or "")) for parameter in command.params]
-        parts += [f"## `vitdfq {name}`", str(command.help), _table(("argument", "meaning"), rows), _code("bash", EXAMPLES[name])]
+        rows = [(cell(_spelling(parameter)), cell(parameter.help or "")) for parameter in command.params]
+        parts += [f"## `vitdfq {name}`", str(command.help), table(("argument", "meaning"), rows), code("bash", EXAMPLES[name])]
     return "\n\n".join(parts)
 
 
@@ -117,7 +116,7 @@ def losses_page() -> str:
         facts += ["It compares images, so they are made in groups of a fixed size."] if loss.compares.__name__ != "never" else []
         facts += ["It needs a teacher that gives classes."] if loss.needs_classes else []
         facts += [f"Used by: {', '.join(users)}."] if (users := _users(name)) else []
-        parts += [f"## `{name}`", _code("text", [_docstring(loss.function)]), *facts, _sources(loss.function)]
+        parts += [f"## `{name}`", code("text", [_docstring(loss.function)]), *facts, sources(loss.function)]
     return "\n\n".join(filter(None, parts))
 
 
@@ -133,7 +132,7 @@ def quantizers_page() -> str:
             f"`{name}`",
             text,
             ", ".join(kind for kind in names if kind in quantizer_class(name).suits),
-            _sources(quantizer_class(name)),
+            sources(quantizer_class(name)),
         )
         for name, text in quantizers.items()
     ]
@@ -143,15 +142,15 @@ def quantizers_page() -> str:
             "A policy chooses a quantizer for each role of a site; `quantize.weight`, `activation`, `gelu`, `softmax` and "
             "`overrides` change its choice.",
             "## Policies",
-            _table(("policy", "what it is"), _named(entries("policies")["policies"])),
+            table(("policy", "what it is"), _named(entries("policies")["policies"])),
             "## Quantizers",
-            _table(("quantizer", "what it is", "may round", "source"), rows),
+            table(("quantizer", "what it is", "may round", "source"), rows),
             "## Observers",
             "An observer proposes the ranges of a uniform quantizer; the choice among them is by error.",
-            _table(("observer", "ranges"), _named(entries("observers")["observers"])),
+            table(("observer", "ranges"), _named(entries("observers")["observers"])),
             "## Preparation",
             "Transforms change the float model, not its function.",
-            _table(("transform", "what it does"), _named(entries("transforms")["transforms"])),
+            table(("transform", "what it does"), _named(entries("transforms")["transforms"])),
         ]
     )
 
@@ -161,73 +160,12 @@ def steps_page() -> str:
     parts = [
         "# Calibration steps",
         "`calibrate: {steps: [...]}` lists names, or `{name: {option: value}}`. Without a list the bits and the effort decide.",
-        _table(("effort", "what it contains"), _named(entries("efforts")["efforts"])),
+        table(("effort", "what it contains"), _named(entries("efforts")["efforts"])),
     ]
     for name, step in STEPS.items():
         text = _docstring(step.apply).partition("\n\nArgs:")[0]
-        parts += [f"## `{name}`", text, _options_table(keywords(step.options), step.options), _sources(step.apply)]
+        parts += [f"## `{name}`", text, _options_table(keywords(step.options), step.options), sources(step.apply)]
     return "\n\n".join(filter(None, parts))
-
-
-def methods_page() -> str:
-    """All presets in one table."""
-    rows = [(f"[`{name}`]({name}.md)", _cell(text)) for name, text in entries("methods")["methods"].items()]
-    return "\n\n".join(
-        [
-            "# Synthesis methods",
-            "A method is losses, targets, a schedule and an engine. `synthesize: {method: NAME}` chooses one; every other key of "
-            '`synthesize` changes it. "X-style" marks a paper whose equations were not available to us.',
-            _table(("method", "what it asks of an image"), rows),
-        ]
-    )
-
-
-def method_page(name: str, method: Method) -> str:
-    """One preset: source, what it does, its command, its reading, its losses."""
-    parts = [
-        f"# `{name}`",
-        f"{method.summary}.",
-        f"**Source.** {_sources(method.summary) or 'This library.'}",
-        _paragraph(method),
-    ]
-    if method.reading:
-        parts.append(f"**Our reading.** {method.reading}")
-    parts.append(_code("bash", [f"vitdfq synthesize quickstart --set 'synthesize={{method: {name}}}' --out runs/{name}"]))
-    if method.losses:
-        rows = [
-            (
-                f"[`{loss}`](../losses.md#{loss})",
-                ", ".join(f"{key} {value}" for key, value in options.items()),
-                _sources(LOSSES[loss].function),
-            )
-            for loss, options in method.losses.items()
-        ]
-        parts += ["## Losses", _table(("loss", "settings", "source"), rows)]
-    return "\n\n".join(parts)
-
-
-def _paragraph(method: Method) -> str:
-    """What the fields of a preset say, in sentences."""
-    if not method.steps:
-        chosen = f", the one of {method.candidates} that is farthest from the others by the teacher's features" * (
-            method.candidates > 1
-        )
-        return f"Nothing is optimized: images are rendered by the program `{method.start}`{chosen}."
-    engine = {
-        "images": f"The {'pixels' if method.parametrization == 'pixels' else 'weights of a small decoder'} are optimized for "
-        f"{method.steps:,} steps, from `{method.start}`.",
-        "generator": f"A generator is trained for {method.steps:,} steps, and draws the images.",
-    }[method.engine]
-    sentences = [engine, f"Targets are `{method.labels}` labels."]
-    sentences += [f"An image has up to {method.max_regions} regions with a class of their own."] * (method.max_regions > 1)
-    sentences += [f"Patches leave the pass at {', '.join(map(str, method.prune_at))} of the run."] * bool(method.prune_at)
-    sentences += ["Images 2i and 2i + 1 have the same classes and draws."] * method.pairs
-    others = ", ".join(f"[`{part}`]({part}.md) {method.mix[part]:.0%}" for part in parts_of(method) if part in method.mix)
-    sentences += [f"Shares of the images are made by other presets: {others}."] * bool(others)
-    rendered = method.rendered
-    sentences += [f"Where they suit the teacher, images of [`{rendered}`]({rendered}.md) take the place of all."] * bool(rendered)
-    sentences += ["With a teacher that gives features other losses stand in their place."] * bool(method.feature_losses)
-    return " ".join(sentences)
 
 
 def _options_table(known: dict[str, Any], target: Callable[..., Any], more: dict[str, str] | None = None) -> str:
@@ -235,10 +173,10 @@ def _options_table(known: dict[str, Any], target: Callable[..., Any], more: dict
         return "No options."
     descriptions, given = arguments_of(target) | (more or {}), defaults(target)
     rows = [
-        (f"`{name}`", f"`{_type(type_)}`", _default(given.get(name, EMPTY)), _cell(descriptions.get(name, "")))
+        (f"`{name}`", f"`{_type(type_)}`", _default(given.get(name, EMPTY)), cell(descriptions.get(name, "")))
         for name, type_ in known.items()
     ]
-    return _table(("key", "type", "default", "meaning"), rows)
+    return table(("key", "type", "default", "meaning"), rows)
 
 
 def _type(annotation: Any) -> str:
@@ -255,31 +193,13 @@ def _default(value: Any) -> str:
 
 
 def _named(lines: dict[str, str]) -> Iterable[tuple[str, str]]:
-    return [(f"`{name}`", _cell(text)) for name, text in lines.items()]
-
-
-def _sources(*documented: Any) -> str:
-    return "; ".join(map(reference, cited(*documented)))
+    return [(f"`{name}`", cell(text)) for name, text in lines.items()]
 
 
 def _docstring(documented: Any) -> str:
     while isinstance(documented, partial):
         documented = documented.func
     return inspect.getdoc(documented) or ""
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, ("-",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _code(language: str, lines: Iterable[str]) -> str:
-    return "\n".join([f"```{language}", *lines, "```"])
-
-
-def _cell(text: str) -> str:
-    """Text inside a table, where a bar would begin a new cell."""
-    return text.replace("|", "\\|")
 
 
 def _sentence(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What the pages say exists: links, commands, names of Python, files that are included, words of llms.txt."""
+"""What README and the pages say exists: links, commands, names of Python, files that are included, words of llms.txt."""
 
 import ast
 import re
@@ -16,7 +16,9 @@ from vitdfq.recipe.catalog import OLD_KINDS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+README = ROOT / "README.md"
 PAGES = sorted(DOCS.rglob("*.md"))
+TEXTS = [README, *PAGES]
 COMMANDS = typer.main.get_command(cli.app).commands
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
@@ -49,24 +51,24 @@ def command_lines(path: Path) -> list[str]:
     return [line for line in joined.splitlines() if line.startswith("vitdfq ")]
 
 
-LINES = [(path, line) for path in PAGES for line in command_lines(path)]
+LINES = [(path, line) for path in TEXTS for line in command_lines(path)]
 
 
 @pytest.mark.parametrize(("path", "line"), LINES, ids=[line for _, line in LINES])
 def test_a_command_is_one_that_the_command_line_takes(path, line):
-    words = shlex.split(line.partition(" > ")[0])[1:]
+    words = shlex.split(line.partition(" > ")[0], comments=True)[1:]
     assert words[0] in COMMANDS, f"{path}: {line}"
     COMMANDS[words[0]].make_context(words[0], words[1:])  # raises on an unknown option or value
 
 
 @pytest.mark.integration  # describes the zoo
-@pytest.mark.parametrize("path", [*PAGES, DOCS / "llms.txt"], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*TEXTS, DOCS / "llms.txt"], ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_link_leads_to_a_page(path, made):
     for target in LINK.findall(FENCE.sub("", path.read_text())):
         if "://" in target:
             continue
-        file = (path.parent / target.partition("#")[0]).resolve().relative_to(DOCS)
-        assert (DOCS / file).is_file() or str(file) in made, f"{path}: {target}"
+        file = (path.parent / target.partition("#")[0]).resolve()
+        assert file.is_file() or str(file.relative_to(DOCS)) in made, f"{path}: {target}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=ids(PAGES))
@@ -84,7 +86,7 @@ def test_every_example_is_included_somewhere():
     assert not [path for path in PAGES if re.search(r"8 *<(?!--)", path.read_text())]  # as a formatter of Python writes it
 
 
-@pytest.mark.parametrize("path", PAGES, ids=ids(PAGES))
+@pytest.mark.parametrize("path", TEXTS, ids=ids(TEXTS))
 def test_names_of_the_package_in_python_blocks_exist(path):
     for block in blocks(path, "python"):
         if SNIPPET.search(block):
@@ -94,7 +96,7 @@ def test_names_of_the_package_in_python_blocks_exist(path):
                 assert node.attr in vitdfq.__all__, f"{path}: vitdfq.{node.attr}"
 
 
-@pytest.mark.parametrize("path", PAGES, ids=ids(PAGES))
+@pytest.mark.parametrize("path", TEXTS, ids=ids(TEXTS))
 def test_names_of_the_package_in_a_text_exist(path):
     for name in re.findall(r"`vitdfq\.(\w+)\(?", path.read_text()):
         assert name in vitdfq.__all__ or (ROOT / "vitdfq" / name).is_dir(), f"{path}: vitdfq.{name}"
@@ -102,7 +104,7 @@ def test_names_of_the_package_in_a_text_exist(path):
         assert (ROOT / file).exists() or "/my_" in file, f"{path}: {file}"  # my_loss.py is the reader's
 
 
-@pytest.mark.parametrize("path", PAGES, ids=ids(PAGES))
+@pytest.mark.parametrize("path", TEXTS, ids=ids(TEXTS))
 def test_yaml_blocks_are_yaml(path):
     for block in blocks(path, "yaml"):
         if not SNIPPET.search(block):
@@ -115,6 +117,19 @@ def test_the_navigation_names_every_page(made):
     named = set(re.findall(r"[\w/]+\.md", text))
     methods = {path for path in made if path.startswith("reference/methods/")}  # listed by tools/mkdocs_hook.py
     assert named == {str(path.relative_to(DOCS)) for path in PAGES} | made - methods
+
+
+def test_the_readme_is_short_and_has_the_commands_of_ci():
+    text = README.read_text()
+    assert len(text.split()) < 1500 and len(text.splitlines()) <= 140
+    for command in ("pip install -e '.[report]' && vitdfq run recipes/quickstart.yaml", "pip install -e '.[test]' && pytest"):
+        assert f"```\n{command}\n```" in text
+    assert text.count("<!-- results -->") == text.count("<!-- /results -->") == 1  # tools/results.py writes between them
+
+
+def test_llms_txt_links_every_page():
+    linked = set(LINK.findall((DOCS / "llms.txt").read_text()))
+    assert {str(path.relative_to(DOCS)) for path in PAGES} <= linked
 
 
 def test_llms_txt_names_files_and_old_names():

@@ -8,6 +8,7 @@ import pytest
 from vitdfq.calibration import STEPS
 from vitdfq.quantization import POLICIES, QUANTIZERS
 from vitdfq.recipe.load import Recipe
+from vitdfq.recipe.measured import measured_tables
 from vitdfq.recipe.signature import keywords
 from vitdfq.synthesis import LOSSES, METHODS
 from vitdfq.synthesis.options import SynthesisOptions
@@ -33,6 +34,21 @@ def test_each_method_has_a_page_with_source_command_and_losses(pages):
         assert method.summary in page and f"method: {name}}}" in page and "**Source.**" in page
         assert all(f"`{loss}`" in page for loss in method.losses)
         assert (method.reading in page) and f"[`{name}`]({name}.md)" in pages["reference/methods/index.md"]
+
+
+def test_each_method_has_a_text_a_picture_and_its_numbers(pages, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from method_pages import PICTURES, method_texts
+
+    texts, rows = method_texts(), measured_tables()["methods"]["rows"]
+    assert set(texts) == set(METHODS)
+    for name in METHODS:
+        page = pages[f"reference/methods/{name}.md"]
+        assert texts[name] in page and f"images/methods/{name}.webp" in page
+        assert (" | ".join(rows[name]) if name in rows else "Not measured") in page
+    pictures = list(PICTURES.glob("*.webp"))
+    assert {path.stem for path in pictures} == set(METHODS)  # tools/pictures.py draws them
+    assert sum(path.stat().st_size for path in [*pictures, PICTURES.parent / "scenes.webp"]) < 1_000_000
 
 
 def test_a_method_of_an_abstract_says_so(pages):

@@ -259,11 +259,12 @@ def list_names(
     format: FormatOption = Format.human,
     quiet: QuietOption = False,
 ) -> None:
-    """Every name that a recipe can use, with one line on each."""
+    """Every name that a recipe can use: what it is, and what was measured with it."""
     from vitdfq.recipe.catalog import entries
+    from vitdfq.recipe.measured import measured
 
     catalog = entries(kind)
-    print_result({kind: list(choices) for kind, choices in catalog.items()}, format, lambda: names_table(catalog))
+    print_result({kind: list(choices) for kind, choices in catalog.items()}, format, lambda: names_table(catalog, measured()))
 
 
 @app.command(epilog=epilog("schema"))

@@ -26,8 +26,13 @@ def print_result(content: Any, format: Format, render: Callable[[], Any]) -> Non
     Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(render(), markup=False)
 
 
-def names_table(catalog: dict[str, dict[str, str]]) -> Any:
-    """Return kind -> name -> description as two columns, each kind under its own heading."""
+def names_table(catalog: dict[str, dict[str, str]], measured: dict[str, dict[str, str]]) -> Any:
+    """Return names and descriptions as two columns, each kind under its own heading; measured numbers follow a description.
+
+    Args:
+        catalog: kind -> name -> description.
+        measured: kind -> name -> what was measured with it, for some.
+    """
     from rich.table import Table
     from rich.text import Text  # brackets in a description are no markup
 
@@ -38,6 +43,8 @@ def names_table(catalog: dict[str, dict[str, str]]) -> Any:
         table.add_row(kind)
         for name, description in entries.items():
             table.add_row(Text(f"  {name}"), Text(description))
+            if numbers := measured.get(kind, {}).get(name):
+                table.add_row("", Text(f"expected: {numbers}", style="dim"))
     return table
 
 

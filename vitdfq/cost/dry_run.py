@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import nn
 
 from vitdfq.cost.estimate import estimate_cost, evaluated_images
+from vitdfq.data import check_own_images
 from vitdfq.evaluation import HEAD, EvaluationOptions, check_reading
 from vitdfq.models import image_size, output_name
 from vitdfq.models.load import with_source
@@ -23,7 +24,6 @@ from vitdfq.recipe.teacher import errors_of_section, load_section
 from vitdfq.reports import gates
 from vitdfq.runtime import distributed
 from vitdfq.synthesis import TeacherFacts, check_classes
-from vitdfq.synthesis.own_images import check_own_images
 from vitdfq.synthesis.teacher_filter import for_teacher
 from vitdfq.synthesis.without_classes import with_possible_mix
 

@@ -1,6 +1,5 @@
 """Every name that a recipe can use, by kind, each with one line that says what it is."""
 
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,12 @@ from vitdfq.preparation import TRANSFORMS
 from vitdfq.quantization import POLICIES, QUANTIZERS
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.options import SPELLINGS, parse_bits
-from vitdfq.recipe.find import packaged_recipes
+from vitdfq.recipe.find import header_line, packaged_recipes
 from vitdfq.synthesis import LOSSES, METHODS
 from vitdfq.synthesis.inversion.parametrization import PARAMETRIZATIONS
 from vitdfq.synthesis.procedural import PROCEDURAL
 
 OLD_KINDS = {"starts": "procedural", "canvases": "parametrizations"}
-WHAT = re.compile(r"# What +(.+)")  # the first line of a recipe's header
 
 
 def entries(kind: str | None = None) -> dict[str, dict[str, str]]:
@@ -47,12 +45,6 @@ def _documented(items: Iterable[tuple[str, Callable[..., Any]]]) -> dict[str, st
     return {name: first_sentence(documented) for name, documented in items}
 
 
-def _header(path: Path) -> str:
-    """The first line of a recipe file, without its mark; "" if it has no such line."""
-    match = WHAT.match(path.read_text(encoding="utf-8"))
-    return match.group(1).strip() if match else ""
-
-
 def _zoo_model(config_json: Path) -> str:
     config = read_json(config_json)
     size, classes = config["model_args"]["img_size"], config["num_classes"]
@@ -66,7 +58,7 @@ def _bits(bits: str) -> str:
 
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
-    "recipes": lambda: {name: _header(path) for name, path in sorted(packaged_recipes().items())},
+    "recipes": lambda: {name: header_line(path, "What") for name, path in sorted(packaged_recipes().items())},
     "zoo": lambda: {f"zoo:{path.parent.name}": _zoo_model(path) for path in sorted(ZOO.glob("*/config.json"))},
     "methods": lambda: {name: method.summary for name, method in sorted(METHODS.items())},
     "losses": lambda: _documented((name, loss.function) for name, loss in sorted(LOSSES.items())),

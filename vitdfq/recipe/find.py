@@ -1,5 +1,6 @@
-"""Find a recipe: a path, else the name of one in the folder `recipes` here or in the package."""
+"""Find a recipe: a path, else the name of one in the folder `recipes` here or in the package; read its header."""
 
+import re
 from pathlib import Path
 
 from vitdfq.common.errors import InputError
@@ -23,6 +24,12 @@ def packaged_names() -> list[str]:
 def packaged_file(name: str) -> Path | None:
     """Return the path of a recipe of the package, or None; a base is one too."""
     return PACKAGED / f"{name}.yaml" if name in packaged_names() else None
+
+
+def header_line(path: Path, word: str) -> str:
+    """Return what a line of a recipe's header says: `word` is What, Command, Expected or Cost; "" without such a line."""
+    match = re.search(rf"^# {word} +(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return match.group(1).strip() if match else ""
 
 
 def is_base(path: Path) -> bool:

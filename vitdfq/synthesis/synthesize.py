@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from vitdfq.common.gradients import with_gradients
 from vitdfq.common.options import build_options, takes_options
-from vitdfq.models import require_float
+from vitdfq.data import read_own_images
+from vitdfq.models import checked_images, require_float
 from vitdfq.runtime.run import Run
 from vitdfq.synthesis.image_selection.farthest_point import procedural_images
 from vitdfq.synthesis.inversion.optimize import batches_of, images_in_a_batch
@@ -17,7 +18,6 @@ from vitdfq.synthesis.mix import SELF, kinds, seed_of
 from vitdfq.synthesis.objective.context import TeacherFacts
 from vitdfq.synthesis.objective.token_pruning import prunable
 from vitdfq.synthesis.options import SynthesisOptions
-from vitdfq.synthesis.own_images import read_own_images
 from vitdfq.synthesis.presets import METHODS, Method
 from vitdfq.synthesis.procedural import PROCEDURAL
 from vitdfq.synthesis.resolve import ENGINES, parts_of
@@ -56,13 +56,13 @@ def synthesize(teacher: nn.Module, *, options: SynthesisOptions | None = None, r
 
     Raises:
         ValueError: an unknown name or option, a number out of range, or a loss that stopped being finite; the teacher gives
-            features, and the method needs classes, or labels are asked for.
-        InputError: `images` cannot be read, see `own_images.py`.
+            features, and the method needs classes, or labels are asked for; `images` do not fit the teacher.
+        InputError: `images` cannot be read, see `data/own_images.py`.
     """
     options, run = options or build_options(SynthesisOptions, keywords, where="synthesize"), run or Run()
     require_float(teacher, "synthesize")
     if options.images is not None:
-        return read_own_images(teacher, options.images, options.num_images)
+        return checked_images(teacher, read_own_images(teacher, options.images, options.num_images))
     facts = TeacherFacts.of(teacher)
     check_classes(options, facts)
     method = method_for(teacher, options)

@@ -15,6 +15,7 @@ from vitdfq.calibration.calibrate import check_steps
 from vitdfq.checkpoint import save_load
 from vitdfq.common.errors import VitdfqError
 from vitdfq.common.files import write_text
+from vitdfq.data import check_own_images
 from vitdfq.evaluation import UnlabeledError, check_reading, evaluate
 from vitdfq.hub import model_card, publish, retry
 from vitdfq.preparation.prepare import prepared_copy
@@ -28,7 +29,6 @@ from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.runtime.trackers import tracked
 from vitdfq.synthesis import TeacherFacts, check_classes
 from vitdfq.synthesis.options import SynthesisOptions
-from vitdfq.synthesis.own_images import check_own_images
 from vitdfq.workflow import synthetic_scores
 from vitdfq.workflow.artifacts import lock_run_folder
 from vitdfq.workflow.stages import RunStages

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from vitdfq.common.errors import InputError
 from vitdfq.common.safetensors_io import read_header, read_tensors
-from vitdfq.data import NO_LABELS, batches, load_labeled, transform_of
-from vitdfq.models import checked_images
+from vitdfq.data.batches import batches, transform_of
+from vitdfq.data.labeled import load_labeled
+from vitdfq.data.source import NO_LABELS
 
 NAME = "images"  # of the tensor in images.safetensors of a run
 SUFFIX = ".safetensors"
@@ -17,22 +18,22 @@ def read_own_images(teacher: nn.Module, path: str | Path, num_images: int) -> Te
     """Return the first `num_images` images of a folder or file, (num_images, 3, H, W), normalized, on the CPU.
 
     Files of a folder are in the order of their names and transformed as timm evaluates them; class folders in it are read
-    without their labels. A tensor of a safetensors file must be normalized already.
+    without their labels. A tensor of a safetensors file is returned as it is: it must be normalized already, which
+    `models.checked_images` checks.
 
     Args:
-        teacher: defines size and normalization.
+        teacher: defines size and normalization of image files.
         path: a folder of image files, or a safetensors file with one tensor, or with one that is called "images".
 
     Raises:
         InputError: there is no such path, it holds no images, or too few; a file that cannot be read.
-        ValueError: the tensor's images do not fit the teacher, see `checked_images`.
     """
     check_own_images(path)
     file = Path(path).expanduser()
     images = _of_file(file) if file.is_file() else _of_folder(teacher, file, num_images)
     if len(images) < num_images:
         raise InputError(f"images: {path} holds {len(images)} images, num_images is {num_images}: lower it, or add images")
-    return checked_images(teacher, images[:num_images])
+    return images[:num_images]
 
 
 def check_own_images(path: str | Path) -> None:
