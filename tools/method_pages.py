@@ -75,17 +75,16 @@ def method_texts() -> dict[str, str]:
 
 
 def _expected(name: str) -> str:
-    """The row of a preset in the table of methods, beside the float models and real images; or that there is none."""
+    """The row of a preset in the table of methods as a column, beside the float models and real images; or that there is none."""
     measured = measured_tables()["methods"]
     if name not in measured["rows"]:
         return "Not measured in the [comparison of methods](../../results/images.md)."
-    last = list(measured["rows"])[-1]
-    rows = [(f"`{row}`" if row == name else row, *measured["rows"][row]) for row in (TEACHER, name, last)]
+    names = (TEACHER, name, list(measured["rows"])[-1])
+    rows = zip(measured["columns"], *(measured["rows"][row] for row in names), strict=True)
     how = f"{measured['date']}, commit {measured['commit']}; {measured['machine']}. `{measured['command']}`"
     what = "Top-1 in percent of students calibrated on 32 images; KL relative to students of `vitdfq`"
-    return f"{what}. {how}, explained in [Which images are best](../../results/images.md).\n\n" + table(
-        ("images", *measured["columns"]), rows
-    )
+    head = ("student", TEACHER, f"`{name}`", names[-1])
+    return f"{what}. {how}, explained in [Which images are best](../../results/images.md).\n\n" + table(head, rows)
 
 
 def _paragraph(method: Method) -> str:
