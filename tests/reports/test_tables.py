@@ -162,6 +162,8 @@ def test_dynamic_students_are_told_from_static_ones():
 def test_a_student_with_bits_by_layer_is_not_named_by_the_most_frequent_ones():
     assert tables.bits_title("w2a4", dynamic=False, mixed=3.98) == "W3.98A4 mixed"
     assert tables.bits_title("w2a16", dynamic=True, mixed=4.0) == "W4A16 dynamic mixed"
+    compared = content(seeds=[0]) | {"dynamic": False, "mixed": 3.98}
+    assert tables.title(compared).startswith("zoo:vit: W3.98A4 mixed on 1,000 images")
 
 
 @pytest.mark.parametrize("width", [240, 100, 80, 60, 40])

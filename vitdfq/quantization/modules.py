@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -256,6 +256,11 @@ def bits_of(student: nn.Module) -> dict[str, int | None]:
     }
 
 
+def named_by(student: nn.Module) -> dict[str, Any]:
+    """By what, beside its bits, tables name a student: the keyword arguments of `bits_title`."""
+    return {"dynamic": is_dynamic(student), "mixed": mixed_weight_bits(student)}
+
+
 def title_of(student: nn.Module) -> str:
     """A student's bits as tables name them: see `bits_title`."""
-    return bits_title(bits_name(**bits_of(student)), dynamic=is_dynamic(student), mixed=mixed_weight_bits(student))
+    return bits_title(bits_name(**bits_of(student)), **named_by(student))

@@ -101,6 +101,11 @@ def text_rows(content: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def named_by(row: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of `bits_title` in results, as `quantization.modules.named_by` wrote them; earlier versions did not."""
+    return {"dynamic": row.get("dynamic", False), "mixed": row.get("mixed")}
+
+
 def format_number(value: float | None, sd: float | None, digits: int) -> str:
     """Return "90.57 ± 0.12"; without a standard deviation, or for a whole number, "90.57"."""
     if value is None:
@@ -110,7 +115,7 @@ def format_number(value: float | None, sd: float | None, digits: int) -> str:
 
 def title(content: dict[str, Any]) -> str:
     """The table's title, in one line: model, bits, number of test images, seeds."""
-    bits = bits_title(content["bits"], dynamic=content.get("dynamic", False))  # absent in earlier versions' files
+    bits = bits_title(content["bits"], **named_by(content))
     seeds = f"seed{'s' * (len(content['seeds']) > 1)} {', '.join(map(str, content['seeds']))}"
     return f"{content['teacher']['name']}: {bits} on {content['teacher']['num_images']:,} images, {seeds}"
 
@@ -217,8 +222,7 @@ def summary_table(metrics: dict[str, Any]) -> FittingTable:
     for name, measured in by_bits.items():
         packed = size["packed_bytes"] if name == bits else None  # students at other bits are not saved
         for title, row in [(method, measured["student"]), *measured["baselines"].items()]:
-            kind = {key: measured["student"].get(key, default) for key, default in (("dynamic", False), ("mixed", None))}
-            add(bits_title(name, **kind), f"{title} images", row, packed)
+            add(bits_title(name, **named_by(measured["student"])), f"{title} images", row, packed)
     headings = ["bits", "calibrated on", *(heading for heading, _ in columns.values()), "MB"]
     notes = synthetic_notes(metrics.get("synthetic", {}))
     return FittingTable(f"{teacher['name']} {on}, seed {metrics['seed']}", headings, rows, num_names=2, notes=notes)

@@ -208,7 +208,7 @@ class ComparisonTable:
             "vitdfq": __version__,
             "device": self.stages.device.type,
             "bits": recipe.bits,
-            "dynamic": self.stages.makes_dynamic(),
+            **self.stages.named_by(),
             "seeds": self.seeds,
             "teacher": {"name": recipe.model["name"]} | summarize(self.teacher),
             "rows": ranked,

@@ -18,7 +18,7 @@ from vitdfq.evaluation import AnyPredictions, no_score, predict, predictions_of,
 from vitdfq.evaluation.features import gives_vectors
 from vitdfq.models import gives
 from vitdfq.quantization import quantize
-from vitdfq.quantization.modules import bits_of, is_dynamic, mixed_weight_bits
+from vitdfq.quantization.modules import bits_of, named_by
 from vitdfq.recipe import Recipe
 from vitdfq.recipe.teacher import errors_of_section
 from vitdfq.reports import gates
@@ -206,11 +206,11 @@ class RunStages:
                 scores[method] = self._score_student(method, images_of[method], teacher)
             for bits, rows in other_bits.items():
                 rows |= {name: self._score_student(name, images_of[name], teacher, bits) for name in images_of}
-                rows["student"] |= {"dynamic": self.makes_dynamic(bits)}
+                rows["student"] |= self.named_by(bits)
         return {
             "read_by": self.read_by if teacher else None,
             "teacher": {"name": recipe.model["name"]} | teacher_score,
-            "student": scores.pop("student") | self._bits(student),
+            "student": scores.pop("student") | bits_of(student) | named_by(student),
             "baselines": scores,
             **({"also_bits": {bits: _by_role(rows) for bits, rows in other_bits.items()}} if other_bits else {}),
         }
@@ -245,10 +245,6 @@ class RunStages:
         tensors, _ = self.store.get_or_make(f"stages/{name}_predictions.safetensors", inputs, make)
         return predictions_of(tensors, self.read_by), tensors["calibration_seconds"].item()
 
-    def _bits(self, student: nn.Module) -> dict[str, Any]:
-        """By what tables name a student."""
-        return bits_of(student) | {"dynamic": is_dynamic(student), "mixed": mixed_weight_bits(student)}
-
     def _baseline_section(self, method: str, num_images: int) -> dict[str, Any]:
         return {"method": method, "num_images": num_images, "seed": self.recipe.synthesis.seed}
 
@@ -267,9 +263,9 @@ class RunStages:
         content = {} if file is None else {"evaluation_file": mark_hash(sha256(file))}
         return {"evaluate": without_cost_options(self.recipe.evaluate)} | content
 
-    def makes_dynamic(self, bits: str | None = None) -> bool:
-        """Whether students of the recipe, at its bits or others, have ranges for each token: see `is_dynamic`."""
-        return is_dynamic(quantize(self.prepared, **self._quantization(bits)))
+    def named_by(self, bits: str | None = None) -> dict[str, Any]:
+        """By what, beside their bits, tables name students of the recipe, at its bits or others."""
+        return named_by(quantize(self.prepared, **self._quantization(bits)))
 
     def _quantization(self, bits: str | None) -> dict[str, Any]:
         """The section `quantize`, at other bits if they are given."""
