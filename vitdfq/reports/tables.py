@@ -102,7 +102,7 @@ def text_rows(content: dict[str, Any]) -> list[list[str]]:
 
 
 def named_by(row: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments of `bits_title` in results, as `quantization.modules.named_by` wrote them; earlier versions did not."""
+    """The keyword arguments of `bits_title`, as `quantization.modules.named_by` wrote them; earlier versions did not."""
     return {"dynamic": row.get("dynamic", False), "mixed": row.get("mixed")}
 
 

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 
 from vitdfq.common.errors import InputError
 from vitdfq.common.files import fingerprint, read_json, sha256, write_text
 from vitdfq.common.safetensors_io import read_tensors, write_tensors
+from vitdfq.cost.timing import peak_memory
 from vitdfq.runtime import distributed
+from vitdfq.runtime.loss_recorder import LossRecorder, losses_file
 from vitdfq.runtime.partial_results import Clock, PartialResults
 from vitdfq.runtime.progress import Listener
 from vitdfq.runtime.run import Tensors
@@ -22,6 +25,7 @@ from vitdfq.runtime.shared_run import SharedRun
 
 logger = logging.getLogger(__name__)
 
+CPU = torch.device("cpu")
 Inputs = dict[str, Any]  # everything that an artifact depends on: recipe sections, hashes of weights and images
 MAX_RECORDED = 200  # characters of an input that is recorded as it is; of a longer one its hash is recorded
 MAX_SHOWN = 60  # characters of a value in a message
@@ -37,15 +41,16 @@ TEMPORARY_FILE = re.compile(r"\..+\.\d+\.tmp|\.tmp\w{6}")  # of a writer that wa
 
 
 class ArtifactStore:
-    """Artifacts of one run folder; `finished.json` records the inputs of each, its checksum and how long it took.
+    """Artifacts of one run folder; `finished.json` records the inputs of each, its checksum, time and memory.
 
     Args:
         folder: of the run.
         listeners: receive the numbers of progress bars, see `SharedRun`.
+        device: that computes; the peak of its memory is recorded with each artifact.
     """
 
-    def __init__(self, folder: Path, listeners: Sequence[Listener] = ()) -> None:
-        self.folder, self.listeners = folder, listeners
+    def __init__(self, folder: Path, listeners: Sequence[Listener] = (), device: torch.device = CPU) -> None:
+        self.folder, self.listeners, self.device = folder, listeners, device
 
     def get_or_make(
         self, name: str, inputs: Inputs, make: Callable[[SharedRun], Tensors], parts_inputs: Inputs | None = None
@@ -71,14 +76,16 @@ class ArtifactStore:
         return tensors, seconds
 
     def run_of(self, name: str, inputs: Inputs) -> SharedRun:
-        """The run that makes artifact `name`. Finished parts that belong to other inputs are removed."""
+        """The run that makes artifact `name`. Finished parts and losses that belong to other inputs are removed."""
         folder, key = self.folder / PARTS / fingerprint(name), fingerprint(inputs)
         if distributed.is_main() and folder.is_dir():
             for other in folder.iterdir():
                 if other.name != key:
                     PartialResults(other).clear()
         parts = PartialResults(folder / key, Clock(folder / key / "seconds.json"))
-        return SharedRun(parts, self.listeners)
+        recorder = LossRecorder(self.folder / losses_file(name), key)
+        recorder.remove_others()
+        return SharedRun(parts, self.listeners, recorder)
 
     def finished_seconds(self, name: str, inputs: Inputs) -> float | None:
         """How long the artifact took, if it exists, undamaged, with the same inputs; else None, with a message."""
@@ -119,7 +126,8 @@ class ArtifactStore:
         if not distributed.is_main():
             return
         hashes = {"sha256": sha256(self.folder / name), "beside": {file: sha256(self.folder / file) for file in beside}}
-        entry = {"shaped_by": fingerprint(inputs), "inputs": flatten(inputs), **hashes, "seconds": seconds}
+        cost = {"seconds": seconds, "peak_bytes": peak_memory(self.device)}
+        entry = {"shaped_by": fingerprint(inputs), "inputs": flatten(inputs), **hashes, **cost}
         record = self._read_record() | {name: entry}
         write_text(self.folder / RECORD, json.dumps(record, indent=2) + "\n")
 

@@ -43,8 +43,8 @@ class RunStages:
     ) -> None:
         self.recipe, self.folder, self.teacher, self.prepared = recipe, folder, teacher, prepared
         self.stage = self.num_stages = 0
-        self.store = ArtifactStore(folder, listeners)
         self.device = next(teacher.parameters()).device
+        self.store = ArtifactStore(folder, listeners, self.device)
         weights = mark_hash(digest(teacher.state_dict()))
         description: Any = teacher.vitdfq
         self.teacher_inputs: Inputs = {"vitdfq": __version__, **description, "weights": weights}
