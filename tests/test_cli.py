@@ -302,10 +302,8 @@ def test_a_dry_run_downloads_and_writes_nothing(command, tmp_path, monkeypatch):
 def test_verbs_on_a_run(command, recipe, tmp_path):
     out = tmp_path / "out"
     code, text, err = command("calibrate", recipe, "--out", out, "--format", "json")
-    assert (
-        err.splitlines()[-1]
-        == f"written to {out}: images.safetensors, config.json, model.safetensors, recipe.yaml, metrics.json, README.md, reports/"
-    )
+    files = "images.safetensors, config.json, model.safetensors, recipe.yaml, metrics.json, README.md, reports/index.html"
+    assert err.splitlines()[-1] == f"written to {out}: {files}"
     assert "stage 2 of 2: calibrate the student at W4A4" in err
     metrics = json.loads(text)
     assert (

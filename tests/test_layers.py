@@ -35,6 +35,7 @@ HOMES = {  # third-party package -> the rooms that import it
     "numpy": {"onnx", "synthesis"},
     "PIL": {"cost", "data", "reports"},
     "typer": {"cli"},
+    "jinja2": {"reports"},
     "rich": {"cli", "cost", "reports", "runtime"},
     "pydantic": {"recipe"},
     "yaml": {"recipe"},

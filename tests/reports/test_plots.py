@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from vitdfq.reports.plots import plot_attention
+from vitdfq.reports.plots import attention_chart
 
 
 @pytest.fixture
@@ -15,12 +15,12 @@ def attention() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_a_png_is_written(attention, tmp_path):
-    plot_attention(*attention, None, tmp_path / "attention.png")
+    attention_chart(*attention, None).save_png(tmp_path / "attention.png")
     assert (tmp_path / "attention.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_matplotlib_no_file_is_written_and_a_message_gives_the_reason(attention, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    plot_attention(*attention, None, tmp_path / "attention.png")
+    attention_chart(*attention, None).save_png(tmp_path / "attention.png")
     assert list(tmp_path.iterdir()) == []
     assert "attention.png left out: pip install 'vitdfq[report]'" in caplog.text

@@ -4,7 +4,7 @@ import pytest
 from passes import batch_sizes
 
 import vitdfq
-from vitdfq.reports.plots import plot_unit_sqnr
+from vitdfq.reports.plots import unit_sqnr_chart
 from vitdfq.reports.sqnr import BATCH_SIZE, unit_sqnr
 
 
@@ -28,7 +28,7 @@ def test_a_units_own_error_does_not_contain_those_before_it(tiny_vit, images):
 def test_equal_models_have_a_finite_ratio(tiny_vit, images, tmp_path):
     errors = unit_sqnr(tiny_vit, tiny_vit, images)
     assert min(error.so_far for error in errors.values()) > 200
-    plot_unit_sqnr(errors, tmp_path / "plot.png")
+    unit_sqnr_chart(errors).save_png(tmp_path / "plot.png")
 
 
 def test_the_ratio_does_not_depend_on_the_batch_size(tiny_vit, images, monkeypatch):

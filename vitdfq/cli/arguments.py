@@ -31,7 +31,7 @@ SourceArgument = Annotated[
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 AnalyzeOutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/analyze_NAME, RUN/analysis.")]
 BudgetOption = Annotated[str | None, typer.Option("--budget", metavar="KIND=N", help="size=9MB, average-bits=4 or bops=1.2G.")]
-CompareOutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/compare_RECIPE_NAME.")]
+CompareOutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/compare_NAMES.")]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for results (default: runs/RECIPE_NAME).")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change a recipe key; may be repeated.")

@@ -28,6 +28,7 @@ from vitdfq.cli.arguments import (
 )
 from vitdfq.cli.examples import epilog
 from vitdfq.cli.results import exit_with_error, names_table, print_result
+from vitdfq.common.errors import InputError
 
 app = typer.Typer(
     name="vitdfq",
@@ -120,7 +121,11 @@ def evaluate(
 def compare(
     recipes: Annotated[
         list[str],
-        typer.Argument(metavar="RECIPE...", help="Recipes that differ in their images only.", autocompletion=complete_recipe),
+        typer.Argument(
+            metavar="RECIPE...|RUN...",
+            help="Recipes that differ in their images only, or folders of finished runs.",
+            autocompletion=complete_recipe,
+        ),
     ],
     out: CompareOutOption = None,
     overrides: SetOption = None,
@@ -128,10 +133,18 @@ def compare(
     format: FormatOption = Format.human,
     quiet: QuietOption = False,
 ) -> None:
-    """Several kinds of images on one model, in one table; `compare.methods` in a recipe names more."""
+    """Several kinds of images on one model, in one table (`compare.methods` in a recipe names more); or finished runs."""
+    from vitdfq.reports.runs_table import markdown
     from vitdfq.reports.tables import comparison_table
     from vitdfq.workflow.compare import compare
+    from vitdfq.workflow.compare_runs import compare_runs, run_folders
 
+    if folders := run_folders(recipes):
+        if overrides or fresh:
+            raise InputError("compare: --set and --fresh are about recipes; finished runs are compared as they are")
+        runs = compare_runs(folders, out=out)
+        print_result(runs, format, lambda: markdown(runs))
+        return
     content = compare(recipes, out=out, overrides=overrides or [], fresh=fresh)
     print_result(content, format, lambda: comparison_table(content))
     if content["failed"]:

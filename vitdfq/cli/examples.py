@@ -15,6 +15,7 @@ EXAMPLES: dict[str, list[str]] = {  # command -> command lines
     "compare": [
         "vitdfq compare compare_zoo",
         "vitdfq compare quickstart --set 'compare.methods=[scenes, psaq, noise]' --set 'compare.seeds=[0, 1, 2]'",
+        "vitdfq compare runs/quickstart runs/psaq --out runs/both",
     ],
     "analyze": [
         "vitdfq analyze quickstart",

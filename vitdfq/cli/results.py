@@ -22,8 +22,10 @@ def print_result(content: Any, format: Format, render: Callable[[], Any]) -> Non
         return
     from rich.console import Console
 
-    # rich wraps lines at the width of the terminal; a file or pipe has none
-    Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(render(), markup=False)
+    rendered = render()
+    # rich wraps lines at the width of the terminal; a file or pipe has none. Text stays as it is: it may be pasted elsewhere.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+    console.print(rendered, markup=False, soft_wrap=isinstance(rendered, str))
 
 
 def names_table(catalog: dict[str, dict[str, str]], measured: dict[str, dict[str, str]]) -> Any:

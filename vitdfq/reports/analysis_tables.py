@@ -38,7 +38,7 @@ def markdown(content: dict[str, Any]) -> str:
     for table in analysis_tables(content):
         lines = markdown_table(table.headings, table.rows, table.num_names)
         parts.append(f"## {table.title}\n\n{lines}\n\n{table.notes}".rstrip())
-    return f"# {_title(content)}\n\n" + "\n\n".join(parts) + "\n"
+    return f"# {title_of(content)}\n\n" + "\n\n".join(parts) + "\n"
 
 
 def is_better(allocation: dict[str, Any]) -> bool:
@@ -52,7 +52,8 @@ def is_better(allocation: dict[str, Any]) -> bool:
     return mine["sqnr_db"] is None or (other["sqnr_db"] is not None and mine["sqnr_db"] > other["sqnr_db"])
 
 
-def _title(content: dict[str, Any]) -> str:
+def title_of(content: dict[str, Any]) -> str:
+    """Return what was analyzed, and on which images."""
     images = f"{content['num_images']} images for calibration, {content['num_held_out']} others for the errors"
     return f"{content['model']} at {content['bits'].upper()}, not trained: {images}, seed {content['seed']}"
 
@@ -69,7 +70,7 @@ def _sites(content: dict[str, Any]) -> FittingTable:
     for row in rows:
         numbers = [number for kind, _ in KINDS for number in _numbers(row[kind], row[f"{kind}_measured"], scores, measured)]
         texts.append([row["site"], _bits(row["bits"]), *numbers])
-    return FittingTable(f"sensitivity of sites: {_title(content)}", headings, texts, num_names=2, notes=SITES_NOTE)
+    return FittingTable(f"sensitivity of sites: {title_of(content)}", headings, texts, num_names=2, notes=SITES_NOTE)
 
 
 def _numbers(row: dict[str, Any], real: dict[str, Any], scores: Iterable[str], measured: Iterable[str]) -> list[str]:

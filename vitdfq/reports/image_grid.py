@@ -1,5 +1,6 @@
 """The grid of synthetic images, each with the class that the teacher predicts for it, if it gives classes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,5 +47,10 @@ def _captions(teacher: Any, images: Tensor) -> list[str]:
 def to_pixels(teacher: nn.Module, images: Tensor) -> Tensor:
     """Undo the teacher's normalization: float images (N, 3, H, W) to uint8 pixels (N, H, W, 3), on the CPU."""
     config = resolve_model_data_config(teacher)
-    mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
-    return ((images.cpu() * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
+    return pixels_of(images, config["mean"], config["std"])
+
+
+def pixels_of(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Undo a normalization by channel: float images (N, 3, H, W) to uint8 pixels (N, H, W, 3), on the CPU."""
+    shift, scale = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+    return ((images.cpu() * scale + shift).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)

@@ -1,64 +1,110 @@
-"""Plots. They need matplotlib, of the extra `[report]`; without it no plot is written."""
+"""The charts of runs and comparisons."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from vitdfq.common.files import written_whole
+from vitdfq.reports.charts import DARK, INK, LIGHT, Chart
 from vitdfq.reports.sqnr import UnitSqnr
 
-logger = logging.getLogger(__name__)
-
 MAX_HEADS = 3
+ACROSS = 3  # panels beside each other
+Points = Sequence[tuple[float, float]]
 
 
-def plot_unit_sqnr(errors: dict[str, UnitSqnr], path: Path) -> None:
-    """Write a chart of `sqnr.unit_sqnr`: the error of each unit alone, and of all units up to it."""
-    with png_figure(path, (8, 3.2)) as figure:
-        if figure is None:
-            return
-        axes = figure.subplots()
-        places = range(len(errors))
-        axes.bar(places, [error.own for error in errors.values()], color="#7a9cc6", label="this unit alone")
-        axes.plot(places, [error.so_far for error in errors.values()], color="#33506e", marker="o", label="all units so far")
+def unit_sqnr_chart(errors: Mapping[str, UnitSqnr]) -> Chart:
+    """Return a chart of `sqnr.unit_sqnr`: the error of each unit alone, and of all units up to it."""
+
+    def draw(figure: Any) -> None:
+        axes, places = figure.subplots(), range(len(errors))
+        axes.bar(places, [error.own for error in errors.values()], color=LIGHT, label="this unit alone")
+        axes.plot(places, [error.so_far for error in errors.values()], color=DARK, marker="o", label="all units so far")
         axes.set_xticks(places, list(errors), rotation=60, ha="right", fontsize=8)
         axes.set_ylabel("SQNR (dB)")
-        axes.set_title("student against teacher on images that calibration never saw; the lowest bar hurts most", fontsize=9)
-        axes.legend(fontsize=8)
-        axes.grid(alpha=0.3)
+        axes.set_ylim(0, 1.25 * max((value for error in errors.values() for value in (error.own, error.so_far)), default=1.0))
+        axes.legend(fontsize=8, ncols=2, loc="upper right")
+        axes.grid(axis="y")
+
+    text = "Student against teacher on synthetic images that calibration never saw, by unit; the lowest bar hurts most."
+    return Chart((8, 3.2), draw, text)
 
 
-def plot_comparison(rows: list[dict[str, Any]], columns: dict[str, str], title: str, teacher: dict[str, Any], path: Path) -> None:
-    """Write a bar chart for each column: a bar for each row, with its standard deviation. Rows of real images are hatched.
+def losses_chart(curves: Mapping[str, Points], unit: str) -> Chart:
+    """Return a panel for each loss.
+
+    Args:
+        curves: title -> its (step, value).
+        unit: of the steps.
+    """
+    across = min(ACROSS, len(curves))
+    down = -(-len(curves) // across)
+
+    def draw(figure: Any) -> None:
+        grid = figure.subplots(down, across, squeeze=False)
+        for axes in list(grid.flat)[len(curves) :]:
+            axes.set_axis_off()
+        for axes, (title, points) in zip(grid.flat, curves.items(), strict=False):
+            values = [value for _, value in points]
+            axes.plot([step for step, _ in points], values, color=DARK, linewidth=1.2)
+            if min(values) > 0 and max(values) > 20 * min(values):
+                axes.set_yscale("log")
+            axes.set_title(title, fontsize=9)
+            axes.set_xlabel(unit, fontsize=8)
+            axes.tick_params(labelsize=7)
+            axes.grid()
+
+    return Chart((8 if across > 1 else 5, 0.3 + 2.1 * down), draw, f"Losses: {', '.join(curves)}.")
+
+
+def scatter_chart(points: Mapping[str, tuple[float, float]], x: str, y: str) -> Chart:
+    """Return a point with its name for each run.
+
+    Args:
+        points: name -> (x, y).
+        x, y: titles of the axes.
+    """
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        horizontal, vertical = ([point[axis] for point in points.values()] for axis in (0, 1))
+        axes.scatter(horizontal, vertical, color=DARK, s=28, zorder=3)
+        for name, point in points.items():
+            axes.annotate(name, point, xytext=(5, 4), textcoords="offset points", fontsize=8)
+        for values, set_scale in ((horizontal, axes.set_xscale), (vertical, axes.set_yscale)):
+            if min(values) > 0 and max(values) > 20 * min(values):
+                set_scale("log")
+        axes.margins(x=0.15, y=0.15)  # room for the names
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.grid()
+
+    return Chart((5.2, 3.6), draw, f"{y} against {x}.")
+
+
+def comparison_chart(rows: list[dict[str, Any]], columns: dict[str, str], title: str, teacher: dict[str, Any]) -> Chart:
+    """Return a bar chart for each column: a bar for each row, with its standard deviation. Rows of real images are hatched.
 
     Args:
         rows: entries of compare.json's "rows".
         columns: key of a score -> title of its chart.
         title: of the figure.
         teacher: scores of the teacher by the same keys; a dotted line marks each.
-        path: of the PNG.
     """
-    across = 3
-    down = -(-len(columns) // across)
-    with png_figure(path, (4 * across, 0.8 + down * (1 + 0.35 * len(rows)))) as figure:
-        if figure is None:
-            return
+    down, places = -(-len(columns) // ACROSS), range(len(rows))
+
+    def draw(figure: Any) -> None:
         figure.suptitle(title, fontsize=10)
-        grid = figure.subplots(down, across, squeeze=False, sharey=True)
+        grid = figure.subplots(down, ACROSS, squeeze=False, sharey=True)
         for axes in list(grid.flat)[len(columns) :]:
             axes.set_axis_off()
-        places = range(len(rows))
         for axes, (key, heading) in zip(grid.flat, columns.items(), strict=False):
             values, spreads = ([row[kind][key] or 0 for row in rows] for kind in ("mean", "sd"))
             hatches = ["//" if row["uses_data"] else "" for row in rows]
-            axes.barh(places, values, xerr=spreads, hatch=hatches, color="#7a9cc6", edgecolor="#33506e", capsize=3)
+            axes.barh(places, values, xerr=spreads, hatch=hatches, color=LIGHT, edgecolor=DARK, ecolor=INK, capsize=3)
             ends = [sign * spread + value for value, spread in zip(values, spreads, strict=True) for sign in (-1, 1)]
             if teacher.get(key) is not None:
-                axes.axvline(teacher[key], color="black", linestyle=":")
+                axes.axvline(teacher[key], color=INK, linestyle=":")
                 ends.append(teacher[key])
             if min(ends) > 0.7 * max(ends):  # similar values: an axis from zero would hide their differences
                 heading = f"{heading} (axis cut)"
@@ -68,15 +114,17 @@ def plot_comparison(rows: list[dict[str, Any]], columns: dict[str, str], title: 
             axes.tick_params(axis="x", labelsize=8)
         grid[0, 0].invert_yaxis()
 
+    text = "Bars: mean over seeds, with its standard deviation; dotted: the teacher; hatched: calibrated on real images."
+    return Chart((4 * ACROSS, 0.8 + down * (1 + 0.35 * len(rows))), draw, text)
 
-def plot_attention(pixels: Tensor, maps: Tensor, priors: Tensor | None, path: Path) -> None:
-    """Write a row for each image: the image, then the attention of a few heads on its patches, each beside its prior.
+
+def attention_chart(pixels: Tensor, maps: Tensor, priors: Tensor | None) -> Chart:
+    """Return a row for each image: the image, then the attention of a few heads on its patches, each beside its prior.
 
     Args:
         pixels: (B, H, W, 3) bytes.
         maps: (B, num_heads, h, w).
         priors: (B, num_heads, h, w), or None if the method has none.
-        path: of the PNG.
     """
     heads = min(maps.shape[1], MAX_HEADS)
     columns = [("image", pixels)]
@@ -84,9 +132,8 @@ def plot_attention(pixels: Tensor, maps: Tensor, priors: Tensor | None, path: Pa
         columns.append((f"head {head}", maps[:, head]))
         columns += [(f"prior {head}", priors[:, head])] if priors is not None else []
     columns.append(("mean of heads", maps.mean(1)))
-    with png_figure(path, (1.5 * len(columns), 1.6 * len(pixels) + 0.2)) as figure:
-        if figure is None:
-            return
+
+    def draw(figure: Any) -> None:
         grid = figure.subplots(len(pixels), len(columns), squeeze=False)
         for row, row_axes in enumerate(grid):
             for axes, (name, values) in zip(row_axes, columns, strict=True):
@@ -95,17 +142,5 @@ def plot_attention(pixels: Tensor, maps: Tensor, priors: Tensor | None, path: Pa
                 if row == 0:
                     axes.set_title(name, fontsize=9)
 
-
-@contextmanager
-def png_figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
-    """Yield a figure that is written when the block ends; None without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        logger.info(f"{path.name} left out: pip install 'vitdfq[report]' brings matplotlib")
-        yield None
-        return
-    figure = Figure(figsize=size, layout="constrained")
-    yield figure
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    text = "The last block's attention to the patches of each image" + " beside the prior of its synthesis" * (priors is not None)
+    return Chart((1.5 * len(columns), 1.6 * len(pixels) + 0.2), draw, f"{text}.")

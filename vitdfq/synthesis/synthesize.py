@@ -1,7 +1,7 @@
 """`synthesize`: calibration images from a teacher alone."""
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -98,17 +98,28 @@ def presets_used(teacher: nn.Module, options: SynthesisOptions) -> list[str]:
     return [str(options.resolved().rendered) if is_rendered else options.method, *method.mix]
 
 
-def target_classes(teacher: nn.Module, options: SynthesisOptions) -> list[int | None]:
-    """Return the main target class of each image that `synthesize` makes with these options.
+@dataclass(frozen=True)
+class ImageTarget:
+    """What an image was made for: its main class, and the kind of its label, a key of `targets.labels.LABELS`."""
+
+    main_class: int
+    labels: str
+
+
+def image_targets(teacher: nn.Module, options: SynthesisOptions) -> list[ImageTarget | None]:
+    """Return the target of each image that `synthesize` makes with these options.
 
     None: a procedural image or one of the user's own, or the teacher gives features.
     """
+    if options.images is not None:
+        return [None] * options.num_images
     facts, method = TeacherFacts.of(teacher), method_for(teacher, options)
-    parts, order, classes = parts_of(method), kinds(options.num_images, method.mix), []
+    parts, order, targets = parts_of(method), kinds(options.num_images, method.mix), []
     for index, kind in enumerate(order):
         of_kind = order[:index].count(kind)  # the index among the images of this kind
-        classes.append(target_class(of_kind, seed_of(kind, options.seed), parts[kind], facts))
-    return classes
+        main_class = target_class(of_kind, seed_of(kind, options.seed), parts[kind], facts)
+        targets.append(None if main_class is None else ImageTarget(main_class, parts[kind].labels))
+    return targets
 
 
 def procedural_kinds(teacher: nn.Module, num_images: int, seed: int) -> dict[str, Tensor]:

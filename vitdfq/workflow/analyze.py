@@ -21,6 +21,8 @@ from vitdfq.quantization import quantize
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.recipe.teacher import errors_of_section
 from vitdfq.reports import analysis_plots, analysis_tables
+from vitdfq.reports.analysis_page import write_analysis_page
+from vitdfq.reports.page import FILE as REPORT
 from vitdfq.runtime import distributed
 from vitdfq.workflow.artifacts import ArtifactStore, Inputs
 from vitdfq.workflow.run import open_run, say_written
@@ -66,7 +68,7 @@ def analyze(
         content = _analyze(stages, recipe, folder, budget, with_accuracy)
         if distributed.is_main():
             _write(stages, recipe, content)
-        say_written(stages.folder, [PAGE, RESULT, *analysis_plots.FILES, *([MIXED] if content["allocation"] else [])])
+        say_written(stages.folder, [PAGE, RESULT, REPORT, *analysis_plots.FILES, *([MIXED] if content["allocation"] else [])])
         return content
 
 
@@ -155,7 +157,9 @@ def _write(stages: RunStages, recipe: Recipe, content: dict[str, Any]) -> None:
     """Write everything but analysis.json, which is there already."""
     folder = stages.folder
     write_text(folder / PAGE, analysis_tables.markdown(content))
-    analysis_plots.plot_analysis(content, folder)
+    for name, chart in analysis_plots.analysis_charts(content).items():
+        chart.save_png(folder / name)
+    write_analysis_page(folder, content)
     if content["mixed"] is None:
         return
     mixed = load_recipe(content["mixed"])  # checked as any other recipe

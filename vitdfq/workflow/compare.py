@@ -23,12 +23,14 @@ from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.recipe.comparison import Comparison, Row, check_agreement, comparison_of, rows_of
 from vitdfq.recipe.teacher import errors_of_section
 from vitdfq.reports import image_grid, tables
-from vitdfq.reports.plots import plot_attention, plot_comparison
+from vitdfq.reports.attention import save_attention
+from vitdfq.reports.comparison_page import write_comparison_page
+from vitdfq.reports.page import FILE as REPORT
+from vitdfq.reports.plots import comparison_chart
 from vitdfq.runtime import distributed
 from vitdfq.runtime.run import Tensors
 from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.synthesis import quality
-from vitdfq.synthesis.attention_maps import attention_maps, attention_priors
 from vitdfq.workflow.artifacts import Inputs, mark_hash
 from vitdfq.workflow.run import open_run, say_written
 from vitdfq.workflow.stages import RunStages
@@ -36,7 +38,6 @@ from vitdfq.workflow.stages import RunStages
 logger = logging.getLogger(__name__)
 
 REAL = Row("real images (reference, uses data)", None)
-NUM_ATTENTION_IMAGES = 4  # images whose attention is plotted
 NOT_CHARTED = ("num_images", "synthesis_seconds", "calibration_seconds")
 
 
@@ -68,7 +69,7 @@ def compare(
     with open_run(replace(loaded[0], name=name), out, fresh) as stages:
         stages.num_stages = 1 + (len(rows) + bool(options.real_images)) * len(options.seeds or [])
         content = _run_comparison(ComparisonTable(stages, options), loaded, rows)
-        say_written(stages.folder, ["compare.md", "compare.json", "compare.png", "grids/", "attention/"])
+        say_written(stages.folder, ["compare.md", "compare.json", "compare.png", REPORT, "grids/", "attention/"])
         return content
 
 
@@ -86,9 +87,12 @@ def _run_comparison(table: "ComparisonTable", recipes: list[Recipe], rows: list[
     measured = {key for row in content["rows"] for key, value in row["mean"].items() if value is not None}
     columns = tables.columns_in(content).items()
     charts = {key: heading for key, (heading, _) in columns if key in measured and key not in NOT_CHARTED}
-    draw = lambda path: plot_comparison(content["rows"], charts, tables.title(content), content["teacher"], path)  # noqa: E731
+    chart = None
     if charts:  # no row has a score if all of them failed
-        table.draw("compare.png", {"content": mark_hash(fingerprint(content))}, draw)
+        chart = comparison_chart(content["rows"], charts, tables.title(content), content["teacher"])
+        table.draw("compare.png", {"content": mark_hash(fingerprint(content))}, chart.save_png)
+    if distributed.is_main():
+        write_comparison_page(folder, content, chart, {recipe.name: recipe.to_yaml() for recipe in recipes})
     return content
 
 
@@ -172,10 +176,7 @@ class ComparisonTable:
         self.draw(grid, inputs, lambda path: image_grid.save_grid(teacher, images, path))
 
         def draw_attention(path: Path) -> None:
-            first = images[:NUM_ATTENTION_IMAGES]
-            section = None if row.section is None else row.section | {"seed": self.seeds[0]}
-            priors = None if section is None else attention_priors(teacher, len(first), section)
-            plot_attention(image_grid.to_pixels(teacher, first), attention_maps(teacher, first), priors, path)
+            save_attention(teacher, images, None if row.section is None else row.section | {"seed": self.seeds[0]}, path)
 
         if attention_sites(teacher):  # a picture of what is known only
             self.draw(attention, inputs | {"synthesize": row.section}, draw_attention)

@@ -8,7 +8,7 @@ from vitdfq.common.safetensors_io import read_tensors
 from vitdfq.recipe import load_recipe
 from vitdfq.recipe.teacher import errors_of_section, load_section
 from vitdfq.reports.image_files import save_images
-from vitdfq.synthesis.synthesize import target_classes
+from vitdfq.synthesis.synthesize import image_targets
 
 
 def write_images(folder: str | Path, out: str | Path) -> dict[str, Any]:
@@ -33,6 +33,7 @@ def write_images(folder: str | Path, out: str | Path) -> dict[str, Any]:
     recipe = load_recipe(folder / "recipe.yaml")
     teacher = load_section(recipe.model)
     with errors_of_section("synthesize"):
-        classes = target_classes(teacher, recipe.synthesis)
+        targets = image_targets(teacher, recipe.synthesis)
+    classes = [None if target is None else target.main_class for target in targets]
     paths = save_images(teacher, images, classes, out)
     return {"folder": str(out), "files": [path.name for path in paths]}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vitdfq.calibration.calibrate import check_steps
 from vitdfq.checkpoint import save_load
@@ -22,13 +23,18 @@ from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.quantization import quantize
 from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.recipe.teacher import errors_of_section, load_section
-from vitdfq.reports import gates, image_grid, sqnr
-from vitdfq.reports.plots import plot_unit_sqnr
+from vitdfq.reports import attention, gates, image_grid, sqnr
+from vitdfq.reports.image_targets import FILE as TARGETS
+from vitdfq.reports.image_targets import save_image_targets
+from vitdfq.reports.page import FILE as REPORT
+from vitdfq.reports.plots import unit_sqnr_chart
+from vitdfq.reports.run_page import ATTENTION, write_run_page
 from vitdfq.runtime import distributed, interrupt
 from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.runtime.trackers import tracked
 from vitdfq.synthesis import TeacherFacts, check_classes
 from vitdfq.synthesis.options import SynthesisOptions
+from vitdfq.synthesis.synthesize import image_targets
 from vitdfq.workflow import synthetic_scores
 from vitdfq.workflow.artifacts import lock_run_folder
 from vitdfq.workflow.stages import RunStages
@@ -37,9 +43,9 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT = ["config.json", "model.safetensors", "recipe.yaml", "metrics.json", "README.md"]
 WRITTEN = {  # last stage -> files that a run up to it leaves
-    "images": ["images.safetensors", "reports/"],
-    "student": ["images.safetensors", *CHECKPOINT, "reports/"],
-    "metrics": ["images.safetensors", *CHECKPOINT, "reports/"],
+    "images": ["images.safetensors", REPORT],
+    "student": ["images.safetensors", *CHECKPOINT, REPORT],
+    "metrics": ["images.safetensors", *CHECKPOINT, REPORT],
 }
 
 
@@ -85,10 +91,12 @@ def _run_stages(stages: RunStages, until: str) -> dict[str, Any]:
             logger.info(f"{recipe.evaluation.why_none(teacher)}; the run goes on without evaluation")
     stages.begin(_title(recipe.synthesis))
     images, synthesis = stages.make_images(recipe.synthesize)
-    if distributed.is_main():
-        image_grid.save_grid(teacher, images, folder / "reports" / "synthetic_grid.png")
     metrics = stages.header() | {"synthesis": synthesis}
+    if distributed.is_main():
+        _report_images(stages, images)
     if until == "images":
+        if distributed.is_main():
+            write_run_page(folder, metrics)
         return metrics
     stages.begin(f"calibrate the student at {recipe.bits.upper()}")
     student, seconds = stages.make_student(images)
@@ -99,16 +107,29 @@ def _run_stages(stages: RunStages, until: str) -> dict[str, Any]:
         unit_errors = sqnr.unit_sqnr(student, prepared, torch.cat(list(unseen.values())))
         content = {name: asdict(error) for name, error in unit_errors.items()}
         write_text(folder / "reports" / "unit_sqnr.json", json.dumps(content, indent=2) + "\n")
-        plot_unit_sqnr(unit_errors, folder / "reports" / "unit_sqnr.png")
+        unit_sqnr_chart(unit_errors).save_png(folder / "reports" / "unit_sqnr.png")
     metrics |= {"calibration": {"seconds": seconds}, "size": stages.sizes(), "synthetic": scores}
     metrics |= stages.evaluate(student, images, teacher_predictions)
     metrics["sha256"] = distributed.from_main(lambda: publish.seal(folder))
     if distributed.is_main():
         model_card.write_card(folder, metrics, recipe.to_dict(), save_load.read_config(folder), recipe.to_yaml())
+        write_run_page(folder, metrics)
         write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")  # last: it certifies the other files
     if recipe.push and until == "metrics":
         logger.info(f"published: {distributed.from_main(lambda: publish.push(folder, **recipe.push))['url']}")
     return metrics
+
+
+def _report_images(stages: RunStages, images: Tensor) -> None:
+    """Draw the grid of the images and the attention on them if they have priors of it; write what they were made for."""
+    teacher, synthesis = stages.teacher, stages.recipe.synthesis
+    image_grid.save_grid(teacher, images, stages.folder / "reports" / "synthetic_grid.png")
+    save_image_targets(teacher, images, image_targets(teacher, synthesis), stages.folder / TARGETS)
+    section = stages.recipe.synthesize | {"seed": synthesis.seed}
+    if attention.has_priors(teacher, section):
+        attention.save_attention(teacher, images, section, stages.folder / ATTENTION)
+    else:  # of an earlier recipe
+        (stages.folder / ATTENTION).unlink(missing_ok=True)
 
 
 def _title(options: SynthesisOptions) -> str:
