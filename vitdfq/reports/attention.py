@@ -1,4 +1,4 @@
-"""The picture of the teacher's attention on synthetic images, beside the priors of their synthesis."""
+"""The teacher's attention on synthetic images, and the priors of their synthesis."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,30 +6,34 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vitdfq.common.tensor_dicts import Tensors
 from vitdfq.models import attention_sites
 from vitdfq.reports.image_grid import to_pixels
 from vitdfq.reports.plots import attention_chart
 from vitdfq.synthesis.attention_maps import attention_maps, attention_priors
 
+FILE = "stages/attention.safetensors"  # of a run whose images have priors, for its page
 NUM_IMAGES = 4
 
 
-def save_attention(teacher: nn.Module, images: Tensor, section: Mapping[str, Any] | None, path: Path) -> None:
-    """Write the attention of the last block to the first images, beside its priors if their synthesis has some.
+def teacher_attention(teacher: nn.Module, images: Tensor, section: Mapping[str, Any] | None) -> Tensors:
+    """Return "maps", the last block's attention to the patches of the first images, and "priors" if their synthesis has some.
 
-    Without matplotlib no file is written.
+    Each is (NUM_IMAGES, num_heads, h, w) or fewer images. A teacher without attention sites has neither.
 
     Args:
-        teacher: has attention sites.
+        teacher: made the images.
         images: (N, 3, H, W), normalized.
         section: keyword arguments of `synthesize` that made the images; None: real images.
-        path: of the PNG file.
     """
+    if not attention_sites(teacher):
+        return {}
     first = images[:NUM_IMAGES]
     priors = None if section is None else attention_priors(teacher, len(first), section)
-    attention_chart(to_pixels(teacher, first), attention_maps(teacher, first), priors).save_png(path)
+    return {"maps": attention_maps(teacher, first)} | ({} if priors is None else {"priors": priors})
 
 
-def has_priors(teacher: nn.Module, section: Mapping[str, Any]) -> bool:
-    """Return whether the synthesis of these keyword arguments draws attention priors for the teacher."""
-    return bool(attention_sites(teacher)) and attention_priors(teacher, 1, section) is not None
+def save_attention(teacher: nn.Module, images: Tensor, tensors: Tensors, path: Path) -> None:
+    """Write the picture of what `teacher_attention` returned; without matplotlib no file is written."""
+    pixels = to_pixels(teacher, images[: len(tensors["maps"])])
+    attention_chart(pixels, tensors["maps"], tensors.get("priors")).save_png(path)

@@ -10,17 +10,18 @@ from torch import Tensor
 from vitdfq.common.errors import InputError
 from vitdfq.common.files import read_json
 from vitdfq.common.safetensors_io import read_tensors
-from vitdfq.reports import image_targets, run_words
+from vitdfq.reports import attention, image_targets, run_words
 from vitdfq.reports.charts import data_uri, has_matplotlib
 from vitdfq.reports.image_grid import pixels_of
 from vitdfq.reports.page import FILE, NO_CHARTS, Code, Figure, Gallery, Grid, Page, Text, chart_figure
-from vitdfq.reports.plots import losses_chart, unit_sqnr_chart
+from vitdfq.reports.plots import attention_chart, losses_chart, unit_sqnr_chart
 from vitdfq.reports.sqnr import UnitSqnr
 from vitdfq.reports.tables import format_number, summary_table
 from vitdfq.runtime.loss_recorder import losses_file
 
-IMAGES, ATTENTION, UNITS = "images.safetensors", "reports/attention.png", "reports/unit_sqnr.json"
+IMAGES, UNITS = "images.safetensors", "reports/unit_sqnr.json"
 MAX_IMAGES = 24
+SAVED_ROW = 1  # of the table of results: the teacher comes first
 LARGEST_SIDE = 160  # pixels; larger images are made smaller
 SECONDS_OF = {IMAGES: "images", "model.safetensors": "calibration and training"}  # artifact -> what it is
 
@@ -44,7 +45,7 @@ def write_run_page(folder: Path, metrics: dict[str, Any] | None = None) -> None:
         page.add("Results", _results(metrics))
         page.add("Without data", *_without_data(metrics))
     page.add("Images", *_images(folder, metrics))
-    page.add("Attention", _picture(folder / ATTENTION, "The teacher's attention to the patches of each image, beside its prior."))
+    page.add("Attention", *_attention(folder))
     page.add("Losses", *_losses(folder, metrics))
     if "student" in metrics:
         page.add("Error by unit", *_units(folder))
@@ -58,8 +59,7 @@ def _results(metrics: dict[str, Any]) -> Grid:
     """The table at the end of the run."""
     table = summary_table(metrics)
     notes = [run_words.SCORES_NOTE] if len(table.headings) > table.num_names + 1 else []
-    saved = {index for index, row in enumerate(table.rows) if index and row[-1]}  # the teacher is row 0; others have no size
-    return Grid(table.headings, table.rows, table.num_names, frozenset(saved), notes)
+    return Grid(table.headings, table.rows, table.num_names, frozenset({SAVED_ROW}), notes)
 
 
 def _without_data(metrics: dict[str, Any]) -> list[Text | Grid]:
@@ -98,8 +98,15 @@ def _data_uri(pixels: Tensor) -> str:
     return data_uri("image/jpeg", buffer.getvalue())
 
 
-def _picture(path: Path, caption: str) -> Figure | None:
-    return Figure(data_uri("image/png", path.read_bytes()), caption, min_width=600) if path.is_file() else None
+def _attention(folder: Path) -> list[Text | Figure]:
+    """The priors of some images beside the teacher's attention on them."""
+    about = _content(folder / image_targets.FILE)
+    if not (folder / attention.FILE).is_file() or not about:
+        return []
+    maps = read_tensors(folder / attention.FILE)
+    images = read_tensors(folder / IMAGES)["images"][: len(maps["maps"])]
+    figure = chart_figure(attention_chart(pixels_of(images, about["mean"], about["std"]), **maps))
+    return [Text([NO_CHARTS]) if figure is None else figure]
 
 
 def _losses(folder: Path, metrics: dict[str, Any]) -> list[Text | Figure]:

@@ -16,7 +16,7 @@ SCORES_NOTE = (
 )
 WITHOUT_DATA = (
     "Student against teacher on synthetic images. This needs no data, so it is known of every run. The numbers on images that "
-    "calibration never saw count; those on its own images flatter."
+    "calibration never saw count; to its own images the student was fitted."
 )
 LOSSES = "As recorded while the images were optimized and the student was trained. A jump is where a new batch or unit begins."
 MEMORY_NOTE = (
@@ -161,8 +161,7 @@ def caption(row: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
 
     lines = [name(row["target"])] if "target" in row else []
     if "class" in row:
-        same = row.get("target") == row["class"]
-        lines.append(f"{'teacher agrees' if same else name(row['class'])} {row['confidence']:.2f}")
+        lines.append(f"{name(row['class'])} {row['confidence']:.2f}")
     return lines
 
 

@@ -23,7 +23,7 @@ from vitdfq.recipe import Recipe, load_recipe
 from vitdfq.recipe.comparison import Comparison, Row, check_agreement, comparison_of, rows_of
 from vitdfq.recipe.teacher import errors_of_section
 from vitdfq.reports import image_grid, tables
-from vitdfq.reports.attention import save_attention
+from vitdfq.reports.attention import save_attention, teacher_attention
 from vitdfq.reports.comparison_page import write_comparison_page
 from vitdfq.reports.page import FILE as REPORT
 from vitdfq.reports.plots import comparison_chart
@@ -176,7 +176,8 @@ class ComparisonTable:
         self.draw(grid, inputs, lambda path: image_grid.save_grid(teacher, images, path))
 
         def draw_attention(path: Path) -> None:
-            save_attention(teacher, images, None if row.section is None else row.section | {"seed": self.seeds[0]}, path)
+            section = None if row.section is None else row.section | {"seed": self.seeds[0]}
+            save_attention(teacher, images, teacher_attention(teacher, images, section), path)
 
         if attention_sites(teacher):  # a picture of what is known only
             self.draw(attention, inputs | {"synthesize": row.section}, draw_attention)

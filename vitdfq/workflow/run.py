@@ -16,6 +16,7 @@ from vitdfq.calibration.calibrate import check_steps
 from vitdfq.checkpoint import save_load
 from vitdfq.common.errors import VitdfqError
 from vitdfq.common.files import write_text
+from vitdfq.common.safetensors_io import write_tensors
 from vitdfq.data import check_own_images
 from vitdfq.evaluation import UnlabeledError, check_reading, evaluate
 from vitdfq.hub import model_card, publish, retry
@@ -28,7 +29,7 @@ from vitdfq.reports.image_targets import FILE as TARGETS
 from vitdfq.reports.image_targets import save_image_targets
 from vitdfq.reports.page import FILE as REPORT
 from vitdfq.reports.plots import unit_sqnr_chart
-from vitdfq.reports.run_page import ATTENTION, write_run_page
+from vitdfq.reports.run_page import write_run_page
 from vitdfq.runtime import distributed, interrupt
 from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.runtime.trackers import tracked
@@ -125,11 +126,14 @@ def _report_images(stages: RunStages, images: Tensor) -> None:
     teacher, synthesis = stages.teacher, stages.recipe.synthesis
     image_grid.save_grid(teacher, images, stages.folder / "reports" / "synthetic_grid.png")
     save_image_targets(teacher, images, image_targets(teacher, synthesis), stages.folder / TARGETS)
-    section = stages.recipe.synthesize | {"seed": synthesis.seed}
-    if attention.has_priors(teacher, section):
-        attention.save_attention(teacher, images, section, stages.folder / ATTENTION)
-    else:  # of an earlier recipe
-        (stages.folder / ATTENTION).unlink(missing_ok=True)
+    maps = attention.teacher_attention(teacher, images, stages.recipe.synthesize | {"seed": synthesis.seed})
+    path, picture = stages.folder / attention.FILE, stages.folder / "reports" / "attention.png"
+    if "priors" in maps:
+        write_tensors(path, maps)
+        attention.save_attention(teacher, images, maps, picture)
+    else:  # those of an earlier recipe
+        path.unlink(missing_ok=True)
+        picture.unlink(missing_ok=True)
 
 
 def _title(options: SynthesisOptions) -> str:
