@@ -24,7 +24,7 @@ RECIPE = {
     "calibrate": {"steps": ["observe"]},
     "evaluate": {"dataset": "zoo:fashion-mnist", "num_images": 50},
 }
-REPORTS = ["reports/synthetic_grid.png", "reports/unit_sqnr.json", "reports/unit_sqnr.png"]
+REPORTS = [f"reports/{name}" for name in ("images.json", "index.html", "synthetic_grid.png", "unit_sqnr.json", "unit_sqnr.png")]
 FILES = ["README.md", "config.json", "metrics.json", "model.safetensors", "recipe.yaml", *REPORTS]
 HUB_FILE = ".gitattributes"
 LOAD = (

@@ -12,6 +12,7 @@ from vitdfq.evaluation import AUTO, EvaluationOptions
 from vitdfq.hub.card_features import HOW, TITLES, CardFeatures, features_of
 from vitdfq.hub.citations import citations
 from vitdfq.quantization.options import bits_name, bits_title
+from vitdfq.reports.page import FILE as REPORT
 from vitdfq.runtime import distributed
 from vitdfq.synthesis.presets import OWN
 
@@ -34,6 +35,11 @@ KNOWN = {  # name in a recipe -> Hub id, title, split on the Hub (None: the reci
     "zoo:fashion-mnist": ("zalando-datasets/fashion_mnist", "Fashion-MNIST", "test", 10_000),
 }
 LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "apple-ascl", "apple-amlr", "gemma", "other")
+PICTURES = {  # of a run that has them -> what they show
+    "reports/attention.png": "the teacher's attention beside its priors",
+    "reports/losses_synthesis.png": "losses of synthesis",
+    "reports/losses_training.png": "losses of training",
+}
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
@@ -94,6 +100,8 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
         columns=features.columns if features else (),
         citations=citations(metrics, recipe, config),
         own_images=own_images,
+        pictures={title: path for path, title in PICTURES.items() if (folder / path).is_file()},
+        page=REPORT,
         number=lambda value, digits: "" if value is None else f"{value:.{digits}f}",
     )
     write_text(folder / "README.md", str(card))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vitdfq.reports.charts import DARK, INK, LEAF, LIGHT, WARM, Chart
+from vitdfq.reports.charts import DARK, INK, LEAF, LIGHT, WARM, Chart, logarithmic
 
 FILES = ["sites.png", "units.png", "outliers.png", "attention.png", "bits.png"]  # the last two where there is something to show
 MOST_SITES = 60
@@ -24,21 +24,21 @@ def analysis_charts(content: dict[str, Any]) -> dict[str, Chart]:
 
 
 def sites_chart(content: dict[str, Any]) -> Chart:
-    """Return a bar for each site, the most sensitive first: the error of the student with this site alone quantized."""
+    """Return a point for each site, the most sensitive first: the error of the student with this site alone quantized."""
     rows = content["sites"][:MOST_SITES]
     has_kl = rows[0]["alone"]["kl"] is not None
     values = [max(row["alone"]["kl"], LEAST) if has_kl else row["alone"]["sqnr_db"] or 0.0 for row in rows]
     what = "KL to the teacher" if has_kl else "SQNR (dB)"
 
     def draw(figure: Any) -> None:
-        axes = figure.subplots()
-        axes.barh(range(len(rows)), values, color=LIGHT)
-        axes.set_yticks(range(len(rows)), [row["site"] for row in rows], fontsize=7)
+        axes, places = figure.subplots(), range(len(rows))
+        axes.scatter(values, places, color=DARK, s=18)  # no bars: a logarithmic axis has no zero for them to begin at
+        axes.set_yticks(places, [row["site"] for row in rows], fontsize=7)
         axes.set_ylim(len(rows) - 0.4, -0.6)  # the first on top
         if has_kl:
             axes.set_xscale("log")
         axes.set_xlabel(f"{what}, this site alone quantized")
-        axes.grid(axis="x")
+        axes.grid()
 
     return Chart((8, 0.8 + 0.17 * len(rows)), draw, f"{what} with one site quantized and nothing else, the most sensitive first.")
 
@@ -73,7 +73,8 @@ def outliers_chart(ranges: list[dict[str, Any]]) -> Chart:
                 rows = [row for row in ranges if row["part"] == part]
                 places = [sites.index(row["site"]) for row in rows]
                 axes.scatter(places, [row[key] for row in rows], s=12, color=color, label=part)
-            axes.set_yscale("log")
+            logarithmic(axes.set_yscale, axes.yaxis)
+            axes.set_xlim(-0.8, len(sites) - 0.2)
             axes.set_ylabel(title, fontsize=8)
             axes.grid()
         figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", fontsize=8, ncols=len(COLORS))

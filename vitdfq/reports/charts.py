@@ -77,6 +77,21 @@ def has_matplotlib() -> bool:
     return True
 
 
+def logarithmic(set_scale: Callable[[str], None], axis: Any) -> None:
+    """Make an axis logarithmic, with plain numbers: 2 and 20 where matplotlib writes powers of ten.
+
+    Args:
+        set_scale: `axes.set_xscale` or `axes.set_yscale`.
+        axis: `axes.xaxis` or `axes.yaxis`.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    set_scale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def data_uri(kind: str, content: bytes) -> str:
     """Return a file's content as a link that needs no network.
 

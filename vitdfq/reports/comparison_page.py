@@ -13,6 +13,11 @@ from vitdfq.reports.page import FILE, NO_CHARTS, Code, Figure, Grid, Page, Text,
 
 LARGEST_WIDTH = 960  # pixels of a picture in the page
 
+PICTURES = {  # folder -> caption, least width in the page
+    "grids": ("The images, each with the teacher's class and its confidence.", 560),
+    "attention": ("The teacher's attention to the patches of the first of them, beside priors where the method has some.", 400),
+}
+
 
 def write_comparison_page(folder: Path, content: dict[str, Any], chart: Chart | None, recipes: Mapping[str, str]) -> None:
     """Write the page of a comparison.

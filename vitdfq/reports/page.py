@@ -16,6 +16,7 @@ from vitdfq.reports.charts import Chart
 FILE = "reports/index.html"  # of a run, a comparison and an analysis
 TEMPLATE = Path(__file__).with_name("page.html")
 NO_CHARTS = "The charts are left out: pip install 'vitdfq[report]' brings matplotlib, and the same command draws them."
+MOST_ROWS = 20  # of a table that is not folded
 PIXELS_OF_AN_INCH = 76  # a chart is not shown smaller than this: on a phone it is scrolled
 
 
@@ -45,6 +46,11 @@ class Grid:
     num_names: int = 1
     strong: frozenset[int] = frozenset()
     notes: Sequence[str] = ()
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the table is folded: a chart above it shows the same."""
+        return len(self.rows) > MOST_ROWS
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,14 @@ from typing import Any
 
 from torch import Tensor
 
-from vitdfq.reports.charts import DARK, INK, LIGHT, Chart
+from vitdfq.reports.charts import DARK, INK, LIGHT, Chart, logarithmic
 from vitdfq.reports.sqnr import UnitSqnr
 
 MAX_HEADS = 3
 ACROSS = 3  # panels beside each other
+LONGEST_LABEL = 24  # characters
+LABEL_SIZE = 0.06  # of a name beside a point, as a share of the panel
+WIDE = 20  # largest to smallest value
 Points = Sequence[tuple[float, float]]
 
 
@@ -30,56 +33,83 @@ def unit_sqnr_chart(errors: Mapping[str, UnitSqnr]) -> Chart:
     return Chart((8, 3.2), draw, text)
 
 
-def losses_chart(curves: Mapping[str, Points], unit: str) -> Chart:
+def losses_chart(curves: Mapping[str, Points], unit: str, caption: str) -> Chart:
     """Return a panel for each loss.
 
     Args:
         curves: title -> its (step, value).
         unit: of the steps.
+        caption: of the chart.
     """
     across = min(ACROSS, len(curves))
     down = -(-len(curves) // across)
 
     def draw(figure: Any) -> None:
+        figure.get_layout_engine().set(h_pad=0.09)
         grid = figure.subplots(down, across, squeeze=False)
         for axes in list(grid.flat)[len(curves) :]:
             axes.set_axis_off()
         for axes, (title, points) in zip(grid.flat, curves.items(), strict=False):
             values = [value for _, value in points]
             axes.plot([step for step, _ in points], values, color=DARK, linewidth=1.2)
-            if min(values) > 0 and max(values) > 20 * min(values):
-                axes.set_yscale("log")
+            if is_wide(values):
+                logarithmic(axes.set_yscale, axes.yaxis)
             axes.set_title(title, fontsize=9)
             axes.set_xlabel(unit, fontsize=8)
             axes.tick_params(labelsize=7)
             axes.grid()
 
-    return Chart((8 if across > 1 else 5, 0.3 + 2.1 * down), draw, f"Losses: {', '.join(curves)}.")
+    return Chart((8 if across > 1 else 5, 0.3 + 2.1 * down), draw, caption)
 
 
-def scatter_chart(points: Mapping[str, tuple[float, float]], x: str, y: str) -> Chart:
-    """Return a point with its name for each run.
+def scatter_chart(panels: Mapping[str, Mapping[str, tuple[float, float]]], y: str, caption: str) -> Chart:
+    """Return panels beside each other, each with a point and its name for each run.
 
     Args:
-        points: name -> (x, y).
-        x, y: titles of the axes.
+        panels: title of the x axis -> name -> (x, y).
+        y: title of the y axis.
+        caption: of the chart.
     """
 
     def draw(figure: Any) -> None:
-        axes = figure.subplots()
-        horizontal, vertical = ([point[axis] for point in points.values()] for axis in (0, 1))
-        axes.scatter(horizontal, vertical, color=DARK, s=28, zorder=3)
-        for name, point in points.items():
-            axes.annotate(name, point, xytext=(5, 4), textcoords="offset points", fontsize=8)
-        for values, set_scale in ((horizontal, axes.set_xscale), (vertical, axes.set_yscale)):
-            if min(values) > 0 and max(values) > 20 * min(values):
-                set_scale("log")
-        axes.margins(x=0.15, y=0.15)  # room for the names
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
-        axes.grid()
+        (grid,) = figure.subplots(1, len(panels), sharey=True, squeeze=False)
+        for axes, (x, points) in zip(grid, panels.items(), strict=True):
+            scales = ((axes.set_xscale, axes.xaxis), (axes.set_yscale, axes.yaxis))
+            for values, scale in zip(zip(*points.values(), strict=True), scales, strict=True):
+                if is_wide(values):
+                    logarithmic(*scale)
+            axes.scatter(*zip(*points.values(), strict=True), color=DARK, s=28, zorder=3)
+            axes.margins(x=0.22, y=0.18)  # room for the names
+            for place, names in _labels(axes, points).items():
+                label = axes.annotate(names, place, xytext=(6, 4), textcoords="offset points", fontsize=8)
+                label.set_in_layout(False)  # a long one must not squeeze the panel
+            axes.set_xlabel(x, fontsize=9)
+            axes.tick_params(labelsize=8)
+            axes.grid()
+        grid[0].set_ylabel(y, fontsize=9)
 
-    return Chart((5.2, 3.6), draw, f"{y} against {x}.")
+    return Chart((4.2 * len(panels), 3.2), draw, caption)
+
+
+def _labels(axes: Any, points: Mapping[str, tuple[float, float]]) -> dict[tuple[float, float], str]:
+    """The names by place; points so near that their names would cover each other have one label."""
+    axes.autoscale_view()
+    labels: dict[tuple[float, float], str] = {}
+    places: dict[tuple[float, float], Any] = {}
+    for name, point in points.items():
+        name = name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}"  # of a path the end says more
+        place = axes.transAxes.inverted().transform(axes.transData.transform(point))
+        near = next((other for other, there in places.items() if max(abs(there - place)) < LABEL_SIZE), None)
+        if near is None:
+            labels[point], places[point] = name, place
+        else:
+            labels[near] += f", {name}"
+    return labels
+
+
+def is_wide(values: Sequence[float]) -> bool:
+    """Return whether values need a logarithmic axis."""
+    return min(values) > 0 and max(values) > WIDE * min(values)
 
 
 def comparison_chart(rows: list[dict[str, Any]], columns: dict[str, str], title: str, teacher: dict[str, Any]) -> Chart:
@@ -95,6 +125,7 @@ def comparison_chart(rows: list[dict[str, Any]], columns: dict[str, str], title:
 
     def draw(figure: Any) -> None:
         figure.suptitle(title, fontsize=10)
+        figure.get_layout_engine().set(h_pad=0.08)
         grid = figure.subplots(down, ACROSS, squeeze=False, sharey=True)
         for axes in list(grid.flat)[len(columns) :]:
             axes.set_axis_off()
@@ -112,6 +143,7 @@ def comparison_chart(rows: list[dict[str, Any]], columns: dict[str, str], title:
             axes.set_title(heading, fontsize=9)
             axes.set_yticks(places, [row["title"] for row in rows], fontsize=8)
             axes.tick_params(axis="x", labelsize=8)
+            axes.locator_params(axis="x", nbins=5)  # more labels would overlap
         grid[0, 0].invert_yaxis()
 
     text = "Bars: mean over seeds, with its standard deviation; dotted: the teacher; hatched: calibrated on real images."

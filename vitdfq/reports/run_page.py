@@ -11,7 +11,7 @@ from vitdfq.common.errors import InputError
 from vitdfq.common.files import read_json
 from vitdfq.common.safetensors_io import read_tensors
 from vitdfq.reports import attention, image_targets, run_words
-from vitdfq.reports.charts import data_uri, has_matplotlib
+from vitdfq.reports.charts import Chart, data_uri, has_matplotlib
 from vitdfq.reports.image_grid import pixels_of
 from vitdfq.reports.page import FILE, NO_CHARTS, Code, Figure, Gallery, Grid, Page, Text, chart_figure
 from vitdfq.reports.plots import attention_chart, losses_chart, unit_sqnr_chart
@@ -109,19 +109,31 @@ def _attention(folder: Path) -> list[Text | Figure]:
     return [Text([NO_CHARTS]) if figure is None else figure]
 
 
-def _losses(folder: Path, metrics: dict[str, Any]) -> list[Text | Figure]:
-    """The curves of synthesis, if it takes steps, and of training."""
-    parts = [("model.safetensors", "training steps")] if "student" in metrics else []
+def loss_charts(folder: Path, metrics: dict[str, Any]) -> dict[str, Chart]:
+    """Return the curves of synthesis, if it took steps, and of training, by the name of their PNG file.
+
+    Args:
+        folder: of the run.
+        metrics: content of metrics.json, which may end with the images.
+    """
+    parts = [("losses_training.png", "model.safetensors", "steps", "Training of the student.")] if "student" in metrics else []
     if metrics["synthesis"]["steps"]:
-        parts = [(IMAGES, "steps of all images"), *parts]
-    figures: list[Text | Figure | None] = []
-    for artifact, unit in parts:
-        curves = run_words.curve_titles(_content(folder / losses_file(artifact)).get("curves", {}))
-        if curves:
-            figures.append(chart_figure(losses_chart(curves, unit)))
-    if not figures:
+        synthesis = "Synthesis: each loss, mean over the images of a step."
+        parts = [("losses_synthesis.png", IMAGES, "steps of all images", synthesis), *parts]
+    charts = {}
+    for name, artifact, unit, caption in parts:
+        curves = _content(folder / losses_file(artifact)).get("curves", {})
+        if titled := run_words.curve_titles(curves, metrics["synthesis"]["method"]):
+            charts[name] = losses_chart(titled, unit, caption)
+    return charts
+
+
+def _losses(folder: Path, metrics: dict[str, Any]) -> list[Text | Figure]:
+    charts = loss_charts(folder, metrics).values()
+    if not charts:
         return []
-    return [Text([run_words.LOSSES if has_matplotlib() else NO_CHARTS]), *(figure for figure in figures if figure is not None)]
+    figures = [figure for chart in charts if (figure := chart_figure(chart)) is not None]
+    return [Text([run_words.LOSSES if has_matplotlib() else NO_CHARTS]), *figures]
 
 
 def _units(folder: Path) -> list[Text | Figure | Grid]:

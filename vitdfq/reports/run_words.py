@@ -7,6 +7,7 @@ from vitdfq.quantization.options import bits_name, bits_title
 from vitdfq.reports.page import Tiles
 from vitdfq.reports.plots import Points
 from vitdfq.reports.tables import FEATURES, named_by
+from vitdfq.synthesis.mix import SELF
 from vitdfq.synthesis.presets import OWN
 
 COMMAND = "vitdfq run recipe.yaml"
@@ -80,10 +81,7 @@ def _made(synthesis: dict[str, Any]) -> str:
 def _nearness(metrics: dict[str, Any]) -> list[str]:
     teacher, student = metrics["teacher"], metrics["student"]
     if student["num_images"] is None:
-        return [
-            "There were no images to evaluate on, so its accuracy is not known. What is known without data:",
-            *_unseen(metrics),
-        ]
+        return [" ".join(["There were no images to evaluate on, so its accuracy is not known.", *_unseen(metrics)])]
     labels = "" if teacher["top1"] is not None or "cosine" in student else " without labels"
     on = f"On {student['num_images']:,} images{labels} that it was not calibrated on"
     if "cosine" in student:
@@ -165,12 +163,21 @@ def caption(row: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def curve_titles(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, Points]:
-    """Name curves for people: {"self/synthesize/total_variation": ...} becomes {"total variation": ...}, parts where needed."""
+def curve_titles(curves: Mapping[str, Mapping[str, Any]], method: str) -> dict[str, Points]:
+    """Name curves for people: {"self/synthesize/total_variation": ...} becomes {"total variation": ...}, parts where needed.
+
+    Args:
+        curves: of the file of a `LossRecorder`.
+        method: of the synthesis, whose own images are called "self" beside those of its mix.
+    """
     known = {name: curve["points"] for name, curve in curves.items() if len(curve["points"]) > 1}
     short = {name: _curve_title(name) for name in known}
     repeated = {title for title in short.values() if list(short.values()).count(title) > 1}
-    return {f"{name.split('/')[0]}: {short[name]}" if short[name] in repeated else short[name]: known[name] for name in known}
+    titles = {}
+    for name, points in known.items():
+        part = name.split("/")[0]
+        titles[f"{method if part == SELF else part}: {short[name]}" if short[name] in repeated else short[name]] = points
+    return titles
 
 
 def _curve_title(name: str) -> str:

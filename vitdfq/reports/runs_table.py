@@ -29,18 +29,9 @@ NUMBERS = {  # key -> (heading, digits); a column without any value is left out
     "unseen_cosine": ("cosine, no data", 4),
 }
 RANKED_BY = ("kl", "cosine", "unseen_kl", "unseen_cosine")
-CHARTS = (  # x, title, y, title
-    ("megabytes", "checkpoint, MB", "kl", "KL (nats)"),
-    ("seconds", "seconds of synthesis and calibration", "kl", "KL (nats)"),
-    ("megabytes", "checkpoint, MB", "cosine", "cosine"),
-    ("seconds", "seconds of synthesis and calibration", "cosine", "cosine"),
-    ("megabytes", "checkpoint, MB", "top1", "top-1 %"),
-    ("seconds", "seconds of synthesis and calibration", "top1", "top-1 %"),
-    ("megabytes", "checkpoint, MB", "agreement", "agreement %"),
-    ("seconds", "seconds of synthesis and calibration", "agreement", "agreement %"),
-    ("megabytes", "checkpoint, MB", "unseen_kl", "KL without data (nats)"),
-    ("seconds", "seconds of synthesis and calibration", "unseen_kl", "KL without data (nats)"),
-)
+COSTS = {"megabytes": "checkpoint, MB", "seconds": "seconds of synthesis and calibration"}
+SCORES = {"kl": "KL (nats)", "cosine": "cosine", "top1": "top-1 %", "agreement": "agreement %"}
+SCORES_WITHOUT_DATA = {"unseen_kl": "KL without data (nats)", "unseen_cosine": "cosine without data"}
 SORTED = "sorted by KL, the divergence from the teacher's to the student's class probabilities in nats, then by agreement"
 BY_COSINE = "models that give features are sorted by cosine"
 NO_DATA = "no data: on synthetic images (dead leaves) of each run's own seed, which its calibration never saw"
@@ -108,16 +99,16 @@ def comma_separated(content: dict[str, Any]) -> str:
 
 
 def scatter_charts(content: dict[str, Any]) -> list[Chart]:
-    """Error and accuracy against size and time, a chart for each pair that two runs have; each chart of one group's runs."""
+    """Each score against size and time, a chart for each that two runs of a group have."""
     charts = []
     for number, group in enumerate(content["groups"], start=1):
         rows = [row for row in content["runs"] if row["group"] == number]
-        measured = any(row["num_images"] is not None for row in rows)
-        for x, x_title, y, y_title in CHARTS:
-            points = {row["run"]: (row[x], row[y]) for row in rows if None not in (row[x], row[y])}
-            if len(points) > 1 and not (measured and y.startswith("unseen")):
-                chart = scatter_chart(points, x_title, y_title)
-                charts.append(Chart(chart.size, chart.draw, f"{chart.caption} {group[0].upper()}{group[1:]}."))
+        scores = SCORES_WITHOUT_DATA if rows[0]["num_images"] is None else SCORES
+        for score, title in scores.items():
+            known = [row for row in rows if row[score] is not None]
+            if len(known) > 1:
+                panels = {name: {row["run"]: (row[cost], row[score]) for row in known} for cost, name in COSTS.items()}
+                charts.append(scatter_chart(panels, title, f"{title}: {group}."))
     return charts
 
 

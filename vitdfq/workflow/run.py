@@ -29,7 +29,7 @@ from vitdfq.reports.image_targets import FILE as TARGETS
 from vitdfq.reports.image_targets import save_image_targets
 from vitdfq.reports.page import FILE as REPORT
 from vitdfq.reports.plots import unit_sqnr_chart
-from vitdfq.reports.run_page import write_run_page
+from vitdfq.reports.run_page import loss_charts, write_run_page
 from vitdfq.runtime import distributed, interrupt
 from vitdfq.runtime.shared_run import SharedRun
 from vitdfq.runtime.trackers import tracked
@@ -113,6 +113,7 @@ def _run_stages(stages: RunStages, until: str) -> dict[str, Any]:
     metrics |= stages.evaluate(student, images, teacher_predictions)
     metrics["sha256"] = distributed.from_main(lambda: publish.seal(folder))
     if distributed.is_main():
+        _draw_losses(folder, metrics)
         model_card.write_card(folder, metrics, recipe.to_dict(), save_load.read_config(folder), recipe.to_yaml())
         write_run_page(folder, metrics)
         write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")  # last: it certifies the other files
@@ -134,6 +135,14 @@ def _report_images(stages: RunStages, images: Tensor) -> None:
     else:  # those of an earlier recipe
         path.unlink(missing_ok=True)
         picture.unlink(missing_ok=True)
+
+
+def _draw_losses(folder: Path, metrics: dict[str, Any]) -> None:
+    """Draw the losses of synthesis and training, where there are some."""
+    for path in folder.glob("reports/losses_*.png"):  # of an earlier recipe
+        path.unlink()
+    for name, chart in loss_charts(folder, metrics).items():
+        chart.save_png(folder / "reports" / name)
 
 
 def _title(options: SynthesisOptions) -> str:
