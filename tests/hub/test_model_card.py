@@ -218,3 +218,11 @@ def test_a_license_that_the_hub_does_not_know_is_named(card, monkeypatch):
     assert (card().data.license, card().data.to_dict()["license_name"]) == ("other", "dinov3-license")
     monkeypatch.setitem(CONFIG["vitdfq"]["model"]["pretrained_cfg"], "license", None)
     assert card().data.license == "other" and "license_name" not in card().data.to_dict()
+
+
+def test_the_plots_of_the_report_are_shown_where_there_are_some(tmp_path, card):
+    assert "losses" not in card().text and "The file `reports/index.html` shows all of it on one page." in card().text
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/losses_training.png").touch()
+    text = card().text
+    assert "![losses of training](reports/losses_training.png)" in text and "attention.png" not in text

@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 DARK, LIGHT, WARM, LEAF = "#33506e", "#7a9cc6", "#c6803a", "#6b9e6b"  # the colors of all charts
 INK, RULE = "#1f2328", "#b0b7c0"  # of text and axes, and of grids
 ON_DARK = {INK: "#d7dce2", RULE: "#4a525c", DARK: "#a9c7ea", LIGHT: "#5f88b8", WARM: "#dd9a55", LEAF: "#86bd86"}
+DOTS_OF_AN_INCH = 120
 STYLE: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     "grid.color": RULE,
@@ -23,6 +24,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
+    "image.composite_image": False,  # maps keep their own resolution
     "svg.fonttype": "path",  # letters as outlines: a page then needs no font
     "svg.hashsalt": "vitdfq",  # the same chart gives the same bytes
 }
@@ -48,7 +50,7 @@ class Chart:
             logger.info(f"{path.name} left out: pip install 'vitdfq[report]' brings matplotlib")
             return
         with written_whole(path) as temporary:
-            self._save(temporary, "png", dpi=120)
+            self._save(temporary, "png")
 
     def svg(self) -> str | None:
         """Return an SVG image as a data URI, whose colors follow the reader's color scheme; None without matplotlib."""
@@ -65,7 +67,7 @@ class Chart:
         with rc_context(STYLE):
             figure = Figure(figsize=self.size, layout="constrained")
             self.draw(figure)
-            figure.savefig(file, format=format, **options)
+            figure.savefig(file, format=format, dpi=DOTS_OF_AN_INCH, **options)
 
 
 def has_matplotlib() -> bool:

@@ -10,6 +10,7 @@ from vitdfq.reports.sqnr import UnitSqnr
 
 MAX_HEADS = 3
 ACROSS = 3  # panels beside each other
+GAP = 0.06  # between maps, as a share of a map
 LONGEST_LABEL = 24  # characters
 LABEL_SIZE = 0.06  # of a name beside a point, as a share of the panel
 WIDE = 20  # largest to smallest value
@@ -166,13 +167,16 @@ def attention_chart(pixels: Tensor, maps: Tensor, priors: Tensor | None) -> Char
     columns.append(("mean of heads", maps.mean(1)))
 
     def draw(figure: Any) -> None:
-        grid = figure.subplots(len(pixels), len(columns), squeeze=False)
-        for row, row_axes in enumerate(grid):
-            for axes, (name, values) in zip(row_axes, columns, strict=True):
-                axes.imshow(values[row].numpy(), cmap="magma")
-                axes.set_axis_off()
-                if row == 0:
-                    axes.set_title(name, fontsize=9)
+        axes = figure.subplots()  # one for all: layout of an axes for each map would take seconds
+        axes.set_axis_off()
+        for column, (name, values) in enumerate(columns):
+            left = column * (1 + GAP)
+            axes.text(left + 0.5, -GAP, name, ha="center", fontsize=9)
+            for row, shown in enumerate(values.numpy()):
+                top = row * (1 + GAP)
+                axes.imshow(shown, cmap="magma", extent=(left, left + 1, top + 1, top))
+        axes.set_xlim(0, len(columns) * (1 + GAP) - GAP)
+        axes.set_ylim(len(pixels) * (1 + GAP) - GAP, -3 * GAP)  # the first on top, below its title
 
     text = "The last block's attention to the patches of each image" + " beside the prior of its synthesis" * (priors is not None)
-    return Chart((1.5 * len(columns), 1.6 * len(pixels) + 0.2), draw, f"{text}.")
+    return Chart((1.5 * len(columns), 1.5 * len(pixels) + 0.3), draw, f"{text}.")
