@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vitdfq.quantization.options import bits_name, bits_title
+from vitdfq.reports.tables import named_by
 from vitdfq.recipe.measured import measured_tables
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +44,7 @@ def rows(metrics: dict) -> str:
     by_bits = {saved: {"student": student, "baselines": metrics["baselines"]}} | metrics.get("also_bits", {})
     sizes = f"{size['packed_bytes'] / 1e6:.2f} ({size['float_bytes'] / 1e6:.2f})"
     return "".join(
-        f"| `{teacher['name']}` | {bits_title(bits, dynamic=students['student'].get('dynamic', False))} "
+        f"| `{teacher['name']}` | {bits_title(bits, **named_by(students['student']))} "
         f"| {metrics['synthesis']['num_images']} {method} | {row['agreement']:.2f} | {row['kl']:.4f} | {row['top1']:.2f} "
         f"| {teacher['top1']:.2f} | {row['num_images']:,} | {metrics['seed']} | {sizes if bits == saved else ''} |\n"
         for bits, students in by_bits.items()
