@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vitdfq.quantization.options import bits_name, bits_title
-from vitdfq.reports.tables import named_by
 from vitdfq.recipe.measured import measured_tables
+from vitdfq.reports.tables import named_by
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = (

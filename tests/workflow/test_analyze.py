@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from html_page import parsed
 
 from vitdfq.common.errors import InputError, RecipeError
 from vitdfq.recipe import load_recipe
@@ -42,6 +43,8 @@ def test_the_command_leaves_tables_charts_and_a_recipe(recipe, tmp_path):
     assert content == json.loads((out / "analysis.json").read_text())
     charts = {"sites.png", "units.png", "outliers.png", "attention.png", "bits.png"}
     assert charts | {"analysis.md", MIXED} <= {path.name for path in out.iterdir()}
+    page = parsed((out / "reports/index.html").read_text())
+    assert page.problems == [] and len(page.images) == len(charts)
     assert f"vitdfq run {out / MIXED}" in done.stderr and content["sites"][0]["site"] in (out / "analysis.md").read_text()
     mixed = load_recipe(out / MIXED)
     assert mixed.also_bits == [] and mixed.quantize["bits"] == "w4a8"

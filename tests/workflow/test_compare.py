@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from html_page import parsed
 from PIL import Image
 
 from vitdfq.common.errors import InputError, RecipeError
@@ -105,6 +106,8 @@ def test_grids_attention_and_charts_are_drawn(finished):
     with_priors, without = (width(finished / f"out/attention/{name}.png") for name in ("sardfq", "noise"))
     assert with_priors > without
     assert width(finished / "out/compare.png") > 600
+    report = parsed((finished / "out/reports/index.html").read_text())
+    assert report.problems == [] and len(report.images) == 1 + 2 * len(TITLES)
     assert f"| {REAL.title} | 2 |" in page and "uses data" in page.split("|")[-1]
 
 

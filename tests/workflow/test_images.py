@@ -5,6 +5,7 @@ import logging
 import re
 
 import pytest
+from html_page import parsed
 
 from vitdfq.common.errors import InputError
 from vitdfq.common.safetensors_io import read_tensors
@@ -28,6 +29,8 @@ def recipe(folder) -> dict:
 
 def test_files_of_a_run(recipe, tmp_path):
     run(recipe, out=tmp_path / "run", until="images")
+    page = parsed((tmp_path / "run/reports/index.html").read_text())
+    assert page.problems == [] and {"Summary", "Images"} <= set(page.headings) and len(page.images) == 3
     written = write_images(tmp_path / "run", tmp_path / "pictures")
     assert written["files"] == sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert all(re.fullmatch(r"000[012]_[0-4]-[a-e]\.png", name) for name in written["files"])

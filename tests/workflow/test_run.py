@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from html_page import parsed
 from PIL import Image
 
 import vitdfq
@@ -66,6 +67,18 @@ def test_folder_and_metrics_json_have_the_documented_content(finished):
 def test_the_grid_has_many_colors(finished):
     grid = Image.open(finished / "out/reports/synthetic_grid.png")
     assert grid.width > 400 and len(grid.getcolors(maxcolors=10**6)) > 100
+
+
+def test_the_page_shows_what_the_run_recorded(finished):
+    pytest.importorskip("matplotlib")
+    page = parsed((finished / "out/reports/index.html").read_text())
+    known = ["Images", "Attention", "Losses", "Error by unit", "Size, time and memory", "Recipe", "Make it again"]
+    assert page.problems == [] and page.headings == ["Summary", "Results", "Without data", *known]
+    assert "First the target (soft label)" in page.text and "calibration and training" in page.text
+    captions = {"Synthesis: each loss, mean over the images of a step.", "Training of the student."}
+    assert captions <= {image["alt"] for image in page.images}
+    for name in ("attention", "losses_synthesis", "losses_training"):
+        assert f"reports/{name}.png" in (finished / "out/README.md").read_text()
 
 
 def test_the_card_is_valid_and_states_the_measured_scores(finished):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from html_page import parsed
 from PIL import Image
 from rich.console import Console
 
@@ -68,6 +69,8 @@ def test_a_run_without_evaluation_is_complete(recipe, evaluate, tmp_path, caplog
     assert caplog.text.count(f"no evaluation data: {why}; ") == 1 and "the run goes on without evaluation" in caplog.text
     assert "not evaluated" in shown(metrics) and "top-1" not in shown(metrics)
     card = (out / "README.md").read_text()
+    page = parsed((out / "reports/index.html").read_text())
+    assert page.problems == [] and "its accuracy is not known" in page.text and "None" not in page.text
     assert "Not evaluated" in card and "top-1" not in card and "used for evaluation only" not in card
     with pytest.raises(RecipeError, match="no evaluation data"):
         evaluate_run(out, [])
