@@ -87,14 +87,15 @@ def _quantized_product(facts: Product, like: Tensor, roles: Roles) -> QuantSite:
     """The site of a product in an opened attention: q @ k, p @ v where it reads softmax, or another."""
     check_product(roles, reads_softmax=facts.reads_softmax)
     operand = roles.activation
-    shape = (facts.num_heads, 1, 1) if operand.per_head and facts.num_heads is not None else ()
+    heads = facts.num_heads
+    right = "matrix" if facts.reads_softmax else "column"  # a product sums over its values, which thus share a scale
     if facts.reads_softmax:
         softmax = roles.softmax
         renormalize = softmax.renormalize and softmax.bits is not None
-        return QuantMatMul(_build(softmax), _build(operand, shape), renormalize=renormalize)
-    heads, width = facts.num_heads, facts.key_dim
-    no_shift = None if heads is None or width is None else like.new_zeros(heads, 1, width)
-    return QuantMatMul(_build(operand, shape), _build(operand, shape), left_shift=no_shift)
+        return QuantMatMul(_build(softmax), _build_operand(operand, heads, right), renormalize=renormalize)
+    no_shift = None if heads is None or facts.key_dim is None else like.new_zeros(heads, 1, facts.key_dim)
+    left = _build_operand(operand, heads, "token")
+    return QuantMatMul(left, _build_operand(operand, heads, right), left_shift=no_shift)
 
 
 def _quantized_layer(layer: nn.Linear | nn.Conv2d, roles: Roles, *, reads_gelu: bool, prefix: int) -> QuantSite:
@@ -123,12 +124,23 @@ def _build(grid: Grid, shape: tuple[int, ...] = ()) -> Quantizer:
 def _build_for_tokens(grid: Grid, prefix: int) -> Quantizer:
     """The quantizer of tokens (..., C) by a grid; the first `prefix` of each image are no patches."""
     kind: Any = quantizer_class(grid.quantizer)
-    if grid.bits is not None and grid.per_token and kind.by_token is not None:
-        return kind.by_token(grid.bits, symmetric=bool(grid.symmetric))
+    if grid.bits is not None and grid.per_token and kind.dynamic is not None:
+        return kind.dynamic(grid.bits, **_symmetric_and_observer(grid))
     if grid.bits is not None and grid.per_prefix_token and prefix and kind.by_prefix is not None:
-        given = {name: value for name, value in grid.given().items() if name in ("symmetric", "observer")}
-        return kind.by_prefix(grid.bits, prefix=prefix, **given)
+        return kind.by_prefix(grid.bits, prefix=prefix, **_symmetric_and_observer(grid))
     return _build(grid)
+
+
+def _build_operand(grid: Grid, heads: int | None, along: str) -> Quantizer:
+    """The quantizer of an operand (..., heads, N, C) of attention by a grid; `along` says which values share a dynamic range."""
+    kind: Any = quantizer_class(grid.quantizer)
+    if grid.bits is not None and grid.dynamic_operands and kind.dynamic is not None:
+        return kind.dynamic(grid.bits, along=along, **_symmetric_and_observer(grid))
+    return _build(grid, (heads, 1, 1) if grid.per_head and heads is not None else ())
+
+
+def _symmetric_and_observer(grid: Grid) -> dict[str, Any]:
+    return {name: value for name, value in grid.given().items() if name in ("symmetric", "observer")}
 
 
 @contextmanager

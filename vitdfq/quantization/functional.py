@@ -29,12 +29,6 @@ def choose_qparams(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tup
     return scale, (-low / scale).round().clamp(0, top)
 
 
-def token_qparams(x: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
-    """Return (scale, zero_point), both (..., 1) and in at least float32, that cover each token of `x` (..., C)."""
-    low, high = (widened(end) for end in torch.aminmax(x, dim=-1, keepdim=True))
-    return choose_qparams(low, high, bits, symmetric)
-
-
 def quantize_affine(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
     """Return the integer codes of `x` as a float tensor; `x / scale`, not `x * (1 / scale)`, as exporters compute it."""
     return ((widened(x) / scale).round() + zero_point).clamp(0, 2**bits - 1)

@@ -224,8 +224,8 @@ def restore_state(owners: Sequence[nn.Module], state: dict[str, Tensor]) -> None
 
 
 def is_dynamic(student: nn.Module) -> bool:
-    """Whether any activation has a range for each token: such a student is not named like a static one of the same bits."""
-    return any(quantizer.per_token for quantizer in activation_quantizers(student))
+    """Whether the range of any activation follows its values: such a student is not named like a static one of the same bits."""
+    return any(quantizer.is_dynamic for quantizer in activation_quantizers(student))
 
 
 def mixed_weight_bits(student: nn.Module) -> float | None:

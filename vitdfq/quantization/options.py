@@ -16,7 +16,7 @@ ROLES = ("weight", "activation", "gelu", "softmax")
 _GRID = ("bits", "quantizer", "symmetric", "observer")
 OPTIONS = {  # role -> its options
     "weight": (*_GRID, "per_channel", "group_size"),
-    "activation": (*_GRID, "per_head", "per_prefix_token", "per_token"),
+    "activation": (*_GRID, "per_head", "per_prefix_token", "per_token", "dynamic_operands"),
     "gelu": (*_GRID, "per_prefix_token", "per_token"),
     "softmax": (*_GRID, "renormalize"),
 }
@@ -44,6 +44,8 @@ class Grid:
         per_prefix_token: of inputs of linear layers: a scale for the class token and for each register, one for all patches;
             without effect where tokens have no fixed order (Swin).
         per_token: of inputs of linear layers: each token's own range, determined as the token arrives.
+        dynamic_operands: of operands of attention: in each head the own range of each query and of each key, and one range of all
+            values, determined as they arrive.
         renormalize: of softmax: divide each output row by the sum of its quantized row.
 
     Raises:
@@ -59,6 +61,7 @@ class Grid:
     per_head: bool = False
     per_prefix_token: bool = False
     per_token: bool = False
+    dynamic_operands: bool = False
     renormalize: bool = False
 
     def __post_init__(self) -> None:
@@ -123,7 +126,8 @@ def _dropped_by(change: Change) -> dict[str, Any]:
     has = {
         "per_head": "head" in kind.granularities,
         "per_prefix_token": kind.by_prefix is not None,
-        "per_token": kind.by_token is not None,
+        "per_token": kind.dynamic is not None,
+        "dynamic_operands": kind.dynamic is not None,
     }
     return dropped | {name: False for name, is_there in has.items() if not is_there}
 

@@ -65,8 +65,8 @@ def _vitdfq(weight_bits: int, activation_bits: int | None) -> Roles:
 
 
 def _vitdfq_dynamic(weight_bits: int, activation_bits: int | None) -> Roles:
-    # Operands of attention stay static: values cannot have a scale for each token, over which their product sums.
-    return replace(_vitdfq(weight_bits, activation_bits), activation=Grid(activation_bits, per_head=True, per_token=True))
+    activation = Grid(activation_bits, per_head=True, per_token=True, dynamic_operands=True)
+    return replace(_vitdfq(weight_bits, activation_bits), activation=activation)
 
 
 def _tensorrt(weight_bits: int, activation_bits: int | None) -> Roles:
@@ -131,7 +131,7 @@ POLICIES: dict[str, Policy] = {
         ends=OWN_ENDS,
     ),
     "vitdfq_dynamic": Policy(
-        "vitdfq with a range for each token of a linear layer's input as it arrives, and static scales per head in attention",
+        "vitdfq with ranges that follow the values: of each token, query and key, and of each head's values",
         _vitdfq_dynamic,
         ends=OWN_ENDS,
     ),

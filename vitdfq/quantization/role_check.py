@@ -19,8 +19,7 @@ def check_layer(roles: Roles, *, reads_gelu: bool) -> None:
     if _is_guided(roles.weight) and not roles.weight.per_channel:
         raise ValueError(f"weight.observer {roles.weight.observer!r} does not go with per_channel: false")
     inputs = roles.activation
-    if inputs.per_token and inputs.bits is not None and quantizer_class(inputs.quantizer).by_token is None:
-        raise ValueError(_only("activation.per_token", inputs, lambda kind: kind.by_token is not None))
+    _check_dynamic("per_token", inputs)
     if inputs.per_prefix_token and inputs.bits is not None and quantizer_class(inputs.quantizer).by_prefix is None:
         raise ValueError(_only("activation.per_prefix_token", inputs, lambda kind: kind.by_prefix is not None))
     _check_grid("activation", inputs, "gelu" if reads_gelu else "inputs", given_for_gelu=roles.gelu if reads_gelu else ())
@@ -38,8 +37,15 @@ def check_product(roles: Roles, *, reads_softmax: bool) -> None:
         raise ValueError(_only("activation.per_head", operand, lambda kind: "head" in kind.granularities))
     if _is_guided(operand) and operand.per_head:
         raise ValueError(f"activation.observer {operand.observer!r} does not go with per_head: true")
+    _check_dynamic("dynamic_operands", operand)
     if reads_softmax:
         _check_grid("softmax", roles.softmax, "softmax")
+
+
+def _check_dynamic(option: str, grid: Grid) -> None:
+    """Check that the quantizer of activations has ranges that follow the values, where an option asks for them."""
+    if getattr(grid, option) and grid.bits is not None and quantizer_class(grid.quantizer).dynamic is None:
+        raise ValueError(_only(f"activation.{option}", grid, lambda kind: kind.dynamic is not None))
 
 
 def _check_grid(role: str, grid: Grid, values: str, given_for_gelu: Collection[str] = ()) -> None:

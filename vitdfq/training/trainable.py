@@ -19,10 +19,10 @@ TRIES = 4  # attempts at a training, or at an image, each at half the learning r
 
 
 class TrainableParameters:
-    """Weights, biases and activation scales: parameter groups for an optimizer, snapshots and their restoration."""
+    """Weights, biases and factors of activation scales: groups for an optimizer, snapshots and their restoration."""
 
     def __init__(self, modules: list[QuantWeighted], quantizers: list[Any]) -> None:
-        self.modules, self.quantizers = modules, quantizers  # quantizers with a buffer or parameter `scale`
+        self.modules, self.quantizers = modules, quantizers  # quantizers that name what they have to train
         self.weights = [parameter for module in modules for parameter in (module.weight, module.bias) if parameter is not None]
 
     def groups(self, lr: float, scale_lr: float) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ class TrainableParameters:
 
         Args:
             lr: in quantization steps of each weight; times the square root of a row's length for its bias.
-            scale_lr: as a share of each quantizer's smallest activation scale; 0: scales are not trained.
+            scale_lr: as a share of the smallest value that each quantizer trains, its scale or clip; 0: they are not trained.
         """
         groups: list[dict[str, Any]] = []
         for module in self.modules:
@@ -42,7 +42,7 @@ class TrainableParameters:
             groups.append({"params": [module.weight], "lr": lr * step})
             if module.bias is not None:
                 groups.append({"params": [module.bias], "lr": lr * step * math.sqrt(module.weight[0].numel())})
-        scales = [{"params": [quantizer.scale], "lr": scale_lr * quantizer.scale.amin().item()} for quantizer in self.quantizers]
+        scales = [{"params": [scale], "lr": scale_lr * scale.amin().item()} for scale in self._scales()]
         return groups + (scales if scale_lr else [])
 
     def snapshot(self) -> list[Tensor]:
@@ -61,19 +61,22 @@ class TrainableParameters:
             value.copy_(earlier)
 
     def _values(self) -> list[Tensor]:
-        return [*self.weights, *(quantizer.scale for quantizer in self.quantizers)]
+        return [*self.weights, *self._scales()]
+
+    def _scales(self) -> list[Tensor]:
+        return [getattr(quantizer, quantizer.trained) for quantizer in self.quantizers]
 
 
 @contextmanager
 def trainable(owners: Sequence[nn.Module]) -> Iterator[TrainableParameters]:
-    """Let weights, biases and static activation scales of `owners` receive gradients inside the block.
+    """Let weights, biases and the activation scales of `owners`, or their factors, receive gradients inside the block.
 
     Every forward pass rounds the weights, also of a student that was calibrated before. This lasts beyond the block, until
     `put_weight_on_grid`.
     """
     modules = [module for owner in owners for module in weighted_modules(owner)]
     quantizers: list[Any] = [
-        quantizer for owner in owners for quantizer in activation_quantizers(owner) if quantizer.trainable_scale
+        quantizer for owner in owners for quantizer in activation_quantizers(owner) if quantizer.trained
     ]
     parameters = TrainableParameters(modules, quantizers)
     for module in modules:
@@ -81,9 +84,9 @@ def trainable(owners: Sequence[nn.Module]) -> Iterator[TrainableParameters]:
     for parameter in parameters.weights:
         parameter.requires_grad_(True)
     for quantizer in quantizers:  # a buffer becomes a parameter inside the block, with the same name in the state_dict
-        scale = quantizer.scale
-        del quantizer.scale
-        quantizer.scale = nn.Parameter(scale)
+        scale = getattr(quantizer, quantizer.trained)
+        delattr(quantizer, quantizer.trained)
+        setattr(quantizer, quantizer.trained, nn.Parameter(scale))
     try:
         yield parameters
     finally:
@@ -91,9 +94,9 @@ def trainable(owners: Sequence[nn.Module]) -> Iterator[TrainableParameters]:
             parameter.requires_grad_(False)
             parameter.grad = None
         for quantizer in quantizers:
-            scale = quantizer.scale.detach()
-            del quantizer.scale
-            quantizer.register_buffer("scale", scale)
+            scale = getattr(quantizer, quantizer.trained).detach()
+            delattr(quantizer, quantizer.trained)
+            quantizer.register_buffer(quantizer.trained, scale)
 
 
 def finite(loss: Tensor, what: str, step: int) -> float:

@@ -45,7 +45,7 @@ class Quantizer(nn.Module, ABC):
     # What one set of settings may stand for, by its shape: "tensor" (), "head" (H, 1, 1), "channel" (C, 1), "group" (C, groups).
     # Without "channel" a weight has one set.
     granularities: ClassVar[frozenset[str]] = frozenset({"tensor"})
-    by_token: ClassVar["Callable[..., Quantizer] | None"] = None  # the class that fits each token's range as it arrives
+    dynamic: ClassVar["Callable[..., Quantizer] | None"] = None  # the class whose ranges follow the values as they arrive
     by_prefix: ClassVar["Callable[..., Quantizer] | None"] = None  # the class with a range for each token in front of the patches
 
     # Properties of an instance; a subclass sets its own where they differ.
@@ -55,8 +55,8 @@ class Quantizer(nn.Module, ABC):
     needs_fit: bool = True  # False: `fit` chooses nothing
     guided: bool = False  # `fit` needs one of its measures
     measures: frozenset[str] = frozenset({"cost"})  # keywords of `fit`: "cost", and where it takes them "gram", "importance"
-    per_token: bool = False  # each token has a range of its own, determined as it arrives
-    trainable_scale: bool = False  # there is a buffer `scale`, to which `forward` has a gradient
+    is_dynamic: bool = False  # ranges follow the values, so that codes alone do not tell what they mean
+    trained: str | None = None  # the name of a buffer of positive factors of the scale, to which `forward` has a gradient
 
     def __init__(self, bits: int | None, *, shape: tuple[int, ...] = ()) -> None:
         super().__init__()

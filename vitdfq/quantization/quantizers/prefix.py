@@ -30,7 +30,7 @@ class PrefixUniform(AffineQuantizer):
         ValueError: an observer that does not exist.
     """
 
-    trainable_scale = True
+    trained = "scale"
     measures = frozenset({"importance"})
     scale: Tensor
     zero_point: Tensor

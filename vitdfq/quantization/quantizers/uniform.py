@@ -10,7 +10,7 @@ from vitdfq.quantization.clip_search import Cost, search_rows, search_tensor
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers.affine import AffineQuantizer
 from vitdfq.quantization.quantizers.base import require_positive, require_zero_point
-from vitdfq.quantization.quantizers.dynamic import TokenUniform
+from vitdfq.quantization.quantizers.dynamic import DynamicUniform
 from vitdfq.quantization.quantizers.forms import Affine, IntegerForm, OnnxForm, Traced
 from vitdfq.quantization.quantizers.prefix import PrefixUniform
 
@@ -42,7 +42,7 @@ class Uniform(AffineQuantizer):
 
     options = frozenset({"symmetric", "observer", "group_size"})
     granularities = frozenset(MEASURES)
-    by_token = TokenUniform
+    dynamic = DynamicUniform
     by_prefix = PrefixUniform
     scale: Tensor
     zero_point: Tensor
@@ -60,7 +60,7 @@ class Uniform(AffineQuantizer):
         self.granularity = _granularity(shape, group_size)
         self.guided = lookup(observer, OBSERVERS, "observer").guided
         self.measures = MEASURES[self.granularity]
-        self.trainable_scale = self.granularity in ("tensor", "head")
+        self.trained = "scale" if self.granularity in ("tensor", "head") else None
         self.symmetric, self.group_size, self.observer = symmetric, group_size, observer
         self.register_buffer("scale", torch.full(shape, math.nan))
         self.register_buffer("zero_point", torch.full(shape, math.nan))
