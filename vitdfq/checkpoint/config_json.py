@@ -21,9 +21,12 @@ from vitdfq.quantization.options import check_name, unknown_key
 from vitdfq.quantization.policy import DEFAULT_POLICY, check_quantize
 from vitdfq.quantization.quantizers.forms import Affine, TokenAffine
 
-FORMAT_VERSION = 4
-# The policies gave no scales by head or by prefix token before format 4, so that a file does not say so.
-BEFORE_FORMAT_4 = {"per_head": False, "per_prefix_token": False}
+FORMAT_VERSION = 5
+# What policies gave activations only from a format on, so that a file of an earlier one does not deny it: (format, policy, options).
+SINCE = [
+    (4, "vitdfq", {"per_head": False, "per_prefix_token": False}),
+    (5, "vitdfq_dynamic", {"dynamic_operands": False}),
+]
 CONFIG = "config.json"
 READ_FROM_MODEL = ("num_classes", "global_pool")  # timm's file holds them as they are now: without a head none is left
 
@@ -114,9 +117,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         if not isinstance(spec.get(section), dict):
             raise InputError(f"{path}: vitdfq.{section} is not a mapping")
     spec["quantize"] = renamed(spec["quantize"])
-    if version < 4 and spec["quantize"].get("policy", DEFAULT_POLICY) == DEFAULT_POLICY:
-        given = spec["quantize"].get("activation") or {}
-        spec["quantize"]["activation"] = BEFORE_FORMAT_4 | given if isinstance(given, dict) else given
+    for first, policy, lacking in SINCE:
+        if version < first and spec["quantize"].get("policy", DEFAULT_POLICY) == policy:
+            given = spec["quantize"].get("activation") or {}
+            spec["quantize"]["activation"] = lacking | given if isinstance(given, dict) else given
     try:
         check_description(spec["model"])
         known_architecture(spec["model"]["architecture"])

@@ -1,6 +1,6 @@
 """Save and load a student: config.json builds the structure again, model.safetensors fills it, packed.
 
-Formats 3 and 4 name and pack tensors as compressed-tensors does, see `state_dict.py`; formats 1 and 2 are still read.
+Formats 3 to 5 name and pack tensors as compressed-tensors does, see `state_dict.py`; formats 1 and 2 are still read.
 """
 
 import os
@@ -87,7 +87,10 @@ def load(source: str | Path, *, revision: str | None = None, dequantize: bool = 
     student, prepared = build_structure(config["vitdfq"], folder / CONFIG, path.stat().st_size)
     version = config["quantization_config"]["version"]
     is_older, heads = version < 3, version > 3
+    if version < 5:
+        state_dict.cover_whole_ranges(student)
     needed = formats_1_2.layout(student) if is_older else state_dict.layout(student, heads_in_settings=heads)
+    needed = {name: like for name, like in needed.items() if version > 4 or not state_dict.is_clip(name)}
     may_lack = formats_1_2.may_lack(student, prepared) if is_older else {name for name in needed if state_dict.is_shift(name)}
     check_layout(path, header, needed, may_lack)
     lacking, left_out = sum(name not in header for name in may_lack), config["quantization_config"].get("left_out")

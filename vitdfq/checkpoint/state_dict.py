@@ -1,11 +1,11 @@
-"""A student's state as the tensors of formats 3 and 4, and back.
+"""A student's state as the tensors of formats 3 to 5, and back.
 
 Weights on an affine grid are packed in the grammar of compressed-tensors, and so are the static grids of layers' inputs: their
 codes are signed, so 2^(bits - 1) is subtracted from ours (0 to 2^bits - 1). Weights on another grid are stored as the float
 values of their levels. All scales, zero points and settings of softmax grids of the two products of an attention lie in one
 tensor, `settings`, q @ k before p @ v, each in alphabetical order: in a safetensors file every tensor costs a hundred bytes of
-header. In format 3 these were single numbers only, scales by head were tensors of their own. Shifts that are zero are left out.
-All other tensors keep their names.
+header. In format 3 these were single numbers only, scales by head were tensors of their own. Before format 5 dynamic ranges had no
+clips. Shifts that are zero are left out. All other tensors keep their names.
 """
 
 from collections.abc import Sequence
@@ -73,6 +73,19 @@ def without_zero_shifts(tensors: Tensors) -> Tensors:
 
 def is_shift(name: str) -> bool:
     return name.endswith(("input_shift", "left_shift"))
+
+
+def is_clip(name: str) -> bool:
+    """Whether a tensor is the share that a layer's dynamic ranges cover."""
+    return name.endswith("input_quantizer.clip")
+
+
+@torch.no_grad()
+def cover_whole_ranges(student: nn.Module) -> None:
+    """Set the clips of a freshly built student to what they were before there were any."""
+    for name, value in student.state_dict().items():
+        if is_clip(name):
+            value.fill_(1.0)
 
 
 def packable(student: nn.Module) -> list[tuple[str, QuantWeighted, Affine]]:
