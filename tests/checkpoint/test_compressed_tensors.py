@@ -64,10 +64,14 @@ def test_every_weight_bit_for_bit(bits, grid, tmp_path):
         assert torch.equal(theirs, module.weight.flatten(1)), name  # the patch embedding as (out, in · height · width)
 
 
+CLIPPED = {"activation": {"per_token": True, "bits": 3, "observer": "mse"}}
+DYNAMIC = {"activation": {"per_token": True, "observer": "min_max"}}
+
+
 def test_inputs_in_their_grammar(tmp_path):
     policy = {
         "bits": "w4a6",
-        "overrides": {"*.fc1": {"activation": {"symmetric": True}}, "*.qkv": {"activation": {"per_token": True}}},
+        "overrides": {"*.fc1": {"activation": {"symmetric": True}}, "*.qkv": DYNAMIC, "*.1.attn.qkv": CLIPPED},
     }
     student, folder = saved("swin", tmp_path, **policy)
     tensors, (found, _) = load_file(folder / "model.safetensors"), schemes(folder)
@@ -82,6 +86,8 @@ def test_inputs_in_their_grammar(tmp_path):
         assert torch.equal(module.input_quantizer(x), expected)
     qkv = found["layers.0.blocks.0.attn.qkv"].input_activations
     assert (qkv.strategy, qkv.dynamic) == ("token", True) and "layers.0.blocks.0.attn.qkv.input_scale" not in tensors
+    clipped = "layers.0.blocks.1.attn.qkv"  # they know no share of a range
+    assert tensors[f"{clipped}.input_quantizer.clip"] < 1 and found[clipped].input_activations is None
 
 
 def test_grids_outside_their_types_are_left_out(tmp_path):

@@ -18,20 +18,24 @@ from vitdfq.checkpoint.save_load import FORMAT_VERSION
 STORED = Path(__file__).with_name("stored")
 
 
-@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+EARLIER = [f"v{version}" for version in range(1, FORMAT_VERSION)] + ["v4_vitdfq_dynamic"]
+TODAYS = [f"v{FORMAT_VERSION}", f"v{FORMAT_VERSION}_vitdfq_dynamic"]
+
+
+@pytest.mark.parametrize("version", EARLIER + TODAYS)
 def test_an_older_checkpoint_gives_the_logits_it_gave(version):
-    folder = STORED / f"v{version}"
+    folder = STORED / version
     expected = load_file(folder / "expected.safetensors")
     logits = vitdfq.load(folder)(expected["images"])
     torch.testing.assert_close(logits, expected["logits"], rtol=1e-5, atol=1e-5)
     assert torch.equal(vitdfq.load(folder)(expected["images"]), logits)
 
 
-@pytest.mark.parametrize("version", range(1, FORMAT_VERSION))
+@pytest.mark.parametrize("version", EARLIER)
 def test_an_older_checkpoint_saved_again_is_of_today(version, tmp_path):
-    student = vitdfq.load(STORED / f"v{version}")
+    student = vitdfq.load(STORED / version)
     again = vitdfq.load(vitdfq.save(student, tmp_path))
-    images = load_file(STORED / f"v{version}" / "expected.safetensors")["images"]
+    images = load_file(STORED / version / "expected.safetensors")["images"]
     assert torch.equal(again(images), student(images))
     assert vitdfq.checkpoint.save_load.describe(tmp_path)["format"] == FORMAT_VERSION
 
@@ -51,6 +55,12 @@ def test_the_old_name_of_an_observer_is_read(version, tmp_path):
     assert vitdfq.checkpoint.save_load.describe(folder)["bits"] == "w4a4"
     vitdfq.save(student, tmp_path / "new")
     assert "hessian" not in (tmp_path / "new/config.json").read_text() and "hessian" in json.dumps(config)
+
+
+def test_dynamic_students_of_earlier_formats_cover_whole_ranges_and_have_static_operands():
+    earlier, today = (vitdfq.load(STORED / name).blocks[0] for name in ("v4_vitdfq_dynamic", TODAYS[1]))
+    assert earlier.mlp.fc1.input_quantizer.clip == 1 > today.mlp.fc1.input_quantizer.clip
+    assert not earlier.attn.qk.left_quantizer.is_dynamic and today.attn.qk.left_quantizer.is_dynamic
 
 
 @pytest.mark.integration

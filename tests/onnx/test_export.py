@@ -17,7 +17,7 @@ from vitdfq.evaluation import predict
 from vitdfq.models import image_size
 from vitdfq.quantization import QUANTIZERS
 from vitdfq.quantization.quantizers.base import Quantizer
-from vitdfq.quantization.quantizers.dynamic import TokenUniform
+from vitdfq.quantization.quantizers.dynamic import DynamicUniform
 from vitdfq.quantization.quantizers.prefix import PrefixUniform
 
 onnx = pytest.importorskip("onnx")
@@ -125,7 +125,10 @@ def test_every_quantizer_rounds_as_before(monkeypatch):
     values = torch.rand(2, 3, 6, 500, generator=rng) ** 6
     values.view(-1)[:2] = torch.tensor([0.0, 1.0])
     gelu = nn.functional.gelu(2 * torch.randn(2, 3, 6, 500, generator=rng))
-    fitted: list[nn.Module] = [TokenUniform(4), TokenUniform(8, symmetric=True)]
+    fitted: list[nn.Module] = []
+    for quantizer in (DynamicUniform(4), DynamicUniform(8, symmetric=True), DynamicUniform(4, along="matrix")):
+        fitted.append(quantizer)
+        quantizer.fit(gelu)
     for name, make in QUANTIZERS.items():
         for bits in (3, 4, 8):
             fitted.append(make(bits))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from vitdfq.quantization import QUANTIZERS
 from vitdfq.quantization.modules import QuantLinear, QuantMatMul
 from vitdfq.quantization.quantizers.base import Quantizer
-from vitdfq.quantization.quantizers.dynamic import TokenUniform
+from vitdfq.quantization.quantizers.dynamic import DynamicUniform
 from vitdfq.quantization.quantizers.prefix import PrefixUniform
 from vitdfq.quantization.quantizers.uniform import Uniform
 
@@ -58,12 +58,29 @@ def product(bits: int, *, renormalize: bool, shift: Tensor | None, per_head: boo
     return site
 
 
+def queries_by_keys(bits: int, *, shift: Tensor | None) -> QuantMatMul:
+    return fitted_product(DynamicUniform(bits), DynamicUniform(bits, along="column"), shift)
+
+
+def probabilities_by_values(bits: int) -> QuantMatMul:
+    return fitted_product(Uniform(bits), DynamicUniform(bits, along="matrix"))
+
+
+def fitted_product(left: Quantizer, right: Quantizer, shift: Tensor | None = None) -> QuantMatMul:
+    left.fit(random_tokens(4))
+    right.fit((random_tokens(4) + 0.5).transpose(2, 3))
+    return QuantMatMul(left, right, left_shift=shift)
+
+
 SHIFT = 0.3 * torch.arange(HEADS * WIDTH).view(HEADS, 1, WIDTH) / WIDTH
 SITES = {
     "prefix tokens": lambda: linear(PrefixUniform(4, prefix=2)),
     "prefix tokens, 7 bits": lambda: linear(PrefixUniform(7, prefix=1)),
     "prefix tokens, 8 bits, symmetric": lambda: linear(PrefixUniform(8, prefix=1, symmetric=True)),
-    "each token": lambda: linear(TokenUniform(6)),
+    "each token": lambda: linear(DynamicUniform(6)),
+    "each query and key": lambda: queries_by_keys(4, shift=None),
+    "each query and key, shifted": lambda: queries_by_keys(6, shift=SHIFT),
+    "each head": lambda: probabilities_by_values(4),
     "heads": lambda: product(4, renormalize=False, shift=None),
     "heads, shifted": lambda: product(6, renormalize=False, shift=SHIFT),
     "heads, renormalized": lambda: product(4, renormalize=True, shift=None),
@@ -86,7 +103,7 @@ def test_integers_are_multiplied_and_the_result_is_the_students(site, monkeypatc
     assert sum(name in runtime.INTEGER for name in operators) == 1
 
 
-@pytest.mark.parametrize("quantizer", [TokenUniform(8), PrefixUniform(8, prefix=1), Uniform(8, shape=(HEADS, 1, 1))])
+@pytest.mark.parametrize("quantizer", [DynamicUniform(8), PrefixUniform(8, prefix=1), Uniform(8, shape=(HEADS, 1, 1))])
 def test_eight_bits_with_zero_points_of_their_own_stay_in_float(quantizer):
     assert layout.stored_bits(quantizer) == 9  # -255..255
     assert activations.exportable(quantizer) is quantizer
@@ -96,7 +113,8 @@ def test_eight_bits_with_zero_points_of_their_own_stay_in_float(quantizer):
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_stored_integers_have_the_bits_that_products_are_chosen_by(bits, symmetric):
     """Extreme tokens, all of one sign: the stored bytes reach as far as `fits_int8` assumes, and no further."""
-    quantizer = TokenUniform(bits, symmetric=symmetric)
+    quantizer = DynamicUniform(bits, symmetric=symmetric, observer="min_max")
+    quantizer.fit(torch.zeros(1))
     if layout.stored_bits(quantizer) > 8:
         return
     zero_point = int(activations.exportable(quantizer).zero_point)

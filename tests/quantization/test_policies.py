@@ -8,7 +8,7 @@ from vitdfq.calibration import calibrate
 from vitdfq.checkpoint.save_load import load, save
 from vitdfq.preparation import prepare
 from vitdfq.quantization import POLICIES, quantize
-from vitdfq.quantization.modules import QuantLinear, is_dynamic, named_sites, weighted_modules
+from vitdfq.quantization.modules import QuantConv2d, is_dynamic, named_sites, weighted_modules
 from vitdfq.quantization.quantizers.uniform import Uniform
 
 
@@ -44,7 +44,7 @@ DYNAMIC_KINDS = [("vit", "head"), ("swin", "head.fc"), ("levit", "head.linear"),
 
 @pytest.mark.parametrize(("kind", "head"), DYNAMIC_KINDS)
 @pytest.mark.parametrize("bits", ["w2a2", "w4a4", "w8a8", "w4a16"])
-def test_the_dynamic_policy_has_ranges_per_token_and_per_head(kind, head, bits):
+def test_the_dynamic_policy_has_ranges_that_follow_the_values(kind, head, bits):
     """It differs from the static one in the inputs of linear layers and in the operands of attention, and in nothing else."""
     teacher = make_tiny(kind)
     dynamic, static = (quantize(teacher, bits=bits, policy=policy) for policy in ("vitdfq_dynamic", "vitdfq"))
@@ -52,11 +52,13 @@ def test_the_dynamic_policy_has_ranges_per_token_and_per_head(kind, head, bits):
     for (name, site), other in zip(named_sites(dynamic).items(), named_sites(static).values(), strict=True):
         assert [part.bits for part in site.quantizers.values()] == [part.bits for part in other.quantizers.values()], name
         for attribute, quantizer in site.operand_quantizers.items():
-            assert quantizer.per_token == (isinstance(site, QuantLinear) and quantizer.bits is not None), name
-            if isinstance(quantizer, Uniform):
-                facts = products.get(name)
-                is_whole = facts is None or facts.num_heads is None or (facts.reads_softmax and attribute == "left_quantizer")
-                assert quantizer.scale.shape == (() if is_whole else (facts.num_heads, 1, 1)), (name, attribute)
+            facts = products.get(name)
+            is_softmax = facts is not None and facts.reads_softmax and attribute == "left_quantizer"
+            is_static = isinstance(site, QuantConv2d) or is_softmax or quantizer.bits is None
+            assert quantizer.is_dynamic != is_static, (name, attribute)
+            if quantizer.is_dynamic and facts is not None:
+                right = "matrix" if facts.reads_softmax else "column"
+                assert quantizer.along == ("token" if attribute == "left_quantizer" else right), (name, attribute)
     assert is_dynamic(dynamic) == (bits != "w4a16") and not is_dynamic(static)
     assert dynamic.get_submodule(head).input_quantizer.bits == (None if bits == "w4a16" else 8)
 
@@ -73,7 +75,7 @@ def products_of(teacher):
 def test_a_quantizer_without_ranges_per_token_makes_those_of_the_policy_give_way(tiny_vit):
     student = quantize(tiny_vit, policy="vitdfq_dynamic", overrides={"*.0.mlp.fc2": {"gelu": {"quantizer": "twin_gelu"}}})
     kinds = [type(block.mlp.fc2.input_quantizer).__name__ for block in student.blocks]
-    assert kinds == ["TwinGelu", "TokenUniform", "TokenUniform"]
+    assert kinds == ["TwinGelu", "DynamicUniform", "DynamicUniform"]
     asked = {"activation": {"per_token": True}, "gelu": {"quantizer": "twin_gelu"}}
     for change in (asked, {"overrides": {"*.fc2": asked}}):
         with pytest.raises(ValueError, match=r"activation\.per_token goes with quantizer 'uniform' only, not 'twin_gelu'"):

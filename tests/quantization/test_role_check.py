@@ -21,6 +21,10 @@ REFUSED = [
     ({"softmax": {"quantizer": "adalog", "symmetric": True}}, "softmax.symmetric True goes with quantizer 'uniform' only"),
     ({"overrides": {"*.1.*": {"softmax": {"observer": "mse"}}}}, "blocks.1.attn.av: softmax.observer 'mse' goes with"),
     ({"policy": "ptq4vit", "gelu": {"observer": "mse"}}, "fc2: gelu.observer 'mse' goes with quantizer 'uniform' only"),
+    (
+        {"activation": {"quantizer": "twin_gelu", "dynamic_operands": True}},
+        "patch_embed.proj: activation.quantizer 'twin_gelu' does not go with this input;",
+    ),
     (TOKENS_WITH_TWIN, "blocks.0.mlp.fc2: activation.per_token goes with quantizer 'uniform' only, not 'twin_gelu'"),
 ]
 
@@ -39,7 +43,7 @@ def test_another_quantizer_drops_the_options_of_the_policy(policy):
     for name in ("uniform", "twin_gelu"):
         student = quantize(make_tiny("vit"), policy=policy, activation={"observer": "percentile"}, gelu={"quantizer": name})
         kind = type(student.blocks[0].mlp.fc2.input_quantizer).__name__.lower()
-        assert kind.removeprefix("token").removeprefix("prefix") == name.replace("_", "")
+        assert kind.removeprefix("dynamic").removeprefix("prefix") == name.replace("_", "")
 
 
 def test_a_role_in_float_has_no_grid_to_go_with():

@@ -82,8 +82,9 @@ def _weight_grid(layer: QuantWeighted) -> dict[str, Any] | None:
 
 def _input_grid(layer: QuantWeighted) -> dict[str, Any] | None:
     """None: in float, or on a grid that compressed-tensors has no word for."""
-    match layer.input_quantizer.int8_planes():
-        case TokenAffine(dynamic=True) as grid:
+    quantizer: Any = layer.input_quantizer
+    match quantizer.int8_planes():
+        case TokenAffine(dynamic=True) as grid if quantizer.clip == 1:
             return _args(grid.bits, grid.symmetric, "token") | {"dynamic": True}
         case Affine(granularity="tensor") as grid:
             return _args(grid.bits, grid.symmetric, "tensor") | {"dynamic": False}
