@@ -75,7 +75,7 @@ def _ranges(student: nn.Module) -> str | None:
     """Whether ranges of activations are determined as these arrive; None: no activation is quantized."""
     if not activation_quantizers(student):
         return None
-    return "dynamic: one for each token of linear inputs" if is_dynamic(student) else "static"
+    return "dynamic: they follow the values" if is_dynamic(student) else "static"
 
 
 def _layers(student: nn.Module) -> dict[str, dict[str, Any]]:

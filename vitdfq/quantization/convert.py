@@ -44,12 +44,12 @@ def quantize(
         policy: which quantizers, one of `POLICIES`. "vitdfq": weights per output channel, static activations, per tensor at
             8 bits, below with scales by head and by prefix token and logarithmic softmax output with renormalized rows; patch
             embedding and head stay at 8 bits.
-            "vitdfq_dynamic": the same with inputs of linear layers dynamic per token, operands of attention static per head.
+            "vitdfq_dynamic": the same with ranges that follow the values: of each token, query and key, of each head's values.
             "openvino": "vitdfq" with symmetric operands of attention. "tensorrt": symmetric grids alone, per tensor and channel.
         weight, activation, gelu, softmax: change the policy for a role: `{"bits": 6}`, `{"quantizer": "log_sqrt2"}`,
             `{"observer": "percentile"}`; weights also `per_channel` and `group_size`; activations `per_token` (dynamic, inputs
-            of linear layers), `per_prefix_token` (class token and registers have scales of their own) and `per_head` (operands of
-            attention). "gelu" changes "activation" for layers that read GELU's output.
+            of linear layers), `dynamic_operands` (of attention), `per_prefix_token` (class token and registers have scales of their
+            own) and `per_head` (operands of attention). "gelu" changes "activation" for layers that read GELU's output.
         overrides: change it for sites by glob, in order, after the policy's own: `{"blocks.0.*": {"bits": 8}}`,
             `{"*.fc2": {"activation": {"bits": 6}}}`; "head.*" means `head` too; bits None leaves a role in float.
 

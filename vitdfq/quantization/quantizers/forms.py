@@ -33,10 +33,10 @@ class Affine:
 
 @dataclass(frozen=True)
 class TokenAffine:
-    """The same levels, with a scale and a zero point for each token. Needs `qparams` of the quantizer.
+    """The same levels, with a scale and a zero point for each token, column or matrix. Needs `qparams` of the quantizer.
 
     Attributes:
-        dynamic: from the token's own minimum and maximum; False: calibrated, by the token's position.
+        dynamic: from the values' own minimum and maximum; False: calibrated, by the token's position.
     """
 
     num_planes: ClassVar[int] = 1
