@@ -32,7 +32,11 @@ def test_layers_and_their_bits(folder):
     ("options", "ranges", "strategies"),
     [
         ({}, "static", {("tensor", False)}),
-        ({"policy": "vitdfq_dynamic"}, "dynamic: one for each token of linear inputs", {("tensor", False), ("token", True)}),
+        (
+            {"policy": "vitdfq_dynamic", "activation": {"observer": "min_max"}},
+            "dynamic: they follow the values",
+            {("tensor", False), ("token", True)},
+        ),
         ({"policy": "vitdfq_dynamic", "bits": "w4a16"}, None, set()),
     ],
 )

@@ -45,10 +45,10 @@ def test_every_range_has_a_grid(bits, symmetric, along, seed, size):
 @settings(deadline=None, max_examples=25)
 def test_the_share_that_is_fitted_is_no_worse_than_the_whole_range(bits, symmetric, along, seed):
     x = tokens(seed)
-    clipped = fitted(bits, x, symmetric=symmetric, along=along)
-    error, error_of_whole = ((quantizer(x) - x).square().sum() for quantizer in (clipped, whole(bits, symmetric=symmetric, along=along)))
+    clipped, covering = fitted(bits, x, symmetric=symmetric, along=along), whole(bits, symmetric=symmetric, along=along)
+    error, error_of_whole = ((quantizer(x) - x).square().sum() for quantizer in (clipped, covering))
     assert error <= error_of_whole * 1.0001 and 0 < clipped.clip <= 1
-    scale, zero_point = whole(bits, symmetric=symmetric, along=along).qparams(x)
+    scale, zero_point = covering.qparams(x)
     torch.testing.assert_close(clipped.qparams(x), (scale * clipped.clip, zero_point))
 
 

@@ -22,7 +22,7 @@ from vitdfq.quantization.policy import DEFAULT_POLICY, check_quantize
 from vitdfq.quantization.quantizers.forms import Affine, TokenAffine
 
 FORMAT_VERSION = 5
-# What policies gave activations only from a format on, so that a file of an earlier one does not deny it: (format, policy, options).
+# (format, policy, options): what a policy gave activations only from that format on, so that earlier files do not deny it.
 SINCE = [
     (4, "vitdfq", {"per_head": False, "per_prefix_token": False}),
     (5, "vitdfq_dynamic", {"dynamic_operands": False}),

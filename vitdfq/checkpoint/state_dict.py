@@ -4,8 +4,8 @@ Weights on an affine grid are packed in the grammar of compressed-tensors, and s
 codes are signed, so 2^(bits - 1) is subtracted from ours (0 to 2^bits - 1). Weights on another grid are stored as the float
 values of their levels. All scales, zero points and settings of softmax grids of the two products of an attention lie in one
 tensor, `settings`, q @ k before p @ v, each in alphabetical order: in a safetensors file every tensor costs a hundred bytes of
-header. In format 3 these were single numbers only, scales by head were tensors of their own. Before format 5 dynamic ranges had no
-clips. Shifts that are zero are left out. All other tensors keep their names.
+header. In format 3 these were single numbers only, scales by head were tensors of their own. Before format 5 dynamic ranges
+had no clips. Shifts that are zero are left out. All other tensors keep their names.
 """
 
 from collections.abc import Sequence

@@ -75,9 +75,7 @@ def trainable(owners: Sequence[nn.Module]) -> Iterator[TrainableParameters]:
     `put_weight_on_grid`.
     """
     modules = [module for owner in owners for module in weighted_modules(owner)]
-    quantizers: list[Any] = [
-        quantizer for owner in owners for quantizer in activation_quantizers(owner) if quantizer.trained
-    ]
+    quantizers: list[Any] = [quantizer for owner in owners for quantizer in activation_quantizers(owner) if quantizer.trained]
     parameters = TrainableParameters(modules, quantizers)
     for module in modules:
         take_weight_off_grid(module)
