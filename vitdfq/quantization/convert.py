@@ -49,7 +49,8 @@ def quantize(
         weight, activation, gelu, softmax: change the policy for a role: `{"bits": 6}`, `{"quantizer": "log_sqrt2"}`,
             `{"observer": "percentile"}`; weights also `per_channel` and `group_size`; activations `per_token` (dynamic, inputs
             of linear layers), `dynamic_operands` (of attention), `per_prefix_token` (class token and registers have
-            scales of their own) and `per_head` (operands of attention). "gelu" changes "activation" for layers that read GELU's output.
+            scales of their own) and `per_head` (operands of attention). "gelu" changes "activation" for layers that read
+            GELU's output.
         overrides: change it for sites by glob, in order, after the policy's own: `{"blocks.0.*": {"bits": 8}}`,
             `{"*.fc2": {"activation": {"bits": 6}}}`; "head.*" means `head` too; bits None leaves a role in float.
 
