@@ -12,7 +12,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=[script.stem for script in SCRIPTS])
-def test_it_can_be_imported(script):
+def test_it_can_be_imported(script, monkeypatch):
+    monkeypatch.syspath_prepend(script.parent)  # as Python does for a script
     try:
         names = runpy.run_path(str(script), run_name="imported")
     except ModuleNotFoundError as error:

@@ -80,6 +80,7 @@ def test_a_run_compares_features(recipe, tmp_path, monkeypatch):
     table = shown(summary_table(metrics))
     assert "cosine" in table and "features" in table and "top-1" not in table and "agreement" not in table
     assert "cosine 0.99" in table and "without labels" not in table
+    assert metrics["expected"] is None and "the estimate is about classes, and this model gives features" in table
     card = ModelCard.load(out / "README.md")
     assert card.data.pipeline_tag == "image-feature-extraction" and card.data.get("eval_results") is None
     assert (

@@ -7,7 +7,14 @@ import torch
 
 import vitdfq
 from vitdfq.synthesis.procedural import PROCEDURAL
-from vitdfq.workflow.synthetic_scores import CALIBRATION, synthetic_scores, unseen_images, warn_of_gap
+from vitdfq.workflow.synthetic_scores import (
+    CALIBRATION,
+    expected_on_real_images,
+    outputs_by_kind,
+    synthetic_scores,
+    unseen_images,
+    warn_of_gap,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -27,7 +34,7 @@ def test_a_student_calibrated_on_unlike_images_is_found_out(tiny_vit, caplog):
         student = vitdfq.calibrate(
             vitdfq.quantize(tiny_vit, bits="w8a8"), tiny_vit, images, steps=[{"observe": {"num_cover": 0}}]
         )
-        scores = synthetic_scores(student, tiny_vit, images, unseen)
+        scores = synthetic_scores(outputs_by_kind(student, tiny_vit, images, unseen), "classes")
         assert scores[CALIBRATION]["num_images"] == len(images) and set(scores) == {CALIBRATION, *PROCEDURAL}
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="vitdfq"):
@@ -36,8 +43,18 @@ def test_a_student_calibrated_on_unlike_images_is_found_out(tiny_vit, caplog):
 
 
 def test_a_student_equal_to_its_teacher_is_no_reason_to_warn(tiny_vit, images, caplog):
-    scores = synthetic_scores(tiny_vit, tiny_vit, images, {"dead_leaves": images})
+    scores = synthetic_scores(outputs_by_kind(tiny_vit, tiny_vit, images, {"dead_leaves": images}), "classes")
     warn_of_gap(scores)
     assert (
         scores["dead_leaves"] == {"num_images": 8, "agreement": 100.0, "kl": 0.0, "logits_sqnr_db": None} and not caplog.messages
     )
+
+
+def test_what_is_expected_does_not_depend_on_the_images_of_calibration(tiny_vit, images):
+    student = vitdfq.calibrate(vitdfq.quantize(tiny_vit, bits="w8a8"), tiny_vit, images, steps=["observe"])
+    unseen = {"noise": images}
+    expected = [
+        expected_on_real_images(outputs_by_kind(student, tiny_vit, shown, unseen), "classes") for shown in (images, 9 * images)
+    ]
+    assert expected[0] == expected[1] and expected[0]["agreement"]["value"] > 50
+    assert expected_on_real_images({"noise": (images, images)}, "features") is None

@@ -67,11 +67,16 @@ def test_a_run_without_evaluation_is_complete(recipe, evaluate, tmp_path, caplog
     assert json.loads((out / "metrics.json").read_text()) == metrics
     why = "a model of 5 classes has no usual one" if not evaluate else "evaluation is switched off"
     assert caplog.text.count(f"no evaluation data: {why}; ") == 1 and "the run goes on without evaluation" in caplog.text
-    assert "not evaluated" in shown(metrics) and "top-1" not in shown(metrics)
+    table = shown(metrics)
+    assert "not evaluated" in table and "top-1 %" not in table and "nothing was measured on real images" in table
+    expected = metrics["expected"]["agreement"]
+    interval = f"{expected['value']:.1f} % ({expected['low']:.1f} to {expected['high']:.1f})"
+    assert f"agreement with the teacher: {interval}" in table and "measured:" not in table
     card = (out / "README.md").read_text()
     page = parsed((out / "reports/index.html").read_text())
     assert page.problems == [] and "its accuracy is not known" in page.text and "None" not in page.text
-    assert "Not evaluated" in card and "top-1" not in card and "used for evaluation only" not in card
+    assert "Not evaluated" in card and "top-1 %" not in card and "used for evaluation only" not in card
+    assert f"| agreement with the teacher | {interval} |\n" in card and "Nothing below was measured on real images" in card
     with pytest.raises(RecipeError, match="no evaluation data"):
         evaluate_run(out, [])
 
@@ -84,8 +89,10 @@ def test_agreement_needs_no_labels(recipe, pictures, tmp_path, caplog):
         assert row["top1"] is None and 0 <= row["agreement"] <= 100 and row["kl"] >= 0 and row["logits_sqnr_db"] > 0
     assert "reference_top1 is not checked: the data set has no labels" in caplog.text
     table, card = shown(metrics), (out / "README.md").read_text()
-    assert "6 images without labels" in table and "agreement %" in table and "KL" in table and "top-1" not in table
+    assert "6 images without labels" in table and "agreement %" in table and "KL" in table and "top-1 %" not in table
     assert "The images have no labels" in card and "| **this model, W8A8** |" in card and "Top-1" not in card
+    assert f"measured: {metrics['student']['agreement']:.1f} %" in table
+    assert f") | {metrics['student']['agreement']:.1f} % |" in card and ") | no labels |" in card
     again = evaluate_run(out, [])
     assert again["agreement"] == metrics["student"]["agreement"] and again["top1"] is None
 

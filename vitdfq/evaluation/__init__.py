@@ -6,6 +6,7 @@ collect              what models give on images: logits, or features and classes
 passes               one pass over the images for all models, in shards                         passes.py
 Predictions          outputs on a set of images; FeaturePredictions: those that are no classes  predictions.py
 score, summarize     numbers from predictions                                                   score.py
+expectation          what to expect on real images, from outputs on synthetic ones              expectation.py
 features             tokens and pooled vectors, compared with the teacher's                     features.py
 readers              classes from features: a linear head, text embeddings, k-NN                readers.py, files.py, knn.py
 """
@@ -13,6 +14,7 @@ readers              classes from features: a linear head, text embeddings, k-NN
 from vitdfq.data import NO_LABEL
 from vitdfq.evaluation.collect import UnlabeledError
 from vitdfq.evaluation.evaluate import evaluate, predict
+from vitdfq.evaluation.expectation import expectation
 from vitdfq.evaluation.options import AUTO, HEAD, NONE, EvaluationOptions, KnnOptions
 from vitdfq.evaluation.predictions import AnyPredictions, FeaturePredictions, Predictions, predictions_of
 from vitdfq.evaluation.readers import check_reading
@@ -31,6 +33,7 @@ __all__ = [
     "UnlabeledError",
     "check_reading",
     "evaluate",
+    "expectation",
     "feature_distance",
     "no_score",
     "predict",

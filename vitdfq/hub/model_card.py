@@ -12,6 +12,7 @@ from vitdfq.evaluation import AUTO, EvaluationOptions
 from vitdfq.hub.card_features import HOW, TITLES, CardFeatures, features_of
 from vitdfq.hub.citations import citations
 from vitdfq.quantization.options import bits_name, bits_title
+from vitdfq.reports.expected import expected_rows
 from vitdfq.reports.page import FILE as REPORT
 from vitdfq.runtime import distributed
 from vitdfq.synthesis.presets import OWN
@@ -99,6 +100,7 @@ def write_card(folder: Path, metrics: dict[str, Any], recipe: dict[str, Any], co
         how=HOW[features.read_by] if features else "",
         columns=features.columns if features else (),
         citations=citations(metrics, recipe, config),
+        expected=expected_rows(metrics),
         own_images=own_images,
         pictures={title: path for path, title in PICTURES.items() if (folder / path).is_file()},
         page=REPORT,

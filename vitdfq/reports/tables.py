@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vitdfq.quantization.options import bits_name, bits_title
+from vitdfq.reports.expected import expected_notes
 
 COLUMNS = {  # key in compare.json -> (heading of the column, digits); how well a student follows its teacher comes first
     "kl": ("KL", 5),
@@ -224,7 +225,7 @@ def summary_table(metrics: dict[str, Any]) -> FittingTable:
         for title, row in [(method, measured["student"]), *measured["baselines"].items()]:
             add(bits_title(name, **named_by(measured["student"])), f"{title} images", row, packed)
     headings = ["bits", "calibrated on", *(heading for heading, _ in columns.values()), "MB"]
-    notes = synthetic_notes(metrics.get("synthetic", {}))
+    notes = "\n".join(filter(None, [expected_notes(metrics), synthetic_notes(metrics.get("synthetic", {}))]))
     return FittingTable(f"{teacher['name']} {on}, seed {metrics['seed']}", headings, rows, num_names=2, notes=notes)
 
 

@@ -102,14 +102,17 @@ def _run_stages(stages: RunStages, until: str) -> dict[str, Any]:
     stages.begin(f"calibrate the student at {recipe.bits.upper()}")
     student, seconds = stages.make_student(images)
     unseen = synthetic_scores.unseen_images(teacher, recipe.seed)
-    scores = synthetic_scores.synthetic_scores(student, prepared, images, unseen)
+    outputs = synthetic_scores.outputs_by_kind(student, prepared, images, unseen)
+    scores = synthetic_scores.synthetic_scores(outputs, stages.gives)
     synthetic_scores.warn_of_gap(scores)
+    expected = synthetic_scores.expected_on_real_images(outputs, stages.gives)
     if distributed.is_main():
         unit_errors = sqnr.unit_sqnr(student, prepared, torch.cat(list(unseen.values())))
         content = {name: asdict(error) for name, error in unit_errors.items()}
         write_text(folder / "reports" / "unit_sqnr.json", json.dumps(content, indent=2) + "\n")
         unit_sqnr_chart(unit_errors).save_png(folder / "reports" / "unit_sqnr.png")
     metrics |= {"calibration": {"seconds": seconds}, "size": stages.sizes(), "synthetic": scores}
+    metrics["expected"] = expected
     metrics |= stages.evaluate(student, images, teacher_predictions)
     metrics["sha256"] = distributed.from_main(lambda: publish.seal(folder))
     if distributed.is_main():

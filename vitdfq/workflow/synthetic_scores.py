@@ -1,4 +1,4 @@
-"""How near a student is to its teacher on synthetic images that its calibration never saw: a check that needs no data.
+"""How near a student is to its teacher on synthetic images that its calibration never saw, and what that lets one expect.
 
 A student that was fitted to unlike images is exact on these and wrong on all others. Its error on its own images shows nothing of
 this; procedural images of other random numbers do.
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdfq.calibration.cached_activations import device_of, forward_in_batches
-from vitdfq.evaluation import NO_LABEL, Predictions, feature_distance, score
-from vitdfq.models import gives
+from vitdfq.evaluation import NO_LABEL, Predictions, expectation, feature_distance, score
 from vitdfq.reports.sqnr import BATCH_SIZE
 from vitdfq.synthesis import procedural_kinds
 
@@ -24,14 +23,16 @@ CALIBRATION, NATURAL = "calibration", "dead_leaves"  # NATURAL: the kind with th
 SCORES = ("num_images", "agreement", "kl", "logits_sqnr_db")
 LARGEST_GAP_DB = 10.0
 
+Outputs = dict[str, tuple[Tensor, Tensor]]  # kind of image -> what student and teacher give on it, (N, ...) each
+
 
 def unseen_images(teacher: nn.Module, seed: int) -> dict[str, Tensor]:
     """Procedural images of each kind, (NUM_IMAGES, 3, H, W), other than those of a run with this seed."""
     return procedural_kinds(teacher, NUM_IMAGES, seed + SEED_OFFSET)
 
 
-def synthetic_scores(student: nn.Module, prepared: nn.Module, images: Tensor, unseen: dict[str, Tensor]) -> dict[str, Any]:
-    """Agreement, KL and SQNR of a student with its teacher by kind of image, or the distance of features; see `summarize`.
+def outputs_by_kind(student: nn.Module, prepared: nn.Module, images: Tensor, unseen: dict[str, Tensor]) -> Outputs:
+    """What a student and its teacher give on synthetic images, by kind of image.
 
     Args:
         student: a calibrated student.
@@ -39,16 +40,35 @@ def synthetic_scores(student: nn.Module, prepared: nn.Module, images: Tensor, un
         images: (N, 3, H, W), those of its calibration; the first 32 are used.
         unseen: what `unseen_images` returned.
     """
+    batches = {CALIBRATION: images[:NUM_IMAGES]} | unseen
+    device = device_of(student)
+
+    def run(model: nn.Module, batch: Tensor) -> Tensor:
+        return forward_in_batches(model, batch.cpu(), device, BATCH_SIZE)
+
+    return {kind: (run(student, batch), run(prepared, batch)) for kind, batch in batches.items()}
+
+
+def synthetic_scores(outputs: Outputs, gives: str) -> dict[str, Any]:
+    """Agreement, KL and SQNR of a student with its teacher by kind of image, or the distance of features; see `summarize`.
+
+    Args:
+        outputs: what `outputs_by_kind` returned.
+        gives: "classes" or "features".
+    """
     scores = {}
-    for kind, batch in ({CALIBRATION: images[:NUM_IMAGES]} | unseen).items():
-        pair = (student, prepared)
-        outputs, target = (forward_in_batches(model, batch.cpu(), device_of(student), BATCH_SIZE) for model in pair)
-        if gives(student) == "features":
-            scores[kind] = feature_distance(outputs, target)
+    for kind, (of_student, target) in outputs.items():
+        if gives == "features":
+            scores[kind] = feature_distance(of_student, target)
             continue
-        all_scores = score(Predictions(outputs, torch.full((len(batch),), NO_LABEL)), target)
+        all_scores = score(Predictions(of_student, torch.full((len(target),), NO_LABEL)), target)
         scores[kind] = {key: all_scores[key] for key in SCORES}
     return scores
+
+
+def expected_on_real_images(outputs: Outputs, gives: str) -> dict[str, Any] | None:
+    """Expected agreement and loss of top-1, see `expectation`; None for features, which are no classes."""
+    return None if gives == "features" else expectation(pair for kind, pair in outputs.items() if kind != CALIBRATION)
 
 
 def warn_of_gap(scores: dict[str, Any]) -> None:
