@@ -63,6 +63,14 @@ def test_a_run_without_evaluation_says_what_is_known_without_data(tmp_path):
     assert "top-1" not in page.text and "None" not in page.text
 
 
+def test_what_is_expected_stands_beside_what_was_measured(tmp_path):
+    numbers = {"value": 96.5, "low": 81.0, "high": 99.2}
+    expected = {"agreement": numbers, "top1_loss": {"value": 1.2, "low": -0.25, "high": 7.9}, "level": 0.9}
+    page = page_of(write_run(tmp_path / "run", copy.deepcopy(METRICS) | {"expected": expected}))
+    assert "agreement with the teacher 96.5 % (81.0 to 99.2) 97.7 %" in page.text
+    assert "loss of top-1 1.2 points (-0.2 to 7.9) 0.5 points" in page.text
+
+
 def test_features_have_their_own_scores(tmp_path):
     metrics = copy.deepcopy(METRICS)
     scores = {"num_images": 32, "cosine": 0.98765, "relative_error": 0.1, "features_sqnr_db": 20.0}

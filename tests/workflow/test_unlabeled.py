@@ -74,7 +74,12 @@ def test_a_run_without_evaluation_is_complete(recipe, evaluate, tmp_path, caplog
     assert f"agreement with the teacher: {interval}" in table and "measured:" not in table
     card = (out / "README.md").read_text()
     page = parsed((out / "reports/index.html").read_text())
-    assert page.problems == [] and "its accuracy is not known" in page.text and "None" not in page.text
+    assert (
+        page.problems == []
+        and "its accuracy is not known" in page.text
+        and "expected (interval)" in page.text
+        and "None" not in page.text
+    )
     assert "Not evaluated" in card and "top-1 %" not in card and "used for evaluation only" not in card
     assert f"| agreement with the teacher | {interval} |\n" in card and "Nothing below was measured on real images" in card
     with pytest.raises(RecipeError, match="no evaluation data"):

@@ -12,6 +12,7 @@ from vitdfq.common.files import read_json
 from vitdfq.common.safetensors_io import read_tensors
 from vitdfq.reports import attention, image_targets, run_words
 from vitdfq.reports.charts import Chart, data_uri, has_matplotlib
+from vitdfq.reports.expected import expected_rows
 from vitdfq.reports.image_grid import pixels_of
 from vitdfq.reports.page import FILE, NO_CHARTS, Code, Figure, Gallery, Grid, Page, Text, chart_figure
 from vitdfq.reports.plots import attention_chart, losses_chart, unit_sqnr_chart
@@ -63,7 +64,7 @@ def _results(metrics: dict[str, Any]) -> Grid:
 
 
 def _without_data(metrics: dict[str, Any]) -> list[Text | Grid]:
-    """How near the student is to its teacher on synthetic images, by kind."""
+    """How near the student is to its teacher on synthetic images, by kind, and what that lets one expect of real ones."""
     scores = metrics.get("synthetic", {})
     if not scores:
         return []
@@ -72,7 +73,12 @@ def _without_data(metrics: dict[str, Any]) -> list[Text | Grid]:
         [run_words.kind_title(kind), *(format_number(row.get(key), None, digits) for key, (_, digits) in columns.items())]
         for kind, row in scores.items()
     ]
-    return [Text([run_words.WITHOUT_DATA]), Grid(["images", *(heading for heading, _ in columns.values())], rows)]
+    nearness = Grid(["images", *(heading for heading, _ in columns.values())], rows)
+    expected = expected_rows(metrics)
+    if not expected:
+        return [Text([run_words.WITHOUT_DATA]), nearness]
+    headings = ["on real images", "expected (interval)", "measured"]
+    return [Text([run_words.EXPECTED]), Grid(headings, expected), Text([run_words.WITHOUT_DATA]), nearness]
 
 
 def _images(folder: Path, metrics: dict[str, Any]) -> list[Text | Gallery]:

@@ -19,6 +19,10 @@ WITHOUT_DATA = (
     "Student against teacher on synthetic images. This needs no data, so it is known of every run. The numbers on images that "
     "calibration never saw count; to its own images the student was fitted."
 )
+EXPECTED = (
+    "What to expect on real images, estimated from synthetic images alone. In nine of ten cases the truth should be within the "
+    "interval; it was calibrated on other, small models."
+)
 LOSSES = "As recorded while the images were optimized and the student was trained. A jump is where a new batch or unit begins."
 MEMORY_NOTE = (
     "Time of the work itself, also where a later run used the result again. Memory: the peak of the process, or of the GPU where "
