@@ -1,6 +1,7 @@
 """analyze(): one call, plain values, no model changed."""
 
 import json
+from importlib import import_module
 
 import pytest
 import torch
@@ -69,6 +70,15 @@ def test_a_budget_leaves_bits_of_activations_and_layers_in_float_alone(tiny_vit,
     assert student.head.weight_quantizer.bits is None
     fc1 = student.blocks[0].mlp.fc1
     assert (fc1.weight_quantizer.bits, fc1.input_quantizer.bits) == (analysis.allocation.bits["blocks.0.mlp.fc1"], 6)
+
+
+def test_the_same_bits_everywhere_are_chosen_where_others_are_no_better(tiny_vit, images, monkeypatch):
+    module = import_module("vitdfq.analysis.analyze")  # `vitdfq.analysis.analyze` is the function
+    monkeypatch.setattr(module, "allocate", lambda errors, costs, budget: dict.fromkeys(errors, 2))
+    options = {"budget": "average-bits=5", "choices": [2, 5], "steps": ["observe"], "bits": "w4a8"}
+    allocation = vitdfq.analyze(tiny_vit, images, **options).allocation
+    assert set(allocation.bits.values()) == {5} and allocation.uniform.bits == 5
+    assert (allocation.cost, allocation.scores) == (allocation.uniform.cost, allocation.uniform.scores)
 
 
 def test_what_cannot_be_is_refused_in_one_line(tiny_vit, images):

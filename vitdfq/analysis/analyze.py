@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vitdfq.analysis.allocation import allocate
 from vitdfq.analysis.attention import AttentionError, attention_errors
 from vitdfq.analysis.budget import BUDGETS, Budget
-from vitdfq.analysis.errors import Scores
+from vitdfq.analysis.errors import Scores, error_of
 from vitdfq.analysis.passes import HeldOutPasses
 from vitdfq.analysis.ranges import ValueRange, value_ranges
 from vitdfq.analysis.sensitivity import (
@@ -50,7 +50,7 @@ class Allocation:
 
     Attributes:
         budget, amount: "average-bits" and 4.0.
-        bits: layer -> bits of its weight.
+        bits: layer -> bits of its weight; the same for all where no other bits within the budget are found to be better.
         cost: of the student, in the budget's unit: bytes, bits, or bit operations.
         scores: on the held-out images, all sites quantized, before any training.
         uniform: the student to compare it with; None where even the fewest bits for all layers exceed the budget.
@@ -201,7 +201,10 @@ def _allocate(
     steps: list[StepSpec] | None,
     run: Run,
 ) -> Allocation:
-    """Choose the bits of every layer, and measure the student that they make."""
+    """Choose the bits of every layer, and measure the student that they make.
+
+    Errors of layers do not quite add up: where the same bits everywhere make a student as good, these are chosen.
+    """
     switches = passes.switches
     costs = BUDGETS[budget.kind](switches, teacher, choices)
     most = budget.amount * (1 + ROUNDING)
@@ -221,9 +224,11 @@ def _allocate(
         switches.only(switches.parts)
         return result
 
-    uniform = None
+    uniform, chosen = None, scores(bits_of)
     fitting = [bits for bits in choices if costs.of(dict.fromkeys(costs.by_layer, bits)) <= most]
     if fitting:
         same = dict.fromkeys(costs.by_layer, fitting[-1])
         uniform = Reference(fitting[-1], costs.of(same), scores(same))
-    return Allocation(budget.kind, budget.amount, bits_of, costs.of(bits_of), scores(bits_of), uniform, errors)
+        if error_of(uniform.scores) <= error_of(chosen):
+            bits_of, chosen = same, uniform.scores
+    return Allocation(budget.kind, budget.amount, bits_of, costs.of(bits_of), chosen, uniform, errors)

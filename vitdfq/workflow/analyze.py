@@ -165,5 +165,5 @@ def _write(stages: RunStages, recipe: Recipe, content: dict[str, Any]) -> None:
     mixed = load_recipe(content["mixed"])  # checked as any other recipe
     write_text(folder / MIXED, mixed.to_yaml())
     if not analysis_tables.is_better(content["allocation"]):
-        logger.warning("on the held-out images bits by layer are no better here than the same bits everywhere")
+        logger.warning("on the held-out images bits by layer are no better than the same bits everywhere, which are written")
     logger.info(f"bits by layer: vitdfq run {shlex.quote(str(folder / MIXED))}")
