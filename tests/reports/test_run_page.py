@@ -60,7 +60,7 @@ def test_a_run_without_evaluation_says_what_is_known_without_data(tmp_path):
         f"{unknown} On 32 synthetic images (dead leaves) that it never saw, it gives the teacher's class on 100.0 %" in page.text
     )
     assert "agreement 100.00 % on 32 synthetic images" in page.text  # a key figure
-    assert "top-1" not in page.text and "None" not in page.text
+    assert "top-1" not in page.text and "None" not in page.text and "Expected of real images" not in page.text
 
 
 def test_what_is_expected_stands_beside_what_was_measured(tmp_path):
@@ -69,6 +69,16 @@ def test_what_is_expected_stands_beside_what_was_measured(tmp_path):
     page = page_of(write_run(tmp_path / "run", copy.deepcopy(METRICS) | {"expected": expected}))
     assert "agreement with the teacher 96.5 % (81.0 to 99.2) 97.7 %" in page.text
     assert "loss of top-1 1.2 points (-0.2 to 7.9) 0.5 points" in page.text
+
+
+def test_without_evaluation_the_summary_and_the_key_figures_say_what_is_expected(tmp_path):
+    numbers = {"value": 96.5, "low": 81.0, "high": 99.2}
+    expected = {"agreement": numbers, "top1_loss": {"value": 1.2, "low": -0.25, "high": 7.9}, "level": 0.9}
+    page = page_of(write_run(tmp_path / "run", unevaluated() | {"expected": expected}))
+    words = "agreement with the teacher 96.5 % (81.0 to 99.2), loss of top-1 1.2 points (-0.2 to 7.9)."
+    assert f"Expected of real images, from synthetic images alone: {words}" in page.text
+    assert "expected agreement 96.5 % 81.0 to 99.2" in page.text and "expected loss of top-1 1.2 points -0.2 to 7.9" in page.text
+    assert "measured" not in page.text.partition("on real images expected (interval)")[2][:20]
 
 
 def test_features_have_their_own_scores(tmp_path):

@@ -67,6 +67,7 @@ def test_a_run_without_evaluation_is_complete(recipe, evaluate, tmp_path, caplog
     assert json.loads((out / "metrics.json").read_text()) == metrics
     why = "a model of 5 classes has no usual one" if not evaluate else "evaluation is switched off"
     assert caplog.text.count(f"no evaluation data: {why}; ") == 1 and "the run goes on without evaluation" in caplog.text
+    assert "baselines and also_bits left out: without evaluation only the saved student is measured" in caplog.text
     table = shown(metrics)
     assert "not evaluated" in table and "top-1 %" not in table and "nothing was measured on real images" in table
     expected = metrics["expected"]["agreement"]
@@ -78,6 +79,7 @@ def test_a_run_without_evaluation_is_complete(recipe, evaluate, tmp_path, caplog
         page.problems == []
         and "its accuracy is not known" in page.text
         and "expected (interval)" in page.text
+        and f"agreement with the teacher {interval}" in page.text
         and "None" not in page.text
     )
     assert "Not evaluated" in card and "top-1 %" not in card and "used for evaluation only" not in card

@@ -78,6 +78,8 @@ def _without_data(metrics: dict[str, Any]) -> list[Text | Grid]:
     if not expected:
         return [Text([run_words.WITHOUT_DATA]), nearness]
     headings = ["on real images", "expected (interval)", "measured"]
+    if not any(measured for *_, measured in expected):
+        headings, expected = headings[:2], [row[:2] for row in expected]
     return [Text([run_words.EXPECTED]), Grid(headings, expected), Text([run_words.WITHOUT_DATA]), nearness]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vitdfq.quantization.options import bits_name, bits_title
+from vitdfq.reports.expected import expected_rows
 from vitdfq.reports.page import Tiles
 from vitdfq.reports.plots import Points
 from vitdfq.reports.tables import FEATURES, named_by
@@ -85,7 +86,8 @@ def _made(synthesis: dict[str, Any]) -> str:
 def _nearness(metrics: dict[str, Any]) -> list[str]:
     teacher, student = metrics["teacher"], metrics["student"]
     if student["num_images"] is None:
-        return [" ".join(["There were no images to evaluate on, so its accuracy is not known.", *_unseen(metrics)])]
+        known = ["There were no images to evaluate on, so its accuracy is not known.", *_expected(metrics), *_unseen(metrics)]
+        return [" ".join(known)]
     labels = "" if teacher["top1"] is not None or "cosine" in student else " without labels"
     on = f"On {student['num_images']:,} images{labels} that it was not calibrated on"
     if "cosine" in student:
@@ -103,6 +105,11 @@ def _baselines(metrics: dict[str, Any]) -> list[str]:
         near = f"a cosine of {row['cosine']:.4f}" if "cosine" in row else f"{row['agreement']:.2f} % and a KL of {row['kl']:.4f}"
         parts.append(f"the same student calibrated on {name} images has {near}")
     return [f"For comparison, {'; '.join(parts)}."] if parts else []
+
+
+def _expected(metrics: dict[str, Any]) -> list[str]:
+    rows = [f"{name} {value}" for name, value, _ in expected_rows(metrics)]
+    return [f"Expected of real images, from synthetic images alone: {', '.join(rows)}."] if rows else []
 
 
 def _unseen(metrics: dict[str, Any]) -> list[str]:
@@ -124,6 +131,11 @@ def tiles(metrics: dict[str, Any]) -> Tiles | None:
     row = student if measured else metrics.get("synthetic", {}).get(NATURAL, {})
     on = f"on {row['num_images']:,} {'images' if measured else 'synthetic images'}" if row else ""
     figures = [("size", f"{size['packed_bytes'] / 1e6:.2f} MB", f"float32: {size['float_bytes'] / 1e6:.2f} MB")]
+    if not measured:
+        names = {"agreement with the teacher": "expected agreement", "loss of top-1": "expected loss of top-1"}
+        for name, value, _ in expected_rows(metrics):
+            number, interval = value.split(" (")
+            figures.append((names[name], number, interval.rstrip(")")))
     for key, name, unit, digits in (("agreement", "agreement", " %", 2), ("kl", "KL", "", 4), ("cosine", "cosine", "", 4)):
         if row.get(key) is not None:
             figures.append((name, f"{row[key]:.{digits}f}{unit}", on))

@@ -90,6 +90,8 @@ def _run_stages(stages: RunStages, until: str) -> dict[str, Any]:
             teacher_predictions = stages.predict_teacher()  # first: data that cannot be read must not cost a synthesis
         else:
             logger.info(f"{recipe.evaluation.why_none(teacher)}; the run goes on without evaluation")
+            if left_out := [key for key in ("baselines", "also_bits") if getattr(recipe, key)]:
+                logger.warning(f"{' and '.join(left_out)} left out: without evaluation only the saved student is measured")
     stages.begin(_title(recipe.synthesis))
     images, synthesis = stages.make_images(recipe.synthesize)
     metrics = stages.header() | {"synthesis": synthesis}
