@@ -35,7 +35,10 @@ def default_images(section: dict[str, Any], *bits: str) -> tuple[dict[str, Any],
             f"{hardest} is not trained on them: few are enough",
         )
     else:
-        keys, reason = {"method": DEFAULT_METHOD, "num_images": 128, "steps": 100}, f"{hardest} is trained on them (distill), unless the effort is quick"
+        keys, reason = (
+            {"method": DEFAULT_METHOD, "num_images": 128, "steps": 100},
+            f"{hardest} is trained on them (distill), unless the effort is quick",
+        )
     return keys | section, reason
 
 
