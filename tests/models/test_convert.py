@@ -45,6 +45,15 @@ def test_prefixes_are_removed_and_other_tensors_left_out(prefix, model, tmp_path
     assert ("criterion.weight" in summary(result)) == bool(prefix)
 
 
+def test_license_and_origin_of_timms_weights_are_not_those_of_yours(model, tmp_path):
+    write(model.state_dict(), tmp_path / "x.safetensors")
+    assert model.pretrained_cfg.get("license") and model.pretrained_cfg.get("hf_hub_id")
+    convert(tmp_path / "x.safetensors", tmp_path / "out", ARCHITECTURE, **ARGUMENTS)
+    written = json.loads((tmp_path / "out/config.json").read_text())
+    assert not {"license", "hf_hub_id", "origin_url"} & {*written, *written["pretrained_cfg"]}
+    assert not load_teacher(str(tmp_path / "out")).pretrained_cfg.get("license")
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("form", ["model_best.pth.tar", "misnamed.safetensors", "folder"])
 def test_pickles_of_timm(form, model, tmp_path):

@@ -30,6 +30,8 @@ from vitdfq.models.weights import INDEX, PICKLES, WEIGHTS, weight_files
 
 logger = logging.getLogger(__name__)
 
+OF_TIMMS_WEIGHTS = ("license", "hf_hub_id", "origin_url")  # what timm's pretrained_cfg says of its weights, not of yours
+
 
 def convert(
     source: str | Path, out: str | Path, architecture: str | None = None, *, key: str = "", **model_args: Any
@@ -72,10 +74,10 @@ def convert(
     if not isinstance(known, str):
         raise InputError(f"{file}: does not say which model it is; name it with --arch, as `timm.list_models()` does")
     arguments: dict[str, Any] = {**config.get("model_args", {}), **model_args}
-    pretrained_cfg = config.get("pretrained_cfg")
+    pretrained_cfg = config.get("pretrained_cfg") if architecture is None else None
     try:
         known_architecture(known)
-        model, prefix, left_out = _fill(file, tensors, known, arguments, pretrained_cfg if architecture is None else None)
+        model, prefix, left_out = _fill(file, tensors, known, arguments, pretrained_cfg)
     except InputError:
         raise
     except ValueError as error:  # timm's
@@ -83,6 +85,8 @@ def convert(
     asked = model_args.get("num_classes", model.num_classes)
     if asked != model.num_classes:
         raise InputError(f"{file}: num_classes is {asked}, but its classifier has {model.num_classes} classes; leave it out")
+    if pretrained_cfg is None:
+        model.pretrained_cfg = {key: value for key, value in model.pretrained_cfg.items() if key not in OF_TIMMS_WEIGHTS}
     _write(model, out, arguments)
     shape = model.pretrained_cfg
     return {
