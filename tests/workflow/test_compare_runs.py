@@ -82,6 +82,18 @@ def test_runs_without_evaluation_are_ranked_without_data(folders, tmp_path):
     assert len(compare_runs([*runs, other_seed], out=tmp_path / "seeds")["groups"]) == 2
 
 
+def test_what_each_run_expects_of_real_images_is_in_the_table(folders, tmp_path):
+    agreement, loss = {"value": 93.2, "low": 66.3, "high": 98.6}, {"value": 1.3, "low": -0.2, "high": 7.5}
+    expected = {"agreement": agreement, "top1_loss": loss, "level": 0.9}
+    folder = write_run(tmp_path / "expects", copy.deepcopy(METRICS) | {"expected": expected})
+    compare_runs([*folders, folder], out=tmp_path / "out")
+    page = (tmp_path / "out/compare.md").read_text()
+    assert "| expected agreement % | at least | expected loss of top-1 | at most |" in page and "ends of 90 % intervals" in page
+    assert "| 93.2 | 66.3 | 1.3 | 7.5 |" in page
+    compare_runs(folders, out=tmp_path / "without")
+    assert "expected" not in (tmp_path / "without/compare.md").read_text()
+
+
 def test_other_teachers_are_pointed_out(folders, tmp_path):
     metrics = copy.deepcopy(METRICS)
     metrics["teacher"]["name"] = "zoo:vit"

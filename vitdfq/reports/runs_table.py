@@ -27,6 +27,10 @@ NUMBERS = {  # key -> (heading, digits); a column without any value is left out
     "unseen_kl": ("KL, no data", 5),
     "unseen_agreement": ("agreement %, no data", 1),
     "unseen_cosine": ("cosine, no data", 4),
+    "expected_agreement": ("expected agreement %", 1),
+    "expected_agreement_low": ("at least", 1),
+    "expected_loss": ("expected loss of top-1", 1),
+    "expected_loss_high": ("at most", 1),
 }
 RANKED_BY = ("kl", "cosine", "unseen_kl", "unseen_cosine")
 COSTS = {"megabytes": "checkpoint, MB", "seconds": "seconds of synthesis and calibration"}
@@ -35,6 +39,7 @@ SCORES_WITHOUT_DATA = {"unseen_kl": "KL without data (nats)", "unseen_cosine": "
 SORTED = "sorted by KL, the divergence from the teacher's to the student's class probabilities in nats, then by agreement"
 BY_COSINE = "models that give features are sorted by cosine"
 NO_DATA = "no data: on synthetic images (dead leaves) of each run's own seed, which its calibration never saw"
+EXPECTED = "expected: of real images, estimated from synthetic images alone; at least, at most: the ends of 90 % intervals"
 COST = "MB: the packed checkpoint; seconds: of synthesis and calibration, on the machine of each run"
 GROUPS = "These runs were not measured on the same images: a rank counts among the runs of its group, not across groups."
 TEACHERS = "The runs have different teachers: KL and agreement compare each student with its own."
@@ -78,6 +83,7 @@ def notes(content: dict[str, Any]) -> list[str]:
     if "cosine" in columns or "unseen_cosine" in columns:
         lines.append(BY_COSINE)
     lines += [NO_DATA] if any(key.startswith("unseen") for key in columns) else []
+    lines += [EXPECTED] if "expected_agreement" in columns else []
     return [*lines, COST]
 
 

@@ -116,10 +116,22 @@ def _row(folder: Path, name: str) -> dict[str, Any]:
             "megabytes": metrics["size"]["packed_bytes"] / 1e6,
             "seconds": round(synthesis["seconds"] + metrics["calibration"]["seconds"], 2),
             **{f"unseen_{key}": unseen.get(key) for key in ("kl", "agreement", "cosine")},
+            **_expected(metrics.get("expected")),
             "measured_on": _measured_on(folder, metrics),
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / METRICS}: not the metrics of a finished run ({error!r})") from None
+
+
+def _expected(expected: dict[str, Any] | None) -> dict[str, float | None]:
+    """What a run expects of real images, with the worse end of each interval; None: earlier versions, and features."""
+    agreement, loss = (expected[key] if expected else {} for key in ("agreement", "top1_loss"))
+    return {
+        "expected_agreement": agreement.get("value"),
+        "expected_agreement_low": agreement.get("low"),
+        "expected_loss": loss.get("value"),
+        "expected_loss_high": loss.get("high"),
+    }
 
 
 def _measured_on(folder: Path, metrics: dict[str, Any]) -> str:
