@@ -19,7 +19,7 @@ from vitdfq.quantization.integer import backends, integer_report, products, to_i
 from vitdfq.quantization.integer.codes import Plane
 from vitdfq.quantization.integer.convert import MOST_PLANES, integer_form
 from vitdfq.quantization.integer.layers import IntegerLinear, IntegerMatMul
-from vitdfq.quantization.modules import QuantLinear, QuantMatMul, named_sites
+from vitdfq.quantization.modules import QuantLinear, QuantMatMul, is_dynamic, named_sites
 from vitdfq.quantization.quantizers.base import Unquantized
 from vitdfq.quantization.quantizers.uniform import Uniform, weight_shape
 
@@ -74,7 +74,8 @@ def test_every_site_equals_its_fake_quantized_form(kind, name):
     assert set(worst) == set(report["integer"])
     assert max(worst.values()) < 2e-6, max(worst, key=worst.get)  # float rounding of sums and scales: codes are the same
     best, second = logits.topk(2).values.T
-    clear = best - second > 0.1 * logits.std()  # codes that flip at a boundary change logits by hundredths
+    # A dynamic range turns float rounding into flips of many codes, which change logits by hundredths; no static one does.
+    clear = best - second > (0.1 * logits.std() if is_dynamic(student) else -1.0)
     assert clear.sum() >= 4 and torch.equal(integer(images).argmax(1)[clear], logits.argmax(1)[clear])
     assert set(report["simulated"]) == ({"patch_embed.proj"} if OPTIONS[name].get("policy") == "ptq4vit" else set())
 

@@ -134,5 +134,5 @@ def test_values_that_it_does_not_suit_and_options_that_it_does_not_have_are_refu
             vitdfq.quantize(tiny_vit, softmax={"quantizer": "squares"} | option)
     monkeypatch.setattr(Squares, "suits", frozenset({"operands", "inputs", "gelu"}))
     for change in ({"per_head": True}, {"per_token": True}, {"dynamic_operands": True}):
-        with pytest.raises(ValueError, match=r"activation.\w+ goes with quantizer 'uniform' only, not 'squares'"):
+        with pytest.raises(ValueError, match=r"activation.(per|dynamic)_\w+ goes with quantizer 'uniform' only, not 'squares'"):
             vitdfq.quantize(tiny_vit, activation={"quantizer": "squares"} | change)

@@ -1,6 +1,5 @@
 """The page of `vitdfq compare` over recipes, reports/index.html: the table, the chart, images and attention of each row."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,15 +7,11 @@ from typing import Any
 from PIL import Image
 
 from vitdfq.reports import tables
-from vitdfq.reports.charts import Chart, data_uri
+from vitdfq.reports.charts import Chart
+from vitdfq.reports.image_files import jpeg_uri
 from vitdfq.reports.page import FILE, NO_CHARTS, Code, Figure, Grid, Page, Text, chart_figure
 
 LARGEST_WIDTH = 960  # pixels of a picture in the page
-
-PICTURES = {  # folder -> caption, least width in the page
-    "grids": ("The images, each with the teacher's class and its confidence.", 560),
-    "attention": ("The teacher's attention to the patches of the first of them, beside priors where the method has some.", 400),
-}
 
 
 def write_comparison_page(folder: Path, content: dict[str, Any], chart: Chart | None, recipes: Mapping[str, str]) -> None:
@@ -63,10 +58,8 @@ def _summary(content: dict[str, Any], teacher: str, bits: str) -> list[str]:
 def _picture(path: Path) -> Figure:
     """A picture that a comparison drew."""
     with Image.open(path) as file:
-        image, buffer = file.convert("RGB"), io.BytesIO()
-    image.thumbnail((LARGEST_WIDTH, 4 * LARGEST_WIDTH), Image.Resampling.LANCZOS)
-    image.save(buffer, "JPEG", quality=88)
+        uri = jpeg_uri(file.convert("RGB"), (LARGEST_WIDTH, 4 * LARGEST_WIDTH))
     kind = (
         "Attention of the teacher" if path.parent.name == "attention" else "Images, with the teacher's class and its confidence"
     )
-    return Figure(data_uri("image/jpeg", buffer.getvalue()), f"{kind}.", min_width=560)
+    return Figure(uri, f"{kind}.", min_width=560)

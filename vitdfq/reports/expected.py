@@ -6,6 +6,11 @@ TITLES = {"agreement": ("agreement with the teacher", "%"), "top1_loss": ("loss 
 OF_FEATURES = "nothing is expected of real images: the estimate is about classes, and this model gives features"
 
 
+def interval_text(numbers: dict[str, float], unit: str) -> tuple[str, str]:
+    """Return a value with its unit, and the ends of its interval."""
+    return f"{numbers['value']:.1f} {unit}", f"{numbers['low']:.1f} to {numbers['high']:.1f}"
+
+
 def expected_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return (name, expected value with its interval, measured value) of each number that is expected; none without any.
 
@@ -22,9 +27,9 @@ def expected_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     }
     rows = []
     for key, (name, unit) in TITLES.items():
-        numbers, value = expected[key], measured[key]
-        interval = f"{numbers['value']:.1f} {unit} ({numbers['low']:.1f} to {numbers['high']:.1f})"
-        rows.append((name, interval, "" if value is None else f"{value:.1f} {unit}"))
+        number, interval = interval_text(expected[key], unit)
+        value = measured[key]
+        rows.append((name, f"{number} ({interval})", "" if value is None else f"{value:.1f} {unit}"))
     return rows
 
 

@@ -1,5 +1,6 @@
-"""Synthetic images as PNG files, one each."""
+"""Images as PNG files, one each, and inside a page."""
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitdfq.common.files import written_whole
+from vitdfq.reports.charts import data_uri
 from vitdfq.reports.image_grid import to_pixels
 
 LONGEST_NAME = 40  # characters of a class name in a file name
+JPEG_QUALITY = 88
 
 
 def save_images(teacher: nn.Module, images: Tensor, classes: Sequence[int | None], folder: Path) -> list[Path]:
@@ -32,6 +35,14 @@ def save_images(teacher: nn.Module, images: Tensor, classes: Sequence[int | None
             Image.fromarray(pixels.numpy()).save(temporary, format="PNG")
         paths.append(path)
     return paths
+
+
+def jpeg_uri(image: Image.Image, size: tuple[int, int]) -> str:
+    """Return an RGB image, made no larger than `size`, width and height, as a link that holds it."""
+    buffer = io.BytesIO()
+    image.thumbnail(size, Image.Resampling.LANCZOS)
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return data_uri("image/jpeg", buffer.getvalue())
 
 
 def _class_part(teacher: Any, number: int | None) -> str:

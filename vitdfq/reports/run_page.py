@@ -13,6 +13,7 @@ from vitdfq.common.safetensors_io import read_tensors
 from vitdfq.reports import attention, image_targets, run_words
 from vitdfq.reports.charts import Chart, data_uri, has_matplotlib
 from vitdfq.reports.expected import expected_rows
+from vitdfq.reports.image_files import jpeg_uri
 from vitdfq.reports.image_grid import pixels_of
 from vitdfq.reports.page import FILE, NO_CHARTS, Code, Figure, Gallery, Grid, Page, Text, chart_figure
 from vitdfq.reports.plots import attention_chart, losses_chart, unit_sqnr_chart
@@ -97,13 +98,12 @@ def _images(folder: Path, metrics: dict[str, Any]) -> list[Text | Gallery]:
 
 def _data_uri(pixels: Tensor) -> str:
     """An image (H, W, 3) of bytes: a PNG file if it is small, else a smaller JPEG file."""
-    image, buffer = Image.fromarray(pixels.numpy()), io.BytesIO()
-    if max(image.size) <= LARGEST_SIDE // 2:
-        image.save(buffer, "PNG")
-        return data_uri("image/png", buffer.getvalue())
-    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
-    image.save(buffer, "JPEG", quality=88)
-    return data_uri("image/jpeg", buffer.getvalue())
+    image = Image.fromarray(pixels.numpy())
+    if max(image.size) > LARGEST_SIDE // 2:
+        return jpeg_uri(image, (LARGEST_SIDE, LARGEST_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return data_uri("image/png", buffer.getvalue())
 
 
 def _attention(folder: Path) -> list[Text | Figure]:

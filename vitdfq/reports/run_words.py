@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vitdfq.quantization.options import bits_name, bits_title
-from vitdfq.reports.expected import expected_rows
+from vitdfq.reports.expected import expected_rows, interval_text
 from vitdfq.reports.page import Tiles
 from vitdfq.reports.plots import Points
 from vitdfq.reports.tables import FEATURES, named_by
@@ -131,11 +131,9 @@ def tiles(metrics: dict[str, Any]) -> Tiles | None:
     row = student if measured else metrics.get("synthetic", {}).get(NATURAL, {})
     on = f"on {row['num_images']:,} {'images' if measured else 'synthetic images'}" if row else ""
     figures = [("size", f"{size['packed_bytes'] / 1e6:.2f} MB", f"float32: {size['float_bytes'] / 1e6:.2f} MB")]
-    if not measured:
-        names = {"agreement with the teacher": "expected agreement", "loss of top-1": "expected loss of top-1"}
-        for name, value, _ in expected_rows(metrics):
-            number, interval = value.split(" (")
-            figures.append((names[name], number, interval.rstrip(")")))
+    if not measured and (expected := metrics.get("expected")):
+        figures.append(("expected agreement", *interval_text(expected["agreement"], "%")))
+        figures.append(("expected loss of top-1", *interval_text(expected["top1_loss"], "points")))
     for key, name, unit, digits in (("agreement", "agreement", " %", 2), ("kl", "KL", "", 4), ("cosine", "cosine", "", 4)):
         if row.get(key) is not None:
             figures.append((name, f"{row[key]:.{digits}f}{unit}", on))

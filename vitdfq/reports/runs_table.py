@@ -144,14 +144,8 @@ def _summary(content: dict[str, Any]) -> list[str]:
         if len(rows) < 2:
             continue
         best = rows[0]
-        score = next(
-            (
-                f"{NUMBERS[key][0]} {best[key]:.{NUMBERS[key][1]}f}"
-                for key in ("kl", "cosine", "unseen_kl")
-                if best[key] is not None
-            ),
-            "no score",
-        )
+        scores = [f"{NUMBERS[key][0]} {best[key]:.{NUMBERS[key][1]}f}" for key in RANKED_BY if best[key] is not None]
+        score = scores[0] if scores else "no score"
         lines.append(
             f"Nearest to its teacher of {len(rows)} runs ({group}) is {best['run']}: {score}, {best['megabytes']:.2f} MB."
         )

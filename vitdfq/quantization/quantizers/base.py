@@ -29,7 +29,7 @@ class Quantizer(nn.Module, ABC):
 
     The contract, checked for every entry of `QUANTIZERS` by tests/quantization/test_quantizers.py: `forward` is idempotent and
     monotone, keeps shape, dtype, zero and NaN, and passes gradients straight through; `decode(codes(x))` equals `forward(x)` bit
-    for bit; all state is in buffers, NaN until `fit`.
+    for bit; all state is in buffers, NaN until `fit`. Dynamic classes are not among the entries, and differ: see theirs.
 
     Args:
         bits: 2 to 8.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vitdfq.common.lookup import lookup
 from vitdfq.quantization.clip_search import Cost
-from vitdfq.quantization.functional import choose_qparams, dequantize_affine, widened
+from vitdfq.quantization.functional import choose_qparams, dequantize_affine, fake_quantize, widened
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers.affine import AffineQuantizer
 from vitdfq.quantization.quantizers.base import require_positive
@@ -116,5 +116,5 @@ class DynamicUniform(AffineQuantizer):
         return low[..., None], high[..., None]
 
     def _error(self, x: Tensor, scale: Tensor, zero_point: Tensor, importance: Tensor | None) -> float:
-        squared = ((x / scale).round().clamp(-zero_point, 2**self.bits - 1 - zero_point) * scale - x).square()
+        squared = (fake_quantize(x, scale, zero_point, self.bits) - x).square()
         return float((squared if importance is None else squared * importance).sum())
