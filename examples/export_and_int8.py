@@ -8,12 +8,12 @@ prepared = vitdfq.prepare(teacher)
 student = vitdfq.quantize(prepared, bits="w8a8")
 vitdfq.calibrate(student, prepared, images)
 
-# --8<-- [start:export]
+# [start:export]
 result = vitdfq.export(student, "student.onnx")  # compared with the student before the file is there
-# --8<-- [end:export]
+# [end:export]
 
-# --8<-- [start:integer]
+# [start:integer]
 integer = vitdfq.to_integer(student)  # a copy that multiplies int8
 same = (integer(images).argmax(-1) == student(images).argmax(-1)).float().mean()
-# --8<-- [end:integer]
+# [end:integer]
 print(f"{result['file']}: {result['bytes']:,} bytes; in integers the same class on {100 * same:.0f} % of the images")

@@ -9,7 +9,7 @@ teacher = vitdfq.load_teacher("zoo:vit")
 if not Path("my_images").exists():  # a stand-in for photographs of yours
     save_images(teacher, vitdfq.synthesize(teacher, method="scenes", num_images=8), [None] * 8, Path("my_images"))
 
-# --8<-- [start:read]
+# [start:read]
 images = vitdfq.synthesize(teacher, images="my_images", num_images=8)  # read, resized and normalized
-# --8<-- [end:read]
+# [end:read]
 assert images.shape == (8, 3, 28, 28)

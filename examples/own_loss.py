@@ -8,7 +8,7 @@ from vitdfq.synthesis.objective.context import SynthContext
 teacher = vitdfq.load_teacher("zoo:vit")
 
 
-# --8<-- [start:loss]
+# [start:loss]
 def brightness(ctx: SynthContext, target: float = 0.0) -> Tensor:
     """Return |mean pixel - target| of each view, (B,)."""
     return (ctx.images.mean((1, 2, 3)) - target).abs()
@@ -16,5 +16,5 @@ def brightness(ctx: SynthContext, target: float = 0.0) -> Tensor:
 
 losses = {"brightness": {"function": brightness, "weight": 2.0, "target": 0.5}}  # beside those of the preset
 images = vitdfq.synthesize(teacher, method="psaq", num_images=4, steps=10, losses=losses)
-# --8<-- [end:loss]
+# [end:loss]
 print(f"mean of the normalized pixels: {images.mean():.2f}")

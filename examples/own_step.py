@@ -10,7 +10,7 @@ from vitdfq.calibration.steps import STEPS, Step
 from vitdfq.runtime.run import Run
 
 
-# --8<-- [start:step]
+# [start:step]
 @dataclass(frozen=True)
 class ShrinkBiasOptions:
     """Options of `shrink_bias`.
@@ -34,7 +34,7 @@ def shrink_bias(
 
 
 STEPS["shrink_bias"] = Step(shrink_bias, ShrinkBiasOptions)  # in the package: one line in calibration/steps.py
-# --8<-- [end:step]
+# [end:step]
 
 teacher = vitdfq.load_teacher("zoo:vit")
 student = vitdfq.quantize(teacher, bits="w8a8")

@@ -1,4 +1,4 @@
-"""The examples that pages include do run."""
+"""The examples that pages show do run."""
 
 import runpy
 import shutil

@@ -1,4 +1,4 @@
-"""What README and the pages say exists: links, commands, names of Python, files that are included, words of llms.txt."""
+"""What README and the pages say exists: links, commands, names of Python, examples, words of llms.txt."""
 
 import ast
 import re
@@ -22,7 +22,6 @@ TEXTS = [README, *PAGES]
 COMMANDS = typer.main.get_command(cli.app).commands
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
-SNIPPET = re.compile(r'^--8<-- "([^":]+)(?::(\w+))?"', re.MULTILINE)
 
 
 def ids(paths: list[Path]) -> list[str]:
@@ -71,26 +70,39 @@ def test_a_link_leads_to_a_page(path, made):
         assert file.is_file() or str(file.relative_to(DOCS)) in made, f"{path}: {target}"
 
 
+@pytest.fixture
+def example_blocks(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import example_blocks
+
+    return example_blocks
+
+
 @pytest.mark.parametrize("path", PAGES, ids=ids(PAGES))
-def test_included_files_and_their_sections_exist(path):
-    for file, section in SNIPPET.findall(path.read_text()):
-        text = (ROOT / file).read_text()
-        for end in ("start", "end"):
-            assert not section or f"--8<-- [{end}:{section}]" in text, f"{path}: {file}:{section}"
+def test_a_page_shows_examples_as_their_files_have_them(path, example_blocks):
+    page = path.read_text()
+    assert page == example_blocks.with_examples(page), "python tools/example_blocks.py writes them"
+    assert len(re.findall("<!-- from", page)) == len(example_blocks.SHOWN.findall(page))
+    assert not re.search(r"8 *<-", page)  # an include, which only mkdocs would show
 
 
-def test_every_example_is_included_somewhere():
-    included = {file for path in PAGES for file, _ in SNIPPET.findall(path.read_text())}
-    examples = {str(path.relative_to(ROOT)) for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".yaml")}
-    assert examples <= included
-    assert not [path for path in PAGES if re.search(r"8 *<(?!--)", path.read_text())]  # as a formatter of Python writes it
+def test_every_example_is_shown_somewhere(example_blocks):
+    shown = set().union(*(example_blocks.shown_files(path.read_text()) for path in PAGES))
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".yaml")} <= shown
+
+
+def test_an_example_that_changed_replaces_the_block_below_its_comment(example_blocks, tmp_path, monkeypatch):
+    monkeypatch.setattr(example_blocks, "ROOT", tmp_path)
+    (tmp_path / "a.py").write_text("import b\n\nif b:\n    # [start:use]\n    b.use()\n    # [end:use]\n")
+    page = "Text\n\n<!-- from a.py:use -->\n\n```python\nold()\n```\n\n```python\nkept()\n```\n"
+    assert example_blocks.with_examples(page) == page.replace("old()", "b.use()")
+    with pytest.raises(ValueError, match=r"a\.py has no section 'other'"):
+        example_blocks.with_examples(page.replace(":use", ":other"))
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=ids(TEXTS))
 def test_names_of_the_package_in_python_blocks_exist(path):
     for block in blocks(path, "python"):
-        if SNIPPET.search(block):
-            continue  # a file that test_examples.py runs
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "vitdfq":
                 assert node.attr in vitdfq.__all__, f"{path}: vitdfq.{node.attr}"
@@ -107,8 +119,7 @@ def test_names_of_the_package_in_a_text_exist(path):
 @pytest.mark.parametrize("path", TEXTS, ids=ids(TEXTS))
 def test_yaml_blocks_are_yaml(path):
     for block in blocks(path, "yaml"):
-        if not SNIPPET.search(block):
-            yaml.safe_load(block)
+        yaml.safe_load(block)
 
 
 @pytest.mark.integration

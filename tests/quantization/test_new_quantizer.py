@@ -17,7 +17,7 @@ from vitdfq.quantization.quantizers.base import Quantizer
 ROLES = ("weight", "activation", "gelu", "softmax")
 
 
-# --8<-- [start:squares]  (the documentation shows this class)
+# [start:squares]  (the documentation shows this class)
 class Squares(Quantizer):
     """Levels ±scale · (k / half)², denser near zero; the scale is the largest magnitude."""
 
@@ -45,7 +45,7 @@ class Squares(Quantizer):
         return self.scale * steps * steps.abs()
 
 
-# --8<-- [end:squares]
+# [end:squares]
 
 
 @pytest.fixture(autouse=True)
