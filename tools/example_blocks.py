@@ -1,6 +1,6 @@
 """Write the examples into the documentation: python tools/example_blocks.py
 
-A page shows a file, or a section of it, in the block of code below a comment such as `<!-- from examples/quickstart.py:measure -->`.
+A page shows a file, or a section of it, in the block of code below a comment: `<!-- from examples/quickstart.py:measure -->`.
 In the file a section stands between the lines `# [start:measure]` and `# [end:measure]`. The pages hold a copy, not an include,
 so that they can be read without mkdocs; `tests/docs/test_pages.py` compares the copies with the files.
 """

@@ -24,7 +24,7 @@ from vitdfq.evaluation import EvaluationOptions
 from vitdfq.quantization.options import OPTIONS, Grid
 from vitdfq.quantization.quantizers import quantizer_class
 from vitdfq.recipe.catalog import entries
-from vitdfq.recipe.load import Recipe
+from vitdfq.recipe.recipe import Recipe
 from vitdfq.recipe.sections import SECTIONS
 from vitdfq.recipe.signature import defaults, keywords
 from vitdfq.synthesis import LOSSES, METHODS

@@ -7,8 +7,8 @@ import pytest
 
 from vitdfq.calibration import STEPS
 from vitdfq.quantization import POLICIES, QUANTIZERS
-from vitdfq.recipe.load import Recipe
 from vitdfq.recipe.measured import measured_tables
+from vitdfq.recipe.recipe import Recipe
 from vitdfq.recipe.signature import keywords
 from vitdfq.synthesis import LOSSES, METHODS
 from vitdfq.synthesis.options import SynthesisOptions

@@ -10,8 +10,8 @@ from json_schema import fits
 from vitdfq.common.errors import RecipeError
 from vitdfq.recipe import load_recipe
 from vitdfq.recipe.find import PACKAGED
-from vitdfq.recipe.load import Recipe
-from vitdfq.recipe.schema import CHOICES, recipe_schema
+from vitdfq.recipe.recipe import Recipe
+from vitdfq.recipe.schema import CHOICES, find_key, recipe_schema
 from vitdfq.recipe.signature import keywords
 
 MODEL = {"model": {"name": "zoo:vit"}}
@@ -98,3 +98,16 @@ def test_every_key_is_there_and_described(schema):
         properties = schema["properties"][name]["anyOf"][0]["properties"]
         undescribed = [key for key, value in properties.items() if not value.get("description")]
         assert not undescribed, f"{name}: {undescribed}"
+
+
+def test_every_key_is_found_at_its_place():
+    assert find_key("also_bits") == [("also_bits",)] and find_key("nothing") == []
+    assert find_key("k") == [("evaluate", "knn", "k")]  # of a mapping in a section
+    assert find_key("per_channel") == [
+        ("quantize", "weight", "per_channel"),
+        ("quantize", "overrides", "*", "weight", "per_channel"),
+    ]
+    assert find_key("policy") == [("quantize", "policy")]
+    assert ("quantize", "bits") in find_key("bits") and ("quantize", "weight", "bits") not in find_key("bits")
+    assert find_key("among") == []  # an old name
+    assert all((name,) in find_key(name) for name in keywords(Recipe))

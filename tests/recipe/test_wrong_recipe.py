@@ -89,6 +89,47 @@ WRONG_LINES = [  # line of RECIPE, its new text, the message after "small.yaml:L
     (19, "also: !!python/object/apply:os.system [ls]", "not YAML (could not determine a constructor"),
 ]
 
+WRONG_PLACES = [  # line of RECIPE, its new text, the reason, which the choices follow
+    (11, "  also_bits: [w3a3]", "quantize.also_bits: unknown key; its place is the top level; choices here: bits, policy, "),
+    (11, "  dataset: zoo:fashion-mnist", "quantize.dataset: unknown key; its place is evaluate.dataset; choices here: bits, "),
+    (2, "method: psaq", "method: unknown key; its place is synthesize.method; choices here: name, "),
+    (2, "steps: 3", "steps: unknown key; its place is synthesize.steps, prepare.steps or calibrate.steps; choices here: name, "),
+    (2, "gptq: {}", "gptq: unknown key; its place is calibrate.steps.*.gptq; choices here: name, "),
+    (6, "  smoothness: {}", "synthesize.smoothness: unknown key; its place is synthesize.losses.smoothness; choices here: "),
+    (6, "  effort: quick", "synthesize.effort: unknown key; its place is the top level or calibrate.effort; choices here: "),
+    (11, "  weight: {policy: fq_vit}", "quantize.weight.policy: unknown key; its place is quantize.policy; choices here: bits, "),
+    (
+        13,
+        "    head: {policy: fq_vit}",
+        "quantize.overrides.head.policy: unknown key; its place is quantize.policy; choices here: ",
+    ),
+    (
+        18,
+        "evaluate: {knn: {seed: 3}}",
+        "evaluate.knn.seed: unknown key; its place is the top level, synthesize.seed or calibrate.seed",
+    ),
+    (
+        16,
+        "    - observe: {lr: 3}",
+        ".observe.lr: unknown key; its place is calibrate.steps.*.reconstruct.lr, calibrate.steps.*.distill.lr or synthesize.lr",
+    ),
+    (
+        2,
+        "weight: 3",
+        "weight: unknown key; its place is quantize.weight, synthesize.losses.attention_center.weight, synthesize.losses",
+    ),
+    (2, "weight: 3", " or one of "),
+]
+
+
+@pytest.mark.parametrize(("line", "text", "message"), WRONG_PLACES, ids=[message for *_, message in WRONG_PLACES])
+def test_a_key_in_a_wrong_place_is_answered_with_its_right_one(line, text, message, file):
+    lines = RECIPE.splitlines()
+    lines[line - 1] = text
+    file.write_text("\n".join(lines) + "\n")
+    refused = refusal(RecipeError, file)
+    assert refused.startswith(f"{file}:{line}: ") and message in refused
+
 
 @pytest.mark.parametrize(("line", "text", "message"), WRONG_LINES, ids=[text.strip() for _, text, _ in WRONG_LINES])
 def test_wrong_line(line, text, message, file):

@@ -11,13 +11,14 @@ from timm.models._hub import save_config_for_hf
 
 from vitdfq.common.errors import InputError
 from vitdfq.common.files import read_json
+from vitdfq.common.options import unknown_key
 from vitdfq.common.renamed import renamed
 from vitdfq.common.version import __version__
 from vitdfq.models.build import known_architecture
 from vitdfq.models.untrusted import check_description, short
 from vitdfq.preparation import TRANSFORMS
 from vitdfq.quantization.modules import QuantWeighted, named_weighted_modules
-from vitdfq.quantization.options import check_name, unknown_key
+from vitdfq.quantization.options import check_name
 from vitdfq.quantization.policy import DEFAULT_POLICY, check_quantize
 from vitdfq.quantization.quantizers.forms import Affine, TokenAffine
 

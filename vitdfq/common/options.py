@@ -1,7 +1,7 @@
 """Options as frozen dataclasses: a default stands once, in the field; a value is checked once, in `__post_init__`."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -34,6 +34,20 @@ class OptionError(ValueError):
         path = ".".join(map(str, keys))
         super().__init__(f"{path if len(path) <= LONGEST_PATH else f'{path[:LONGEST_PATH]} ...'}: {reason}")
         self.keys, self.reason = keys, reason
+
+
+class UnknownOptionError(OptionError):
+    """An option that does not exist at the end of `keys`; `choices` do."""
+
+    def __init__(self, keys: tuple[str, ...], choices: Collection[str]) -> None:
+        super().__init__(keys, unknown_key(keys[-1], choices))
+        self.choices = choices
+
+
+def unknown_key(key: Any, choices: Collection[str]) -> str:
+    """The reason of an error about a key that does not exist."""
+    near = did_you_mean(key, choices) if isinstance(key, str) and len(key) <= LONGEST_PATH else ""
+    return f"unknown key{near}; choices: {', '.join(choices)}"
 
 
 def build_options(kind: type[T], given: Any, where: str) -> T:

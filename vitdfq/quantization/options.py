@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from vitdfq.common.lookup import did_you_mean
-from vitdfq.common.options import LONGEST_PATH, OptionError
+from vitdfq.common.options import LONGEST_PATH, OptionError, UnknownOptionError
 from vitdfq.models.untrusted import short
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers import QUANTIZERS, quantizer_class
@@ -189,7 +189,7 @@ def check_change(change: Change, role: str, keys: tuple[str, ...]) -> None:
         raise OptionError(keys, f"{short(change)} is not a mapping of options")
     for name, value in change.items():
         if name not in OPTIONS[role]:
-            raise OptionError((*keys, name), unknown_key(name, OPTIONS[role]))
+            raise UnknownOptionError((*keys, name), OPTIONS[role])
         try:
             check_option(name, value, role)
         except ValueError as error:
@@ -229,9 +229,3 @@ def check_name(name: Any, choices: Collection[str], what: str) -> None:
     if not isinstance(name, str) or name not in choices:
         near = did_you_mean(name, choices) if isinstance(name, str) and len(name) <= LONGEST_PATH else ""
         raise ValueError(f"unknown {what} {short(name)}{near}; choices: {', '.join(sorted(choices))}")
-
-
-def unknown_key(key: Any, choices: Collection[str]) -> str:
-    """The reason of an error about a key that does not exist."""
-    near = did_you_mean(key, choices) if isinstance(key, str) and len(key) <= LONGEST_PATH else ""
-    return f"unknown key{near}; choices: {', '.join(choices)}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from vitdfq.common.options import OptionError
+from vitdfq.common.options import OptionError, UnknownOptionError
 from vitdfq.models import end_sites, gelu_readers, prefix_tokens
 from vitdfq.models.attention import MatMul
 from vitdfq.models.untrusted import short
@@ -22,7 +22,6 @@ from vitdfq.quantization.options import (
     check_name,
     gelu_of,
     parse_bits,
-    unknown_key,
 )
 
 __all__ = ["OPTIONS", "POLICIES", "ROLES", "check_bits", "check_quantize", "parse_bits", "resolve"]  # recipe reads these
@@ -235,7 +234,7 @@ def check_quantize(arguments: Mapping[str, Any]) -> None:
     """
     for name in arguments:
         if name not in ARGUMENTS:
-            raise OptionError((name,), unknown_key(name, ARGUMENTS))
+            raise UnknownOptionError((name,), ARGUMENTS)
     try:
         parse_bits(arguments.get("bits", DEFAULT_BITS))
     except ValueError as error:
@@ -269,4 +268,4 @@ def _check_override(glob: Any, change: Any) -> None:
         elif name in ROLES:
             check_change(value, name, (*keys, name))
         else:
-            raise OptionError((*keys, name), unknown_key(name, ("bits", *ROLES)))
+            raise UnknownOptionError((*keys, name), ("bits", *ROLES))

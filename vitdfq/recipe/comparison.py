@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitdfq.common.errors import RecipeError
-from vitdfq.recipe.load import Recipe
+from vitdfq.recipe.recipe import Recipe
 from vitdfq.recipe.sections import SECTIONS, Comparison
 from vitdfq.recipe.signature import defaults
 from vitdfq.synthesis import METHODS

@@ -1,7 +1,7 @@
 """A recipe's content with the place of every key, so that an error can point to it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 import yaml
 
 from vitdfq.common.errors import RecipeError, VitdfqError
-from vitdfq.common.options import OptionError
+from vitdfq.common.options import OptionError, UnknownOptionError, unknown_key
 from vitdfq.recipe.blame import named_keys, without_locator
 
 Keys = tuple[Any, ...]  # ("calibrate", "steps", 1, "reconstruct", "lr")
 LONGEST = 2000  # characters of a message: it may quote the recipe and list all choices
+MOST_PLACES = 4  # named as right for a key
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -31,6 +32,7 @@ class Document:
         places: "file:line" of each key; with a base recipe keys come from several files.
         texts: how a scalar is spelled in the file, before YAML gives it a type.
         flags: the `--set` argument that set a key.
+        find_key: returns the paths that a recipe can have to a key of this name, "*" for entries of any name.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Document:
     places: dict[Keys, str] = field(default_factory=dict)
     texts: dict[Keys, str] = field(default_factory=dict)
     flags: dict[Keys, str] = field(default_factory=dict)
+    find_key: Callable[[str], list[Keys]] = field(default=lambda name: [])
 
     def value(self, keys: Keys) -> Any:
         """Return the value under `keys`, or None."""
@@ -81,6 +84,16 @@ class Document:
         dotted = f"{_cut('.'.join(map(str, keys)), 200)}: " if keys else ""
         raise LocatedError(f"{_cut(self.where(keys), 500)}: {dotted}{_cut(' '.join(message.split()), LONGEST)}")
 
+    def fail_unknown(self, keys: Keys, choices: Collection[str] = ()) -> NoReturn:
+        """Raise LocatedError about a key that is none of the choices, or that YAML does not read as text."""
+        key = keys[-1]
+        if not isinstance(key, str):
+            trap = " (as it does on, off, yes and no)" if isinstance(key, bool) else ""
+            self.fail(keys, f"unknown key: YAML reads it as {kind(key)}{trap}; put it in quotes if you mean text")
+        if places := self.find_key(key):
+            self.fail(keys, f"unknown key; {_right_place(keys, places)}; choices here: {', '.join(choices)}")
+        self.fail(keys, unknown_key(key, choices))
+
     def yaml_trap(self, keys: Keys, expected: str) -> str | None:
         """If the value has a wrong type only because of how YAML reads it, return how to write it."""
         value, text = self.value(keys), self.texts.get(keys)
@@ -100,10 +113,22 @@ class Document:
         except ValueError as error:
             if isinstance(error, VitdfqError) and not isinstance(error, RecipeError):
                 raise
+            if isinstance(error, UnknownOptionError):
+                self.fail_unknown((*keys, *error.keys), error.choices)
             if isinstance(error, OptionError):
                 self.fail((*keys, *error.keys), error.reason)
             below = named_keys(str(error), self.value(keys))
             self.fail((*keys, *below), without_locator(str(error), (*keys, *below)))
+
+
+def _right_place(keys: Keys, places: list[Keys]) -> str:
+    """Name the places of a key that stands at `keys`: those in the same section first, then the least nested."""
+    nearest = sorted(places, key=lambda place: (place[0] != keys[0], len(place)))
+    names = [".".join(place) if len(place) > 1 else "the top level" for place in nearest[:MOST_PLACES]]
+    if len(nearest) > MOST_PLACES:
+        names.append(f"one of {len(nearest) - MOST_PLACES} more")
+    last = names.pop()
+    return f"its place is {', '.join(names)} or {last}" if names else f"its place is {last}"
 
 
 def _cut(text: str, longest: int) -> str:

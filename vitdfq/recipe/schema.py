@@ -4,7 +4,7 @@ It says less than the check: conditions between keys (steps beside an effort, fo
 when the recipe is read.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -21,7 +21,8 @@ from vitdfq.preparation import TRANSFORMS
 from vitdfq.quantization import POLICIES, QUANTIZERS
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.options import OPTIONS, ROLES, SPELLINGS, Grid, check_option, suits_role
-from vitdfq.recipe.load import OFF, Recipe
+from vitdfq.recipe.document import Keys
+from vitdfq.recipe.recipe import OFF, Recipe
 from vitdfq.recipe.sections import SECTIONS
 from vitdfq.recipe.signature import defaults, keywords
 from vitdfq.synthesis import LOSSES, METHODS
@@ -66,6 +67,29 @@ def recipe_schema() -> Schema:
     for name in ("baselines", "also_bits", "trackers"):
         properties[name] = {"description": properties[name]["description"], "anyOf": [properties[name], {"type": "null"}]}
     return {"$schema": DIALECT, "title": "A recipe of vitdfq", **schema}
+
+
+def find_key(name: str) -> list[Keys]:
+    """Return the paths of the keys of this name, "*" for any entry of a list and any glob.
+
+    Of keys in one section only those that no other one is above: `quantize.bits`, not `quantize.weight.bits`.
+    """
+    found = list(dict.fromkeys(keys for keys in _paths(recipe_schema(), ()) if keys[-1] == name))
+    holders = [keys[:-1] for keys in found if len(keys) > 1]
+    return [keys for keys in found if not any(keys[: len(holder)] == holder != keys[:-1] for holder in holders)]
+
+
+def _paths(schema: Schema, keys: Keys) -> Iterator[Keys]:
+    """Yield the path of each key that a schema allows; old names are left out."""
+    for name, below in schema.get("properties", {}).items():
+        if not below.get("deprecated"):
+            yield (*keys, name)
+            yield from _paths(below, (*keys, name))
+    for below in (schema.get("additionalProperties"), schema.get("items")):
+        if isinstance(below, dict):
+            yield from _paths(below, (*keys, "*"))
+    for member in schema.get("anyOf", []):
+        yield from _paths(member, keys)
 
 
 def _mapping(known: Mapping[str, Any], documented: Any, place: tuple[str, ...]) -> Schema:

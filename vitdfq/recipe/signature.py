@@ -2,13 +2,12 @@
 
 import inspect
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from vitdfq.common.lookup import did_you_mean
 from vitdfq.recipe.document import Document, Keys, kind
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)  # text is not turned into numbers, nor numbers into truth values
@@ -63,17 +62,9 @@ def check_keywords(document: Document, keys: Keys, known: Mapping[str, Any]) -> 
     check_value(document, keys, dict[Any, Any])
     for key in given:
         if key not in known and ("**" not in known or not isinstance(key, str)):
-            document.fail((*keys, key), unknown_key(key, [name for name in known if name != "**"]))
+            document.fail_unknown((*keys, key), [name for name in known if name != "**"])
     for key in given:
         check_value(document, (*keys, key), known.get(key, known.get("**")))
-
-
-def unknown_key(key: Any, choices: Collection[str] = ()) -> str:
-    """Return the message for a key that is not one of the choices, or that YAML does not read as text."""
-    if not isinstance(key, str):
-        trap = " (as it does on, off, yes and no)" if isinstance(key, bool) else ""
-        return f"unknown key: YAML reads it as {kind(key)}{trap}; put it in quotes if you mean text"
-    return f"unknown key{did_you_mean(key, choices)}; choices: {', '.join(choices)}"
 
 
 def check_value(document: Document, keys: Keys, annotation: Any) -> None:
@@ -107,7 +98,7 @@ def check_plain(document: Document, keys: Keys = ()) -> None:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                document.fail((*keys, key), unknown_key(key))
+                document.fail_unknown((*keys, key))
             check_plain(document, (*keys, key))
     elif isinstance(value, list):
         for index in range(len(value)):
