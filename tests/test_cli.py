@@ -72,7 +72,7 @@ def test_the_options_are_these_and_no_others():
     }
     stages = {"--out", "--set", "--fresh", "--format", "--quiet"}
     assert options == {
-        "run": stages | {"--dry-run"},
+        "run": stages | {"--dry-run", "--verbose"},
         "synthesize": stages,
         "calibrate": stages,
         "compare": stages,

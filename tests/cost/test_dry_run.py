@@ -70,6 +70,22 @@ def test_the_plan_says_what_is_rotated():
     assert "prepare     rotated: the residual stream of 1 block, heads" in planned.render().renderables
 
 
+def test_sites_of_equal_bits_are_one_row_unless_all_are_wanted():
+    tiny = "model={name: vit_tiny_patch16_224, img_size: 32, embed_dim: 24, depth: 3, num_heads: 2, num_classes: 10}"
+    planned = plan(load_recipe("quickstart", [tiny, "quantize.overrides={blocks.1.mlp.fc2: {bits: 8}}"]))
+    short, whole = (planned.render(all_sites=all_sites).renderables[-1] for all_sites in (False, True))
+    assert [*short.columns[0].cells] == [
+        "patch_embed.proj",
+        *(f"blocks.0-2.{kind}" for kind in ("attn.qkv", "attn.proj", "attn.qk", "attn.av", "mlp.fc1")),
+        "blocks.0,2.mlp.fc2",
+        "blocks.1.mlp.fc2",
+        "head",
+    ]
+    assert sum(map(int, short.columns[1].cells)) == len(planned.sites) == whole.row_count
+    assert short.title == f"{len(planned.sites)} sites in 9 rows; --verbose: a row for each"
+    assert [*whole.columns[0].cells] == [site["name"] for site in planned.sites] and whole.title == f"{len(planned.sites)} sites"
+
+
 def test_neighbors_add_their_passes():
     clip = "model={name: vit_base_patch32_clip_224.openai, img_size: 64, embed_dim: 32, depth: 1, num_heads: 2}"
     evaluate = "evaluate={dataset: imagenet-1k, num_images: 1000}"

@@ -63,6 +63,9 @@ def run(
     overrides: SetOption = None,
     fresh: FreshOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its estimated cost; do nothing.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="With --dry-run: a row for each site, not for those of equal bits.")
+    ] = False,
     format: FormatOption = Format.human,
     quiet: QuietOption = False,
 ) -> None:
@@ -72,7 +75,7 @@ def run(
         from vitdfq.recipe import load_recipe
 
         planned = plan(load_recipe(recipe, overrides or []), out=str(out) if out else None)
-        print_result(planned.to_dict(), format, planned.render)
+        print_result(planned.to_dict(), format, lambda: planned.render(all_sites=verbose))
         return
     run_until("metrics", recipe, out, overrides, fresh, format)
 

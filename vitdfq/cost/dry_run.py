@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import nn
 
 from vitdfq.cost.estimate import estimate_cost, evaluated_images
+from vitdfq.cost.site_groups import grouped
 from vitdfq.data import check_own_images
 from vitdfq.evaluation import HEAD, EvaluationOptions, check_reading
 from vitdfq.models import image_size, output_name
@@ -48,15 +49,17 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def render(self) -> Group:
-        """Text and a table of the quantized sites."""
-        table = Table(title="sites", title_justify="left")
-        for column in ("site", "weight", "weight bits", "input bits"):
-            table.add_column(column)
-        for site in self.sites:
+    def render(self, all_sites: bool = False) -> Group:
+        """Text and a table of the quantized sites: a row for those of equal settings, or for each."""
+        rows = [(1, site) for site in self.sites] if all_sites else grouped(self.sites)
+        hint = "" if len(rows) == len(self.sites) else f" in {len(rows)} rows; --verbose: a row for each"
+        table = Table(title=f"{len(self.sites)} sites{hint}", title_justify="left")
+        for column in ("site", "number", "weight", "weight bits", "input bits"):
+            table.add_column(column, justify="right" if column == "number" else "left", overflow="fold")
+        for number, site in rows:
             inputs = ", ".join("float" if bits is None else str(bits) for bits in site["input_bits"])
             shape = "x".join(map(str, site["shape"] or []))
-            table.add_row(site["name"], shape, str(site["weight_bits"] or ""), inputs)
+            table.add_row(site["name"], str(number), shape, str(site["weight_bits"] or ""), inputs)
         costs = (f"{stage} {self.seconds[stage]:.0f} s, {self.peak_bytes[stage] / 1e9:.1f} GB" for stage in self.seconds)
         lines = [
             f"recipe      {self.recipe}",
