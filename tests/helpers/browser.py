@@ -1,6 +1,7 @@
 """Headless Chromium, over the pipe of its DevTools protocol: needs a browser on this machine and no package."""
 
 import base64
+import io
 import json
 import os
 import select
@@ -12,6 +13,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from PIL import Image
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
@@ -103,6 +106,12 @@ class Tab:
             "document.documentElement.clientWidth + 1 && !e.closest('.scroll, pre')).map(e => e.outerHTML.slice(0, 80))"
             ".concat(['(the page)'])"
         )
+
+    def picture(self, x: float, y: float, width: float, height: float) -> Image.Image:
+        """What the page shows in a rectangle, which counts from its upper left corner."""
+        clip = {"x": x, "y": y, "width": width, "height": height, "scale": 1}
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+        return Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
 
     def screenshot(self, path: Path) -> None:
         """Write the whole page as a PNG file."""

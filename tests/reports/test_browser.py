@@ -54,6 +54,50 @@ def test_a_page_is_quiet_and_fits(tab, pages, name, width):
     assert backgrounds[0] != backgrounds[1]
 
 
+SCROLLED = """(() => {
+    const part = [...document.querySelectorAll('.scroll, pre, nav')].filter(part => part.offsetParent)[%d]
+    if (!part) return null
+    part.scrollLeft = %d
+    const box = part.getBoundingClientRect(), style = getComputedStyle(part)
+    return {
+        html: part.outerHTML.slice(0, 60), hidden: part.scrollWidth - part.clientWidth, below: style.backgroundColor,
+        left: box.left + window.scrollX + parseFloat(style.borderLeftWidth), top: box.top + window.scrollY + 10,
+        width: part.clientWidth, height: part.clientHeight - 20,
+    }
+})()"""
+
+
+def has_shadow(tab, part: dict, side: str) -> bool:
+    """Whether most of an edge, but for its corners, has another color than what is below."""
+    x = part["left"] + (part["width"] - 1 if side == "right" else 0)
+    edge = tab.picture(x, part["top"], 1, part["height"])
+    _, color = max(edge.getcolors())
+    return f"rgb{color}" != part["below"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", ["run", "analysis", "comparison"])
+def test_what_scrolls_sideways_has_a_shadow_where_something_is_hidden(tab, pages, name, scheme):
+    tab.open(pages[name], 390, scheme)
+    tab.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    count = wide = 0
+    while (part := tab.evaluate(SCROLLED % (count, 0))) is not None:
+        is_wide = part["hidden"] > 16  # a narrower rest is below the cover
+        if is_wide or part["hidden"] == 0:
+            assert not has_shadow(tab, part, "left") and has_shadow(tab, part, "right") == is_wide, part
+            part = tab.evaluate(SCROLLED % (count, 10_000))
+            assert has_shadow(tab, part, "left") == is_wide and not has_shadow(tab, part, "right"), part
+        count, wide = count + 1, wide + is_wide
+    assert wide >= 2
+
+
+@pytest.mark.parametrize("name", ["run", "analysis"])
+def test_the_navigation_is_one_row_on_a_phone(tab, pages, name):
+    tab.open(pages[name], 390, "light")
+    assert tab.evaluate("new Set([...document.querySelectorAll('nav a')].map(link => link.offsetTop)).size") == 1
+    assert tab.evaluate("document.querySelector('nav').scrollWidth > document.querySelector('nav').clientWidth")
+
+
 def test_faults_are_seen(tab, tmp_path):
     """The checks above, on pages that must not pass them."""
     page = Page("title", "subtitle")
