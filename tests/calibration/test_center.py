@@ -93,10 +93,22 @@ def test_centering_stays_only_if_every_kind_of_image_gains(tiny_vit, images, mon
         return list(errors) if is_centered(student) else [1.0] * len(errors)
 
     monkeypatch.setattr(HeldOutValidation, "errors", measured)
-    monkeypatch.setattr("vitdfq.calibration.center.noise_ratio", lambda *arguments: noise_ratio)
+    monkeypatch.setattr("vitdfq.calibration.center.NoiseReference.ratio", lambda *arguments: noise_ratio)
     student = quantize(tiny_vit)
     center(student, tiny_vit, images)
     assert is_centered(student) == helps
+
+
+def test_noise_is_measured_once(tiny_vit, images, monkeypatch):
+    measured = []
+
+    def quality(teacher, shown):
+        measured.append(shown)
+        return {"layer_norm_distance": 1.0}
+
+    monkeypatch.setattr("vitdfq.synthesis.teacher_filter.quality", quality)
+    center(quantize(tiny_vit), tiny_vit, images)
+    assert len(measured) == 3  # these images, noise, and scenes for the validation
 
 
 def test_a_common_offset_costs_no_precision(tiny_vit, images):

@@ -7,6 +7,7 @@ from vitdfq.calibration.held_out import NUM_PROCEDURAL, SEED_OFFSET, HeldOutVali
 from vitdfq.models import load_teacher
 from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.synthesis import synthesize
+from vitdfq.synthesis.teacher_filter import NoiseReference
 
 
 def assert_procedural(teacher, kind):
@@ -17,9 +18,7 @@ def assert_procedural(teacher, kind):
 
 @pytest.mark.parametrize(("suits", "kind"), [(True, "scenes"), (False, "dead_leaves")])
 def test_scenes_validate_where_they_suit_the_teacher_else_dead_leaves(tiny_vit, monkeypatch, suits, kind):
-    monkeypatch.setattr(
-        "vitdfq.calibration.held_out.suits", lambda teacher, facts, preset, seed: suits and (preset, seed) == ("scenes", 3)
-    )
+    monkeypatch.setattr(NoiseReference, "suits", lambda noise, preset: suits and (preset, noise.seed) == ("scenes", 3))
     assert_procedural(tiny_vit, kind)
 
 

@@ -12,7 +12,7 @@ from vitdfq.quantization import QUANTIZERS
 from vitdfq.quantization.functional import widened
 from vitdfq.quantization.integer import integer_report
 from vitdfq.quantization.modules import named_sites
-from vitdfq.quantization.quantizers.base import Quantizer
+from vitdfq.quantization.quantizers.base import Quantizer, require_finite
 
 ROLES = ("weight", "activation", "gelu", "softmax")
 
@@ -28,8 +28,7 @@ class Squares(Quantizer):
 
     @torch.no_grad()
     def fit(self, x: Tensor, *, cost=None) -> None:
-        if not x.isfinite().all():
-            raise ValueError("cannot fit a quantizer on values that are NaN or infinite")
+        require_finite(x)
         self.scale.copy_(x.abs().max())
 
     def forward(self, x: Tensor) -> Tensor:

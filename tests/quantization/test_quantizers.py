@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from quantizer_values import NAMES, fitted, values
 
 from vitdfq.quantization import QUANTIZERS
+from vitdfq.quantization.quantizers.base import require_finite
 from vitdfq.quantization.quantizers.logarithmic import Logarithmic
 
 BITS = [2, 3, 4, 6, 8]
@@ -125,6 +126,15 @@ def test_broken_values_are_refused(name, bad):
     x[5] = bad
     with pytest.raises(ValueError, match="NaN"):
         fitted(name, 4, x)
+
+
+def test_values_to_fit_on_are_finite_and_of_the_signs_that_the_quantizer_takes():
+    require_finite(torch.tensor([-1.0, 2.0]))
+    require_finite(torch.empty(0), negative=False)
+    with pytest.raises(ValueError, match=r"^cannot fit a quantizer on values that are NaN or infinite$"):
+        require_finite(torch.tensor([-1.0, torch.inf]))
+    with pytest.raises(ValueError, match=r"^cannot fit a log quantizer on values that are negative, NaN or infinite$"):
+        require_finite(torch.tensor([-1.0]), title="log", negative=False)
 
 
 @pytest.mark.parametrize("name", NAMES)

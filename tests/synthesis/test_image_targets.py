@@ -42,5 +42,5 @@ def test_presets_used_are_those_of_the_mix_that_suit_the_teacher(monkeypatch):
     assert presets_used(teacher, SynthesisOptions(method="psaq", mix={"noise": 0.5})) == ["psaq", "noise"]
     assert presets_used(teacher, SynthesisOptions(images="pictures")) == []
     for suits, presets in ((True, ["scenes"]), (False, ["vitdfq"])):
-        monkeypatch.setattr("vitdfq.synthesis.teacher_filter.suits", lambda *args, suits=suits: suits)
+        monkeypatch.setattr("vitdfq.synthesis.teacher_filter.NoiseReference.suits", lambda *args, suits=suits: suits)
         assert presets_used(teacher, SynthesisOptions(method="vitdfq")) == presets

@@ -9,6 +9,7 @@ from vitdfq.models import load_teacher
 from vitdfq.preparation.prepare import prepared_copy
 from vitdfq.synthesis import METHODS, TeacherFacts, synthesize, teacher_filter
 from vitdfq.synthesis.resolve import resolve_method
+from vitdfq.synthesis.teacher_filter import NoiseReference
 
 MIX = {"dead_leaves": 0.5, "smi": 0.1}
 FILTERED = replace(resolve_method("agm", mix=MIX), skip_unsuitable=True)
@@ -57,8 +58,21 @@ def test_a_teacher_to_which_scenes_are_noise_gets_inverted_images(filtered):
     assert method.steps == METHODS["vitdfq"].steps and set(method.mix) == {"psaq", "smi"}
 
 
+def test_noise_is_measured_once_and_only_where_it_is_needed(tiny_vit, monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        teacher_filter, "quality", lambda teacher, images: measured.append(images) or {"layer_norm_distance": 1.0}
+    )
+    reference = NoiseReference(tiny_vit, TeacherFacts.of(tiny_vit), 0)
+    assert reference.suits("psaq") and not measured  # optimized
+    assert (
+        not reference.suits("scenes") and not reference.suits("dead_leaves") and reference.ratio(torch.zeros(9, 3, 32, 32)) == 1
+    )
+    assert len(measured) == 4 and len(measured[-1]) == teacher_filter.NUM_IMAGES
+
+
 def test_a_message_says_that_no_steps_are_needed(tiny_vit, monkeypatch, caplog):
-    monkeypatch.setattr(teacher_filter, "suits", lambda *arguments: True)
+    monkeypatch.setattr(NoiseReference, "suits", lambda *arguments: True)
     with caplog.at_level("INFO", logger="vitdfq"):
         images = synthesize(tiny_vit, method="vitdfq", num_images=3)
     assert "takes images of scenes, which suit the teacher: no steps" in caplog.text
@@ -78,12 +92,13 @@ def test_a_teacher_of_small_gray_images_gets_no_leaves():
 def test_scenes_are_noise_to_a_teacher_of_small_gray_images_also_once_it_is_rotated(prepared):
     teacher = load_teacher("zoo:deit")
     teacher = prepared_copy(teacher) if prepared else teacher
-    assert not teacher_filter.suits(teacher, TeacherFacts.of(teacher), "scenes", 0)
+    assert not NoiseReference(teacher, TeacherFacts.of(teacher), 0).suits("scenes")
 
 
 @pytest.mark.integration
 def test_images_inverted_from_a_teacher_are_not_noise_to_it_and_noise_is():
     teacher = load_teacher("zoo:deit")
     noise, inverted = (synthesize(teacher, method=method, num_images=8, seed=1) for method in ("noise", "agm"))
-    assert teacher_filter.noise_ratio(teacher, noise, 0) == pytest.approx(1, abs=0.1)
-    assert teacher_filter.noise_ratio(teacher, inverted, 0) < teacher_filter.MAX_NOISE_RATIO
+    reference = NoiseReference(teacher, TeacherFacts.of(teacher), 0)
+    assert reference.ratio(noise) == pytest.approx(1, abs=0.1)
+    assert reference.ratio(inverted) < teacher_filter.MAX_NOISE_RATIO

@@ -15,8 +15,8 @@ from vitdfq.common.options import check_counts
 from vitdfq.models import Rows, attention_sites, projections
 from vitdfq.quantization.modules import QuantLinear
 from vitdfq.runtime.run import Progress, Run
-from vitdfq.synthesis import synthesize
-from vitdfq.synthesis.teacher_filter import MAX_NOISE_RATIO, noise_ratio
+from vitdfq.synthesis import TeacherFacts, synthesize
+from vitdfq.synthesis.teacher_filter import MAX_NOISE_RATIO, NoiseReference
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def center(
     model (large pretrained ViTs). It grows much where the mean is a property of these images only, since other images then fall
     outside the range. To distinguish the two, ranges are fitted with and without the change, and both students are compared with
     the teacher on these images and on procedural ones. Unless the error is clearly smaller on each kind, the change is undone.
-    If the images are noise to the teacher (`noise_ratio`), the error has to be smaller still, and on other noise too.
+    If the images are noise to the teacher (`NoiseReference`), the error has to be smaller still, and on other noise too.
 
     The method is this library's own.
 
@@ -100,12 +100,13 @@ def _helps(student: nn.Module, before: dict[str, Tensor], teacher: nn.Module, im
     even on these, and noise or procedural images alone can be too similar to each other to show it. Noise is a set only where
     the images are noise to the teacher themselves: it says nothing about a student of better ones.
     """
-    ratio = noise_ratio(teacher, images, seed)
+    noise = NoiseReference(teacher, TeacherFacts.of(teacher), seed)
+    ratio = noise.ratio(images)
     trusted = ratio is not None and ratio < MAX_NOISE_RATIO
     probes = [images[:NUM_PROBES]]
     if not trusted:
         probes.append(synthesize(teacher, method="noise", num_images=NUM_PROBES, seed=seed).to(images))
-    validation = HeldOutValidation(teacher, *probes, seed=seed)
+    validation = HeldOutValidation(teacher, *probes, seed=seed, noise=noise)
 
     def errors(state: dict[str, Tensor]) -> list[float]:
         trial = deepcopy(student)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vitdfq.calibration.cached_activations import device_of
 from vitdfq.synthesis import TeacherFacts, synthesize
-from vitdfq.synthesis.teacher_filter import suits
+from vitdfq.synthesis.teacher_filter import NoiseReference
 from vitdfq.training.output_distance import ModelOutputs, output_distance, run_to_outputs
 
 SEED_OFFSET = 1_000_003  # so that held-out images differ from those of any run's own seed
@@ -31,11 +31,12 @@ class HeldOutValidation:
         teacher: the float model that the student was made from.
         image_sets: each (N, 3, H, W); empty ones are ignored.
         seed: of the procedural images.
+        noise: of the same teacher and seed, if the caller has measured it.
     """
 
-    def __init__(self, teacher: nn.Module, *image_sets: Tensor, seed: int) -> None:
-        # Errors on images unlike all others mislead.
-        kind = "scenes" if suits(teacher, TeacherFacts.of(teacher), "scenes", seed) else "dead_leaves"
+    def __init__(self, teacher: nn.Module, *image_sets: Tensor, seed: int, noise: NoiseReference | None = None) -> None:
+        noise = noise or NoiseReference(teacher, TeacherFacts.of(teacher), seed)
+        kind = "scenes" if noise.suits("scenes") else "dead_leaves"  # errors on images unlike all others mislead
         procedural = synthesize(teacher, method=kind, num_images=NUM_PROCEDURAL, seed=seed + SEED_OFFSET)
         self.accepted_errors: list[float] | None = None
         self.image_sets = [images for images in (*image_sets, procedural.to(image_sets[0])) if len(images)]

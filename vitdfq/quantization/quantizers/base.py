@@ -144,6 +144,19 @@ class Unquantized(Quantizer):
         return Traced()
 
 
+def require_finite(x: Tensor, *, title: str = "", negative: bool = True) -> None:
+    """Raise ValueError if values to fit on hold NaN, infinity or, where they may not be negative, negative ones.
+
+    Args:
+        x: the values.
+        title: what the message calls the quantizer: "logarithmic".
+        negative: whether `x` may hold negative values.
+    """
+    if not x.isfinite().all() or (not negative and (x < 0).any()):
+        kind = "NaN or infinite" if negative else "negative, NaN or infinite"
+        raise ValueError(f"cannot fit a {title + ' ' if title else ''}quantizer on values that are {kind}")
+
+
 def require_positive(scale: Tensor) -> None:
     """Raise ValueError unless all values of a buffer `scale` are positive."""
     if not (scale > 0).all():

@@ -10,7 +10,7 @@ from vitdfq.quantization.clip_search import Cost
 from vitdfq.quantization.functional import choose_qparams, dequantize_affine, fake_quantize, widened
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers.affine import AffineQuantizer
-from vitdfq.quantization.quantizers.base import require_positive
+from vitdfq.quantization.quantizers.base import require_finite, require_positive
 from vitdfq.quantization.quantizers.forms import OnnxForm, TokenAffine
 
 DIMENSIONS = {"token": -1, "column": -2, "matrix": (-2, -1)}  # what shares a range -> the dimensions of its values
@@ -64,8 +64,7 @@ class DynamicUniform(AffineQuantizer):
         Raises:
             ValueError: `x` holds NaN or infinity.
         """
-        if not x.isfinite().all():
-            raise ValueError("cannot fit a quantizer on values that are NaN or infinite")
+        require_finite(x)
         self.clip.fill_(1.0)
         if self.observer == "min_max" or not x.numel():
             return

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitdfq.quantization.clip_search import Cost
-from vitdfq.quantization.quantizers.base import Quantizer
+from vitdfq.quantization.quantizers.base import Quantizer, require_finite
 from vitdfq.quantization.sample import sampled_values
 
 
@@ -68,9 +68,7 @@ class Levels(Quantizer):
         """
         if x.numel() == 0:
             raise ValueError(f"cannot fit a {type(self).__name__} quantizer on no values")
-        if not x.isfinite().all() or (not self.signed and (x < 0).any()):
-            kind = "NaN or infinite" if self.signed else "negative, NaN or infinite"
-            raise ValueError(f"cannot fit a {type(self).__name__} quantizer on values that are {kind}")
+        require_finite(x, title=type(self).__name__, negative=self.signed)
         values = sampled_values(x.detach().float()).sort().values
         candidates = self.candidates(values)
         levels, boundaries = (table.float() for table in self.tables(*candidates.split(1, dim=1)))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitdfq.quantization.clip_search import Cost
 from vitdfq.quantization.functional import widened
-from vitdfq.quantization.quantizers.base import Quantizer, require_positive
+from vitdfq.quantization.quantizers.base import Quantizer, require_finite, require_positive
 from vitdfq.quantization.quantizers.forms import Octaves
 from vitdfq.quantization.quantizers.levels import least
 from vitdfq.quantization.sample import sampled_values
@@ -53,8 +53,7 @@ class Logarithmic(Quantizer):
         Raises:
             ValueError: `x` holds NaN, infinity or negative values; a NaN cost.
         """
-        if not x.isfinite().all() or (x < 0).any():
-            raise ValueError("cannot fit a logarithmic quantizer on values that are negative, NaN or infinite")
+        require_finite(x, title="logarithmic", negative=False)
         if self.steps_per_octave == 1:
             return
         values = sampled_values(x.detach().float())

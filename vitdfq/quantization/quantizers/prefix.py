@@ -9,7 +9,7 @@ from vitdfq.common.lookup import lookup
 from vitdfq.quantization.clip_search import Cost, search_tensor
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers.affine import AffineQuantizer
-from vitdfq.quantization.quantizers.base import require_positive, require_zero_point
+from vitdfq.quantization.quantizers.base import require_finite, require_positive, require_zero_point
 from vitdfq.quantization.quantizers.forms import Affine, OnnxForm, TokenAffine
 
 
@@ -58,8 +58,7 @@ class PrefixUniform(AffineQuantizer):
             raise ValueError(
                 f"values have shape {tuple(x.shape)}; a scale for each of {self.prefix} first tokens needs more tokens"
             )
-        if not x.isfinite().all():
-            raise ValueError("cannot fit a quantizer on values that are NaN or infinite")
+        require_finite(x)
         if self.guided and importance is None:
             raise ValueError(f"observer {self.observer!r} needs importance=")
         parts = [x[..., index : index + 1, :] for index in range(self.prefix)] + [x[..., self.prefix :, :]]

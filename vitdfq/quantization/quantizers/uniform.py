@@ -9,7 +9,7 @@ from vitdfq.common.lookup import lookup
 from vitdfq.quantization.clip_search import Cost, search_rows, search_tensor
 from vitdfq.quantization.observers import OBSERVERS
 from vitdfq.quantization.quantizers.affine import AffineQuantizer
-from vitdfq.quantization.quantizers.base import require_positive, require_zero_point
+from vitdfq.quantization.quantizers.base import require_finite, require_positive, require_zero_point
 from vitdfq.quantization.quantizers.dynamic import DynamicUniform
 from vitdfq.quantization.quantizers.forms import Affine, IntegerForm, OnnxForm, Traced
 from vitdfq.quantization.quantizers.prefix import PrefixUniform
@@ -122,8 +122,7 @@ class Uniform(AffineQuantizer):
     def _check_values(self, x: Tensor, cost: Cost | None, gram: Tensor | None, importance: Tensor | None) -> None:
         if not x.numel():
             raise ValueError("cannot fit a quantizer on no values")
-        if not x.isfinite().all():
-            raise ValueError("cannot fit a quantizer on values that are NaN or infinite")
+        require_finite(x)
         measures = {"cost": cost, "gram": gram, "importance": importance}
         given = [name for name, value in measures.items() if value is not None]
         for name in given:
