@@ -24,6 +24,7 @@ from vitdfq.cli.arguments import (
     Runtime,
     SetOption,
     SourceArgument,
+    VerboseOption,
     complete_recipe,
 )
 from vitdfq.cli.examples import epilog
@@ -63,9 +64,7 @@ def run(
     overrides: SetOption = None,
     fresh: FreshOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its estimated cost; do nothing.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="With --dry-run: a row for each site, not for those of equal bits.")
-    ] = False,
+    verbose: VerboseOption = False,
     format: FormatOption = Format.human,
     quiet: QuietOption = False,
 ) -> None:
