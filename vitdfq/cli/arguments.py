@@ -36,7 +36,7 @@ OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Fo
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change a recipe key; may be repeated.")
 ]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="With --dry-run: a row for each site, none for several.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="With --dry-run: a row for each site.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Remove the results of earlier runs from the folder first.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="What to print on stdout.")]
 
