@@ -3,8 +3,9 @@
     python benchmarks/mixed_precision.py --models zoo:deit zoo:vit zoo:swin --average 4 3 --activations 8 --seeds 0 1 2
 
 "uniform" is the recipe's student: wN with embedding and classifier at 8 bits, whose weights have a little more than N bits on
-average. "mixed" has at most N on average, embedding and classifier among them: what `vitdfq analyze --budget average-bits=N`
-writes. Both are calibrated on the same images with the same steps, and measured on the same test images, which decide nothing.
+average. "mixed" has at most as many on average, embedding and classifier among them: what `vitdfq analyze --budget
+average-bits=...` writes, whether or not the held-out images prefer it. Both are calibrated on the same images with the same
+steps, and measured on the same test images, which decide nothing.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import argparse
 import torch
 
 import vitdfq
-from vitdfq.analysis.allocation import allocate
+from vitdfq.analysis.allocation import Table, allocate
 from vitdfq.analysis.analyze import CHOICES
 from vitdfq.analysis.budget import average_bits
 from vitdfq.analysis.passes import HeldOutPasses
@@ -60,10 +61,11 @@ def compare(name: str, teacher: torch.nn.Module, seed: int, args: argparse.Names
             for method in args.held_out
         ]
     )
-    bits_of = allocations(prepared, images, held_out, seed, args)
+    errors, costs = errors_and_costs(prepared, images, held_out, seed, args)
     for average in args.average:
         bits = f"w{average}a{args.activations}"
-        for title, overrides in (("uniform", {}), ("mixed", with_weight_overrides({}, bits_of[average]))):
+        bits_by_layer = allocate(errors, costs, mean_weight_bits(quantize(prepared, bits=bits)))
+        for title, overrides in (("uniform", {}), ("mixed", with_weight_overrides({}, bits_by_layer))):
             student = quantize(prepared, bits=bits, overrides=overrides)
             vitdfq.calibrate(student, prepared, images, effort=args.effort, seed=seed)
             scores = summarize(predict(student, **test_set), wanted)
@@ -72,14 +74,13 @@ def compare(name: str, teacher: torch.nn.Module, seed: int, args: argparse.Names
 
 
 @torch.no_grad()
-def allocations(prepared, images, held_out, seed: int, args: argparse.Namespace) -> dict[int, dict[str, int]]:
-    """Average -> layer -> bits; the errors by layer and bits are measured once."""
+def errors_and_costs(prepared, images, held_out, seed: int, args: argparse.Namespace) -> tuple[Table, Table]:
+    """What each layer's weights add to the error, and to the average of bits, at each number of bits."""
     student = quantize(prepared, bits=f"w4a{args.activations}")
     switches = calibrated_switches(student, prepared, images, None, seed, Run())
     weights = {bits: weights_at(switches, prepared, images, bits, None, Run()) for bits in CHOICES}
     errors = weight_errors(HeldOutPasses(switches, prepared, held_out), weights, Run())
-    costs = average_bits(switches, prepared, CHOICES)
-    return {average: allocate(errors, costs.by_layer, average) for average in args.average}
+    return errors, average_bits(switches, prepared, CHOICES).by_layer
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitdfq.calibration import calibrate
-from vitdfq.calibration.gptq import output_error, round_columns, round_rows
+from vitdfq.calibration.gptq import is_rounded, output_error, round_columns, round_rows
 from vitdfq.quantization import QUANTIZERS, quantize
+from vitdfq.quantization.modules import QuantConv2d
 
 
 def layer(seed, rows=6, columns=20, correlation=0.8):
@@ -79,6 +80,27 @@ def test_other_granularities(tiny_vit, images, weight):
         return (calibrate(student, tiny_vit, images, steps=steps)(images) - wanted).square().mean()
 
     assert error(["observe", "gptq"]) < error(["observe"])
+
+
+def test_a_patch_embedding_is_rounded_as_the_linear_layer_of_its_patches(tiny_vit, images):
+    gray = images[:, :1].expand_as(images)  # three channels alike, whose errors can compensate each other
+    wanted = tiny_vit.patch_embed(gray)
+    overrides = {"patch_embed.*": {"weight": {"bits": 3}}}
+
+    def error(steps):
+        student = calibrate(quantize(tiny_vit, bits="w8a8", overrides=overrides), tiny_vit, gray, steps=steps)
+        return (student.patch_embed(gray) - wanted).square().mean()
+
+    assert error(["observe", "gptq"]) < 0.6 * error(["observe"])
+
+
+def test_grouped_convolutions_stay_as_observe_fitted_them():
+    conv, grouped = (
+        QuantConv2d(torch.nn.Conv2d(4, 4, 3, groups=groups), QUANTIZERS["uniform"](4), QUANTIZERS["uniform"](8))
+        for groups in (1, 2)
+    )
+    assert is_rounded(conv)
+    assert not is_rounded(grouped)
 
 
 def test_wrong_damping_and_order_are_refused(tiny_vit, images):

@@ -13,7 +13,7 @@ from vitdfq.common.options import check_counts
 from vitdfq.models import Unit, units
 from vitdfq.models.record import hooked
 from vitdfq.quantization.functional import fake_quantize
-from vitdfq.quantization.modules import QuantLinear, restore_state, state_of
+from vitdfq.quantization.modules import QuantConv2d, QuantWeighted, restore_state, state_of
 from vitdfq.quantization.quantizers.base import Quantizer
 from vitdfq.quantization.quantizers.forms import Affine
 from vitdfq.runtime.run import Run
@@ -48,11 +48,12 @@ class GptqOptions:
 def gptq(
     student: nn.Module, teacher: nn.Module, images: Tensor, options: GptqOptions | None = None, *, run: Run | None = None
 ) -> None:
-    """Change the weights of every linear layer so that their rounding changes the layer's output least.
+    """Change the weights of every linear layer and convolution so that their rounding changes the layer's output least.
 
     GPTQ (arXiv 2210.17323), in order of execution: the inputs of a layer contain the quantization errors of all layers before
     it. The scales of the weight are fitted first, on the same second moments of the inputs. It needs no labels and no gradients.
-    Weights without an affine grid stay as `observe` fitted them.
+    A convolution is a linear layer of its patches: the patch embedding gains most, as pixels of a patch are much alike.
+    Weights without an affine grid, and those of grouped convolutions, stay as `observe` fitted them.
 
     Host memory holds one copy of the cached activations (`cached_activations.py`) of this process's share of the images; the
     device holds one batch.
@@ -75,11 +76,11 @@ def gptq(
         for unit in chain:
             state = run.resume(unit.name)
             if state is None:
-                for linear in _quantized_linears(unit):
-                    moments = _second_moments(unit, linear, batches, run)
+                for layer in _rounded_layers(unit):
+                    moments = _second_moments(unit, layer, batches, run)
                     if not moments.isfinite().all():
-                        raise ValueError(f"gptq: the inputs of {names[linear]} are not finite; put gptq after observe")
-                    fit_and_round(linear, moments, options.damping)
+                        raise ValueError(f"gptq: the inputs of {names[layer]} are not finite; put gptq after observe")
+                    fit_and_round(layer, moments, options.damping)
                 run.checkpoint(unit.name, state_of(unit.modules))
                 bar.advance()
             else:
@@ -132,12 +133,13 @@ def round_rows(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> Tensor:
     return torch.where(better[:, None], moved, weight)
 
 
-def fit_and_round(linear: QuantLinear, moments: Tensor, damping: float) -> None:
+def fit_and_round(layer: QuantWeighted, moments: Tensor, damping: float) -> None:
     """Fit the weight's quantizer on the second moments of the inputs, then apply `round_rows`; both in place."""
     damped = moments + damping * moments.diagonal().mean().clamp(min=1e-12) * torch.eye(len(moments), device=moments.device)
-    quantizer: Any = linear.weight_quantizer
-    quantizer.fit(linear.weight, **({"gram": damped} if "gram" in quantizer.measures else {}))
-    linear.weight.copy_(round_rows(linear.weight, damped, quantizer))
+    quantizer: Any = layer.weight_quantizer
+    rows = layer.weight.flatten(1)
+    quantizer.fit(rows, **({"gram": damped} if "gram" in quantizer.measures else {}))
+    layer.weight.copy_(round_rows(rows, damped, quantizer).view_as(layer.weight))
 
 
 def _per_value(state: Tensor, grid: Affine, weight: Tensor) -> Tensor:
@@ -147,37 +149,42 @@ def _per_value(state: Tensor, grid: Affine, weight: Tensor) -> Tensor:
     return state.double().expand_as(weight)
 
 
-def _quantized_linears(unit: Unit) -> Iterator[QuantLinear]:
-    for owner in unit.modules:
-        for part in owner.modules():
-            if isinstance(part, QuantLinear) and part.weight_quantizer.affine is not None:
-                yield part
+def is_rounded(layer: nn.Module) -> bool:
+    """Whether GPTQ rounds a module's weight. The groups of a convolution would have second moments of their own."""
+    is_grouped = isinstance(layer, QuantConv2d) and layer.groups > 1
+    return isinstance(layer, QuantWeighted) and layer.weight_quantizer.affine is not None and not is_grouped
+
+
+def _rounded_layers(unit: Unit) -> Iterator[Any]:
+    return (part for owner in unit.modules for part in owner.modules() if is_rounded(part))
 
 
 class _Collected(Exception):  # noqa: N818 - not an error
     """Ends a forward pass once the inputs of the layer in question are collected."""
 
 
-def _second_moments(unit: Unit, linear: QuantLinear, batches: list[Tensor], run: Run) -> Tensor:
-    """E[x xᵀ] (in, in) of the quantized, shifted inputs of `linear` over all tokens of all processes.
+def _second_moments(unit: Unit, layer: QuantWeighted, batches: list[Tensor], run: Run) -> Tensor:
+    """E[x xᵀ] (in, in) of the quantized, shifted inputs of `layer` over all tokens, or patches, of all processes.
 
     Batches are summed in float64, so that the result does not depend on their order or on their distribution over processes.
     """
-    device = linear.weight.device
-    total = torch.zeros(linear.in_features, linear.in_features, dtype=torch.float64, device=device)
+    device, inputs = layer.weight.device, layer.weight[0].numel()
+    total = torch.zeros(inputs, inputs, dtype=torch.float64, device=device)
     tokens = torch.zeros((), dtype=torch.long, device=device)
 
     def collect(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
-        rows = output.flatten(0, -2)
-        total.add_(rows.T @ rows)
-        tokens.add_(len(rows))
+        # The patches of a convolution are many times as large as its input: an image at a time.
+        for part in output.split(1) if isinstance(layer, QuantConv2d) else [output]:
+            rows = layer.input_rows(part)
+            total.add_(rows.T @ rows)
+            tokens.add_(len(rows))
         raise _Collected
 
-    with hooked([linear.input_quantizer.register_forward_hook(collect)]):
+    with hooked([layer.input_quantizer.register_forward_hook(collect)]):
         for batch in batches:
             with suppress(_Collected):
                 unit.forward(batch.to(device))
-    return (run.total(total) / run.total(tokens).clamp(min=1)).to(linear.weight.dtype)
+    return (run.total(total) / run.total(tokens).clamp(min=1)).to(layer.weight.dtype)
 
 
 def _upper_factor_of_inverse(moments: Tensor) -> Tensor:

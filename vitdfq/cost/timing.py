@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from vitdfq.calibration import calibrate
 from vitdfq.calibration.distill import loss_gradients
-from vitdfq.calibration.gptq import fit_and_round
+from vitdfq.calibration.gptq import fit_and_round, is_rounded
 from vitdfq.common.precision import PRECISIONS, fastest_precision
 from vitdfq.models import image_size
 from vitdfq.models.record import hooked
-from vitdfq.quantization.modules import QuantLinear, weighted_modules
+from vitdfq.quantization.modules import weighted_modules
 from vitdfq.runtime.progress import quiet
 from vitdfq.runtime.run import Run
 from vitdfq.synthesis import Method, TeacherFacts, synthesize
@@ -172,14 +172,14 @@ def training_cost(student: nn.Module, prepared: nn.Module, images: Tensor, preci
 
 
 def rounding_cost(student: nn.Module) -> float:
-    """Seconds of GPTQ's rounding of all linear layers. It does not depend on the images; each shape of layer is timed once."""
-    layers = [part for part in weighted_modules(student) if isinstance(part, QuantLinear)]
-    quantized = [layer for layer in layers if layer.weight_quantizer.affine is not None]
-    shapes = Counter(layer.weight.shape for layer in quantized)
+    """Seconds of GPTQ's rounding of all layers. It does not depend on the images; each shape of layer is timed once."""
+    layers = [part for part in weighted_modules(student) if is_rounded(part)]
+    shapes = Counter(layer.weight.shape for layer in layers)
     total = 0.0
     for shape, count in shapes.items():
-        layer = deepcopy(next(layer for layer in quantized if layer.weight.shape == shape))
-        rows = torch.randn(2 * shape[1], shape[1], device=layer.weight.device)
+        layer = deepcopy(next(layer for layer in layers if layer.weight.shape == shape))
+        inputs = shape[1:].numel()
+        rows = torch.randn(2 * inputs, inputs, device=layer.weight.device)
         total += count * timed(lambda layer=layer, rows=rows: fit_and_round(layer, rows.T @ rows / len(rows), 0.01))
     return total
 
