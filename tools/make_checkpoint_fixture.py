@@ -1,6 +1,6 @@
 """Write a tiny checkpoint of the current format for tests/checkpoint/stored/, with images and the expected logits.
 
-python tools/make_checkpoint_fixture.py [POLICY]     # before FORMAT_VERSION changes; commit the folder and never write it again
+python tools/make_checkpoint_fixture.py [POLICY] [BITS]     # before FORMAT_VERSION changes; commit the folder and never write it again
 """
 
 import sys
@@ -21,9 +21,10 @@ OVERRIDES = {  # one of each kind of packed layer
     "blocks.1.attn.proj": {"weight": {"bits": 2, "per_channel": False}},
     "blocks.1.attn.qkv": {"weight": {"bits": None}},
 }
-POLICY = sys.argv[1] if len(sys.argv) > 1 else "vitdfq"
+DEFAULTS = ["vitdfq", "w4a4"]
+POLICY, BITS = [*sys.argv[1:], *DEFAULTS[len(sys.argv) - 1 :]]
 STORED = Path(__file__).parents[1] / "tests" / "checkpoint" / "stored"
-FOLDER = STORED / (f"v{FORMAT_VERSION}" if POLICY == "vitdfq" else f"v{FORMAT_VERSION}_{POLICY}")
+FOLDER = STORED / "_".join([f"v{FORMAT_VERSION}", *[word for word in (POLICY, BITS) if word not in DEFAULTS]])
 
 torch.manual_seed(0)
 model = timm.create_model("vit_tiny_patch16_224", num_classes=10, **SHAPE)
@@ -31,7 +32,7 @@ for parameter in model.parameters():
     parameter.data = 2 * parameter.data if parameter.ndim > 1 else parameter.data + 0.2 * torch.randn_like(parameter)
 images = torch.randn(4, 3, 32, 32)
 teacher = vitdfq.prepare(vitdfq.load_teacher(model, **SHAPE))
-student = vitdfq.calibrate(vitdfq.quantize(teacher, bits="w4a4", policy=POLICY, overrides=OVERRIDES), teacher, images)
+student = vitdfq.calibrate(vitdfq.quantize(teacher, bits=BITS, policy=POLICY, overrides=OVERRIDES), teacher, images)
 vitdfq.save(student, FOLDER)
 with torch.no_grad():
     save_file({"images": images, "logits": student(images)}, FOLDER / "expected.safetensors")

@@ -7,10 +7,11 @@ from tiny import make_student_float, make_tiny
 from torch import nn
 
 from vitdfq.calibration import calibrate
-from vitdfq.calibration.equalize import EqualizeOptions, equalize
+from vitdfq.calibration.equalize import EqualizeOptions, equalize, equalize_values
 from vitdfq.calibration.reparameterize import reparameterize
 from vitdfq.models import load_teacher, norm_readers, projections, record
 from vitdfq.models.record import hooked
+from vitdfq.preparation import prepare
 from vitdfq.quantization import quantize
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -132,6 +133,34 @@ def test_the_error_of_outliers_shrinks(images):
         return (student(images) - teacher(images)).square().mean()
 
     assert error(["equalize", "observe"]) < 0.5 * error(["observe"])
+
+
+def test_values_alone_are_equalized_in_a_rotated_model(teacher, images):
+    teacher, images = prepare(teacher.double()), images.double()
+    student = quantize(teacher)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    equalize_values(student, teacher, images)
+    changed = {
+        name for name, value in student.state_dict().items() if not torch.equal(value.nan_to_num(), before[name].nan_to_num())
+    }
+    written = {part for site in projections(teacher) if site.reader for part in (site.reader, site.values.linear)}
+    assert {f"{name}.weight" for name in written} <= changed
+    torch.testing.assert_close(make_student_float(student, teacher)(images), teacher(images), rtol=1e-9, atol=1e-9)
+
+
+def test_heads_of_unlike_values_get_one_range(tiny_vit, images):
+    """One head's values are ten times as large as the other's, in a rotated model; alpha 1 gives all channels one range."""
+    head = tiny_vit.blocks[0].attn.head_dim
+    with torch.no_grad():
+        tiny_vit.blocks[0].attn.qkv.weight[-head:] *= 10
+    teacher = prepare(tiny_vit)
+    student = quantize(teacher)
+    equalize_values(student, teacher, images, EqualizeOptions(alpha=1.0))
+    before, after = (
+        peak_ratios(model, images, ["blocks.0.attn.proj"]) for model in (teacher, make_student_float(student, teacher))
+    )
+    assert before["blocks.0.attn.proj"] > 3
+    assert after["blocks.0.attn.proj"] < 1.001
 
 
 def test_a_channel_of_zeros_stays_finite(tiny_vit, images):

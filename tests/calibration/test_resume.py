@@ -13,7 +13,7 @@ from vitdfq.synthesis import synthesize
 
 SHORT = {"distill": {"iterations": 8}, "reconstruct": {"iterations": 3}}
 VARIANTS = [(step, SHORT.get(step, {})) for step in STEPS] + [("reconstruct", SHORT["reconstruct"] | {"independent": True})]
-FIRST = {"center", "equalize", "reparameterize"}  # they refuse fitted quantizers
+FIRST = {"center", "equalize", "equalize_values", "reparameterize"}  # they refuse fitted quantizers
 
 
 @pytest.mark.parametrize(("step", "options"), VARIANTS, ids=str)

@@ -12,7 +12,12 @@ from vitdfq.quantization import quantize
 from vitdfq.quantization.modules import weighted_modules
 
 FAST = {"reconstruct": {"iterations": 5}, "distill": {"iterations": 5}}
-REWRITES = ("center", "equalize", "reparameterize")  # they change float weights, before the quantizers are fitted
+REWRITES = (
+    "center",
+    "equalize",
+    "equalize_values",
+    "reparameterize",
+)  # they change float weights, before the quantizers are fitted
 
 
 def calibrated(teacher, images, steps, bits="w3a3", seed=0):
@@ -48,7 +53,7 @@ def test_steps_that_change_ranges_are_refused_after_observe(tiny_vit, images, na
         calibrated(tiny_vit, images, ["observe", name])
 
 
-@pytest.mark.parametrize("name", ["equalize", "reparameterize"])
+@pytest.mark.parametrize("name", ["equalize", "equalize_values", "reparameterize"])
 def test_steps_that_change_means_are_refused_after_center(tiny_vit, images, name):
     with pytest.raises(ValueError, match=f"{name}: the inputs are centered already.*; put it before center"):
         calibrated(tiny_vit, images, ["center", name, "observe"])

@@ -14,12 +14,14 @@ from tiny import make_tiny
 import vitdfq
 from vitdfq.checkpoint.formats_1_2 import may_lack
 from vitdfq.checkpoint.save_load import FORMAT_VERSION
+from vitdfq.quantization.quantizers.logarithmic import Logarithmic
+from vitdfq.quantization.quantizers.twin import TwinSoftmax
 
 STORED = Path(__file__).with_name("stored")
 
 
-EARLIER = [f"v{version}" for version in range(1, FORMAT_VERSION)] + ["v4_vitdfq_dynamic"]
-TODAYS = [f"v{FORMAT_VERSION}", f"v{FORMAT_VERSION}_vitdfq_dynamic"]
+EARLIER = [f"v{version}" for version in range(1, FORMAT_VERSION)] + ["v4_vitdfq_dynamic", "v5_vitdfq_dynamic", "v5_w6a6"]
+TODAYS = [f"v{FORMAT_VERSION}", f"v{FORMAT_VERSION}_vitdfq_dynamic", f"v{FORMAT_VERSION}_w6a6"]
 
 
 @pytest.mark.parametrize("version", EARLIER + TODAYS)
@@ -61,6 +63,11 @@ def test_dynamic_students_of_earlier_formats_cover_whole_ranges_and_have_static_
     earlier, today = (vitdfq.load(STORED / name).blocks[0] for name in ("v4_vitdfq_dynamic", TODAYS[1]))
     assert earlier.mlp.fc1.input_quantizer.clip == 1 > today.mlp.fc1.input_quantizer.clip
     assert not earlier.attn.qk.left_quantizer.is_dynamic and today.attn.qk.left_quantizer.is_dynamic
+
+
+def test_students_of_six_bits_of_earlier_formats_have_a_logarithmic_softmax():
+    earlier, today = (vitdfq.load(STORED / name).blocks[0].attn.av.left_quantizer for name in ("v5_w6a6", TODAYS[2]))
+    assert isinstance(earlier, Logarithmic) and isinstance(today, TwinSoftmax)
 
 
 @pytest.mark.integration

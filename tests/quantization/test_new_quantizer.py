@@ -109,6 +109,7 @@ def test_it_is_exported(tiny_vit, images, tmp_path):
 def test_every_calibration_step_runs(tiny_vit, images):
     steps = [
         "equalize",
+        "equalize_values",
         "reparameterize",
         {"center": {"guarded": False}},
         "observe",

@@ -20,7 +20,7 @@ from vitdfq.quantization.modules import named_weighted_modules, put_weight_on_gr
 from vitdfq.runtime.run import Run
 
 ROUNDS = "gptq"  # the one step that rounds weights and trains nothing
-TAKEN = ("equalize", "reparameterize", "center", "observe", ROUNDS)  # the others change the float function
+TAKEN = ("equalize", "equalize_values", "reparameterize", "center", "observe", ROUNDS)  # the others change the float function
 
 
 def untrained_steps(steps: Sequence[StepSpec] | None) -> list[StepSpec] | None:

@@ -1,12 +1,13 @@
 """Equalization: balance the range of each channel between an activation and the weights that read it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitdfq.calibration.folding import float_inputs, foldable_norms
+from vitdfq.calibration.folding import float_inputs, foldable_norms, require_uncentered, require_unfitted
 from vitdfq.common.options import check_counts
 from vitdfq.models import projections
 from vitdfq.runtime.run import Run
@@ -62,8 +63,42 @@ def equalize(
     """
     options = options or EqualizeOptions()
     readers = {site.norm: site.readers for site in foldable_norms(student, "equalize")}
+    _equalize(student, readers, images, options)
+
+
+@torch.no_grad()
+def equalize_values(
+    student: nn.Module,
+    teacher: nn.Module,
+    images: Tensor,
+    options: EqualizeOptions | None = None,
+    *,
+    run: Run | None = None,
+) -> None:
+    """`equalize` (SmoothQuant, arXiv 2211.10438) of attention's `proj` alone, which rotated models can take too.
+
+    No norm is between the values and `proj`. A rotation makes channels of a head alike, and leaves heads of unlike sizes.
+    The input of `proj` has one scale for all of them.
+
+    Args:
+        student: changed in place: rows that write the values, their biases, and columns of `proj`.
+        teacher: not used, as by `equalize`.
+        images: (N, 3, H, W).
+        options: see `EqualizeOptions`.
+        run: not used.
+
+    Raises:
+        ValueError: the quantizers are fitted already, or inputs are centered.
+    """
+    require_unfitted(student, "equalize_values")
+    require_uncentered(student, "equalize_values")
+    _equalize(student, {}, images, options or EqualizeOptions())
+
+
+def _equalize(student: nn.Module, readers: Mapping[str, Sequence[str]], images: Tensor, options: EqualizeOptions) -> None:
+    """Equalize the inputs of these readers of norms, by norm, and of every `proj` that reads its values unchanged."""
     values = {projection.reader: projection.values for projection in projections(student) if projection.reader}
-    groups = readers | {proj: (proj,) for proj in values}
+    groups = {**readers, **{proj: (proj,) for proj in values}}
     peaks = float_inputs(student, groups, images[: options.num_images], lambda name, inputs: inputs.abs().amax(0).double())
     scales = {}
     for name, peak in peaks.items():

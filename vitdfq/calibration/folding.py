@@ -28,8 +28,7 @@ def foldable_norms(student: nn.Module, step: str) -> list[NormReaders]:
         ValueError: a norm has no affine; `step` changes ranges that quantizers are fitted to, or inputs that are centered.
     """
     require_unfitted(student, step)
-    if any(isinstance(part, QuantLinear) and bool(part.input_shift.any()) for part in student.modules()):
-        raise ValueError(f"{step}: the inputs are centered already, by shifts that {step} changes; put it before center")
+    require_uncentered(student, step)
     sites = norm_readers(student)
     for site in sites:
         if getattr(student.get_submodule(site.norm), "weight", None) is None:
@@ -38,6 +37,12 @@ def foldable_norms(student: nn.Module, step: str) -> list[NormReaders]:
                 "drop the step, or prepare without rotation: `prepare.steps: [fold_layer_scale]`"
             )
     return sites
+
+
+def require_uncentered(student: nn.Module, step: str) -> None:
+    """Raise ValueError when inputs are centered already, by shifts that `step` is about to change."""
+    if any(isinstance(part, QuantLinear) and bool(part.input_shift.any()) for part in student.modules()):
+        raise ValueError(f"{step}: the inputs are centered already, by shifts that {step} changes; put it before center")
 
 
 def require_unfitted(student: nn.Module, step: str) -> None:

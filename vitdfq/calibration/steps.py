@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from vitdfq.calibration.center import CenterOptions, center
 from vitdfq.calibration.correct_bias import CorrectBiasOptions, correct_bias
 from vitdfq.calibration.distill import DistillOptions, distill
-from vitdfq.calibration.equalize import EqualizeOptions, equalize
+from vitdfq.calibration.equalize import EqualizeOptions, equalize, equalize_values
 from vitdfq.calibration.gptq import GptqOptions, gptq
 from vitdfq.calibration.observe import ObserveOptions, observe
 from vitdfq.calibration.reconstruct import ReconstructOptions, reconstruct
@@ -21,7 +21,8 @@ class Step(NamedTuple):
 
 
 STEPS: dict[str, Step] = {  # in a sensible order
-    "equalize": Step(equalize, EqualizeOptions),  # the first three must come before `observe`
+    "equalize": Step(equalize, EqualizeOptions),  # the first four must come before `observe`
+    "equalize_values": Step(equalize_values, EqualizeOptions),
     "reparameterize": Step(reparameterize, ReparameterizeOptions),
     "center": Step(center, CenterOptions),
     "observe": Step(observe, ObserveOptions),

@@ -4,8 +4,9 @@
 structure again. The file is read as one that a stranger may have written.
 """
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from timm.models._hub import save_config_for_hf
 
@@ -19,14 +20,26 @@ from vitdfq.models.untrusted import check_description, short
 from vitdfq.preparation import TRANSFORMS
 from vitdfq.quantization.modules import QuantWeighted, named_weighted_modules
 from vitdfq.quantization.options import check_name
-from vitdfq.quantization.policy import DEFAULT_POLICY, check_quantize
+from vitdfq.quantization.policy import DEFAULT_BITS, DEFAULT_POLICY, check_quantize, parse_bits
 from vitdfq.quantization.quantizers.forms import Affine, TokenAffine
 
-FORMAT_VERSION = 5
-# (format, policy, options): what a policy gave activations only from that format on, so that earlier files do not deny it.
-SINCE = [
-    (4, "vitdfq", {"per_head": False, "per_prefix_token": False}),
-    (5, "vitdfq_dynamic", {"dynamic_operands": False}),
+FORMAT_VERSION = 6
+
+
+class Change(NamedTuple):
+    """What a policy gives a role only from a format on, so that earlier files do not deny it."""
+
+    since: int
+    policies: tuple[str, ...]
+    role: str
+    before: dict[str, Any]  # the options of earlier files that do not name these themselves
+    activation_bits: Collection[int] = range(2, 9)
+
+
+CHANGES = [
+    Change(4, ("vitdfq",), "activation", {"per_head": False, "per_prefix_token": False}),
+    Change(5, ("vitdfq_dynamic",), "activation", {"dynamic_operands": False}),
+    Change(6, ("vitdfq", "vitdfq_dynamic", "openvino"), "softmax", {"quantizer": "log_sqrt2"}, range(5, 8)),
 ]
 CONFIG = "config.json"
 READ_FROM_MODEL = ("num_classes", "global_pool")  # timm's file holds them as they are now: without a head none is left
@@ -119,10 +132,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         if not isinstance(spec.get(section), dict):
             raise InputError(f"{path}: vitdfq.{section} is not a mapping")
     spec["quantize"] = renamed(spec["quantize"])
-    for first, policy, lacking in SINCE:
-        if version < first and spec["quantize"].get("policy", DEFAULT_POLICY) == policy:
-            given = spec["quantize"].get("activation") or {}
-            spec["quantize"]["activation"] = lacking | given if isinstance(given, dict) else given
+    spec["quantize"] |= _earlier_options(spec["quantize"], version)
     try:
         check_description(spec["model"])
         known_architecture(spec["model"]["architecture"])
@@ -135,6 +145,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path}: vitdfq: quantize.{error}") from error
     return config
+
+
+def _earlier_options(section: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """Return the roles of a file of this format as the policy of today needs them; what is wrong in them stays."""
+    try:
+        _, activation_bits = parse_bits(section.get("bits", DEFAULT_BITS))
+    except ValueError:
+        return {}  # `check_quantize` says so
+    roles: dict[str, Any] = {}
+    for change in CHANGES:
+        is_meant = section.get("policy", DEFAULT_POLICY) in change.policies and activation_bits in change.activation_bits
+        given = section.get(change.role) or {}
+        if version < change.since and is_meant and isinstance(given, dict):
+            roles[change.role] = change.before | given
+    return roles
 
 
 def _check_prepare(section: Any) -> None:

@@ -177,6 +177,7 @@ def _distill(costs: Costs, count: int, options: Any, num_units: int) -> float:
 
 PASSES: dict[str, Callable[[Costs, int, Any, int], float]] = {
     "equalize": _float_passes,
+    "equalize_values": _float_passes,
     "reparameterize": _float_passes,
     "center": _center,
     "observe": _observe,

@@ -50,16 +50,17 @@ class Policy:
 
 def _vitdfq(weight_bits: int, activation_bits: int | None) -> Roles:
     # Row sums of symmetric weights vanish from the integer product, which is worth more than half a step at 8 bits. Softmax
-    # rows average 1/N: a uniform grid of fewer than 8 bits rounds most of them to zero. A logarithmic one reaches
-    # 2^-14 with 4 bits in whole octaves, and from 5 bits on in half octaves too, with half the relative error.
+    # rows average 1/N: a uniform grid of fewer than 8 bits rounds most of them to zero. Two grids, the finer one for small
+    # values, err less, and with 4 bits and fewer a logarithmic one, which reaches 2^-14 in whole octaves. At 8 bits, too, two
+    # grids err least, but runtimes compute products of one grid only.
     # 8 bits resolve the values of all heads and tokens on one grid; with fewer, heads of small operands, and patches beside a
     # large class token, would have a few levels only.
     uniform = activation_bits is None or activation_bits == 8
-    logarithmic = "log2" if activation_bits is not None and activation_bits < 5 else "log_sqrt2"
+    softmax = "uniform" if uniform else "twin_softmax" if activation_bits > 4 else "log2"
     return Roles(
         weight=Grid(weight_bits, symmetric=weight_bits == 8),
         activation=Grid(activation_bits, per_head=not uniform, per_prefix_token=not uniform),
-        softmax=Grid(activation_bits, "uniform" if uniform else logarithmic, renormalize=not uniform),
+        softmax=Grid(activation_bits, softmax, renormalize=not uniform),
     )
 
 
@@ -125,7 +126,7 @@ OWN_ENDS: Change = {"bits": 8}  # errors there cannot be corrected later, and 8 
 
 POLICIES: dict[str, Policy] = {
     "vitdfq": Policy(
-        "uniform by error, logarithmic softmax with rows renormalized; patch embedding and head at 8 bits",
+        "uniform by error, twin or logarithmic softmax with rows renormalized; patch embedding and head at 8 bits",
         _vitdfq,
         ends=OWN_ENDS,
     ),
