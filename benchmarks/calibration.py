@@ -27,9 +27,10 @@ ROTATED = None  # prepare's default
 PIPELINES: dict[str, tuple[list[str] | None, list[str]]] = {  # name -> (prepare steps, calibration steps)
     "observe, not rotated": (["fold_layer_scale"], ["observe"]),
     "observe": (ROTATED, ["observe"]),
-    "+ center": (ROTATED, ["center", "observe"]),
-    "+ gptq": (ROTATED, ["center", "observe", "gptq"]),
-    "full": (ROTATED, ["center", "observe", "gptq", "distill"]),
+    "+ equalize_values": (ROTATED, ["equalize_values", "observe"]),
+    "+ center": (ROTATED, ["equalize_values", "center", "observe"]),
+    "+ gptq": (ROTATED, ["equalize_values", "center", "observe", "gptq"]),
+    "full": (ROTATED, ["equalize_values", "center", "observe", "gptq", "distill"]),
 }
 
 

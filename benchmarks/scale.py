@@ -26,7 +26,7 @@ import yaml
 import vitdfq
 from vitdfq.cost.timing import timed
 
-STEPS = ["center", "observe", "gptq", "distill"]
+STEPS = ["equalize_values", "center", "observe", "gptq", "distill"]
 SHAPES = [f"{name}_224" for name in ("deit_tiny_patch16", "deit_small_patch16", "deit_base_patch16", "swin_base_patch4_window7")]
 SHAPES.append("vit_large_patch16_224")
 

@@ -1,6 +1,8 @@
 """Write a tiny checkpoint of the current format for tests/checkpoint/stored/, with images and the expected logits.
 
-python tools/make_checkpoint_fixture.py [POLICY] [BITS]     # before FORMAT_VERSION changes; commit the folder and never write it again
+python tools/make_checkpoint_fixture.py [POLICY] [BITS]     # before FORMAT_VERSION changes
+
+Commit the folder and never write it again.
 """
 
 import sys

@@ -122,11 +122,14 @@ def test_an_error_that_is_not_finite_has_an_infinite_ratio(bad):
 @pytest.mark.parametrize(
     ("kwargs", "steps"),
     [
-        ({"bits": "w8a8"}, ["center", "observe", "gptq"]),
-        ({"bits": "w8a8", "weight": {"bits": 3}}, ["center", "observe", "gptq", "distill"]),
-        ({"bits": "w4a4", "weight": {"bits": 6}, "activation": {"bits": 6}}, ["center", "observe", "gptq", "distill"]),
-        ({"bits": "w4a4", "weight": {"bits": 7}, "activation": {"bits": 7}}, ["center", "observe", "gptq"]),
-        ({"bits": "w4a4", "overrides": {"*": {"weight": {"bits": None}}}}, ["center", "observe", "distill"]),
+        ({"bits": "w8a8"}, ["equalize_values", "center", "observe", "gptq"]),
+        ({"bits": "w8a8", "weight": {"bits": 3}}, ["equalize_values", "center", "observe", "gptq", "distill"]),
+        (
+            {"bits": "w4a4", "weight": {"bits": 6}, "activation": {"bits": 6}},
+            ["equalize_values", "center", "observe", "gptq", "distill"],
+        ),
+        ({"bits": "w4a4", "weight": {"bits": 7}, "activation": {"bits": 7}}, ["equalize_values", "center", "observe", "gptq"]),
+        ({"bits": "w4a4", "overrides": {"*": {"weight": {"bits": None}}}}, ["equalize_values", "center", "observe", "distill"]),
         ({"bits": "w4a4", "overrides": {"*": {"bits": None}}}, ["observe"]),  # no activation to center
     ],
 )

@@ -39,7 +39,8 @@ EFFORTS = {
 def default_steps(student: nn.Module, effort: str = DEFAULT_EFFORT) -> list[StepSpec]:
     """The default steps for the student's bits: ranges and `gptq`, also `distill` for few bits.
 
-    `center` narrows the ranges of activations, and `gptq` rounds weights: each is left out where all of these stay in float.
+    `equalize_values` and `center` narrow the ranges of activations, and `gptq` rounds weights: they are left out where all of
+    these stay in float.
 
     Args:
         student: what `quantize` returned.
@@ -55,7 +56,9 @@ def steps_for(counts: Mapping[str, int | None], effort: str = DEFAULT_EFFORT) ->
     """The default steps for a student of which `bits_of` returns `counts`; see `default_steps`."""
     chosen = lookup(effort, EFFORTS, "effort")
     bits = {kind: FLOAT_BITS if count is None else count for kind, count in counts.items()}
-    steps: list[StepSpec] = ["observe"] if counts["activation_bits"] is None else ["center", "observe"]
+    steps: list[StepSpec] = ["observe"]
+    if counts["activation_bits"] is not None:
+        steps = ["equalize_values", "center", *steps]
     if counts["weight_bits"] is not None:
         steps.append("gptq")
     if min(bits.values()) <= chosen.most_bits:
