@@ -29,7 +29,8 @@ def to_integer(student: nn.Module) -> nn.Module:
 
     Blocks of ViTs without LayerScale (`prepare` folds it) run on x86 processors with AVX2 by kernels (`fused/`). These are
     compiled at the first pass and kept in the user's cache; without a C compiler, and for grids of other kinds, sites run one
-    by one. The kernels multiply attention's rows of a logarithmic grid, but for log2 of four bits, as float32 levels.
+    by one. The kernels multiply attention's rows of a logarithmic grid, but for log2 of four bits, as float32 levels, and those
+    of a twin grid as int16; a twin grid of 8 bits whose split is below 2^-8 runs site by site.
 
     A site without an integer form stays as in the student, simulated; `integer_report` names these sites, with the reasons. The
     copy runs on the student's device, keeps no gradients, and cannot be saved or calibrated: keep the student for that.

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from vitdfq.quantization.integer.codes import Codes, Plane, parts
 from vitdfq.quantization.quantizers.base import Quantizer
-from vitdfq.quantization.quantizers.forms import PLANE_BITS, Octaves, Tables
+from vitdfq.quantization.quantizers.forms import PLANE_BITS, Octaves, Tables, Twin
 
 
 class LogCodes(Codes):
@@ -49,10 +49,10 @@ class TableCodes(Codes):
 
     integers: Tensor
 
-    def __init__(self, quantizer: Quantizer, grid: Tables, shift: Tensor | None = None) -> None:
+    def __init__(self, quantizer: Quantizer, grid: Tables | Twin, shift: Tensor | None = None) -> None:
         super().__init__(grid.num_planes, shift)
         device = next((value.device for value in quantizer.buffers()), None)
-        self.quantizer, self.units = quantizer, [unit for _, unit in grid.tables]
+        self.quantizer, self.grid, self.units = quantizer, grid, [unit for _, unit in grid.tables]
         integers = torch.tensor([integers for integers, _ in grid.tables], dtype=torch.int8, device=device)
         self.register_buffer("integers", integers)  # (planes, codes)
 

@@ -72,6 +72,27 @@ class Tables:
 
 
 @dataclass(frozen=True)
+class Twin:
+    """Fine levels k / steps · 2^-shift for codes k = 0..steps, then coarse levels k / steps; coarse ones up to 2^-shift, the last
+    fine one, are not used. A value has the nearest level, the lower one halfway. Needs `codes` of the quantizer."""
+
+    num_planes: ClassVar[int] = 2
+    bits: int
+    shift: int
+
+    @property
+    def steps(self) -> int:
+        return 2 ** (self.bits - 1) - 1
+
+    @property
+    def tables(self) -> Sequence[Table]:
+        """As in `Tables`."""
+        steps = list(range(self.steps + 1))
+        zeros = [0] * len(steps)
+        return [(steps + zeros, 2.0**-self.shift / self.steps), (zeros + steps, 1 / self.steps)]
+
+
+@dataclass(frozen=True)
 class Traced:
     """Its `forward` consists of operators that ONNX has."""
 
@@ -81,7 +102,7 @@ class Boundaries:
     """A monotone function of each value: levels and the boundaries between them are determined by calling it."""
 
 
-IntegerForm = Affine | TokenAffine | Octaves | Tables
+IntegerForm = Affine | TokenAffine | Octaves | Tables | Twin
 OnnxForm = Affine | TokenAffine | Octaves | Traced | Boundaries
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vitdfq.quantization.clip_search import Cost
-from vitdfq.quantization.quantizers.forms import Tables
+from vitdfq.quantization.quantizers.forms import Tables, Twin
 from vitdfq.quantization.quantizers.levels import Levels
 
 GELU_MINIMUM = -0.16997
@@ -40,11 +40,8 @@ class TwinSoftmax(Levels):
         entry = entry.flip(1).cummin(1).values.flip(1)  # unused levels have empty cells, which end where they begin
         return torch.cat([fine, coarse], 1), torch.cat([(fine[:, 1:] + fine[:, :-1]) / 2, entry], 1)
 
-    def int8_planes(self) -> Tables:
-        half = 2 ** (self.bits - 1)
-        steps, zeros = list(range(half)), [0] * half
-        step = 1 / (half - 1)
-        return Tables([(steps + zeros, step * 2.0 ** -self.shift.item()), (zeros + steps, step)])
+    def int8_planes(self) -> Twin:
+        return Twin(self.bits, int(self.shift.item()))
 
 
 class TwinGelu(Levels):

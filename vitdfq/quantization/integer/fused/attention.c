@@ -50,9 +50,17 @@ INLINE float level(int32_t octave, long steps, long last) {
     return steps == 2 && (octave & 1) ? power * 0.707106781f : power;
 }
 
-/* Whether all levels are whole numbers of 16 bits: multiples of the smallest of 15 octaves. Others are multiplied as floats. */
-#define LARGEST_LEVEL 16384
-INLINE int has_levels(const attention_form *f) { return f->octave_steps == 1 && f->last <= 15; }
+/* The level nearest to x on a twin grid, both in fine steps; halfway, the lower one. */
+INLINE int32_t twin_level(float x, float split, float last_fine, float coarse_step) {
+    const float up = __builtin_ceilf(x - 0.5f), fine = up < last_fine ? up : last_fine;
+    const float coarse = __builtin_ceilf(x * (1.0f / coarse_step) - 0.5f) * coarse_step;
+    return (int32_t)(x <= split ? fine : coarse);
+}
+
+/* Whether all levels are whole numbers of 16 bits: fine steps, or the smallest of 15 octaves. Others are multiplied as floats. */
+#define LARGEST_OCTAVE 16384
+INLINE int is_twin(const attention_form *f) { return f->coarse_step > 0; }
+INLINE int has_levels(const attention_form *f) { return is_twin(f) || (f->octave_steps == 1 && f->last <= 15); }
 
 /* Codes of one head's queries, keys and values, keys and values packed for `tile`. */
 static void read_head(const attention_form *f, const grid *from, const float *product, token_rows rows, long head, long padded,
@@ -104,7 +112,7 @@ static void read_head(const attention_form *f, const grid *from, const float *pr
     }
 }
 
-/* Scores of up to ROWS queries -> softmax: codes in b.soft; logarithmic: levels in b.levels or b.scores. And sums of the rows. */
+/* Scores of up to ROWS queries -> softmax: codes in b.soft; other grids: levels in b.levels or b.scores. And sums of the rows. */
 static void soft_rows(const attention_form *f, int count, long tokens, long padded, buffers b, float *sums) {
     for (int r = 0; r < count; r++) {
         float *s = b.scores + r * padded, largest = -3.4e38f, total = 0, sum = 0;
@@ -115,12 +123,18 @@ static void soft_rows(const attention_form *f, int count, long tokens, long padd
         const float scale = f->inverse / total;
         if (has_levels(f)) {
             int16_t *to = b.levels + r * padded;
-            const int32_t last = f->last;
             int32_t whole = 0;
+            if (is_twin(f)) {
+                const float split = f->split, last_fine = f->soft_high, coarse_step = f->coarse_step;
 #pragma omp simd reduction(+ : whole)
-            for (long j = 0; j < tokens; j++) {
-                const int32_t octave = octaves(s[j] * scale, 1);
-                whole += to[j] = octave >= last ? 0 : LARGEST_LEVEL >> octave;
+                for (long j = 0; j < tokens; j++) whole += to[j] = twin_level(s[j] * scale, split, last_fine, coarse_step);
+            } else {
+                const int32_t last = f->last;
+#pragma omp simd reduction(+ : whole)
+                for (long j = 0; j < tokens; j++) {
+                    const int32_t octave = octaves(s[j] * scale, 1);
+                    whole += to[j] = octave >= last ? 0 : LARGEST_OCTAVE >> octave;
+                }
             }
             sums[r] = whole;
             continue;
@@ -167,7 +181,8 @@ static void value_rows(const attention_form *f, int count, token_rows rows, long
                        buffers b, const float *soft_sums, code *out, const grid *to) {
     const long dim = f->dim, width = f->heads * dim;
     const int in_floats = f->octave_steps && !has_levels(f);
-    const float unit = has_levels(f) ? f->soft_scale / LARGEST_LEVEL : f->soft_scale, scale = unit * f->value_scale[head];
+    const float unit = has_levels(f) && !is_twin(f) ? f->soft_scale / LARGEST_OCTAVE : f->soft_scale;
+    const float scale = unit * f->value_scale[head];
     const int32_t soft_zero = f->soft_zero, value_zero = f->value_zero[head];
     for (long first = 0; first < wide; first += PANEL * VECTOR) {
         union { ints whole[ROWS][PANEL]; floats real[ROWS][PANEL]; } sums;

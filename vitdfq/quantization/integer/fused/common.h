@@ -98,8 +98,9 @@ typedef struct { /* arrays of 3 * heads * dim: queries, keys and values, channel
     const int32_t *query_zero, *value_zero;          /* of codes, for each head */
     const float *score_scale, *value_scale;          /* for each head */
     const float *shift;                              /* (heads, dim): times a key's code is added to its scores; or NULL */
-    long octave_steps, last;                         /* of a logarithmic softmax: steps in an octave, the code of zero; 0: uniform */
+    long octave_steps, last;                         /* of a logarithmic softmax: steps in an octave, the code of zero; 0: another grid */
     float inverse, soft_scale, soft_low, soft_high, soft_zero; /* of softmax's grid */
+    float coarse_step, split; /* of a twin softmax, in fine steps: the middle of its last fine and first coarse level; 0: another grid */
     long renormalize;
     const float *offset; /* (heads * dim): is added to the result */
 } attention_form;

@@ -11,11 +11,12 @@ from vitdfq.models.norms import NORMS
 from vitdfq.models.plain_block import is_plain_block
 from vitdfq.quantization.integer.codes import MIDDLE, AffineCodes, Codes, Range, TokenCodes
 from vitdfq.quantization.integer.layers import IntegerLinear, IntegerMatMul
-from vitdfq.quantization.integer.tables import LogCodes
-from vitdfq.quantization.quantizers.forms import Octaves
+from vitdfq.quantization.integer.tables import LogCodes, TableCodes
+from vitdfq.quantization.quantizers.forms import Octaves, Twin
 
 SMALLEST_TRANSFORM = 16  # of a power of two: the values of one vector
 MOST_OCTAVES = 126  # whole powers of two that a float32 holds
+LARGEST_LEVEL = 2**15 - 1  # of a twin grid, in fine steps
 WORD = 4  # codes that a kernel reads at once: a layer's inputs are a multiple
 
 
@@ -60,7 +61,7 @@ class Attention(NamedTuple):
     key: Range
     value: Range
     shift: Tensor | None  # (heads, 1, head_dim)
-    soft: Range | Octaves
+    soft: Range | Octaves | Twin
     renormalize: bool
 
 
@@ -80,7 +81,7 @@ class BlockForm:
         layers = [span(entry.range) * int(self.weights[name].numbers.int().abs().max()) for name, entry in self.inputs.items()]
         attention = self.attention
         products = [*layers, span(attention.query) * reach(attention.key)]
-        if isinstance(attention.soft, Range):  # levels of a logarithmic softmax are no bytes
+        if isinstance(attention.soft, Range):  # levels of other grids are no bytes
             products.append(span(attention.soft) * reach(attention.value))
         return max(products)
 
@@ -172,12 +173,16 @@ def _head_range(codes: Codes, heads: int) -> Range:
     return _host_range(codes.range(heads))
 
 
-def _soft(codes: Codes) -> Range | Octaves:
+def _soft(codes: Codes) -> Range | Octaves | Twin:
     match codes:
         case AffineCodes(per_tensor=True, shift=None):
             return _host_range(codes.range())
         case LogCodes(shift=None, grid=Octaves(bits=bits)) if 2**bits - 1 <= MOST_OCTAVES + 1:
             return codes.grid
+        # Levels are multiplied as int16. Rounding at most doubles a value: a row of them sums to 2^16 at most, so that no sum of
+        # products with values of 8 bits exceeds 2^24, which int32 and float32 hold exactly.
+        case TableCodes(shift=None, grid=Twin() as twin) if twin.steps * 2**twin.shift <= LARGEST_LEVEL:
+            return twin
     raise UnknownPartError
 
 

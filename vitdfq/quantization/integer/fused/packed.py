@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from vitdfq.quantization.integer.codes import MIDDLE, Range
 from vitdfq.quantization.integer.fused.form import Attention, BlockForm, Input, Norm, Transform, Weight
 from vitdfq.quantization.integer.fused.library import Library
-from vitdfq.quantization.quantizers.forms import Octaves
+from vitdfq.quantization.quantizers.forms import Octaves, Twin
 
 # The structures of common.h, field by field.
 
@@ -49,7 +49,7 @@ class AttentionFields(Structure):
     _fields_ = [
         *longs("heads", "dim"), *pointers("multiply", "add", "low", "high", "zero"),
         *pointers("query_zero", "value_zero", "score_scale", "value_scale", "shift"), *longs("octave_steps", "last"),
-        *floats("inverse", "soft_scale", "soft_low", "soft_high", "soft_zero"), *longs("renormalize"), *pointers("offset"),
+        *floats("inverse", "soft_scale", "soft_low", "soft_high", "soft_zero", "coarse_step", "split"), *longs("renormalize"), *pointers("offset"),
     ]  # fmt: skip
 
 
@@ -158,11 +158,19 @@ class PackedBlock:
         return torch.zeros_like(entry.low) if entry.fits_int8 else -entry.low - MIDDLE
 
 
-def softmax_fields(soft: Range | Octaves) -> dict[str, Any]:
+def softmax_fields(soft: Range | Octaves | Twin) -> dict[str, Any]:
     """The fields of AttentionFields that describe softmax's grid."""
     if isinstance(soft, Octaves):
         return {
             "octave_steps": soft.steps_per_octave, "last": 2**soft.bits - 1, "inverse": 1 / soft.scale, "soft_scale": soft.scale,
+        }  # fmt: skip
+    if isinstance(soft, Twin):
+        coarse = 2**soft.shift  # fine steps in a coarse one
+        first = (soft.steps // coarse + 1) * coarse  # the first coarse level above the last fine one, which is `steps`
+        split = (soft.steps + first) / 2
+        inverse = soft.steps * coarse
+        return {
+            "inverse": inverse, "soft_scale": 1 / inverse, "soft_high": soft.steps, "coarse_step": coarse, "split": split,
         }  # fmt: skip
     scale, low, high = (values.item() for values in soft)
     return {"inverse": 1 / scale, "soft_scale": scale, "soft_low": low, "soft_high": high, "soft_zero": -low}
