@@ -155,7 +155,7 @@ def test_a_twin_softmax_of_any_shift(monkeypatch, tiny_vit, images, bits, shift,
 @pytest.mark.parametrize("shift", [0, 1, 3, 7])
 @pytest.mark.parametrize("tokens", [1, 2, 4, 8, 16, 64])
 def test_halfway_between_levels_of_a_twin_softmax(monkeypatch, tiny_vit, images, tokens, shift):
-    """Equal tokens have weights 1 / tokens, many of them halfway between two of 127 levels: the lower one, as in the quantizer."""
+    """Equal tokens have weights 1 / tokens, many halfway between two of 127 levels: the lower one, as in the quantizer."""
     require_kernels()
     (first, *_) = twin_blocks(tiny_vit, images, 8, shift)
     x = torch.randn(3, 1, 32, generator=torch.Generator().manual_seed(3)).expand(-1, tokens, -1)

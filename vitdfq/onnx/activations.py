@@ -10,7 +10,7 @@ from vitdfq.onnx.layout import byte_for, stored_bits
 from vitdfq.onnx.operators import clip, dequantize, quantize
 from vitdfq.onnx.table import Table
 from vitdfq.quantization.quantizers.base import Quantizer
-from vitdfq.quantization.quantizers.forms import Affine, Octaves, TokenAffine, Traced
+from vitdfq.quantization.quantizers.forms import Affine, Octaves, TokenAffine, Traced, Twin
 
 
 def exportable(quantizer: Quantizer, *, signed: bool = False, factors: bool = True) -> nn.Module:
@@ -31,6 +31,8 @@ def exportable(quantizer: Quantizer, *, signed: bool = False, factors: bool = Tr
             return Scaled(quantizer, grid, signed) if factors and stored_bits(quantizer) <= 8 else quantizer
         case Octaves() as grid:
             return Logarithm(grid)
+        case Twin() as grid:
+            return TwinSteps(grid)
         case Traced():
             return quantizer
         case _:
@@ -114,3 +116,18 @@ class Logarithm(nn.Module):
         levels = (codes * -self.step).exp()
         levels = levels if self.scale == 1 else levels * self.scale
         return torch.where(codes == self.last, 0.0, levels)
+
+
+class TwinSteps(nn.Module):
+    """A twin grid by its two roundings, which take less time than a table's gathers."""
+
+    def __init__(self, grid: Twin) -> None:
+        super().__init__()
+        self.grid, self.coarse_step = grid, float(grid.coarse_step)
+        self.fine_steps = self.grid.steps * self.coarse_step  # in 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * self.fine_steps
+        fine = (x - 0.5).ceil().clamp(0.0, float(self.grid.steps))  # halfway, the lower one
+        coarse = (x * (1 / self.coarse_step) - 0.5).ceil() * self.coarse_step
+        return torch.where(x <= self.grid.boundary, fine, coarse) * (1 / self.fine_steps)

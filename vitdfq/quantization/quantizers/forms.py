@@ -85,6 +85,16 @@ class Twin:
         return 2 ** (self.bits - 1) - 1
 
     @property
+    def coarse_step(self) -> int:
+        """In fine steps, as `boundary`."""
+        return 2**self.shift
+
+    @property
+    def boundary(self) -> float:
+        """The middle of the last fine level, which is `steps`, and of the first coarse level above it."""
+        return (self.steps + (self.steps // self.coarse_step + 1) * self.coarse_step) / 2
+
+    @property
     def tables(self) -> Sequence[Table]:
         """As in `Tables`."""
         steps = list(range(self.steps + 1))
@@ -103,7 +113,7 @@ class Boundaries:
 
 
 IntegerForm = Affine | TokenAffine | Octaves | Tables | Twin
-OnnxForm = Affine | TokenAffine | Octaves | Traced | Boundaries
+OnnxForm = Affine | TokenAffine | Octaves | Twin | Traced | Boundaries
 
 
 def digits(numbers: Sequence[int], unit: float) -> Tables:

@@ -43,6 +43,9 @@ class TwinSoftmax(Levels):
     def int8_planes(self) -> Twin:
         return Twin(self.bits, int(self.shift.item()))
 
+    def onnx_form(self) -> Twin:
+        return self.int8_planes()
+
 
 class TwinGelu(Levels):
     """A fine uniform grid for the negative outputs of GELU and a coarse one for the positive.

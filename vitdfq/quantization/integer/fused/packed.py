@@ -49,7 +49,8 @@ class AttentionFields(Structure):
     _fields_ = [
         *longs("heads", "dim"), *pointers("multiply", "add", "low", "high", "zero"),
         *pointers("query_zero", "value_zero", "score_scale", "value_scale", "shift"), *longs("octave_steps", "last"),
-        *floats("inverse", "soft_scale", "soft_low", "soft_high", "soft_zero", "coarse_step", "split"), *longs("renormalize"), *pointers("offset"),
+        *floats("inverse", "soft_scale", "soft_low", "soft_high", "soft_zero", "coarse_step", "split"),
+        *longs("renormalize"), *pointers("offset"),
     ]  # fmt: skip
 
 
@@ -165,12 +166,10 @@ def softmax_fields(soft: Range | Octaves | Twin) -> dict[str, Any]:
             "octave_steps": soft.steps_per_octave, "last": 2**soft.bits - 1, "inverse": 1 / soft.scale, "soft_scale": soft.scale,
         }  # fmt: skip
     if isinstance(soft, Twin):
-        coarse = 2**soft.shift  # fine steps in a coarse one
-        first = (soft.steps // coarse + 1) * coarse  # the first coarse level above the last fine one, which is `steps`
-        split = (soft.steps + first) / 2
-        inverse = soft.steps * coarse
+        inverse = soft.steps * soft.coarse_step
         return {
-            "inverse": inverse, "soft_scale": 1 / inverse, "soft_high": soft.steps, "coarse_step": coarse, "split": split,
+            "inverse": inverse, "soft_scale": 1 / inverse, "soft_high": soft.steps,
+            "coarse_step": soft.coarse_step, "split": soft.boundary,
         }  # fmt: skip
     scale, low, high = (values.item() for values in soft)
     return {"inverse": 1 / scale, "soft_scale": scale, "soft_low": low, "soft_high": high, "soft_zero": -low}
