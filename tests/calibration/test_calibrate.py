@@ -51,7 +51,7 @@ def test_a_dynamic_student_goes_through_all_default_steps(kind, tmp_path):
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     student, observed = (quantize(teacher, policy="vitdfq_dynamic") for _ in range(2))
     calibrate(observed, teacher, images, steps=["observe"])
-    steps = [{"center": {"guarded": False}}, "observe", "gptq", {"distill": {"iterations": 3}}]
+    steps = ["equalize_values", {"center": {"guarded": False}}, "observe", "gptq", {"distill": {"iterations": 3}}]
     assert [name if isinstance(name, str) else next(iter(name)) for name in steps] == default_steps(student)
     calibrate(student, teacher, images, steps=steps)
     linears = [part for part in student.modules() if isinstance(part, QuantLinear)]

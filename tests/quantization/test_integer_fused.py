@@ -43,6 +43,7 @@ FUSED = {  # what is special: the kind of teacher, arguments of quantize
         "vit unprepared",
         {"bits": "w8a8", "policy": "fq_vit", "softmax": {"quantizer": "uniform"}},
     ),
+    "softmax of 6 bits in half octaves": ("vit", {"bits": "w6a6", "softmax": {"quantizer": "log_sqrt2"}}),
     "softmax of 4 bits in half octaves": ("vit", {"bits": "w4a4", "softmax": {"quantizer": "log_sqrt2"}}),
     "values of 8 bits, log2 of 4": ("vit", {"bits": "w8a8", "softmax": {"quantizer": "log2", "bits": 4}}),
     "values of 8 bits, half octaves of 5": ("vit", {"bits": "w8a8", "softmax": {"quantizer": "log_sqrt2", "bits": 5}}),

@@ -7,7 +7,7 @@ from tiny import make_tiny
 from vitdfq.calibration import calibrate
 from vitdfq.checkpoint.save_load import load, save
 from vitdfq.preparation import prepare
-from vitdfq.quantization import POLICIES, quantize
+from vitdfq.quantization import POLICIES, QUANTIZERS, quantize
 from vitdfq.quantization.modules import QuantConv2d, is_dynamic, named_sites, weighted_modules
 from vitdfq.quantization.quantizers.uniform import Uniform
 
@@ -156,9 +156,13 @@ def test_bad_policies(change, message):
         quantize(make_tiny("vit"), **change)
 
 
-@pytest.mark.parametrize(("bits", "steps_per_octave"), [("w3a3", 1), ("w4a4", 1), ("w5a5", 2), ("w6a6", 2), ("w8a8", None)])
-def test_softmax_grid_of_the_default_policy(bits, steps_per_octave):
-    """Whole octaves where bits are few, half octaves where these reach far enough, even steps where those suffice."""
+@pytest.mark.parametrize(
+    ("bits", "quantizer"),
+    [("w3a3", "log2"), ("w4a4", "log2"), ("w5a5", "twin_softmax"), ("w6a6", "twin_softmax"), ("w8a8", "uniform")],
+)
+def test_softmax_grid_of_the_default_policy(bits, quantizer):
+    """Whole octaves where bits are few, two grids where these have levels enough, even steps where those suffice."""
     product = quantize(make_tiny("vit"), bits=bits).blocks[0].attn.av
-    assert getattr(product.left_quantizer, "steps_per_octave", None) == steps_per_octave
-    assert product.renormalize == (steps_per_octave is not None)
+    assert type(product.left_quantizer) is type(QUANTIZERS[quantizer](8))
+    assert getattr(product.left_quantizer, "steps_per_octave", 1) == 1
+    assert product.renormalize == (quantizer != "uniform")
