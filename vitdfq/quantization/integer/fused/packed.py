@@ -49,7 +49,8 @@ class AttentionFields(Structure):
     _fields_ = [
         *longs("heads", "dim"), *pointers("multiply", "add", "low", "high", "zero"),
         *pointers("query_zero", "value_zero", "score_scale", "value_scale", "shift"), *longs("octave_steps", "last"),
-        *floats("inverse", "soft_scale", "soft_low", "soft_high", "soft_zero", "coarse_step", "split"), *longs("renormalize"), *pointers("offset"),
+        *floats("inverse", "soft_scale", "soft_low", "soft_high", "soft_zero", "coarse_step", "split"),
+        *longs("renormalize"), *pointers("offset"),
     ]  # fmt: skip
 
 
