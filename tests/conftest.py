@@ -28,6 +28,7 @@ INTEGRATION = (
     *("test_bad_input.py", "test_cli.py", "test_layers.py", "test_zoo.py"),
     *("data/test_imagenet.py", "data/test_readers.py", "runtime/test_launch.py", "training/test_batch_sharding.py"),
     *("quantization/test_integer.py", "quantization/test_integer_compiled.py", "quantization/test_integer_fused.py"),
+    "quantization/test_integer_fused_twin.py",
     *("quantization/test_new_quantizer.py", "quantization/test_policies.py"),
     *("synthesis/generator/test_train.py", "synthesis/test_mix.py", "synthesis/test_synthesize.py"),
     "models/test_from_module.py",

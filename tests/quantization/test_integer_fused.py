@@ -1,15 +1,13 @@
 """Blocks of integer students by compiled kernels: they compute what their sites compute one by one."""
 
 import os
-import shutil
-from collections.abc import Iterator
 from copy import deepcopy
 from ctypes import byref, c_long, c_void_p
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from fused_blocks import blocks_of, each_target, require_kernels, site_by_site
 from integer_students import OPTIONS, student_of
 from tiny import TINY
 from torch import nn
@@ -18,10 +16,9 @@ from vitdfq.calibration import calibrate
 from vitdfq.quantization import quantize
 from vitdfq.quantization.integer import to_integer
 from vitdfq.quantization.integer.codes import Range
-from vitdfq.quantization.integer.fused import FusedBlock, block, library
+from vitdfq.quantization.integer.fused import block, library
 from vitdfq.quantization.integer.fused.form import Input, Weight
 from vitdfq.quantization.integer.fused.packed import PackedBlock
-from vitdfq.quantization.quantizers.twin import TwinSoftmax
 from vitdfq.quantization.quantizers.uniform import Uniform
 
 EIGHT_BITS = {"bits": 8, "weight": {"symmetric": True}, "activation": {"symmetric": True}}  # of a layer
@@ -68,37 +65,9 @@ SITE_BY_SITE = {
 }
 
 
-def require_kernels() -> None:
-    """Skip where there can be none. Sources that do not compile are an error."""
-    if not library.has_vectors():
-        pytest.skip("no vectors that the kernels know")
-    if shutil.which((os.environ.get("CC", "").split() or ["cc"])[0]) is None:
-        pytest.skip("no C compiler")
-    assert library.library() is not None
-
-
-def each_target(monkeypatch) -> Iterator[str]:
-    """Let blocks run by every kind of kernels that this processor has the instructions for, its own first."""
-    names = list(library.TARGETS)
-    for name in names[names.index(torch.backends.cpu.get_cpu_capability()) :]:
-        with monkeypatch.context() as patch:
-            patch.setattr(block, "library", partial(library.library_for, name))
-            yield name
-
-
 def images_for(kind: str) -> torch.Tensor:
     size = TINY[kind][1]["img_size"]
     return torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(1))
-
-
-def blocks_of(model: nn.Module) -> list[FusedBlock]:
-    return [part for part in model.modules() if isinstance(part, FusedBlock)]
-
-
-def site_by_site(monkeypatch, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    with monkeypatch.context() as patch:
-        patch.setattr(block, "library", lambda: None)
-        return module(x)
 
 
 @pytest.mark.parametrize("name", FUSED)
@@ -122,52 +91,6 @@ def test_a_block_computes_what_its_sites_compute(monkeypatch, name):
             errors = (part(x) - wanted).flatten(1).norm(dim=1) / (wanted - x).flatten(1).norm(dim=1)
             assert (errors < 1e-5).sum() >= 6, (target, errors)
             assert errors.max() < 0.2, target
-
-
-def twin_blocks(
-    teacher: nn.Module, images: torch.Tensor, bits: int, shift: int, *, renormalize: bool = False
-) -> list[FusedBlock]:
-    """Integer blocks whose softmax has a twin grid of this shift."""
-    softmax = {"quantizer": "twin_softmax", "bits": bits, "renormalize": renormalize}
-    student = calibrate(quantize(teacher, bits="w8a8", softmax=softmax), teacher, images, steps=["observe"])
-    for part in student.modules():
-        if isinstance(part, TwinSoftmax):
-            levels, boundaries = part.tables(torch.tensor([[float(shift)]], dtype=torch.float64))
-            part.levels.copy_(levels[0]), part.boundaries.copy_(boundaries[0]), part.shift.fill_(shift)
-    return blocks_of(to_integer(student))
-
-
-@pytest.mark.parametrize("renormalize", [False, True])
-@pytest.mark.parametrize(("bits", "shift"), [(2, 0), (2, 14), (3, 2), (4, 6), (6, 3), (8, 0), (8, 1), (8, 5), (8, 7), (8, 8)])
-def test_a_twin_softmax_of_any_shift(monkeypatch, tiny_vit, images, bits, shift, renormalize):
-    """Rows from even to peaked, so that fine levels, coarse ones and those at the split occur."""
-    require_kernels()
-    for attention in (part.attn for part in tiny_vit.blocks):
-        attention.qkv.weight.data[:64] *= 4
-    (first, *_) = twin_blocks(tiny_vit, images, bits, shift, renormalize=renormalize)
-    x = torch.randn(64, 17, 32, generator=torch.Generator().manual_seed(3))
-    wanted = site_by_site(monkeypatch, first, x)
-    for target in each_target(monkeypatch):
-        errors = (first(x) - wanted).flatten(1).norm(dim=1) / (wanted - x).flatten(1).norm(dim=1)
-        assert (errors < 1e-5).sum() >= 48, (target, errors)  # others have a value within float rounding of a boundary
-        assert errors.max() < 0.2, target
-
-
-@pytest.mark.parametrize("shift", [0, 1, 3, 7])
-@pytest.mark.parametrize("tokens", [1, 2, 4, 8, 16, 64])
-def test_halfway_between_levels_of_a_twin_softmax(monkeypatch, tiny_vit, images, tokens, shift):
-    """Equal tokens have weights 1 / tokens, many halfway between two of 127 levels: the lower one, as in the quantizer."""
-    require_kernels()
-    (first, *_) = twin_blocks(tiny_vit, images, 8, shift)
-    x = torch.randn(3, 1, 32, generator=torch.Generator().manual_seed(3)).expand(-1, tokens, -1)
-    wanted = site_by_site(monkeypatch, first, x)
-    for target in each_target(monkeypatch):
-        torch.testing.assert_close(first(x), wanted, rtol=1e-5, atol=1e-5, msg=lambda text, target=target: f"{target}: {text}")
-
-
-@pytest.mark.parametrize(("bits", "shift"), [(8, 9), (8, 19), (4, 13), (2, 15)])
-def test_a_twin_softmax_whose_levels_exceed_16_bits_runs_site_by_site(tiny_vit, images, bits, shift):
-    assert not twin_blocks(tiny_vit, images, bits, shift)
 
 
 @pytest.mark.parametrize("name", SITE_BY_SITE)
