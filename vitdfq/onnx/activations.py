@@ -127,7 +127,7 @@ class TwinSteps(nn.Module):
         self.fine_steps = self.grid.steps * self.coarse_step  # in 1
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x * self.fine_steps
-        fine = (x - 0.5).ceil().clamp(0.0, float(self.grid.steps))  # halfway, the lower one
+        x = (x * self.fine_steps).clamp(0.0, self.fine_steps)
+        fine = (x - 0.5).ceil().clamp(max=float(self.grid.steps))  # halfway, the lower one
         coarse = (x * (1 / self.coarse_step) - 0.5).ceil() * self.coarse_step
         return torch.where(x <= self.grid.boundary, fine, coarse) * (1 / self.fine_steps)

@@ -55,8 +55,11 @@ def _vitdfq(weight_bits: int, activation_bits: int | None) -> Roles:
     # grids err least, but runtimes compute products of one grid only.
     # 8 bits resolve the values of all heads and tokens on one grid; with fewer, heads of small operands, and patches beside a
     # large class token, would have a few levels only.
-    uniform = activation_bits is None or activation_bits == 8
-    softmax = "uniform" if uniform else "twin_softmax" if activation_bits > 4 else "log2"
+    if activation_bits is None or activation_bits == 8:
+        softmax = "uniform"
+    else:
+        softmax = "twin_softmax" if activation_bits > 4 else "log2"
+    uniform = softmax == "uniform"
     return Roles(
         weight=Grid(weight_bits, symmetric=weight_bits == 8),
         activation=Grid(activation_bits, per_head=not uniform, per_prefix_token=not uniform),
