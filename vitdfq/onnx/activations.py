@@ -123,11 +123,10 @@ class TwinSteps(nn.Module):
 
     def __init__(self, grid: Twin) -> None:
         super().__init__()
-        self.grid, self.coarse_step = grid, float(grid.coarse_step)
-        self.fine_steps = self.grid.steps * self.coarse_step  # in 1
+        self.grid, self.coarse_step, self.largest = grid, float(grid.coarse_step), float(grid.largest)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = (x * self.fine_steps).clamp(0.0, self.fine_steps)
+        x = (x * self.largest).clamp(0.0, self.largest)
         fine = (x - 0.5).ceil().clamp(max=float(self.grid.steps))  # halfway, the lower one
         coarse = (x * (1 / self.coarse_step) - 0.5).ceil() * self.coarse_step
-        return torch.where(x <= self.grid.boundary, fine, coarse) * (1 / self.fine_steps)
+        return torch.where(x <= self.grid.boundary, fine, coarse) * (1 / self.largest)

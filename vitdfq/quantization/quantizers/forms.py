@@ -90,6 +90,11 @@ class Twin:
         return 2**self.shift
 
     @property
+    def largest(self) -> int:
+        """The level 1, in fine steps."""
+        return self.steps * self.coarse_step
+
+    @property
     def boundary(self) -> float:
         """The middle of the last fine level, which is `steps`, and of the first coarse level above it."""
         return (self.steps + (self.steps // self.coarse_step + 1) * self.coarse_step) / 2

@@ -181,7 +181,7 @@ def _soft(codes: Codes) -> Range | Octaves | Twin:
             return codes.grid
         # Levels are multiplied as int16. Rounding at most doubles a value: a row of them sums to 2^16 at most, so that no sum of
         # products with values of 8 bits exceeds 2^24, which int32 and float32 hold exactly.
-        case TableCodes(shift=None, grid=Twin() as twin) if twin.steps * twin.coarse_step <= LARGEST_LEVEL:
+        case TableCodes(shift=None, grid=Twin() as twin) if twin.largest <= LARGEST_LEVEL:
             return twin
     raise UnknownPartError
 

@@ -166,9 +166,8 @@ def softmax_fields(soft: Range | Octaves | Twin) -> dict[str, Any]:
             "octave_steps": soft.steps_per_octave, "last": 2**soft.bits - 1, "inverse": 1 / soft.scale, "soft_scale": soft.scale,
         }  # fmt: skip
     if isinstance(soft, Twin):
-        inverse = soft.steps * soft.coarse_step
         return {
-            "inverse": inverse, "soft_scale": 1 / inverse, "soft_high": soft.steps,
+            "inverse": soft.largest, "soft_scale": 1 / soft.largest, "soft_high": soft.steps,
             "coarse_step": soft.coarse_step, "split": soft.boundary,
         }  # fmt: skip
     scale, low, high = (values.item() for values in soft)
