@@ -1,6 +1,8 @@
 """Checks of the model that a public function receives, each with one line that says what to pass instead."""
 
+import json
 import warnings
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -31,11 +33,16 @@ def warn_if_changed(model: Any, verb: str) -> None:
     """
     if model.vitdfq.get("prepare", {}).get("steps"):
         return
-    with torch.device("meta"):
-        expected = build(model.vitdfq)
-    if difference := first_difference(model, expected):
+    if difference := first_difference(model, _as_loaded(json.dumps(model.vitdfq["model"]))):
         changed = f"{verb}: this {type(model).__name__} is not as load_teacher returned it ({difference})"
         warnings.warn(f"{changed}: its student cannot be saved", stacklevel=4)  # of the caller of `verb`, which is decorated
+
+
+@lru_cache(maxsize=32)
+def _as_loaded(description: str) -> nn.Module:
+    """The model of a description in JSON, without storage: built once, to compare with."""
+    with torch.device("meta"):
+        return build({"model": json.loads(description)})
 
 
 def require_student(model: nn.Module, verb: str) -> None:
