@@ -25,6 +25,9 @@ from vitdfq.quantization.quantizers.base import Quantizer
 ROUNDING = 0.05  # of the logits: where a device's kernels do not repeat their last digits, rounding steps differ; no work is lost
 
 
+_known_to_run: set[str] = set()  # descriptions of models: one process saves and loads students of few
+
+
 def build_structure(spec: dict[str, Any], config: Path, file_bytes: int) -> tuple[nn.Module, nn.Module]:
     """Return (student, prepared float model) of a checked `spec`, both untrained; not larger than `file_bytes` can fill.
 
@@ -33,7 +36,10 @@ def build_structure(spec: dict[str, Any], config: Path, file_bytes: int) -> tupl
     """
     try:
         model = build(spec, most=fits_file(file_bytes))
-        require_runs(model)
+        description = json.dumps(spec["model"])
+        if description not in _known_to_run:
+            require_runs(model)
+            _known_to_run.add(description)
         prepared = prepared_copy(model, **spec["prepare"]) if "prepare" in spec else model
         student: Any = quantize(prepared, **spec["quantize"])
     except (ValueError, TypeError) as error:
