@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import vitdfq
-from vitdfq.models import require_float
+from vitdfq.models import require, require_float
 
 BARE = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2, "num_classes": 5}
 FLOAT = {
@@ -113,3 +113,15 @@ FOLDERS = {"load": lambda model: vitdfq.load(model), "push": lambda model: vitdf
 def test_a_model_where_a_folder_is_expected(name, tiny_vit):
     with pytest.raises(ValueError, match=r"folder .*, not a VisionTransformer"):
         FOLDERS[name](tiny_vit)
+
+
+def test_the_model_to_compare_with_is_built_once(tiny_vit, monkeypatch):
+    """Building a large model, also without storage, takes longer than `quantize` itself."""
+    builds = []
+    whole = require.build
+    monkeypatch.setattr(require, "build", lambda spec: builds.append(spec) or whole(spec))
+    require._as_loaded.cache_clear()
+    vitdfq.quantize(tiny_vit, bits="w8a8")
+    vitdfq.quantize(tiny_vit, bits="w4a4")
+    vitdfq.prepare(tiny_vit)
+    assert builds == [{"model": tiny_vit.vitdfq["model"]}]
