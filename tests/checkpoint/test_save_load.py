@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vitdfq
+from vitdfq.checkpoint import validation
 from vitdfq.common.errors import InputError
 
 
@@ -142,3 +143,13 @@ def test_no_argument_leads_to_another_file(vit_folder, tmp_path, key):
     with pytest.raises(InputError, match=f"{key} is no argument that shapes a model"):
         vitdfq.load(vit_folder)
     assert not marker.exists()
+
+
+def test_that_a_model_runs_is_tried_once(tiny_vit, images, tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(validation, "require_runs", lambda model: tried.append(type(model).__name__))
+    monkeypatch.setattr(validation, "_known_to_run", set())
+    student = vitdfq.quantize(tiny_vit, bits="w8a8")
+    vitdfq.calibrate(student, tiny_vit, images, steps=["observe"])
+    vitdfq.load(vitdfq.save(student, tmp_path))
+    assert tried == ["VisionTransformer"]

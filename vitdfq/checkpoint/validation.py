@@ -23,9 +23,7 @@ from vitdfq.quantization.modules import named_weighted_modules
 from vitdfq.quantization.quantizers.base import Quantizer
 
 ROUNDING = 0.05  # of the logits: where a device's kernels do not repeat their last digits, rounding steps differ; no work is lost
-
-
-_known_to_run: set[str] = set()  # descriptions of models: one process saves and loads students of few
+_known_to_run: set[str] = set()  # descriptions of models, so that a process that saves and loads often tries each of them once
 
 
 def build_structure(spec: dict[str, Any], config: Path, file_bytes: int) -> tuple[nn.Module, nn.Module]:
